@@ -1,0 +1,39 @@
+# Every target starts from nothing but Python 3.11 or 3.12 (with pip) and make: the environment in .venv is made when it
+# is missing, brought up to date when uv.lock or pyproject.toml has changed, and reused otherwise.
+#
+#   make demo PYTHON=/opt/python3.12/bin/python3    says which interpreter a new environment is made from
+
+PY := .venv/bin/python
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench lock clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY)  ## make forgeries of faces that ship with the packages, train on them, judge one of each (offline)
+	@$(PY) -m scripts.demo
+
+test: $(READY)  ## run the tests
+	$(PY) -m pytest
+
+lint: $(READY)  ## check style and formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+bench: $(READY)  ## measure images per second, end to end and by stage
+	$(PY) -m benchmarks.preprocess
+
+lock: $(READY)  ## resolve pyproject.toml anew into uv.lock and requirements.txt
+	$(PY) -m uv lock
+	@{ echo '# Every package of uv.lock, for `pip install --no-deps -r requirements.txt` where uv is not available.'; \
+	   echo '# Written by `make lock`; do not edit.'; \
+	   $(PY) -m uv export --quiet --frozen --no-hashes --no-emit-project --no-annotate --no-header; } > requirements.txt
+
+clean:  ## remove the environment, the demo's files and caches (dumps and checkpoints stay)
+	rm -rf .venv outputs/demo .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): uv.lock pyproject.toml
+	@scripts/setup.sh $(PYTHON)

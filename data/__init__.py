@@ -1,0 +1,1 @@
+"""Images in, crops and dumps out: datasets, faces, degradations, forgeries, storage."""

@@ -1,0 +1,115 @@
+"""Faces of one or several dumps as one table, and which of them train, validate and test."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.dump import Dump
+from features.regions import REGIONS
+
+SPLITS = {"train": 0.7, "val": 0.1, "test": 0.2}  # of the groups, where they are divided anew
+HELD_OUT = 0.15  # of the groups with real faces, where no validation split was given
+FEW = 100  # real validation faces; with fewer, threshold and ranges are rough
+
+
+@dataclass
+class Faces:
+    """The faces of one or several dumps, row by row.
+
+    arrays: "expert.output" -> (N, R, D) float16. rows: (N,) columns: label (0 real, 1 fake), group (prefixed by the dataset),
+    split, dataset, path, face.
+    """
+
+    arrays: dict[str, np.ndarray]
+    rows: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.rows["label"])
+
+    def select(self, keep: np.ndarray) -> Faces:
+        return Faces(
+            {name: value[keep] for name, value in self.arrays.items()},
+            {name: value[keep] for name, value in self.rows.items()},
+        )
+
+    def split(self, name: str) -> Faces:
+        return self.select(np.flatnonzero(self.rows["split"] == name))
+
+    def counts(self) -> dict[str, int]:
+        fake = int(self.rows["label"].sum())
+        return {"real": len(self) - fake, "fake": fake, "groups": len(set(self.rows["group"]))}
+
+
+def gather(dumps: Sequence[Dump]) -> Faces:
+    """Several dumps as one table.
+
+    Raises: ValueError where they were not made by the same experts, or this version cuts other regions.
+    """
+    first = dumps[0]
+    for dump in dumps:
+        if tuple(dump.meta["regions"]) != REGIONS:
+            raise ValueError(f"{dump.path}: has other regions than {', '.join(REGIONS)}; preprocess the dataset again")
+        for what in ("profile", "outputs", "weights"):
+            if dump.meta[what] != first.meta[what]:
+                raise ValueError(
+                    f"{dump.path} and {first.path} differ in {what} (profiles {dump.meta['profile']} and "
+                    f"{first.meta['profile']}); preprocess both with the same profile and weights"
+                )
+    arrays = {name: np.concatenate([dump.arrays[name] for dump in dumps]) for name in first.meta["outputs"]}
+    columns = {name: np.concatenate([dump.rows[name] for dump in dumps]) for name in ("label", "split", "path", "face")}
+    datasets = np.concatenate([np.full(len(dump), dump.meta["dataset"]) for dump in dumps])
+    own = np.concatenate([dump.rows["group"] for dump in dumps])
+    groups = [f"{d}/{group or path}" for d, group, path in zip(datasets, own, columns["path"], strict=True)]
+    return Faces(arrays, {**columns, "dataset": datasets, "group": np.array(groups, dtype=object)})
+
+
+def _fraction(name: str) -> float:
+    """A number in [0, 1) that depends on nothing but the name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
+
+
+def divided(faces: Faces, groups: Sequence[str]) -> Faces:
+    """The same faces in other groups, divided anew: 70% train, 10% val, 20% test, by the groups' names alone.
+
+    groups: N names.
+    """
+    place = np.searchsorted(np.cumsum(list(SPLITS.values())), [_fraction(group) for group in groups], side="right")
+    splits = np.array(list(SPLITS))[np.minimum(place, len(SPLITS) - 1)]
+    return Faces(faces.arrays, {**faces.rows, "group": np.array(groups, dtype=object), "split": splits})
+
+
+def train_and_val(faces: Faces, one_class: bool, notes: list[str]) -> tuple[Faces, Faces]:
+    """The faces to fit on and those to validate on. Without real validation faces, training groups are held out.
+
+    one_class: fakes are not needed. notes: what the user should know is added.
+    Raises: ValueError where there are no training faces, or none of a class that is needed.
+    """
+    train, val = faces.split("train"), faces.split("val")
+    if not len(train):
+        found = {name: int((faces.rows["split"] == name).sum()) for name in (*SPLITS, "")}
+        raise ValueError(f"no faces in the train split; faces per split: {found}")
+    counts = train.counts()
+    if not counts["real"]:
+        raise ValueError("the train split holds no real faces; nothing can be learned about consistency without them")
+    if not counts["fake"] and not one_class:
+        raise ValueError(
+            f"the train split holds {counts['real']} real faces and no fake; add fakes, or learn from real faces alone "
+            "with --one-class"
+        )
+    if not val.counts()["real"]:
+        groups = sorted(set(train.rows["group"][train.rows["label"] == 0]), key=_fraction)
+        held_out = set(groups[: max(1, round(HELD_OUT * len(groups)))])
+        notes.append(f"the val split has no real faces: {len(held_out)} of the training groups validate instead")
+        inside = np.array([group in held_out for group in train.rows["group"]])
+        train, val = train.select(~inside), train.select(inside)
+    reals = val.counts()["real"]
+    if reals < FEW:
+        notes.append(
+            f"only {reals} real validation faces, each {1 / reals:.0%} of them: take the threshold, the ranges of real faces "
+            "and the figures as rough"
+        )
+    return train, val

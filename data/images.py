@@ -1,0 +1,168 @@
+"""Image files: which there are, and what is in one of them.
+
+`read_image` is the only way a picture enters this project, so that training and prediction see the same pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from scipy.fft import dctn
+
+MAX_PIXELS = 100_000_000
+MIN_SIDE = 16  # px; nothing smaller can show a face
+# The formats that are read and their suffixes. Pillow knows more: some are no pictures, one starts a program.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jfif"),
+    "PNG": (".png",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+}
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+# What Pillow's readers raise on damaged files: the first three in tests with flipped and missing bytes, the others in places
+# of their source that do not turn them into one of those.
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError),
+    *(LookupError, TypeError, EOFError, ArithmeticError, MemoryError, struct.error, zlib.error),
+)
+ORIENTATION = 0x0112  # the EXIF tag: 1 upright, the others undone by
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """A file that cannot be used as a picture. reason: why, in a few words; the message begins with the file's name."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.reason)  # worker processes hand errors back
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Everything below `folder` that is called like an image (`SUFFIXES`, in any case), sorted by POSIX path.
+
+    Links to folders are followed; no folder is entered twice. What is hidden (a leading dot, __MACOSX) is passed over. A
+    folder that is called like an image is listed, not entered: reading it says what is wrong with it.
+
+    Raises: OSError where a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found, entered = [], set()
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        names = {name for name in folders + files if not name.startswith(".") and name != "__MACOSX"}
+        images = {name for name in names if Path(name).suffix.lower() in SUFFIXES}
+        found += [Path(parent, name) for name in images]
+        folders[:] = sorted(names.intersection(folders) - images)
+    return sorted(found, key=Path.as_posix)
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The picture in a file: upright as its EXIF orientation says, the first frame if it has several.
+
+    Transparent pixels are laid on white, 16-bit grey is scaled to 8 bits, colour profiles are ignored. The content decides
+    what format it is, not the suffix.
+
+    max_pixels: larger pictures are refused before they are decoded.
+    Returns: (H, W, 3) uint8 RGB.
+    Raises: ImageError where the file cannot be used, whatever the cause.
+    """
+    # Pillow has a guard of its own, at 89 million pixels; it must not be stricter than what the caller allows.
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+    path = Path(path)
+    _check_file(path)
+    try:
+        with Image.open(path, formats=tuple(FORMATS)) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(path, f"larger than the limit of {max_pixels:,} pixels")
+            if min(image.size) < MIN_SIDE:
+                raise ImageError(path, f"too small ({image.width}x{image.height} pixels)")
+            image.load()
+            return np.array(_upright(_rgb(image, path), image))
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(path, f"larger than the limit of {max_pixels:,} pixels") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(path, f"not an image ({', '.join(FORMATS)} are read)") from error
+    except DAMAGE as error:
+        raise ImageError(path, f"damaged or cut short ({error})") from error
+
+
+def _check_file(path: Path) -> None:
+    """Raises: ImageError where there is no file with content that may be read."""
+    try:
+        status = path.stat()
+        regular = stat.S_ISREG(status.st_mode)
+        if regular:  # opening a pipe would wait for ever
+            path.open("rb").close()
+    except OSError as error:
+        raise ImageError(path, f"cannot be opened ({error.strerror or error})") from error
+    except ValueError as error:
+        raise ImageError(path, f"not a file name ({error})") from error
+    if not regular:
+        raise ImageError(path, "a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+    if status.st_size == 0:
+        raise ImageError(path, "an empty file")
+
+
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
+    """Whatever colours `image` is stored in, as 8-bit RGB."""
+    if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
+        grey = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ImageError(path, "32 bits a pixel: which values are black and white is unknown")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
+    """`rgb` turned as the EXIF data of `image` ask for; unreadable EXIF data ask for nothing."""
+    try:
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION))
+    except DAMAGE:
+        return rgb
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def perceptual_hash(image: np.ndarray) -> str:
+    """64 bits that hardly change when a picture is scaled or compressed, as 16 hexadecimal digits.
+
+    pHash as in the imagehash package (`phash`): the lowest 8x8 coefficients of the cosine transform of the picture at
+    32x32 grey pixels, one bit each for being above their median.
+
+    image: (H, W, 3) uint8 RGB.
+    """
+    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
+    low = dctn(small.astype(np.float64))[:8, :8].round(3)  # rounded: noise must not decide about flat pictures
+    return np.packbits(low > np.median(low)).tobytes().hex()

@@ -1,0 +1,78 @@
+"""From raw answers to the columns of one classifier: the only place where features are put together.
+
+Fitting (train.py), judging pictures (predict.py) and tables (evaluate.py) all go through it, so they see the same columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from features.expectations import Expectations, cross_fit, expected_names
+from features.vector import FeatureTable, groups_of, raw_features, select
+
+PREFIX = "expectations."  # of the array names in a checkpoint
+
+
+@dataclass
+class FeaturePipeline:
+    """outputs: the table of a dump's meta.json; names: the columns, in order; expectations: None where no column needs them."""
+
+    outputs: dict[str, dict]
+    names: list[str]
+    expectations: Expectations | None
+
+    @classmethod
+    def fit(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        outputs: Mapping[str, Mapping],
+        real: np.ndarray,
+        groups: Sequence[str],
+        drop: Iterable[str] = (),
+        only: Iterable[str] = (),
+        seed: int = 0,
+    ) -> tuple[FeatureTable, FeaturePipeline]:
+        """Fit on training faces, and the features of those same faces, each judged without its own group.
+
+        arrays: "expert.output" -> (N, R, D); real: (N,) bool; groups: N names; drop, only: groups of columns, see
+        features/vector.py. Columns without a single value on these real faces are left out.
+
+        Raises: ValueError for unknown groups of columns, missing outputs, too few real faces.
+        """
+        table, expectations = raw_features(arrays, outputs), None
+        names = select(table.names + expected_names(outputs), drop, only)
+        if any("expected" in groups_of(name) for name in names):
+            residuals, expectations = cross_fit(arrays, outputs, real, groups, seed=seed)
+            table = table.beside(residuals)
+        table = table.ordered(names)
+        known = ~np.isnan(table.values[np.asarray(real, dtype=bool)]).all(0)
+        table = table.ordered([name for name, there in zip(table.names, known, strict=True) if there])
+        return table, cls({name: dict(output) for name, output in outputs.items()}, table.names, expectations)
+
+    def transform(self, arrays: Mapping[str, np.ndarray]) -> FeatureTable:
+        """The features `names` of new faces. arrays: "expert.output" -> (N, R, D).
+
+        Raises: ValueError where outputs are missing or have other shapes.
+        """
+        table = raw_features(arrays, self.outputs)
+        if self.expectations is not None:
+            table = table.beside(self.expectations.residuals(arrays))
+        return table.ordered(self.names)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The arrays of a checkpoint, names beginning with `expectations.`; `outputs` and `names` are for its description."""
+        state = {} if self.expectations is None else self.expectations.state()
+        return {PREFIX + name: value for name, value in state.items()}
+
+    @classmethod
+    def from_state(cls, info: Mapping, arrays: Mapping[str, np.ndarray]) -> FeaturePipeline:
+        """From a checkpoint: info holds `outputs` and `features` (names), arrays what `state` gave.
+
+        Raises: ValueError where they do not belong together.
+        """
+        outputs, names = info["outputs"], list(info["features"])
+        state = {name.removeprefix(PREFIX): value for name, value in arrays.items() if name.startswith(PREFIX)}
+        return cls(outputs, names, Expectations.from_state(outputs, state) if state else None)

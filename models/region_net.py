@@ -1,0 +1,206 @@
+"""The bundled region-aware network: from ONE region of a face it says what a teacher says of the WHOLE face.
+
+A residual network (3 M parameters at most) that sees an aligned face with everything outside a region removed, plus the
+mask of what is left. It is trained by scripts/train_region_net.py, on real faces only, to answer with the identity, age,
+gender, race, expression, muscle activations and appearance of the whole face. Two regions of a real face then give
+agreeing answers, as far as each of them can know; how far they disagree is what MASC measures.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+
+from features.regions import REGIONS, region_masks
+from models.base import Expert, Output
+
+BUNDLED = Path(__file__).parent.parent / "checkpoints" / "region_net.safetensors"
+SIZE = 112  # px, the side of the aligned crop
+
+# FairFace's age bins as [first, last] year (Karkkainen & Joo, WACV 2021). The age head scores single years 0..100, after
+# deep label distribution learning (Gao et al., IJCAI 2018); the bins are sums of them.
+AGE_BINS = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100))
+AGE_NAMES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
+YEARS = 101
+
+
+def age_bin_matrix() -> torch.Tensor:
+    """(101, 9) float32: which year falls into which of FairFace's bins."""
+    matrix = torch.zeros(YEARS, len(AGE_BINS))
+    for column, (first, last) in enumerate(AGE_BINS):
+        matrix[first : last + 1, column] = 1
+    return matrix
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)]
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_conv(inputs, outputs, 3, stride), nn.ReLU(inplace=True), *_conv(outputs, outputs, 3)
+        )
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_conv(inputs, outputs, 1, stride))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.body(x) + self.shortcut(x), inplace=True)
+
+
+class RegionNet(nn.Module):
+    """The network itself: masked faces in, one raw head per output.
+
+    outputs: what to answer; an `age` distribution over FairFace's bins is scored by single years and also yields `age_years`.
+    widths, depths: channels and blocks of the stages at 1/4, 1/8 and 1/16 of the input side. px: that side.
+    """
+
+    def __init__(
+        self,
+        outputs: dict[str, Output],
+        widths: tuple[int, ...] = (64, 128, 256),
+        depths: tuple[int, ...] = (2, 3, 1),
+        grid: int = 3,
+        px: int = 80,
+    ) -> None:
+        super().__init__()
+        self.config = {"widths": list(widths), "depths": list(depths), "grid": grid, "px": px}
+        self.outputs = outputs
+        layers: list[nn.Module] = [*_conv(4, 32, 3, 2), nn.ReLU(inplace=True)]
+        channels = 32
+        for width, depth in zip(widths, depths, strict=True):
+            for index in range(depth):
+                layers.append(Block(channels, width, stride=2 if index == 0 else 1))
+                channels = width
+        self.trunk = nn.Sequential(*layers)
+        # Where on the face a feature was seen matters for identity: besides the mean, keep a coarse grid of a few channels.
+        self.local = nn.Sequential(
+            *_conv(channels, channels // 4, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(grid)
+        )
+        features = channels + channels // 4 * grid * grid
+        self.norm = nn.BatchNorm1d(features)
+        self.drop = nn.Dropout(0.1)
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Linear(features, YEARS if name == "age" else output.size)
+                for name, output in outputs.items()
+                if name != "age_years"
+            }
+        )
+        self.register_buffer("age_bins", age_bin_matrix(), persistent=False)
+
+    def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """images: (N, 4, px, px) float, as `masked_input` makes them. Returns raw head values, (N, size), float32."""
+        x = self.trunk(images)
+        x = torch.cat([x.mean((2, 3)), self.local(x).flatten(1)], dim=1)
+        x = self.drop(self.norm(x.float()))
+        return {name: head(x).float() for name, head in self.heads.items()}
+
+    def answers(self, logits: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Raw head values to the outputs' own ranges: probabilities, unit vectors, components in [0, 1], years."""
+        result = {}
+        for name, value in logits.items():
+            kind = self.outputs[name].kind
+            if name == "age":
+                years = value.softmax(-1)
+                result["age"] = years @ self.age_bins
+                result["age_years"] = years @ torch.arange(YEARS, device=years.device, dtype=years.dtype)[:, None]
+            elif kind == "distribution":
+                result[name] = value.softmax(-1)
+            elif kind == "embedding":
+                result[name] = F.normalize(value, dim=-1)
+            else:
+                result[name] = value.sigmoid() if kind == "vector" else value
+        return result
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.answers(self.logits(images))
+
+
+def masked_input(faces: torch.Tensor, masks: torch.Tensor, px: int) -> torch.Tensor:
+    """What the network sees: colours in [-1, 1], zero where removed, and the mask of what is left, at `px` pixels.
+
+    Pixels are removed before the picture shrinks, and what remains is averaged among itself, so that nothing of what was
+    removed shines through at the border.
+
+    faces: (N, 4, S, S) uint8 RGBA; masks: (N, S, S) or (S, S) bool. Returns: (N, 4, px, px) float32.
+    """
+    seen = ((faces[:, 3] > 127) & masks).unsqueeze(1).float()
+    images = torch.cat([(faces[:, :3].float() / 127.5 - 1) * seen, seen], dim=1)
+    if px == faces.shape[-1]:
+        return images
+    images = F.interpolate(images, size=(px, px), mode="bilinear", antialias=True)
+    left = (images[:, 3:] > 0.5).float()
+    return torch.cat([images[:, :3] / images[:, 3:].clamp_min(0.5) * left, left], dim=1)
+
+
+class RegionExpert(Expert):
+    """The frozen network as an expert: all regions of all faces in one batch, one host transfer.
+
+    weights: a file written by `save_region_net`. On CPUs with AVX512-BF16 and on CUDA it runs in bfloat16 where `bf16` is set.
+    """
+
+    name = "lite"
+    crop = "aligned112"
+
+    def __init__(self, weights: Path = BUNDLED, bf16: bool = False) -> None:
+        super().__init__()
+        self.net = load_region_net(weights).to(memory_format=torch.channels_last)
+        self.outputs = self.net.outputs
+        self.weights = Path(weights)
+        self.bf16 = bf16
+        self.register_buffer("masks", torch.from_numpy(region_masks(SIZE)), persistent=False)
+
+    def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
+        batch, regions = len(faces), len(REGIONS)
+        # (B, R, ...) flattened: face by face, region by region.
+        images = masked_input(
+            faces.repeat_interleave(regions, 0), self.masks.repeat(batch, 1, 1), self.net.config["px"]
+        )
+        with torch.inference_mode(), torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16):
+            answers = self.net(images.contiguous(memory_format=torch.channels_last))
+        return {name: value.float().view(batch, regions, -1) for name, value in answers.items()}
+
+
+def save_region_net(net: RegionNet, path: Path, notes: dict[str, str]) -> None:
+    """Write weights in float16 with everything needed to rebuild the network; `notes` go into the header too."""
+    header = {
+        "config": json.dumps(net.config),
+        "outputs": json.dumps({k: v.to_json() for k, v in net.outputs.items()}),
+        **notes,
+    }
+    tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in net.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata=header)
+    partial.replace(path)
+
+
+def load_region_net(path: Path) -> RegionNet:
+    """The network in `path`, float32, on the CPU.
+
+    Raises: FileNotFoundError; ValueError where the file is not one of `save_region_net`'s.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no region network there; train one with scripts/train_region_net.py")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        config = json.loads(header["config"])
+        outputs = {name: Output.from_json(data) for name, data in json.loads(header["outputs"]).items()}
+        net = RegionNet(outputs, tuple(config["widths"]), tuple(config["depths"]), config["grid"], config["px"])
+        net.load_state_dict(
+            {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+        )
+    except (KeyError, RuntimeError, json.JSONDecodeError, OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: not a region network of this project ({error})") from error
+    return net

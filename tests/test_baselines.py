@@ -1,0 +1,32 @@
+import numpy as np
+
+from features.baselines import PLAIN_REGIONS, TRIVIAL, plain_features, trivial_features
+from features.regions import REGIONS
+
+
+def test_sixteen_plain_columns_with_known_answers():
+    agreeing = {"lite.identity": np.ones((3, len(REGIONS), 4)), "lite.appearance": np.ones((3, len(REGIONS), 5))}
+    for name, size in (("age", 9), ("gender", 2), ("race", 5), ("expression", 7)):
+        agreeing[f"lite.{name}"] = np.full((3, len(REGIONS), size), 1 / size)
+    table = plain_features(agreeing)
+    assert table.values.shape == (3, 16)
+    cosines = [name.split("/")[-2] == "cos" for name in table.names]
+    assert np.allclose(table.values[:, cosines], 1) and np.allclose(
+        table.values[:, np.logical_not(cosines)], 0, atol=1e-6
+    )
+
+
+def test_only_the_disagreeing_region_moves():
+    arrays = {"lite.identity": np.ones((1, len(REGIONS), 4)), "lite.gender": np.full((1, len(REGIONS), 2), 0.5)}
+    arrays["lite.identity"][0, REGIONS.index("lower")] = [1, 1, -1, -1]
+    arrays["lite.gender"][0, REGIONS.index("upper")] = [1, 0]
+    values = dict(zip(plain_features(arrays).names, plain_features(arrays).values[0], strict=True))
+    for region in PLAIN_REGIONS:
+        assert np.isclose(values[f"plain/lite.identity/cos/full~{region}"], 0 if region == "lower" else 1)
+        assert (values[f"plain/attributes/js/full~{region}"] > 0.1) == (region == "upper")
+
+
+def test_trivial_columns_come_from_the_index():
+    rows = {name: np.arange(2) * (place + 1) for place, name in enumerate(TRIVIAL)}
+    table = trivial_features(rows)
+    assert table.names[0] == "trivial/file_bytes" and table.values.tolist() == [[0] * 7, list(range(1, 8))]

@@ -1,0 +1,154 @@
+"""Expectations on made-up answers: what they find, what they must not remember."""
+
+import numpy as np
+import pytest
+
+from features.expectations import DIRECTIONS, Expectations, cross_fit, expected_names, shrunk_covariance
+from features.regions import PAIRS, REGIONS
+from tests.synthetic import OUTPUTS, answers
+
+PEOPLE = np.arange(300)
+REAL = np.zeros(300, dtype=int)
+
+
+@pytest.fixture(scope="module")
+def reals():
+    return answers(PEOPLE, REAL)
+
+
+@pytest.fixture(scope="module")
+def fitted(reals):
+    return Expectations.fit(reals, OUTPUTS, np.ones(300, dtype=bool))
+
+
+def columns(table):
+    return dict(zip(table.names, table.values.T, strict=True))
+
+
+def test_both_directions_of_every_pair_but_never_towards_the_whole():
+    assert {tuple(sorted(d)) for d in DIRECTIONS} == {tuple(sorted(pair)) for pair in PAIRS}
+    assert all(b != "full" for _, b in DIRECTIONS)
+    assert ("upper", "lower") in DIRECTIONS and ("lower", "upper") in DIRECTIONS
+
+
+def test_columns_are_named_as_announced(fitted, reals):
+    table = fitted.residuals(reals)
+    assert table.names == expected_names(OUTPUTS) and table.values.dtype == np.float32
+    assert "toy.age/expected/upper>lower" in table.names and "toy.identity/expected_cos/lower>upper" in table.names
+    assert not any("toy.age/expected_cos" in name for name in table.names)
+
+
+def test_unseen_reals_are_as_far_off_as_is_usual(fitted):
+    table = fitted.residuals(answers(PEOPLE, REAL, seed=7))
+    for name, column in columns(table).items():
+        if "/expected/" in name:
+            assert np.sqrt((column**2).mean()) == pytest.approx(1, abs=0.15), name
+
+
+def test_a_mouth_of_somebody_else_is_unexpected(fitted):
+    fake = columns(fitted.residuals(answers(PEOPLE[:100], REAL[:100] + 1, seed=7)))
+    real = columns(fitted.residuals(answers(PEOPLE[:100], REAL[:100], seed=7)))
+    for output in OUTPUTS:
+        name = f"{output}/expected/upper>lower"
+        assert np.median(fake[name]) > 1.25 * np.median(real[name]), name
+        name = f"{output}/expected/left>right"  # neither was swapped
+        assert np.allclose(fake[name], real[name]), name
+    name = "toy.identity/expected_cos/upper>lower"
+    assert np.median(fake[name]) < np.median(real[name]) - 0.3
+
+
+def test_a_region_that_knows_nothing_expects_the_average(reals):
+    """Where regions are independent, the residual is the distance from the mean real face."""
+    rng = np.random.default_rng(0)
+    blind = {name: rng.permuted(value, axis=0) for name, value in reals.items()}
+    years = blind["toy.age_years"][:, REGIONS.index("lower"), 0].astype(np.float32)
+    said = columns(Expectations.fit(blind, OUTPUTS, np.ones(300, dtype=bool)).residuals(blind))
+    from_mean = np.abs(years - years.mean()) / years.std()
+    assert np.corrcoef(said["toy.age_years/expected/upper>lower"], from_mean)[0, 1] > 0.9
+
+
+def test_a_reloaded_fit_answers_with_the_same_bits(fitted, reals):
+    state = fitted.state()
+    assert all(value.dtype == np.float16 for value in state.values())
+    again = Expectations.from_state(OUTPUTS, dict(sorted(state.items(), reverse=True)))
+    assert again.residuals(reals).names == fitted.residuals(reals).names
+    assert np.array_equal(again.residuals(reals).values, fitted.residuals(reals).values)
+
+
+def test_a_state_of_other_outputs_is_refused(fitted, reals):
+    others = {name.replace("toy", "big"): output for name, output in OUTPUTS.items()}
+    with pytest.raises(ValueError, match="other outputs"):
+        Expectations.from_state(others, fitted.state())
+    with pytest.raises(ValueError, match="missing: toy.age"):
+        fitted.residuals({name: value for name, value in reals.items() if name != "toy.age"})
+
+
+def test_missing_answers_are_missing_and_spoil_no_fit(reals):
+    holed = {name: value.copy() for name, value in reals.items()}
+    holed["toy.moves"][5, REGIONS.index("upper"), 2] = np.nan
+    fitted = Expectations.fit(holed, OUTPUTS, np.ones(300, dtype=bool))
+    table = fitted.residuals(holed)
+    gone = [name for name, value in zip(table.names, table.values[5], strict=True) if np.isnan(value)]
+    assert gone and all("upper" in name for name in gone)
+    assert not np.isnan(np.delete(table.values, 5, axis=0)).any()
+
+
+def test_too_few_faces_are_refused(reals):
+    with pytest.raises(ValueError, match="19 real faces"):
+        Expectations.fit(reals, OUTPUTS, np.arange(300) < 19)
+
+
+def test_cross_fitting_never_shows_a_face_its_own_group(reals):
+    """A face must get the very residual of a fit in which its whole group is absent: change the group, nothing moves."""
+    groups = [f"g{row // 3}" for row in range(300)]
+    before, _ = cross_fit(reals, OUTPUTS, REAL == 0, groups)
+    changed = {name: value.copy() for name, value in reals.items()}
+    for value in changed.values():
+        value[0:2] = value[150:152]  # two of the three faces of g0
+    after, _ = cross_fit(changed, OUTPUTS, REAL == 0, groups)
+    assert np.array_equal(before.values[2], after.values[2])
+    assert (before.values[3:] != after.values[3:]).any()
+
+
+def test_a_fake_is_judged_without_the_reals_of_its_group():
+    people = np.repeat(np.arange(100), 2)
+    label = np.tile([0, 1], 100)
+    arrays = answers(people, label)
+    groups = [f"g{person}" for person in people]
+    before, _ = cross_fit(arrays, OUTPUTS, label == 0, groups)
+    changed = {name: value.copy() for name, value in arrays.items()}
+    for value in changed.values():
+        value[0] = value[100]  # the real face of g0; row 1 is its fake
+    after, _ = cross_fit(changed, OUTPUTS, label == 0, groups)
+    assert np.array_equal(before.values[1], after.values[1])
+    assert not np.array_equal(before.values[0], after.values[0])
+
+
+def test_cross_fitting_matters():
+    """Residuals of the fitting faces themselves look smaller than those of a fit without them."""
+    few = answers(PEOPLE[:60], REAL[:60])
+    honest, fitted = cross_fit(few, OUTPUTS, REAL[:60] == 0, [f"g{row}" for row in range(60)])
+    flattered = fitted.residuals(few)
+    lengths = [column for column, name in enumerate(honest.names) if "/expected/" in name]
+    assert flattered.values[:, lengths].mean() < 0.97 * honest.values[:, lengths].mean()
+
+
+def test_cross_fitting_needs_two_groups_of_reals(reals):
+    with pytest.raises(ValueError, match=r"1 group\(s\)"):
+        cross_fit(reals, OUTPUTS, REAL == 0, ["g"] * 300)
+
+
+def test_two_groups_of_reals_are_two_folds_wherever_the_fakes_are(reals):
+    real = np.arange(300) < 100
+    groups = [f"real{row % 2}" if real[row] else f"fake{row}" for row in range(300)]
+    table, _ = cross_fit(reals, OUTPUTS, real, groups)
+    assert not np.isnan(table.values).any()
+
+
+def test_shrinking_keeps_the_trace_and_moves_towards_a_sphere():
+    residuals = np.random.default_rng(0).normal(size=(10, 8)) * np.arange(1, 9)
+    plain, shrunk = residuals.T @ residuals / 10, shrunk_covariance(residuals)
+    assert np.trace(shrunk) == pytest.approx(np.trace(plain))
+    assert np.linalg.cond(shrunk) < np.linalg.cond(plain)
+    many = np.random.default_rng(0).normal(size=(100_000, 4)) * np.arange(1, 5)
+    assert np.allclose(shrunk_covariance(many), np.diag([1, 4, 9, 16]), atol=0.2)

@@ -1,0 +1,50 @@
+import numpy as np
+
+from features.explain import HIGH, LOW, MEDIAN, PERCENTILES, reasons, sentence
+
+NAMES = ["lite.identity/cos/upper~lower", "lite.age/kl/full~lower", "lite.age/kl/lower~full", "lite.age/js/full~lower"]
+
+
+def reference(names=NAMES):
+    rows = np.zeros((len(PERCENTILES), len(names)))
+    rows[LOW], rows[MEDIAN], rows[HIGH] = 0.4, 0.6, 0.8
+    return rows
+
+
+def test_sentence_names_regions_value_and_range():
+    text = sentence("lite.identity/cos/upper~lower", 0.313, 0.48, 0.75)
+    assert text == "Upper face and lower face: identity similarity 0.31 (real faces 0.48 to 0.75)"
+
+
+def test_every_measure_has_words():
+    for measure, sign in [
+        ("cos", "~"),
+        ("js", "~"),
+        ("kl", "~"),
+        ("diff", "~"),
+        ("l1", "~"),
+        ("expected", ">"),
+        ("expected_cos", ">"),
+    ]:
+        text = sentence(f"lite.age_years/{measure}/full{sign}lower", 3.0, 0.0, 1.0)
+        assert "whole face" in text.lower() and "lower face" in text and "3.00" in text
+
+
+def test_strongest_push_comes_first_and_columns_of_one_topic_count_together():
+    values = np.array([0.2, 0.9, 0.7, 0.95])
+    found = reasons(NAMES, values, np.array([0.5, 0.3, 0.3, 0.3]), reference(), fake=True)
+    assert [reason.regions for reason in found] == [("full", "lower"), ("upper", "lower")]
+    assert found[0].feature == "lite.age/js/full~lower"  # the most unusual of the three
+    assert np.isclose(found[0].contribution, 0.9)
+
+
+def test_reasons_for_real_push_down_and_nothing_else_is_given():
+    found = reasons(NAMES[:2], np.array([0.7, 0.5]), np.array([-0.4, 0.2]), reference(NAMES[:2]), fake=False)
+    assert [reason.feature for reason in found] == [NAMES[0]]
+    assert found[0].contribution == -0.4
+
+
+def test_missing_values_never_speak():
+    values = np.array([np.nan, 0.5])
+    found = reasons(NAMES[:2], values, np.array([9.0, 0.1]), reference(NAMES[:2]), fake=True)
+    assert [reason.feature for reason in found] == [NAMES[1]]

@@ -1,0 +1,156 @@
+"""Every kind of head on easy made-up columns: what it finds, how sure it is, and that it survives being stored."""
+
+import numpy as np
+import pytest
+
+from models.classifiers import KINDS
+from models.heads import Head, fit_head
+
+TWO_CLASS = [kind for kind in KINDS if kind != "oneclass"]
+
+
+def columns(n: int, seed: int, shift: float = 1.5) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """x (n, 12) with two telling columns (0 up, 1 down for fakes), y (n,), groups of one real and one fake."""
+    rng = np.random.default_rng(seed)
+    y = np.tile([0, 1], n // 2)
+    x = rng.normal(size=(n, 12))
+    x[:, 0] += shift * y
+    x[:, 1] -= shift * y
+    return (x * 10 ** np.linspace(-3, 3, 12)).astype(np.float32), y, [f"g{row // 2}" for row in range(n)]
+
+
+X, Y, GROUPS = columns(240, 0)
+X_VAL, Y_VAL, _ = columns(80, 1)
+X_NEW, Y_NEW, _ = columns(400, 2)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def head(request):
+    return fit_head(request.param, X, Y, GROUPS, X_VAL, Y_VAL, seed=3)
+
+
+def test_tells_faces_it_never_saw(head):
+    p = head.p_fake(X_NEW)
+    assert p.shape == (400,) and ((p > 0) & (p < 1)).all()
+    better = (p[Y_NEW == 1][:, None] > p[Y_NEW == 0][None]).mean()
+    assert better > (0.6 if head.kind == "oneclass" else 0.85)
+
+
+def test_probabilities_are_calibrated(head):
+    p = head.p_fake(X_NEW)
+    if head.kind == "oneclass":  # the share of real faces that are less unusual
+        assert np.median(p[Y_NEW == 0]) == pytest.approx(0.5, abs=0.15)
+        assert (p[Y_NEW == 0] > 0.9).mean() == pytest.approx(0.1, abs=0.09)
+    else:
+        assert abs(p.mean() - 0.5) < 0.05
+        sure = p > 0.8
+        assert Y_NEW[sure].mean() == pytest.approx(p[sure].mean(), abs=0.1)
+
+
+def test_a_stored_head_answers_with_the_same_bits(head):
+    info = {"head": head.kind, "calibration": {"a": head.a, "b": head.b}}
+    state = {name: np.array(value) for name, value in head.state().items()}
+    assert all(name.startswith("head.") for name in state)
+    again = Head.from_state(info, {**state, "expectations.x": np.zeros(1)})
+    assert np.array_equal(again.p_fake(X_NEW), head.p_fake(X_NEW))
+    assert np.array_equal(again.contributions(X_NEW[:3], X.mean(0)), head.contributions(X_NEW[:3], X.mean(0)))
+
+
+def test_the_same_seed_gives_the_same_head(head):
+    again = fit_head(head.kind, X, Y, GROUPS, X_VAL, Y_VAL, seed=3)
+    assert np.array_equal(again.p_fake(X_NEW), head.p_fake(X_NEW))
+
+
+def test_missing_values_stand_at_the_median_of_real_faces(head):
+    holed, filled = X_NEW[:20].copy(), X_NEW[:20].copy()
+    holed[:, 3], filled[:, 3] = np.nan, np.median(X[Y == 0, 3])
+    assert np.allclose(head.p_fake(holed), head.p_fake(filled))
+    assert np.isfinite(head.p_fake(np.full((1, 12), np.nan))).all()
+
+
+def test_contributions_are_what_setting_a_column_back_takes_away(head):
+    baseline = np.median(X[Y == 0], axis=0)
+    rows = X_NEW[:6].copy()
+    rows[0, 5] = np.nan
+    parts = head.contributions(rows, baseline)
+    assert parts.shape == (6, 12) and parts[0, 5] == 0
+    back = rows.copy()
+    back[:, 1] = baseline[1]
+    assert np.allclose(parts[:, 1], head.a * (head.logit(rows) - head.logit(back)), atol=1e-6)
+    assert np.allclose(head.contributions(np.tile(baseline, (2, 1)), baseline), 0, atol=1e-6)
+    if head.kind != "oneclass":  # a very fake value of a telling column speaks for fake
+        odd = baseline.copy()
+        odd[0] += 3e-3
+        assert head.contributions(odd[None], baseline)[0].argmax() == 0
+
+
+def test_no_column_can_decide_alone_by_being_absurd(head):
+    absurd = np.repeat(X_NEW[:1], 2, axis=0)
+    absurd[0, 4], absurd[1, 4] = 1e6, 1e9
+    assert head.p_fake(absurd)[0] == head.p_fake(absurd)[1]
+
+
+def test_other_numbers_of_columns_are_refused(head):
+    with pytest.raises(ValueError, match=r"takes \(N, 12\)"):
+        head.logit(X_NEW[:, :11])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_validation_faces_training_groups_are_held_out(kind):
+    head = fit_head(kind, X, Y, GROUPS, X_VAL[:6], Y_VAL[:6], seed=3)
+    assert head.report["held_out"] == "5 folds of training groups"
+    assert head.report["held_out_faces"] == (120 if kind == "oneclass" else 240)
+    p = head.p_fake(X_NEW)
+    assert p[Y_NEW == 1].mean() > p[Y_NEW == 0].mean() + 0.1
+
+
+def test_choices_are_made_on_held_out_groups():
+    """A column that names the group gives its label away; whoever holds out whole groups finds that it says nothing."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(40), 6)
+    y = rng.integers(0, 2, 40)[group]
+    x = np.eye(40)[group] + 0.01 * rng.normal(size=(240, 40))
+    head = fit_head("logreg", x, y, [f"g{g}" for g in group], x[:0], y[:0])
+    assert np.abs(head.p_fake(x) - 0.5).max() < 0.2
+
+
+def test_oneclass_never_looks_at_fakes():
+    with_fakes = fit_head("oneclass", X, Y, GROUPS, X_VAL, Y_VAL)
+    real, real_val = Y == 0, Y_VAL == 0
+    without = fit_head(
+        "oneclass", X[real], Y[real], np.array(GROUPS)[real], X_VAL[real_val], Y_VAL[real_val]
+    )  # fmt: skip
+    assert np.array_equal(with_fakes.p_fake(X_NEW), without.p_fake(X_NEW))
+
+
+def test_calibration_never_turns_a_head_around():
+    head = fit_head("logreg", X, Y, GROUPS, X_VAL, 1 - Y_VAL)
+    assert head.a > 0
+    assert np.abs(head.p_fake(X_NEW) - 0.5).max() < 0.3
+
+
+@pytest.mark.parametrize("kind", TWO_CLASS)
+def test_one_class_only_is_refused(kind):
+    with pytest.raises(ValueError, match="no fake face"):
+        fit_head(kind, X[Y == 0], Y[Y == 0], np.array(GROUPS)[Y == 0], X_VAL, Y_VAL)
+
+
+def test_what_cannot_be_fitted_is_refused():
+    with pytest.raises(ValueError, match="unknown head 'svm'; the heads are logreg, mlp, xgboost, oneclass"):
+        fit_head("svm", X, Y, GROUPS, X_VAL, Y_VAL)
+    with pytest.raises(ValueError, match="no real face"):
+        fit_head("oneclass", X[Y == 1], Y[Y == 1], np.array(GROUPS)[Y == 1], X_VAL, Y_VAL)
+    with pytest.raises(ValueError, match="at least 2 groups"):
+        fit_head("logreg", X, Y, ["g"] * 240, X[:0], Y[:0])
+    empty = X.copy()
+    empty[Y == 0, 2] = np.nan
+    with pytest.raises(ValueError, match="1 columns have no value"):
+        fit_head("logreg", empty, Y, GROUPS, X_VAL, Y_VAL)
+
+
+def test_arrays_of_another_kind_are_refused(head):
+    info = {"head": "mlp" if head.kind == "logreg" else "logreg", "calibration": {"a": 1.0, "b": 0.0}}
+    with pytest.raises(ValueError, match="not those of a"):
+        Head.from_state(info, head.state())
+    with pytest.raises(ValueError, match="unknown head"):
+        Head.from_state({**info, "head": "svm"}, head.state())

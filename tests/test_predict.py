@@ -1,0 +1,104 @@
+"""predict.py as a user runs it, with the bundled detector and real faces that ship with the packages."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import predict
+from models.checkpoint import Checkpoint
+from tests.conftest import ROOT
+
+
+def run(*arguments, cwd=ROOT):
+    command = [sys.executable, str(ROOT / "predict.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return predict.Detector()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, astronaut):
+    """A folder with a face, the same face mirrored, a picture without a face, and text called .jpg."""
+    folder = tmp_path_factory.mktemp("pictures")
+    Image.fromarray(astronaut).save(folder / "a face – ü.png")
+    Image.fromarray(astronaut[:, ::-1]).save(folder / "mirrored.jpg", quality=95)
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    (folder / "text.jpg").write_text("not a picture")
+    return folder
+
+
+def test_a_folder_from_the_command_line(pictures, tmp_path):
+    done = run(pictures, "--csv", tmp_path / "v.csv", "--json", tmp_path / "v.json", "--pictures", tmp_path / "drawn")
+    assert done.returncode == 3, done.stderr
+    with (tmp_path / "v.csv").open(newline="", encoding="utf-8") as file:
+        rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
+    assert set(rows) == {"a face – ü.png", "mirrored.jpg", "noise.png", "text.jpg"}
+    assert rows["noise.png"]["error"] == "no face found" and "not an image" in rows["text.jpg"]["error"]
+    said = {Path(row["path"]).name: row for row in json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))}
+    for name in ("a face – ü.png", "mirrored.jpg"):
+        assert 0 < float(rows[name]["p_fake"]) < 1 and rows[name]["verdict"] in ("real", "fake")
+        assert 1 <= len(said[name]["reasons"]) <= 3
+        assert rows[name]["reasons"].split(" | ")[0] == said[name]["reasons"][0]["sentence"]
+        assert said[name]["quality"]["overall"] == "good"
+        assert said[name]["error"] == ""
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+    assert "2 faces scored, 2 inputs not scored" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_exit_codes(pictures, tmp_path):
+    assert run(pictures / "mirrored.jpg").returncode == 0
+    missing = run(tmp_path / "none.jpg")
+    assert missing.returncode == 3 and "none.jpg" in missing.stdout
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert run(empty).returncode == 3
+    for wrong in (["--batch-size", "0"], ["--checkpoint", tmp_path], ["--no-such-option"]):
+        done = run(pictures / "mirrored.jpg", *wrong)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_screen_output_is_pure_json(pictures):
+    done = run(pictures / "mirrored.jpg", "--json", "-")
+    assert json.loads(done.stdout)[0]["verdict"] in ("real", "fake")
+
+
+def test_a_face_scores_the_same_alone_and_among_others(detector, astronaut):
+    other = np.ascontiguousarray(astronaut[20:300, 100:400])
+    alone = detector.judge([astronaut], ["a"])
+    among = detector.judge([other, astronaut], ["b", "a"])
+    assert [verdict.path for verdict in among] == ["b", "a"]
+    assert abs(alone[0].p_fake - among[1].p_fake) < 0.01
+
+
+def test_contributions_explain_the_logit(detector, astronaut):
+    """For a linear head, what the columns add to the median real face's logit is the face's logit."""
+    crops = detector.cutter([astronaut])
+    answers = predict.ask(detector.experts, crops.aligned)
+    values, p_fake = detector.score({name: value.half().numpy() for name, value in answers.items()})
+    median = detector.checkpoint.arrays["reference"][predict.MEDIAN]
+    base = detector.head.p_fake(median[None])[0]
+    total = detector.head.contributions(values, median)[0].sum()
+    assert detector.head.kind == "logreg"
+    assert np.isclose(np.log(p_fake / (1 - p_fake))[0] - np.log(base / (1 - base)), total, atol=1e-3)
+
+
+def test_verdict_follows_the_stored_threshold(detector, astronaut):
+    verdict = detector.judge([astronaut], ["a"])[0]
+    assert (verdict.p_fake >= detector.threshold) == (verdict.verdict == "fake")
+
+
+def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
+    bundled = Checkpoint.load(predict.BUNDLED)
+    bundled.info["weights"] = {"lite": "0" * 64}
+    with pytest.raises(ValueError, match="lite 000000000000.*preprocess and train again"):
+        predict.Detector(bundled.save(tmp_path / "other"))

@@ -1,0 +1,241 @@
+"""train.py from dumps to checkpoints, on made-up answers."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from data.dump import read_dump
+from data.gathered import gather
+from features.regions import REGIONS
+from models.checkpoint import Checkpoint
+from tests.synthetic import answers, write_dump
+from train import Config, main, score
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(dump, checkpoint folder) of one ordinary training."""
+    root = tmp_path_factory.mktemp("trained")
+    dump = write_dump(root / "made" / "toy")
+    return dump, main(Config(features=(dump,), out=root / "checkpoint"))
+
+
+def test_without_arguments_the_newest_dump_is_used_and_named_first(here, capsys):
+    old = write_dump(here / "outputs" / "features" / "old" / "toy")
+    write_dump(here / "outputs" / "features" / "new" / "toy")
+    os.utime(old / "meta.json", (1, 1))
+    assert main(Config()) == Path("checkpoints/new-logreg")
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "features    outputs/features/new/toy (the newest dump)"
+    assert "train       {'real': 72, 'fake': 72, 'groups': 36}" in printed
+    assert "test        48 faces, not looked at" in printed
+
+
+def test_no_dump_at_all_says_what_to_do(here):
+    with pytest.raises(FileNotFoundError, match=r"preprocessing_pipeline\.py --data_root"):
+        main(Config())
+
+
+def test_the_checkpoint_describes_itself(trained):
+    checkpoint = Checkpoint.load(trained[1])
+    info, width = checkpoint.info, len(checkpoint.info["features"])
+    assert info["profile"] == "toy" and info["regions"] == list(REGIONS) and info["head"] == "logreg"
+    assert info["weights"] == {"toy": "0" * 64} and set(info["calibration"]) >= {"a", "b"}
+    assert info["threshold"]["fpr"] == 0.05 and 0 < info["threshold"]["p_fake"] < 1
+    assert info["trained_on"] == [
+        {
+            "dataset": "made",
+            "counts": {
+                "train": {"real": 72, "fake": 72, "groups": 36},
+                "val": {"real": 24, "fake": 24, "groups": 12},
+            },
+        }
+    ]
+    assert checkpoint.arrays["reference"].shape == (7, width)
+    assert (np.diff(checkpoint.arrays["reference"], axis=0) >= 0).all()
+    assert {"raw", "expected"} <= {"expected" if ">" in name else "raw" for name in info["features"]}
+    assert str(trained[0].parent) not in (trained[1] / "checkpoint.json").read_text()
+
+
+def test_it_tells_fakes_of_people_it_never_saw(trained):
+    dump = read_dump(trained[0])
+    test = dump.rows["split"] == "test"
+    features, p_fake = score(Checkpoint.load(trained[1]), {name: value[test] for name, value in dump.arrays.items()})
+    label = dump.rows["label"][test]
+    assert features.values.shape == (48, len(features.names))
+    assert (p_fake[label == 1][:, None] > p_fake[label == 0][None]).mean() > 0.8
+
+
+def test_metrics_hold_every_figure_with_its_interval(trained):
+    metrics = json.loads((trained[1] / "metrics.json").read_text())
+    row = metrics["figures"]["made val"]
+    assert row["n"] == 48 and row["n_groups"] == 12
+    assert row["auc"]["low"] <= row["auc"]["value"] <= row["auc"]["high"]
+    assert row["fpr"]["value"] <= 0.05
+    assert metrics["config"]["fpr"] == 0.05 and metrics["head"]["chosen"]
+    assert any("only 24 real validation faces" in note for note in metrics["warnings"])
+
+
+def test_the_test_split_changes_nothing(trained, tmp_path):
+    dump = read_dump(trained[0])
+    test = dump.rows["split"] == "test"
+    garbage = {name: np.array(value) for name, value in dump.arrays.items()}
+    for value in garbage.values():
+        value[test] = value[test][::-1] * 0.5 + 0.1
+    changed = write_dump(tmp_path / "made" / "toy", change=garbage)
+    out = main(Config(features=(changed,), out=tmp_path / "checkpoint"))
+    for file in ("checkpoint.json", "arrays.safetensors"):
+        assert (out / file).read_bytes() == (trained[1] / file).read_bytes()
+
+
+@pytest.mark.parametrize("head", ["mlp", "xgboost"])
+def test_other_heads(trained, tmp_path, head):
+    out = main(Config(features=(trained[0],), head=head, only=("toy.identity",), out=tmp_path))
+    checkpoint = Checkpoint.load(out)
+    assert checkpoint.info["head"] == head
+    assert all(name.startswith("toy.identity/") for name in checkpoint.info["features"])
+
+
+def test_dropped_groups_are_gone_and_expectations_with_them(trained, tmp_path):
+    out = main(Config(features=(trained[0],), drop=("expected", "kl"), out=tmp_path))
+    checkpoint = Checkpoint.load(out)
+    assert checkpoint.info["groups_dropped"] == ["expected", "kl"]
+    assert not any(">" in name or "/kl/" in name for name in checkpoint.info["features"])
+    assert not any(name.startswith("expectations.") for name in checkpoint.arrays)
+
+
+def test_real_faces_alone_need_to_be_asked_for(here):
+    dump = write_dump(here / "reals" / "toy", label=0)
+    with pytest.raises(ValueError, match=r"72 real faces and no fake.*--one-class"):
+        main(Config(features=(dump,)))
+    out = main(Config(features=(dump,), one_class=True))
+    assert out == Path("checkpoints/reals-oneclass")
+    people, label = np.arange(200), np.arange(200) % 2
+    p_fake = score(Checkpoint.load(out), answers(people, label, seed=5))[1]
+    assert np.median(p_fake[label == 1]) > np.median(p_fake[label == 0])
+
+
+def test_fakes_alone_are_never_enough(tmp_path):
+    dump = write_dump(tmp_path / "fakes" / "toy", label=1)
+    for one_class in (False, True):
+        with pytest.raises(ValueError, match="no real faces"):
+            main(Config(features=(dump,), one_class=one_class, out=tmp_path / "out"))
+
+
+def test_a_dump_of_another_profile_is_refused(trained, tmp_path):
+    other = write_dump(tmp_path / "made" / "big", profile="big")
+    with pytest.raises(ValueError, match=r"differ in profile \(profiles big and toy\)"):
+        main(Config(features=(trained[0], other), out=tmp_path / "out"))
+
+
+def test_other_outputs_at_scoring_are_refused(trained):
+    arrays = answers(np.arange(3), np.zeros(3, int))
+    arrays["toy.age"] = arrays["toy.age"][:, :, :3]
+    with pytest.raises(ValueError, match=r"toy\.age has shape"):
+        score(Checkpoint.load(trained[1]), arrays)
+
+
+def test_no_training_faces_is_an_error_that_counts(tmp_path):
+    dump = write_dump(tmp_path / "made" / "toy", splits=(0.0, 0.5))
+    with pytest.raises(ValueError, match=r"no faces in the train split.*'val': 120, 'test': 120"):
+        main(Config(features=(dump,), out=tmp_path / "out"))
+
+
+def test_without_validation_faces_training_groups_validate(tmp_path, capsys):
+    dump = write_dump(tmp_path / "made" / "toy", splits=(0.8, 0.8))
+    main(Config(features=(dump,), out=tmp_path / "out"))
+    printed = capsys.readouterr().out
+    assert "the val split has no real faces: 7 of the training groups validate instead" in printed
+    assert "train       {'real': 82, 'fake': 82, 'groups': 41}" in printed
+
+
+def test_missing_answers_are_counted_and_faces_without_any_left_out(tmp_path, capsys):
+    arrays = answers(np.repeat(np.arange(60), 4), np.tile([0, 0, 1, 1], 60))
+    for value in arrays.values():
+        value[0] = np.nan
+    arrays["toy.age"][8:12, REGIONS.index("lower")] = np.nan
+    dump = write_dump(tmp_path / "made" / "toy", change=arrays)
+    out = main(Config(features=(dump,), out=tmp_path / "out"))
+    printed = capsys.readouterr().out
+    assert "1 training faces have not a single feature" in printed and "values are missing" in printed
+    p_fake = score(Checkpoint.load(out), {name: value[:9] for name, value in arrays.items()})[1]
+    assert np.isnan(p_fake[0]) and np.isfinite(p_fake[1:]).all()
+
+
+def test_an_output_that_is_never_there_is_left_out(tmp_path):
+    arrays = answers(np.repeat(np.arange(60), 4), np.tile([0, 0, 1, 1], 60))
+    arrays["toy.moves"][:] = np.nan
+    dump = write_dump(tmp_path / "made" / "toy", change=arrays)
+    out = main(Config(features=(dump,), only=("raw",), out=tmp_path / "out"))
+    names = Checkpoint.load(out).info["features"]
+    assert names and not any("moves" in name for name in names)
+
+
+def test_several_dumps_are_one_table_with_a_row_each(trained, tmp_path):
+    other = write_dump(tmp_path / "second" / "toy", seed=9)
+    out = main(Config(features=(trained[0], other, other), out=tmp_path / "out"))
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["figures"]) == ["made val", "second val", "all val"]
+    assert metrics["figures"]["all val"]["n_groups"] == 24  # g036 of one dataset is not g036 of the other
+
+
+def test_groups_of_one_dataset_are_the_same_in_two_dumps_of_it(trained, tmp_path):
+    degraded = write_dump(tmp_path / "made" / "toy", seed=9)
+    faces = gather([read_dump(trained[0]), read_dump(degraded)])
+    assert len(faces) == 480 and faces.counts()["groups"] == 60
+
+
+def test_people_stay_on_one_side_when_asked(tmp_path, capsys):
+    """Two groups per person: by the given split, people recur; joined by identity, they do not."""
+    people = np.repeat(np.arange(40) % 20, 4)
+    label = np.tile([0, 0, 1, 1], 40)
+    arrays = answers(people, label, noise=0.3)
+    dump = write_dump(tmp_path / "made" / "toy", groups=40, change=arrays)
+    out = main(Config(features=(dump,), identity_disjoint=True, out=tmp_path / "out"))
+    assert "40 groups joined into 20 people, divided anew" in capsys.readouterr().out
+    with (out / "splits.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 160
+    sides = {}
+    for row, person in zip(rows, people, strict=True):
+        sides.setdefault(int(person), set()).add(row["split"])
+    assert all(len(side) == 1 for side in sides.values())
+    assert Checkpoint.load(out).info["identity_disjoint"] is True
+
+
+def test_people_need_an_identity_embedding(trained, monkeypatch):
+    faces = gather([read_dump(trained[0])])
+    del faces.arrays["toy.identity"]
+    with pytest.raises(ValueError, match="needs an identity embedding; the dump has toy.age"):
+        train.by_people(faces)
+
+
+def test_command_line(here):
+    write_dump(here / "outputs" / "features" / "made" / "toy")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(ROOT / "train.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    done = run("--only", "raw", "--name", "mine", "--fpr", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((here / "checkpoints/mine/checkpoint.json").read_text())["threshold"]["fpr"] == 0.1
+    refused = run("--drop", "clip")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("train.py: no feature belongs to clip; groups are ")

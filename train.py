@@ -1,0 +1,250 @@
+"""Dumps -> a detector: consistency features, a small classifier, calibration, a threshold. All on the CPU, in about a minute.
+
+The newest dump below outputs/features: its train split, validated on its val split:
+    python train.py
+Two datasets together, into checkpoints/mine:
+    python train.py --features outputs/features/dfdc/lite outputs/features/openforensics/lite --name mine
+Other classifiers, ablations, real faces alone:
+    python train.py --head mlp --only lite.identity
+    python train.py --drop expected lite.race/kl
+    python train.py --one-class
+Figures that do not flatter: no person on both sides of a split, as far as the identity embedding can tell:
+    python train.py --identity-disjoint
+
+Fitted on `train`; hyper-parameters, calibration, threshold and the ranges of real faces come from `val`; `test` is never
+looked at. Writes checkpoint.json, arrays.safetensors and metrics.json; with --identity-disjoint also splits.csv, the split that
+was used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from data.dump import newest_dump, read_dump
+from data.gathered import Faces, divided, gather, train_and_val
+from features.explain import PERCENTILES
+from features.people import identity_groups, largest_share
+from features.pipeline import FeaturePipeline
+from features.regions import REGIONS
+from features.vector import FeatureTable, groups_of
+from models.checkpoint import CHECKPOINTS, Checkpoint
+from models.classifiers import KINDS
+from models.heads import Head, fit_head
+from models.metrics import summary, table, threshold_at_fpr
+
+
+@dataclass(frozen=True)
+class Config:
+    """features: dumps (none: the newest). drop, only: groups of columns (features/vector.py). fpr: share of real validation
+    faces that the threshold lets be taken for fakes. out: the checkpoint's folder (None: checkpoints/<name>)."""
+
+    features: tuple[Path, ...] = ()
+    head: str = "logreg"
+    one_class: bool = False
+    drop: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    identity_disjoint: bool = False
+    fpr: float = 0.05
+    seed: int = 0
+    name: str | None = None
+    out: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        return "oneclass" if self.one_class else self.head
+
+
+def by_people(faces: Faces) -> Faces:
+    """Groups joined where real faces look like one person, and all of them divided anew into train, val and test.
+
+    Raises: ValueError where no output is an identity embedding.
+    """
+    names = [name for name in faces.arrays if name.endswith(".identity")]
+    if not names:
+        raise ValueError(f"--identity-disjoint needs an identity embedding; the dump has {', '.join(faces.arrays)}")
+    whole = faces.arrays[names[0]][:, REGIONS.index("full")]
+    return divided(faces, identity_groups(whole, faces.rows["group"], faces.rows["label"] == 0))
+
+
+def score(checkpoint: Checkpoint, arrays: dict[str, np.ndarray]) -> tuple[FeatureTable, np.ndarray]:
+    """Features and calibrated P(fake) of faces whose raw outputs are at hand.
+
+    arrays: "expert.output" -> (N, R, D). Returns: the checkpoint's columns (N, F) and (N,) float64, NaN for faces without a
+    single feature. Raises: ValueError where the outputs are not those the checkpoint was trained on.
+    """
+    features = FeaturePipeline.from_state(checkpoint.info, checkpoint.arrays).transform(arrays)
+    p_fake = Head.from_state(checkpoint.info, checkpoint.arrays).p_fake(features.values)
+    return features, np.where(np.isnan(features.values).all(1), np.nan, p_fake)
+
+
+def fit(train: Faces, val: Faces, outputs: dict, config: Config, notes: list[str]) -> tuple[Checkpoint, dict]:
+    """Features, head, threshold and reference ranges. Returns: a checkpoint (yet without its origins), the head's report."""
+    real = train.rows["label"] == 0
+    columns, pipeline = FeaturePipeline.fit(
+        train.arrays, outputs, real, train.rows["group"], config.drop, config.only, config.seed
+    )
+    seen = ~np.isnan(columns.values).all(1)
+    if not seen.all():
+        notes.append(f"{int((~seen).sum())} training faces have not a single feature and are left out")
+    missing = float(np.isnan(columns.values[seen]).mean())
+    if missing:
+        notes.append(f"{missing:.2%} of the training values are missing; the median of real faces stands in")
+    kinds = ["expected" if "expected" in groups_of(name) else "raw" for name in columns.names]
+    print(f"columns     {len(kinds)}: {kinds.count('raw')} raw, {kinds.count('expected')} expected", flush=True)
+    values = pipeline.transform(val.arrays).values
+    known = ~np.isnan(values).all(1)
+    head = fit_head(
+        config.kind,
+        columns.values[seen],
+        train.rows["label"][seen],
+        train.rows["group"][seen],
+        values[known],
+        val.rows["label"][known],
+        config.seed,
+    )
+    of_reals = values[known & (val.rows["label"] == 0)]
+    if not len(of_reals):
+        raise ValueError("no real validation face has a single feature; there is nothing to set a threshold on")
+    info = {
+        "outputs": pipeline.outputs,
+        "features": pipeline.names,
+        "head": head.kind,
+        "calibration": {"a": head.a, "b": head.b, "how": head.report["calibration"], "on": head.report["held_out"]},
+        "threshold": {"p_fake": threshold_at_fpr(head.p_fake(of_reals), config.fpr), "fpr": config.fpr},
+        "reference": {"percentiles": list(PERCENTILES), "faces": len(of_reals)},
+    }
+    # A column may be missing on all real validation faces; then the median of the training faces is all there is to say.
+    filled = np.where(np.isnan(of_reals).all(0), head.median, of_reals)
+    reference = np.nanpercentile(filled, PERCENTILES, axis=0).astype(np.float32)
+    return Checkpoint(info, {"reference": reference, **pipeline.state(), **head.state()}), head.report
+
+
+def figures(checkpoint: Checkpoint, faces: Faces, split: str, seed: int) -> dict[str, dict]:
+    """Rows for `models.metrics.table`: each dataset, and all of them together where there are several."""
+    p_fake = score(checkpoint, faces.arrays)[1]
+    rows, parts = {}, {name: faces.rows["dataset"] == name for name in sorted(set(faces.rows["dataset"]))}
+    if len(parts) > 1:
+        parts["all"] = np.ones(len(faces), dtype=bool)
+    for name, part in parts.items():
+        part = part & ~np.isnan(p_fake)
+        if part.any():
+            threshold = checkpoint.info["threshold"]["p_fake"]
+            rows[f"{name} {split}"] = summary(
+                faces.rows["label"][part], p_fake[part], faces.rows["group"][part], threshold, seed=seed
+            )
+    return rows
+
+
+def main(config: Config) -> Path:
+    """Train and validate one detector. Returns: the checkpoint's folder.
+
+    Raises: FileNotFoundError, ValueError where the dumps cannot be used so (the message says what to do).
+    """
+    paths = config.features or (newest_dump(),)
+    dumps = [read_dump(path) for path in dict.fromkeys(Path(path) for path in paths)]
+    name = config.name or "-".join([*sorted({dump.meta["dataset"] for dump in dumps}), config.kind])
+    out = Path(config.out or CHECKPOINTS / name)
+    faces, notes = gather(dumps), []
+    people = "people may recur across splits"
+    if config.identity_disjoint:
+        before = len(set(faces.rows["group"]))
+        faces = by_people(faces)
+        share = largest_share(faces.rows["group"])
+        people = f"{before} groups joined into {len(set(faces.rows['group']))} people, divided anew"
+        if share > 0.1:
+            notes.append(f"{share:.0%} of all faces were joined into one person: the identity embedding links too much")
+    train, val = train_and_val(faces, config.one_class, notes)
+    print(f"features    {', '.join(str(dump.path) for dump in dumps)}{'' if config.features else ' (the newest dump)'}")
+    for split, part in (("train", train), ("val", val)):
+        print(f"{split:<12}{part.counts()}")
+    print(f"test        {int((faces.rows['split'] == 'test').sum())} faces, not looked at; {people}")
+    print(f"head        {config.kind}, seed {config.seed}, threshold at {config.fpr:.0%} of real validation faces")
+    print(f"checkpoint  {out}", flush=True)
+    checkpoint, report = fit(train, val, dumps[0].meta["outputs"], config, notes)
+    checkpoint.info |= {
+        "profile": dumps[0].meta["profile"],
+        "regions": list(REGIONS),
+        "weights": dumps[0].meta["weights"],
+        "groups_dropped": list(config.drop),
+        "groups_only": list(config.only),
+        "trained_on": [
+            {
+                "dataset": dataset,
+                "counts": {
+                    split: part.select(part.rows["dataset"] == dataset).counts()
+                    for split, part in (("train", train), ("val", val))
+                },
+            }
+            for dataset in sorted(set(faces.rows["dataset"]))
+        ],
+        "seed": config.seed,
+        "identity_disjoint": config.identity_disjoint,
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in ("numpy", "scikit-learn", "torch", "xgboost")},
+    }
+    rows = figures(checkpoint, val, "val", config.seed)
+    print(f"chosen      {report['chosen']} on the {report['held_out']} ({report['held_out_faces']} faces)")
+    print(f"threshold   p_fake {checkpoint.info['threshold']['p_fake']:.3f}\n\n{table(rows)}\n")
+    for note in notes:
+        print("warning:", note)
+    checkpoint.save(out)
+    settings = {name: value for name, value in asdict(config).items() if name not in ("features", "out")}
+    write_metrics(out, {"config": settings, "figures": rows, "head": report, "warnings": notes, **checkpoint.info})
+    if config.identity_disjoint:
+        write_splits(out, faces)
+    print(f"written: {out}")
+    return out
+
+
+def write_metrics(out: Path, content: dict) -> None:
+    kept = {name: value for name, value in content.items() if name not in ("features", "outputs")}
+    (out / "metrics.json").write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_splits(out: Path, faces: Faces) -> None:
+    """splits.csv: which group and split every face was put into, so that others can hold to it."""
+    names = ("dataset", "path", "face", "label", "group", "split")
+    with (out / "splits.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(zip(*(faces.rows[name] for name in names), strict=True))
+
+
+def cli() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Config()
+    parser.add_argument(
+        "--features", nargs="+", type=Path, default=(), metavar="DUMP", help="dumps (default: the newest)"
+    )
+    parser.add_argument("--head", choices=[kind for kind in KINDS if kind != "oneclass"], default=default.head)
+    parser.add_argument("--one-class", action="store_true", help="learn from real faces alone; fakes are not needed")
+    parser.add_argument(
+        "--drop", nargs="+", default=(), metavar="GROUP", help="leave out columns: raw, lite.age, kl, ..."
+    )
+    parser.add_argument("--only", nargs="+", default=(), metavar="GROUP", help="use these columns alone")
+    parser.add_argument("--identity-disjoint", action="store_true", help="join groups of one person, split anew")
+    parser.add_argument("--fpr", type=float, default=default.fpr, help="of the threshold, on real validation faces")
+    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--name", help="folder below checkpoints/ (default: made of dataset and head)")
+    parser.add_argument("--out", type=Path, help="the checkpoint's folder itself, instead of --name")
+    args = vars(parser.parse_args())
+    args |= {name: tuple(args[name]) for name in ("features", "drop", "only")}
+    try:
+        main(Config(**args))
+    except (FileNotFoundError, ValueError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli())
