@@ -36,4 +36,4 @@ clean:  ## remove the environment, the demo's files and caches (dumps and checkp
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): uv.lock pyproject.toml
-	@scripts/setup.sh $(PYTHON)
+	@bash scripts/setup.sh $(PYTHON)

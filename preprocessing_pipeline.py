@@ -6,13 +6,12 @@
     python preprocessing_pipeline.py --data_root faces --batch-size 256 --workers 16     # a GPU with many CPU cores
 
 `faces` has real/ and fake/ below it, or train/, valid/ (or val/) and test/ with real/ and fake/ in each, or an index.csv
-(path,label[,group][,split]). The dump is what train.py and predict.py read next; features are computed from it later, so
-this is the only step that needs a network. Stop it whenever you like, even by pulling the plug: the same command goes on
-where it stopped and ends with the same bytes. A picture that cannot be used costs only itself: failures.csv says why.
+(path,label[,group][,split]). The dump is what train.py and predict.py read next. Features are computed from it later, so no
+other step needs the networks. Stop it whenever you like, even by pulling the plug: the same command goes on where it
+stopped and ends with the same bytes. A picture that cannot be used costs only itself: failures.csv says why.
 
-How many images are decoded at a time, and in which batches, changes the stored values by rounding at most (1e-3 in
-float16), so a run may go on with another --batch-size, --workers or --device. Everything else that matters is noted in
-the dump, and a dump made with other settings is never mixed with, nor replaced without --overwrite.
+--batch-size, --workers and --device change the stored values by rounding at most and may differ between two starts. All
+else that matters is kept in the dump; one made with other settings is never mixed with, nor replaced without --overwrite.
 """
 
 from __future__ import annotations
@@ -20,14 +19,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import defaultdict
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -35,32 +33,65 @@ from data.datasets import Sample, find_samples
 from data.dump import DUMPS
 from data.faces import FaceCrops, FaceCutter
 from data.images import MAX_PIXELS, ImageError
-from data.loading import Picture, batches, load_ahead
+from data.loading import Picture, batches, in_order, load_ahead
 from data.store import NO_FACE, Dump, DumpWriter, Row
 from features.regions import REGIONS
 from models import PROFILES, ask, build_experts, outputs_of, weights_sha256
 from models.base import Expert
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} images [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
+BATCH_CPU, BATCH_GPU = 8, 64  # images
 
 
 @dataclass
 class Config:
-    """What to do. data_root: the dataset. out: the dump's folder; None is outputs/features/<dataset>/<profile>."""
+    """What to do.
+
+    data_root: the dataset. index: its index.csv where that lies elsewhere. out: the folder of the dump, None is
+    outputs/features/<dataset>/<profile>. batch_size: images, None is BATCH_CPU or BATCH_GPU. workers: threads.
+    """
 
     data_root: Path
     out: Path | None = None
+    index: Path | None = None
     profile: str = "lite"
     faces: str = "one"
     limit: int | None = None
     overwrite: bool = False
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    batch_size: int = 32
+    batch_size: int | None = None
     workers: int = min(8, os.cpu_count() or 1)
     bf16: bool = False
     max_pixels: int = MAX_PIXELS
     shard_size: int = 256
     weights_dir: Path | None = None
+
+
+@dataclass
+class Found:
+    """What a batch of a shard yields.
+
+    answers: `<expert>.<output>` -> (len(rows), R, D) float16, left on the device: a GPU need not wait before it goes on.
+    """
+
+    shard: int
+    images: int
+    rows: list[Row]
+    failures: list[tuple[str, str]]
+    answers: dict[str, torch.Tensor]
+
+
+def look(
+    shard: int, batch: list[tuple[Sample, Picture | ImageError]], cutter: FaceCutter, experts: list[Expert]
+) -> Found:
+    """Find the faces of a batch and ask the experts about them."""
+    failures = [(sample.path, item.reason) for sample, item in batch if isinstance(item, ImageError)]
+    pictures = [(sample, item) for sample, item in batch if isinstance(item, Picture)]
+    crops = cutter([picture.image for _, picture in pictures])
+    seen = set(crops.image.tolist())
+    failures += [(sample.path, NO_FACE) for i, (sample, _) in enumerate(pictures) if i not in seen]
+    answers = {name: value.half() for name, value in ask(experts, crops.aligned).items()} if seen else {}
+    return Found(shard, len(batch), rows_of(crops, pictures), failures, answers)
 
 
 def rows_of(crops: FaceCrops, pictures: list[tuple[Sample, Picture]]) -> list[Row]:
@@ -81,32 +112,17 @@ def rows_of(crops: FaceCrops, pictures: list[tuple[Sample, Picture]]) -> list[Ro
     return rows
 
 
-class Shard:
-    """What a range of the samples yields, gathered batch by batch. Answers stay on the device until they are stored, so
-    that a GPU need not wait for the next batch."""
-
-    def __init__(self, cutter: FaceCutter, experts: list[Expert]) -> None:
-        self.cutter, self.experts = cutter, experts
-        self.rows: list[Row] = []
-        self.failures: list[tuple[str, str]] = []
-        self.answers: dict[str, list[torch.Tensor]] = defaultdict(list)
-
-    def add(self, batch: list[tuple[Sample, Picture | ImageError]]) -> None:
-        self.failures += [(sample.path, item.reason) for sample, item in batch if isinstance(item, ImageError)]
-        pictures = [(sample, item) for sample, item in batch if isinstance(item, Picture)]
-        if not pictures:
-            return
-        crops = self.cutter([picture.image for _, picture in pictures])
-        seen = set(crops.image.tolist())
-        self.failures += [(sample.path, NO_FACE) for i, (sample, _) in enumerate(pictures) if i not in seen]
-        self.rows += rows_of(crops, pictures)
-        if seen:
-            for name, value in ask(self.experts, crops.aligned, len(batch)).items():
-                self.answers[name].append(value.half())
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """`<expert>.<output>` -> (len(rows), R, D) float16."""
-        return {name: torch.cat(values).cpu().numpy() for name, values in self.answers.items()}
+@contextmanager
+def one_thread_per_operation(device: torch.device) -> Iterator[None]:
+    """On a CPU, batches are worked on side by side: operations that divide themselves among threads as well would wait for
+    each other (detection consists of hundreds of tiny ones), and round differently on another number of cores."""
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def spread(samples: list[Sample], limit: int | None) -> list[Sample]:
@@ -129,10 +145,12 @@ def main(config: Config) -> Path:
     a full disk.
     """
     root = Path(config.data_root)
-    samples = spread(find_samples(root), config.limit)
+    samples = spread(find_samples(root, config.index), config.limit)
+    device = find_device(config.device)
+    if config.batch_size is None:
+        config = replace(config, batch_size=BATCH_CPU if device.type == "cpu" else BATCH_GPU)
     if min(config.batch_size, config.workers) < 1:
         raise ValueError("--batch-size and --workers must be at least 1")
-    device = find_device(config.device)
     experts = build_experts(config.profile, device, config.bf16, config.weights_dir)
     cutter = FaceCutter(device=str(device), faces=config.faces)
     name = root.resolve().name or "root"
@@ -157,22 +175,36 @@ def main(config: Config) -> Path:
 
 
 def process(writer: DumpWriter, root: Path, cutter: FaceCutter, experts: list[Expert], config: Config) -> None:
-    """Write the shards that are missing. Decoding runs ahead across shards; no batch belongs to two of them."""
+    """Write the shards that are missing. Threads decode ahead, others look at batches; no batch belongs to two shards."""
     pending = writer.pending()
     left = [sample for _, samples in pending for sample in samples]
-    total, ahead = len(writer.samples), config.batch_size + config.workers
-    paths = (root / sample.path for sample in left)
+    paths, size = (root / sample.path for sample in left), config.batch_size
+    total, device = len(writer.samples), torch.device(config.device)
+    # On a CPU each core looks at a batch of its own. On a GPU, one batch uses the time in which another waits for answers.
+    lookers = config.workers if device.type == "cpu" else 2
     with (
-        closing(load_ahead(paths, config.workers, ahead, config.max_pixels)) as pictures,
+        one_thread_per_operation(device),
+        closing(load_ahead(paths, config.workers, size + config.workers, config.max_pixels)) as pictures,
         tqdm(total=total, initial=total - len(left), unit=" images", bar_format=BAR, disable=not left) as bar,
     ):
         loaded = zip(left, pictures, strict=True)
-        for number, samples in pending:
-            shard = Shard(cutter, experts)
-            for batch in batches(islice(loaded, len(samples)), config.batch_size):
-                shard.add(batch)
-                bar.update(len(batch))
-            writer.write_shard(number, shard.rows, shard.arrays(), shard.failures)
+        jobs = ((n, batch) for n, samples in pending for batch in batches(islice(loaded, len(samples)), size))
+        looked = in_order(lambda job: look(*job, cutter, experts), jobs, lookers, lookers)
+        with closing(looked):
+            for number, parts in groupby(looked, key=lambda found: found.shard):
+                shard = []
+                for found in parts:
+                    shard.append(found)
+                    bar.update(found.images)
+                write(writer, number, shard)
+
+
+def write(writer: DumpWriter, number: int, parts: list[Found]) -> None:
+    """Put together what the batches of one shard yielded."""
+    names = next((part.answers for part in parts if part.answers), {})
+    arrays = {name: torch.cat([p.answers[name] for p in parts if p.answers]).cpu().numpy() for name in names}
+    rows, failures = ([item for part in parts for item in getattr(part, kind)] for kind in ("rows", "failures"))
+    writer.write_shard(number, rows, arrays, failures)
 
 
 def find_device(name: str) -> torch.device:
@@ -198,7 +230,7 @@ def announce(
     precision = "bfloat16" if config.bf16 else "float32"
     print(f"dataset   {name} ({config.data_root}): {len(samples) - fake} real, {fake} fake; splits: {given}")
     print(f"profile   {config.profile}: {experts}; {config.faces} face{'s' * (config.faces == 'all')} per image")
-    print(f"device    {device}, {precision}; batches of {config.batch_size}, {config.workers} decoding threads")
+    print(f"device    {device}, {precision}; batches of {config.batch_size}, {config.workers} threads")
     print(f"dump      {writer.out}: {state}; shards of {writer.shard_size}")
     if fake in (0, len(samples)):
         only = "fake" if fake else "real"
@@ -223,21 +255,21 @@ def parse(arguments: list[str] | None) -> Config:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument_group("what to read and write").add_argument
     add("--data_root", "--data-root", type=Path, required=True, metavar="DIR", help="the folder of the dataset")
+    add("--index", type=Path, metavar="FILE", help="an index.csv that lists pictures of the dataset but lies elsewhere")
     add("--out", type=Path, metavar="DIR", help=f"the folder of the dump (default {DUMPS}/<dataset>/<profile>)")
     add("--overwrite", action="store_true", help="replace a dump that is finished or has other settings")
     add("--limit", type=int, metavar="N", help="only N images, evenly spaced over the dataset")
-    add = parser.add_argument_group(
-        "how to look at the faces (kept in the dump, the same whenever it goes on)"
-    ).add_argument
+    add = parser.add_argument_group("how to look at the faces (kept in the dump)").add_argument
     add("--profile", choices=PROFILES, help="which experts (default %(default)s)")
     add("--faces", choices=("one", "all"), help="the most central large face, or every face (default %(default)s)")
-    add("--bf16", action="store_true", help="run the experts in bfloat16: faster, differs in the third digit")
+    add("--bf16", action="store_true", help="bfloat16 experts: faster on recent hardware, answers differ by up to .02")
     add("--max-pixels", type=int, metavar="N", help="refuse larger images (default %(default)s)")
     add("--weights-dir", type=Path, metavar="DIR", help="weights of your own instead of the bundled ones")
     add = parser.add_argument_group("speed (may change between two starts)").add_argument
     add("--device", help="cpu, cuda, cuda:1, ... (default here: %(default)s)")
-    add("--batch-size", "--batch_size", type=int, metavar="N", help="images at a time (default %(default)s)")
-    add("--workers", type=int, metavar="N", help="threads that decode images (default here: %(default)s)")
+    batch = f"images at a time (default {BATCH_CPU}, on a GPU {BATCH_GPU})"
+    add("--batch-size", "--batch_size", type=int, metavar="N", help=batch)
+    add("--workers", type=int, metavar="N", help="threads that decode and, on a CPU, look (default here: %(default)s)")
     add("--shard-size", type=int, metavar="N", help="images that a killed run repeats at most (default %(default)s)")
     parser.set_defaults(**asdict(Config(Path())))
     return Config(**vars(parser.parse_args(arguments)))
@@ -255,7 +287,7 @@ def cli(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (OSError, torch.OutOfMemoryError) as error:
-        advice = f"\nGo on with a --batch-size below {config.batch_size}." if isinstance(error, RuntimeError) else ""
+        advice = "\nGo on with a smaller --batch-size." if isinstance(error, RuntimeError) else ""
         print(f"error: {error}{advice}", file=sys.stderr)
         return 1
     return 0

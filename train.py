@@ -32,7 +32,7 @@ import numpy as np
 from data.dump import newest_dump, read_dump
 from data.gathered import Faces, divided, gather, train_and_val
 from features.explain import PERCENTILES
-from features.people import identity_groups, largest_share
+from features.people import identity_groups, largest_share, lookalikes
 from features.pipeline import FeaturePipeline
 from features.regions import REGIONS
 from features.vector import FeatureTable, groups_of
@@ -66,13 +66,27 @@ class Config:
 def by_people(faces: Faces) -> Faces:
     """Groups joined where real faces look like one person, and all of them divided anew into train, val and test.
 
+    Groups of train and val with a face that may be of a person in test, though not certainly, are in no split ("").
     Raises: ValueError where no output is an identity embedding.
     """
     names = [name for name in faces.arrays if name.endswith(".identity")]
     if not names:
         raise ValueError(f"--identity-disjoint needs an identity embedding; the dump has {', '.join(faces.arrays)}")
-    whole = faces.arrays[names[0]][:, REGIONS.index("full")]
-    return divided(faces, identity_groups(whole, faces.rows["group"], faces.rows["label"] == 0))
+    whole = faces.arrays[names[0]][:, REGIONS.index("full")].astype(np.float32)
+    real, given = faces.rows["label"] == 0, faces.rows["group"]
+    groups = given.copy()
+    # Each dataset by itself: what its faces share (a camera, compression) would join them all, beside another dataset.
+    parts = [faces.rows["dataset"] == name for name in sorted(set(faces.rows["dataset"]))]
+    for part in parts:
+        groups[part] = identity_groups(whole[part], given[part], real[part])
+    apart = divided(faces, groups)
+    testing = apart.rows["split"] == "test"
+    doubtful = np.zeros(len(faces), dtype=bool)
+    for part in parts:
+        doubtful[part] = lookalikes(whole[part], real[part], ~testing[part], testing[part])
+    left_out = np.isin(given.astype(str), given[doubtful].astype(str)) & ~testing
+    apart.rows["split"] = np.where(left_out, "", apart.rows["split"])
+    return apart
 
 
 def score(checkpoint: Checkpoint, arrays: dict[str, np.ndarray]) -> tuple[FeatureTable, np.ndarray]:
@@ -158,11 +172,14 @@ def main(config: Config) -> Path:
     if config.identity_disjoint:
         before = len(set(faces.rows["group"]))
         faces = by_people(faces)
-        share = largest_share(faces.rows["group"])
-        people = f"{before} groups joined into {len(set(faces.rows['group']))} people, divided anew"
-        if share > 0.1:
+        share, left_out = largest_share(faces.rows["group"]), int((faces.rows["split"] == "").sum())
+        people = (
+            f"{before} groups joined into {len(set(faces.rows['group']))} people, divided anew; {left_out} faces that "
+            "resemble somebody in test left out"
+        )
+        if share > 0.2:
             notes.append(f"{share:.0%} of all faces were joined into one person: the identity embedding links too much")
-    train, val = train_and_val(faces, config.one_class, notes)
+    train, val = train_and_val(faces, notes, config.one_class)
     print(f"features    {', '.join(str(dump.path) for dump in dumps)}{'' if config.features else ' (the newest dump)'}")
     for split, part in (("train", train), ("val", val)):
         print(f"{split:<12}{part.counts()}")
@@ -198,16 +215,13 @@ def main(config: Config) -> Path:
         print("warning:", note)
     checkpoint.save(out)
     settings = {name: value for name, value in asdict(config).items() if name not in ("features", "out")}
-    write_metrics(out, {"config": settings, "figures": rows, "head": report, "warnings": notes, **checkpoint.info})
+    about = {name: value for name, value in checkpoint.info.items() if name not in ("features", "outputs")}
+    metrics = {"config": settings, "figures": rows, "choice": report, "warnings": notes, "checkpoint": about}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if config.identity_disjoint:
         write_splits(out, faces)
     print(f"written: {out}")
     return out
-
-
-def write_metrics(out: Path, content: dict) -> None:
-    kept = {name: value for name, value in content.items() if name not in ("features", "outputs")}
-    (out / "metrics.json").write_text(json.dumps(kept, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_splits(out: Path, faces: Faces) -> None:

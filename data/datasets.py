@@ -38,8 +38,8 @@ LAYOUTS = """expected one of
 class Sample:
     """One labelled picture.
 
-    path: POSIX, relative to the dataset's root. label: 0 real, 1 fake. group: what must not be divided between splits (a
-    source video, a person), "" unknown. split: train, val, test, "" unknown.
+    path: POSIX, relative to the dataset's root. label: 0 real, 1 fake. group: what must not be divided between splits
+    (a source video, a person), "" unknown. split: train, val, test, "" unknown.
     """
 
     path: str
@@ -48,23 +48,43 @@ class Sample:
     split: str = ""
 
 
-def find_samples(root: Path) -> list[Sample]:
+def find_samples(root: Path, index: Path | None = None) -> list[Sample]:
     """The labelled pictures of a dataset, sorted by path.
 
-    Layouts: an index.csv (path,label[,group][,split]; label real, fake, 0 or 1), or folders `real` and `fake`, in `root`
-    itself or below train, val (valid) and test. Upper and lower case are the same; folders below `real` and `fake` may be
-    nested. One class alone will do: whoever needs both says so.
+    Layouts: an index.csv (path,label[,group][,split]; label real, fake, 0 or 1), or folders `real` and `fake`, in
+    `root` itself or below train, val (valid) and test. Upper and lower case are the same; folders below `real` and
+    `fake` may be nested. One class alone will do: whoever needs both says so.
 
-    Raises: FileNotFoundError where there is no such folder; ValueError where it holds no pictures in one of these layouts.
+    index: an index.csv that lies elsewhere, its paths relative to its own folder; what it lists outside `root` is left
+    out.
+
+    Raises: FileNotFoundError where there is no such folder; ValueError where it holds no pictures in one of these
+    layouts.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; give the folder of a dataset, {LAYOUTS}")
-    index = root / "index.csv"
-    samples = _read_index(index) if index.is_file() else _read_folders(root)
+    if index is not None:
+        samples = _below(root, Path(index))
+    elif (root / "index.csv").is_file():
+        samples = _read_index(root / "index.csv")
+    else:
+        samples = _read_folders(root)
     if not samples:
         raise ValueError(f"{root}: no images ({' '.join(sorted(SUFFIXES))}) in it; {LAYOUTS}")
     return sorted(samples, key=lambda sample: sample.path)
+
+
+def _below(root: Path, index: Path) -> list[Sample]:
+    """What `index` lists below `root`. Raises: FileNotFoundError, ValueError."""
+    if not index.is_file():
+        raise FileNotFoundError(f"{index}: no such file; give an index.csv, or leave --index out")
+    samples, prefix = _read_index(index), root.resolve()
+    base = index.parent.resolve()
+    inside = [(base / sample.path, sample) for sample in samples if (base / sample.path).is_relative_to(prefix)]
+    if not inside:
+        raise ValueError(f"{index}: none of its {len(samples)} pictures lies in {root}")
+    return [replace(sample, path=path.relative_to(prefix).as_posix()) for path, sample in inside]
 
 
 def _folders(parent: Path, names: Iterable[str]) -> list[tuple[Path, str]]:
@@ -128,11 +148,12 @@ def _sample(row: dict[str, str | None], line: int) -> Sample:
 
 
 def group_near_duplicates(hashes: list[str]) -> list[str]:
-    """A group name for each picture: those whose hashes differ by at most `NEAR` bits share it, and so do chains of them.
+    """A group name for each picture: those whose hashes differ by at most `NEAR` bits share it, and so do chains of
+    them.
 
-    Hashes within 4 bits of each other agree in at least two of six bands of bits; only those that do are compared, which
-    keeps a million pictures far from a million million comparisons. The name is that of the smallest hash of the group,
-    so it depends neither on the order nor on other pictures.
+    Hashes within 4 bits of each other agree in at least two of six bands of bits; only those that do are compared,
+    which keeps a million pictures far from a million million comparisons. The name is that of the smallest hash of the
+    group, so it depends neither on the order nor on other pictures.
 
     hashes: 64-bit perceptual hashes as 16 hexadecimal digits (data/images.py).
     Raises: ValueError for something else.
@@ -169,9 +190,9 @@ def _equal_pairs(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def fill_groups_and_splits(samples: list[Sample], hashes: list[str]) -> list[Sample]:
     """The samples with every group and split known. What is given is kept as it is.
 
-    A sample without a group shares that of its near-duplicates, a given one if they have one. A sample without a split takes
-    that of its group if any of it has one (test before val before train); the other groups are divided 70/10/20 by a hash
-    of their names, so that a picture stays where it is when others come or go.
+    A sample without a group shares that of its near-duplicates, a given one if they have one. A sample without a split
+    takes that of its group if any of it has one (test before val before train); the other groups are divided 70/10/20
+    by a hash of their names, so that a picture stays where it is when others come or go.
 
     hashes: perceptual hashes, one per sample.
     """

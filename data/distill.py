@@ -17,9 +17,9 @@ import torch
 from tqdm import tqdm
 
 from data import degrade
+from data.dump import read_dump
 from data.faces import align
 from data.images import read_image
-from data.dump import read_dump
 from features.regions import REGIONS, region_masks
 
 SIZE = 112
@@ -122,7 +122,7 @@ def load_teachers(folder: Path, limit: int | None = None) -> Teachers:
     person = np.array([people.get(row["identity"], -1) for row in rows])
     fold = np.array([row["fold"] for row in rows])
     rng = np.random.default_rng(1)
-    lucky_people, lucky_rows = rng.random(len(people)) < 0.1, rng.random(len(rows)) < 0.05
+    lucky_people, lucky_rows = np.append(rng.random(len(people)) < 0.1, False), rng.random(len(rows)) < 0.05
     fold[(fold == "train") & np.where(person >= 0, lucky_people[person], lucky_rows)] = "val"
     return Teachers(
         faces,

@@ -13,6 +13,7 @@ from features.regions import REGIONS
 
 SPLITS = {"train": 0.7, "val": 0.1, "test": 0.2}  # of the groups, where they are divided anew
 HELD_OUT = 0.15  # of the groups with real faces, where no validation split was given
+LARGE = 0.05  # of all faces
 FEW = 100  # real validation faces; with fewer, threshold and ranges are rough
 
 
@@ -75,17 +76,20 @@ def _fraction(name: str) -> float:
 def divided(faces: Faces, groups: Sequence[str]) -> Faces:
     """The same faces in other groups, divided anew: 70% train, 10% val, 20% test, by the groups' names alone.
 
+    A group with more than LARGE of all faces goes to train: many people who cannot be told apart must not be a test.
     groups: N names.
     """
-    place = np.searchsorted(np.cumsum(list(SPLITS.values())), [_fraction(group) for group in groups], side="right")
-    splits = np.array(list(SPLITS))[np.minimum(place, len(SPLITS) - 1)]
+    unique, codes, counts = np.unique(np.asarray(groups, dtype=str), return_inverse=True, return_counts=True)
+    place = np.searchsorted(np.cumsum(list(SPLITS.values())), [_fraction(group) for group in unique], side="right")
+    place = np.where(counts > LARGE * len(faces), 0, np.minimum(place, len(SPLITS) - 1))
+    splits = np.array(list(SPLITS))[place[codes]]
     return Faces(faces.arrays, {**faces.rows, "group": np.array(groups, dtype=object), "split": splits})
 
 
-def train_and_val(faces: Faces, one_class: bool, notes: list[str]) -> tuple[Faces, Faces]:
+def train_and_val(faces: Faces, notes: list[str], one_class: bool = False) -> tuple[Faces, Faces]:
     """The faces to fit on and those to validate on. Without real validation faces, training groups are held out.
 
-    one_class: fakes are not needed. notes: what the user should know is added.
+    notes: what the user should know is added. one_class: fakes are not needed.
     Raises: ValueError where there are no training faces, or none of a class that is needed.
     """
     train, val = faces.split("train"), faces.split("val")

@@ -28,8 +28,8 @@ FORMATS = {
     "TIFF": (".tif", ".tiff"),
 }
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-# What Pillow's readers raise on damaged files: the first three in tests with flipped and missing bytes, the others in places
-# of their source that do not turn them into one of those.
+# What Pillow's readers raise on damaged files: the first three in tests with flipped and missing bytes, the others in
+# places of their source that do not turn them into one of those.
 DAMAGE = (
     *(OSError, SyntaxError, ValueError),
     *(LookupError, TypeError, EOFError, ArithmeticError, MemoryError, struct.error, zlib.error),
@@ -61,8 +61,8 @@ class ImageError(ValueError):
 def find_images(folder: Path) -> list[Path]:
     """Everything below `folder` that is called like an image (`SUFFIXES`, in any case), sorted by POSIX path.
 
-    Links to folders are followed; no folder is entered twice. What is hidden (a leading dot, __MACOSX) is passed over. A
-    folder that is called like an image is listed, not entered: reading it says what is wrong with it.
+    Links to folders are followed; no folder is entered twice. What is hidden (a leading dot, __MACOSX) is passed over.
+    A folder that is called like an image is listed, not entered: reading it says what is wrong with it.
 
     Raises: OSError where a folder cannot be listed.
     """
@@ -87,8 +87,8 @@ def find_images(folder: Path) -> list[Path]:
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The picture in a file: upright as its EXIF orientation says, the first frame if it has several.
 
-    Transparent pixels are laid on white, 16-bit grey is scaled to 8 bits, colour profiles are ignored. The content decides
-    what format it is, not the suffix.
+    Transparent pixels are laid on white, 16-bit grey is scaled to 8 bits, colour profiles are ignored. The content
+    decides what format it is, not the suffix.
 
     max_pixels: larger pictures are refused before they are decoded.
     Returns: (H, W, 3) uint8 RGB.

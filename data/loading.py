@@ -1,12 +1,12 @@
 """Pictures in order and in batches, decoded by threads while the caller is busy with earlier ones.
 
-PIL, OpenCV and numpy let go of the interpreter while they decode, so threads are enough.
+PIL, OpenCV, numpy and torch let go of the interpreter while they compute, so threads are enough.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ BATCH_BYTES = 256 << 20  # a batch of large pictures ends early: 32 of 100 megap
 AHEAD_BYTES = 512 << 20  # decoded pictures that wait for their turn
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -45,27 +46,45 @@ def load(path: Path, max_pixels: int) -> Picture | ImageError:
     return Picture(image, path.stat().st_size, cv2.mean(image)[:3], perceptual_hash(image))
 
 
-def load_ahead(
-    paths: Iterable[Path], workers: int, ahead: int, max_pixels: int = MAX_PIXELS
-) -> Iterator[Picture | ImageError]:
-    """`load` for every path, in order. workers: threads. ahead: how many images may be decoded before they are asked for;
-    fewer where they are large."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+def in_order(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    ahead: int,
+    nbytes: Callable[[Result], int] = lambda result: 0,
+) -> Iterator[Result]:
+    """`function` of every item, in order, computed by threads while the caller works on earlier ones.
+
+    ahead: how many items may be taken before their results are asked for; fewer where results that wait are large
+    (`nbytes`, `AHEAD_BYTES` in all). An exception reaches the caller; when the caller stops, so do the threads.
+    """
+    pool = ThreadPoolExecutor(threads)
     waiting: deque[Future] = deque()
 
-    def held() -> int:
-        done = (future.result() for future in waiting if future.done())
-        return sum(picture.image.nbytes for picture in done if isinstance(picture, Picture))
+    def full() -> bool:
+        held = sum(nbytes(future.result()) for future in waiting if future.done() and not future.exception())
+        return len(waiting) > ahead or held > AHEAD_BYTES
 
     try:
-        for path in paths:
-            waiting.append(pool.submit(load, path, max_pixels))
-            while waiting and (len(waiting) > ahead or held() > AHEAD_BYTES):
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            while waiting and full():
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def load_ahead(
+    paths: Iterable[Path], threads: int, ahead: int, max_pixels: int = MAX_PIXELS
+) -> Iterator[Picture | ImageError]:
+    """`load` for every path, in order, up to `ahead` pictures before they are asked for."""
+    return in_order(lambda path: load(path, max_pixels), paths, threads, ahead, _nbytes)
+
+
+def _nbytes(picture: Picture | ImageError) -> int:
+    return picture.image.nbytes if isinstance(picture, Picture) else 0
 
 
 def batches(
@@ -75,7 +94,7 @@ def batches(
     batch, weight = [], 0
     for item, picture in loaded:
         batch.append((item, picture))
-        weight += picture.image.nbytes if isinstance(picture, Picture) else 0
+        weight += _nbytes(picture)
         if len(batch) == size or weight >= BATCH_BYTES:
             yield batch
             batch, weight = [], 0

@@ -21,8 +21,8 @@ from features.consistency import FLOOR, cosine
 from features.regions import PAIRS, REGIONS
 from features.vector import EXPECTED, INDEX, FeatureTable, check_answers
 
-# Of each pair both directions, except towards the whole face: it contains the other region.
-DIRECTIONS = tuple((a, b) for pair in PAIRS for a, b in (pair, pair[::-1]) if b != "full")
+# Of each pair both directions. The whole face is expected from its parts, too: it holds what the part does not show.
+DIRECTIONS = tuple(direction for pair in PAIRS for direction in (pair, pair[::-1]))
 COMPONENTS = {"embedding": 48, "vector": 16}  # at most; a distribution over D classes has D - 1, a scalar 1
 RIDGE = 30.0  # in real faces: so many imaginary ones whose regions tell nothing of each other
 MIN_REALS = 20  # faces; below this a fit is noise
@@ -112,13 +112,15 @@ class Expectations:
             x = scores[:, INDEX[start]].astype(np.float64)
             gram = x.T @ x
             factor = linalg.cho_factor(gram + RIDGE * np.eye(size))
-            # What the fit has bent to its own data, in degrees of freedom (Hastie et al., ESL, eq. 3.50).
-            freedom = np.trace(linalg.cho_solve(factor, gram))
+            # How much larger residuals are on faces outside the fit: Akaike's final prediction error (1969), with the
+            # effective degrees of freedom of ridge (Hastie et al., ESL, eq. 3.50).
+            freedom = np.trace(linalg.cho_solve(factor, gram)) + 1
+            widen = np.sqrt((count + freedom) / max(count - freedom, 0.1 * count))
             for _, end in (direction for direction in DIRECTIONS if direction[0] == start):
                 y = scores[:, INDEX[end]].astype(np.float64)
                 self.maps[f"{start}>{end}"] = _storable(linalg.cho_solve(factor, x.T @ y))
                 residuals = y - x @ self.maps[f"{start}>{end}"]
-                residuals *= np.sqrt(count / max(count - 1 - freedom, 0.1 * count))
+                residuals *= widen
                 for name, columns in self._columns():
                     values, vectors = np.linalg.eigh(shrunk_covariance(residuals[:, columns]))
                     scale = np.sqrt(np.maximum(values, 1e-6))

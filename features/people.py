@@ -2,52 +2,91 @@
 
 Data sets of deepfakes name the video, seldom the actor, and actors recur. Expectations and classifiers then learn people.
 Real faces whose identity embeddings are close are joined here with everything of their groups; a fake stays with the real
-face of its group.
+face of its group. Links chain, so they must be nearly certain, and some are missed; `lookalikes` then finds the faces that
+had better be left out. How far this goes depends on the embedding: measured with the bundled network on 1,704 DFDC faces,
+94% of the test faces of a random split have their person (by a stronger embedding) in the training split; 33% after
+joining, 18% after leaving the lookalikes out as well. The largest group then holds 16% of the faces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-THRESHOLD = 0.5
+JOIN = 0.4  # cosine; 2 in 10,000 pairs of different DFDC actors are closer (LFW: 1 in 10,000), 60% of the same are
+GUARD = 0.3  # cosine above which a face may be the same person
+TYPICAL = 20.0  # faces; with fewer, their mean and spread say little about faces in general
 BLOCK = 512  # rows compared with all others at a time: memory stays at BLOCK x N
 
 
-def _merge(labels: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Join the components `a[i]` and `b[i]`. labels: (N,) int component of each node. Returns: new labels."""
-    size = int(labels.max()) + 1
-    links = coo_matrix((np.ones(len(a), dtype=bool), (a, b)), shape=(size, size))
-    return connected_components(links, directed=False)[1][labels]
+def adapted(embeddings: np.ndarray, is_real: np.ndarray) -> np.ndarray:
+    """Unit vectors with less of what all faces of a dataset share: light, blur, a camera.
+
+    Centred and partly whitened by the real faces (each variance plus the mean variance; after Hariharan et al., ECCV 2012).
+    Without it, a chain of dark faces joins half of DFDC. embeddings: (N, D), any length; rows not finite or of length 0
+    stay NaN. Returns: (N, D) float32.
+    """
+    lengths = np.linalg.norm(np.asarray(embeddings, dtype=np.float32), axis=1, keepdims=True)
+    units = np.divide(embeddings, lengths, out=np.full(embeddings.shape, np.nan, np.float32), where=lengths > 0)
+    usable = units[np.asarray(is_real, dtype=bool) & np.isfinite(units).all(1)]
+    if not len(usable):
+        return units
+    trust = len(usable) / (len(usable) + TYPICAL)
+    mean = trust * usable.mean(0)
+    centred = (usable - mean).astype(np.float64)
+    variances, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
+    spread = trust * np.maximum(variances, 0) + (2 - trust) * variances.mean()
+    turned = (units - mean) @ (vectors / np.sqrt(np.maximum(spread, 1e-12))).astype(np.float32)
+    return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
+
+
+def _pairs(a: np.ndarray, b: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows of `a` and of `b` with a cosine above `threshold`, block by block. a: (N, D), b: (M, D) unit vectors."""
+    for start in range(0, len(a), BLOCK):
+        first, second = np.nonzero(a[start : start + BLOCK] @ b.T > threshold)
+        yield first + start, second
 
 
 def identity_groups(
-    embeddings: np.ndarray, groups: Sequence[str], is_real: np.ndarray, threshold: float = THRESHOLD
+    embeddings: np.ndarray, groups: Sequence[str], is_real: np.ndarray, threshold: float = JOIN
 ) -> list[str]:
-    """Names of groups such that two real faces with a cosine above `threshold` share one, and so do all faces of a group.
+    """Names of groups such that two real faces closer than `threshold` share one, and so do all faces of a group.
 
-    embeddings: (N, D), of the full face, any length; rows that are not finite or of length 0 join nobody. groups: N names,
-    "" is a group of one. is_real: (N,) bool. Returns: N names, each that of the first group (alphabetically) joined in it;
-    links chain (A to B, B to C), so look at `largest_share` before trusting them.
+    embeddings: (N, D), of the full face, of one dataset. groups: N names, "" is a group of one. is_real: (N,) bool.
+    threshold: cosine of `adapted` embeddings. Returns: N names, each the first (alphabetically) of the groups joined in it;
+    see `largest_share` before trusting them.
     """
-    is_real = np.asarray(is_real, dtype=bool)
-    names = [name or f"row {row}" for row, name in enumerate(groups)]
-    unique, labels = np.unique(names, return_inverse=True)
+    unique, labels = np.unique([name or f"row {row}" for row, name in enumerate(groups)], return_inverse=True)
+    units = adapted(embeddings, is_real)
+    usable = np.flatnonzero(np.asarray(is_real, dtype=bool) & np.isfinite(units).all(1))
     components = np.arange(len(unique))
-    lengths = np.linalg.norm(np.asarray(embeddings, dtype=np.float32), axis=1)
-    usable = np.flatnonzero(is_real & np.isfinite(lengths) & (lengths > 0))
-    units = np.asarray(embeddings[usable], dtype=np.float32) / lengths[usable, None]
-    for start in range(0, len(usable), BLOCK):
-        near = units[start : start + BLOCK] @ units[start:].T > threshold
-        a, b = np.nonzero(near)
-        a, b = components[labels[usable[start + a]]], components[labels[usable[start + b]]]
-        components = _merge(components, a[a != b], b[a != b])
+    for a, b in _pairs(units[usable], units[usable], threshold):
+        a, b = components[labels[usable[a]]], components[labels[usable[b]]]
+        size = int(components.max()) + 1
+        links = coo_matrix((np.ones(len(a), dtype=bool), (a, b)), shape=(size, size))
+        components = connected_components(links, directed=False)[1][components]
     first = np.full(components.max() + 1, len(unique))
     np.minimum.at(first, components, np.arange(len(unique)))
     return [str(unique[first[components[label]]]) for label in labels]
+
+
+def lookalikes(
+    embeddings: np.ndarray, is_real: np.ndarray, among: np.ndarray, of: np.ndarray, threshold: float = GUARD
+) -> np.ndarray:
+    """Which real faces of `among` are closer than `threshold` to a real face of `of`.
+
+    embeddings: (N, D), of the full face, of one dataset; is_real, among, of: (N,) bool. Returns: (N,) bool.
+    """
+    units = adapted(embeddings, is_real)
+    usable = np.asarray(is_real, dtype=bool) & np.isfinite(units).all(1)
+    rows, others = np.flatnonzero(usable & among), np.flatnonzero(usable & of)
+    near = np.zeros(len(units), dtype=bool)
+    for a, _ in _pairs(units[rows], units[others], threshold):
+        near[rows[a]] = True
+    return near
 
 
 def largest_share(groups: Sequence[str]) -> float:

@@ -12,7 +12,7 @@ import pytest
 
 from data import loading
 from data.images import ImageError, perceptual_hash
-from data.loading import Picture, batches, load, load_ahead
+from data.loading import Picture, batches, in_order, load, load_ahead
 
 
 def picture(height: int = 4, width: int = 6) -> Picture:
@@ -42,7 +42,7 @@ def test_order_is_kept_whoever_is_ready_first(monkeypatch):
         return path.name
 
     monkeypatch.setattr(loading, "load", slow)
-    assert list(load_ahead((Path(str(i)) for i in range(20)), workers=4, ahead=8)) == [str(i) for i in range(20)]
+    assert list(load_ahead((Path(str(i)) for i in range(20)), threads=4, ahead=8)) == [str(i) for i in range(20)]
 
 
 def test_decoding_runs_ahead_but_not_away(monkeypatch):
@@ -54,7 +54,8 @@ def test_decoding_runs_ahead_but_not_away(monkeypatch):
         return picture()
 
     monkeypatch.setattr(loading, "load", counting)
-    stream = load_ahead((Path(str(i)) for i in range(100)), workers=2, ahead=5)
+    threads = threading.active_count()
+    stream = load_ahead((Path(str(i)) for i in range(100)), threads=2, ahead=5)
     next(stream)
     time.sleep(0.1)
     assert len(started) == 6
@@ -65,7 +66,14 @@ def test_decoding_runs_ahead_but_not_away(monkeypatch):
         time.sleep(0.02)
     assert len(started) <= 8 + 2
     stream.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert threading.active_count() == threads
+
+
+def test_an_exception_reaches_the_caller_in_its_turn():
+    results = in_order(lambda x: 1 // x, [2, 1, 0, 1], threads=3, ahead=3)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
 
 
 def test_batches_end_early_where_pictures_are_large(monkeypatch):

@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 
+from data.gathered import Faces, divided
 from features import people
-from features.people import identity_groups, largest_share
+from features.people import adapted, identity_groups, largest_share, lookalikes
 
 
 def unit(*degrees: float) -> np.ndarray:
     angle = np.radians(degrees)
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def crowd(people: np.ndarray, noise: float, size: int = 64, seed: int = 0) -> np.ndarray:
+    """Embeddings of faces. people: (N,) int, who it is."""
+    look = np.random.default_rng(seed).normal(size=(int(people.max()) + 1, size))
+    return look[people] + noise * np.random.default_rng(seed + 1).normal(size=(len(people), size))
 
 
 def test_faces_of_one_person_share_a_group():
@@ -19,7 +26,7 @@ def test_faces_of_one_person_share_a_group():
 
 def test_links_chain_and_given_groups_stay_together():
     embeddings = unit(0, 20, 40, 200, 140)
-    groups = identity_groups(embeddings, ["c", "b", "a", "c", "d"], np.ones(5, bool), threshold=0.9)
+    groups = identity_groups(embeddings, ["c", "b", "a", "c", "d"], np.ones(5, bool), threshold=0.88)
     assert groups == ["a", "a", "a", "a", "d"]
 
 
@@ -41,16 +48,56 @@ def test_missing_embeddings_join_nobody():
     assert identity_groups(embeddings, list("abcd"), np.ones(4, bool), threshold=0.9) == ["a", "b", "c", "a"]
 
 
-def test_blocks_make_no_difference(monkeypatch):
-    rng = np.random.default_rng(0)
-    look = rng.normal(size=(40, 32))
-    embeddings = look[rng.integers(0, 40, 300)] + 0.3 * rng.normal(size=(300, 32))
+def test_people_are_found_with_the_default_threshold_whatever_the_block(monkeypatch):
+    people_of = np.random.default_rng(0).integers(0, 40, 300)
+    embeddings = crowd(people_of, noise=0.4)
     names = [f"{row:03d}" for row in range(300)]
-    whole = identity_groups(embeddings, names, np.ones(300, bool), threshold=0.7)
+    whole = identity_groups(embeddings, names, np.ones(300, bool))
+    assert len(set(whole)) == 40 == len(set(zip(whole, people_of.tolist(), strict=True)))
     monkeypatch.setattr(people, "BLOCK", 7)
-    assert identity_groups(embeddings, names, np.ones(300, bool), threshold=0.7) == whole
-    assert len(set(whole)) == 40
+    assert identity_groups(embeddings, names, np.ones(300, bool)) == whole
+
+
+def test_what_all_faces_share_does_not_join_them():
+    """A strong common part (dark crops, one camera) makes strangers alike; taken out, people are told apart again."""
+    people_of = np.arange(600) // 3
+    embeddings = crowd(people_of, noise=0.4) + 4 * np.random.default_rng(9).normal(size=64)
+    units = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    strangers = people_of[:, None] != people_of
+    assert (units @ units.T)[strangers].min() > 0.8
+    groups = identity_groups(embeddings, [f"{row:03d}" for row in range(600)], np.ones(600, bool))
+    assert len(set(groups)) == 200 == len(set(zip(groups, people_of.tolist(), strict=True)))
+
+
+def test_adapted_vectors_have_length_one_and_missing_ones_stay_missing():
+    embeddings = crowd(np.arange(50), noise=0.0)
+    embeddings[3], embeddings[4] = np.nan, 0
+    units = adapted(embeddings, np.arange(50) != 7)
+    assert np.isnan(units[[3, 4]]).all()
+    assert np.allclose(np.linalg.norm(np.delete(units, [3, 4], axis=0), axis=1), 1, atol=1e-5)
+
+
+def test_lookalikes_are_real_faces_near_real_faces_of_the_other_side():
+    people_of = np.repeat(np.arange(100), 4)
+    embeddings, real = crowd(people_of, noise=0.8), np.tile([True, True, True, False], 100)
+    among, of = np.tile([True, False, False, True], 100), np.tile([False, True, False, False], 100)
+    of[people_of >= 50] = False  # the test faces are of the first 50 people
+    near = lookalikes(embeddings, real, among, of)
+    assert not near[~(real & among)].any()
+    assert near[real & among & (people_of < 50)].mean() > 0.9
+    assert near[real & among & (people_of >= 50)].mean() < 0.2
+    assert not lookalikes(embeddings, real, among, np.zeros(400, bool)).any()
 
 
 def test_the_largest_share_betrays_chaining():
     assert largest_share(["a", "b", "a", "a"]) == pytest.approx(0.75)
+
+
+def test_a_large_crowd_that_cannot_be_told_apart_never_tests():
+    rows = {name: np.array(["x"] * 200, dtype=object) for name in ("split", "dataset", "path", "face")}
+    rows["label"] = np.zeros(200, int)
+    groups = ["crowd"] * 100 + [f"person {i}" for i in range(100)]
+    splits = divided(Faces({}, rows), groups).rows["split"]
+    assert set(splits[:100]) == {"train"} and set(splits[100:]) == {"train", "val", "test"}
+    shares = [(splits[100:] == name).mean() for name in ("train", "val", "test")]
+    assert np.allclose(shares, (0.7, 0.1, 0.2), atol=0.12)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import predict
+from features.explain import topic
 from models.checkpoint import Checkpoint
 from tests.conftest import ROOT
 
@@ -80,16 +81,26 @@ def test_a_face_scores_the_same_alone_and_among_others(detector, astronaut):
     assert abs(alone[0].p_fake - among[1].p_fake) < 0.01
 
 
-def test_contributions_explain_the_logit(detector, astronaut):
-    """For a linear head, what the columns add to the median real face's logit is the face's logit."""
-    crops = detector.cutter([astronaut])
-    answers = predict.ask(detector.experts, crops.aligned)
+def test_a_reason_says_what_its_columns_add(detector, astronaut):
+    """The first reason's contribution is the fall of the logit when its columns, one by one, are those of a real face."""
+    verdict = detector.judge([astronaut], ["a"])[0]
+    answers = predict.ask(detector.experts, detector.cutter([astronaut]).aligned)
     values, p_fake = detector.score({name: value.half().numpy() for name, value in answers.items()})
+    assert np.isclose(p_fake[0], verdict.p_fake, atol=1e-3)
+
+    def logit(row):
+        p = detector.head.p_fake(row[None])[0]
+        return np.log(p / (1 - p))
+
     median = detector.checkpoint.arrays["reference"][predict.MEDIAN]
-    base = detector.head.p_fake(median[None])[0]
-    total = detector.head.contributions(values, median)[0].sum()
-    assert detector.head.kind == "logreg"
-    assert np.isclose(np.log(p_fake / (1 - p_fake))[0] - np.log(base / (1 - base)), total, atol=1e-3)
+    names = detector.checkpoint.info["features"]
+    wanted = 0.0
+    for column in [i for i, name in enumerate(names) if topic(name) == topic(verdict.reasons[0].feature)]:
+        changed = values[0].copy()
+        changed[column] = median[column]
+        wanted += logit(values[0]) - logit(changed)
+    assert np.isclose(verdict.reasons[0].contribution, wanted, atol=1e-3)
+    assert (wanted > 0) == (verdict.verdict == "fake")
 
 
 def test_verdict_follows_the_stored_threshold(detector, astronaut):

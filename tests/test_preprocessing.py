@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,12 +15,13 @@ import pytest
 import torch
 
 import preprocessing_pipeline
+from benchmarks import preprocess as benchmark
 from data.store import NO_FACE, DumpWriter, read_dump
 from features.regions import REGIONS
 from models import EXPERTS, build_experts, weights_sha256
 from models.base import Output
 from models.region_net import BUNDLED, RegionNet, save_region_net
-from preprocessing_pipeline import Config, cli, main, parse, spread
+from preprocessing_pipeline import Config, Found, cli, main, parse, spread
 
 SCRIPT = Path(preprocessing_pipeline.__file__)
 COPIES = 6  # of the one face, per class
@@ -98,13 +100,39 @@ def test_rows_and_answers_belong_together(dataset, weights, whole):
     assert differences.argmin() == 7 and differences[7] < 2e-3
 
 
-def test_batches_and_threads_change_nothing_but_rounding(dataset, weights, whole):
-    other = Config(dataset, whole.parent / "other", weights_dir=weights, device="cpu", batch_size=5, workers=3)
+def test_batches_change_nothing_but_rounding(dataset, weights, whole):
+    other = replace(configured(dataset, weights, whole.parent / "other"), batch_size=5, shard_size=7)
     first, second = read_dump(whole), read_dump(main(other))
     assert first.keys == second.keys and first.failures == second.failures and first.meta == second.meta
     for name, array in first.arrays.items():
-        scale = 1 if name != "lite.age_years" else 100
-        assert np.allclose(array.astype(np.float32), second.arrays[name], atol=2e-3 * scale)
+        scale = 100 if name == "lite.age_years" else 1
+        assert np.allclose(array.astype(np.float32), second.arrays[name], atol=1e-3 * scale)
+
+
+def test_threads_change_nothing(dataset, weights, whole):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        other = main(replace(configured(dataset, weights, whole.parent / "threads"), workers=5))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert contents(other) == contents(whole)
+
+
+def test_batches_are_no_larger_than_asked_and_operations_do_not_divide_themselves(
+    dataset, weights, tmp_path, monkeypatch
+):
+    look, seen = preprocessing_pipeline.look, []
+
+    def noting(shard: int, batch: list, *rest: object) -> Found:
+        seen.append((shard, len(batch), torch.get_num_threads()))
+        return look(shard, batch, *rest)
+
+    monkeypatch.setattr(preprocessing_pipeline, "look", noting)
+    main(replace(configured(dataset, weights, tmp_path / "dump"), batch_size=3))
+    assert sorted((shard, size) for shard, size, _ in seen) == [(0, 1), (0, 3), (1, 1), (1, 3), (2, 1), (2, 3), (3, 2)]
+    assert {threads for *_, threads in seen} == {1}
 
 
 def start(dataset: Path, weights: Path, out: Path) -> subprocess.Popen:
@@ -245,6 +273,16 @@ def test_every_face_of_a_picture_on_request(dataset, weights, tmp_path, astronau
         dump = read_dump(main(configured(tmp_path / "pairs", weights, tmp_path / faces, faces=faces)))
         assert len(dump) == count and dump.rows["face"].tolist() == list(range(count))
         assert dump.meta["counts"]["kept"] == 1 and len(set(dump.keys)) == count
+
+
+def test_the_benchmark_measures_every_stage(dataset, weights, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    measured = benchmark.main(dataset, 14, configured(dataset, weights, dataset / "unused"))
+    assert measured["images"] == 14 and measured["faces"] == 12
+    assert (
+        min(measured[stage] for stage in ("end_to_end", "network", "both", "decode", "detect", "network", "write")) > 0
+    )
+    assert "end to end" in capsys.readouterr().out
 
 
 def test_limit_spreads_over_the_dataset():

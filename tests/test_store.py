@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -99,8 +100,9 @@ def test_faces_of_one_image_share_group_and_split_and_given_ones_stay(tmp_path):
     assert len(groups) == 1 and groups != {""} and len(splits) == 1 and splits <= {"train", "val", "test"}
 
 
-def dies_at(step: int, out: Path, **options) -> bool:
-    """Make a dump in another process that is killed right before its `step`-th touch of the disk. Whether it was."""
+def dies_at(step: int, out: Path, torn: bool = False, **options) -> bool:
+    """Make a dump in another process that dies right before its `step`-th touch of the disk, or, `torn`, after ten bytes of
+    the file it opens then. Whether it did."""
     child = os.fork()
     if child == 0:
         left = [step]
@@ -108,9 +110,13 @@ def dies_at(step: int, out: Path, **options) -> bool:
         def hook(event: str, arguments: tuple) -> None:
             if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(out) in str(arguments[0]):
                 left[0] -= 1
-                if left[0] < 0:
+                if left[0] == -1 and torn and event == "open":
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+                elif left[0] == -1:
                     os.kill(os.getpid(), signal.SIGKILL)
 
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         sys.addaudithook(hook)
         try:
             make(out, **options)
@@ -119,23 +125,23 @@ def dies_at(step: int, out: Path, **options) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def test_killed_at_any_step_and_started_again_it_ends_with_the_same_bytes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("torn", [False, True])
+def test_killed_at_any_step_and_started_again_it_ends_with_the_same_bytes(tmp_path, monkeypatch, torn):
     whole = contents(make(tmp_path / "whole").path)
     written = []
     write_shard = DumpWriter.write_shard
     monkeypatch.setattr(
         DumpWriter, "write_shard", lambda self, n, *rest: (written.append(n), write_shard(self, n, *rest))
     )
-    shards, step = 4, 0
-    while dies_at(step, out := tmp_path / f"{step}"):
+    shards = 4
+    for step in range(60):
+        killed = dies_at(step, out := tmp_path / f"{step}", torn)
         on_disk = len(list(out.glob("unfinished/*.safetensors")))
-        merging = any(out.glob("*.csv*")) or any(out.glob("*.npy*")) or (out / "meta.json").exists()
+        complete = (out / "meta.json").exists()
         written.clear()
         assert contents(make(out).path) == whole
-        assert len(written) == (0 if merging else shards - on_disk)
-        step += 1
-    assert step > 30
-    assert contents(out) == whole
+        assert len(written) == (0 if complete else shards - on_disk)
+    assert not killed and step > 30
 
 
 def test_killed_while_replacing_a_dump_nothing_half_old_is_readable(tmp_path):
@@ -176,6 +182,8 @@ def test_other_settings_are_refused_while_unfinished(tmp_path):
         DumpWriter(tmp_path, {**CONFIG, "profile": "full"}, SAMPLES, 3)
     with pytest.raises(ValueError, match="unfinished"):
         read_dump(tmp_path)
+    with DumpWriter(tmp_path, {**CONFIG, "profile": "full"}, SAMPLES, 3, overwrite=True) as writer:
+        assert [number for number, _ in writer.pending()] == [0, 1, 2, 3]
 
 
 def test_a_finished_dump_is_not_made_again(tmp_path):

@@ -87,7 +87,7 @@ def test_metrics_hold_every_figure_with_its_interval(trained):
     assert row["n"] == 48 and row["n_groups"] == 12
     assert row["auc"]["low"] <= row["auc"]["value"] <= row["auc"]["high"]
     assert row["fpr"]["value"] <= 0.05
-    assert metrics["config"]["fpr"] == 0.05 and metrics["head"]["chosen"]
+    assert metrics["config"]["fpr"] == 0.05 and metrics["choice"]["chosen"]
     assert any("only 24 real validation faces" in note for note in metrics["warnings"])
 
 

@@ -1,0 +1,71 @@
+"""The parts of the search for faces; that it finds them is tested with the crops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from data.detection import FaceFinder, letterbox, one_thread_each, ranked, window
+
+
+def test_one_thread_each() -> None:
+    before = torch.get_num_threads()
+    assert one_thread_each(lambda i: (i * i, torch.get_num_threads()), list(range(9))) == [(i * i, 1) for i in range(9)]
+    with pytest.raises(ZeroDivisionError):
+        one_thread_each(lambda i: 1 // i, [0])
+    assert torch.get_num_threads() == before
+    assert one_thread_each(lambda _: torch.get_num_threads(), []) == []
+
+
+def test_central_and_large_are_weighed() -> None:
+    def face(x: float, y: float, side: float) -> list[float]:
+        return [x, y, x + side, y + side, 1, *[0] * 10]
+
+    def first(*faces: list[float]) -> int:
+        return int(np.flatnonzero((np.array(faces) == ranked(np.array(faces), 1000, 1000)[0]).all(1))[0])
+
+    assert first(face(0, 0, 100), face(450, 450, 100)) == 1  # equally large: the central one
+    assert first(face(490, 490, 20), face(100, 300, 400)) == 1  # a speck in the middle loses
+    assert first(face(300, 300, 400), face(600, 600, 390)) == 0
+
+
+def test_a_face_is_not_counted_twice() -> None:
+    faces = np.zeros((3, 15))
+    faces[:, :4] = [[100, 100, 200, 200], [105, 98, 203, 195], [400, 100, 500, 200]]
+    assert len(ranked(faces, 600, 600)) == 2
+    assert len(ranked(np.empty((0, 15)), 600, 600)) == 0
+
+
+def test_letterbox() -> None:
+    image = np.full((50, 100, 3), 9, np.uint8)
+    square = letterbox(image, 224, 0.0)
+    assert square.shape == (224, 224, 3)
+    assert (square[56:168] == 9).all()
+    assert (square[:56] == 0).all()
+    assert (square[168:] == 0).all()
+    padded = letterbox(image, 300, 0.25)
+    assert (padded[100:200, 50:250] == 9).all()
+    assert int((padded > 0).sum()) == 100 * 200 * 3
+
+
+def test_window_is_black_outside() -> None:
+    image = np.full((100, 100, 3), 9, np.uint8)
+    assert (window(image, 10, 10, 60) == 9).all()
+    corner = window(image, -48, 76, 96)
+    assert (corner[:12, 24:] == 9).all()
+    assert int((corner > 0).sum()) == 12 * 24 * 3
+    assert (window(image, 500, 500, 30) == 0).all()
+
+
+def test_the_number_of_threads_does_not_matter(astronaut: np.ndarray) -> None:
+    find, threads, found = FaceFinder(torch.device("cpu"), 0.9), torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(find([astronaut, astronaut[:300]])[0])
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0].shape == (1, 15)
+    assert (found[0] == found[1]).all()
