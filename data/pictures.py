@@ -61,7 +61,7 @@ def draw_verdict(verdict: Any, threshold: float, image: np.ndarray, path: Path) 
     words.axis("off")
     for index, reason in enumerate(verdict.reasons):
         top = 0.97 - index * 0.33
-        text = textwrap.fill(f"{index + 1}. {reason.sentence}", 68)
+        text = textwrap.fill(f"{index + 1}. {reason.sentence}", 60)
         words.text(0.04, top, text, fontsize=10.5, va="top", color="#202124")
         _range_bar(words, reason, top - 0.21, colour)
     quality = ", ".join(f"{name} {value}" for name, value in verdict.quality.items())

@@ -19,13 +19,14 @@ COLUMN = re.compile(r"(?P<output>[^/]+)/(?P<measure>[^/]+)/(?P<first>[a-z]+)(?P<
 # How each measure is put into words. {a} and {b} are regions, {what} the attribute.
 PHRASES = {
     "cos": "{a} and {b}: {what} similarity {value}",
-    "js": "{a} and {b} disagree about {what}: JS divergence {value}",
-    "kl": "{what} seen in the {a} is unlikely from the {b}: KL divergence {value}",
+    "js": "{a} and {b}, {what}: JS divergence {value}",
+    "kl": "{a} against {b}, {what}: KL divergence {value}",
     "diff": "{a} and {b} differ in {what} by {value}",
     "l1": "{a} and {b} differ in {what} by {value} on average",
-    "expected": "{what} of the {b} lies {value} times as far from what the {a} lets one expect as is usual",
+    "expected": "{what} of the {b} lies {value} times as far as usual from what the {a} lets one expect",
     "expected_cos": "{what} of the {b} and what the {a} lets one expect: similarity {value}",
 }
+SIMILARITIES = ("cos", "expected_cos")  # measures that are high where regions agree; of the others, high is far apart
 WORDS = {
     "age_years": "apparent age (years)",
     "blendshapes": "muscle activation",
@@ -66,6 +67,9 @@ def sentence(column: str, value: float, low: float, high: float) -> str:
     """One column in words, with the range that nine of ten real faces keep to."""
     parts = COLUMN.fullmatch(column)
     reals = f"real faces {_number(low)} to {_number(high)}"
+    if parts is not None and not low <= value <= high:
+        alike = (value > high) == (parts["measure"] in SIMILARITIES)
+        reals += "; unusually alike" if alike else "; unusually far apart"
     if parts is None or parts["measure"] not in PHRASES:
         return f"{column}: {_number(value)} ({reals})"
     attribute = parts["output"].rpartition(".")[2]
@@ -91,6 +95,14 @@ def topic(column: str) -> tuple[str, ...]:
     return (output, *sorted((parts["first"], parts["second"])))
 
 
+def _fits(values: np.ndarray, reference: np.ndarray, fake: bool) -> np.ndarray:
+    """Which columns are far enough from (a fake) or near enough to (a real face) real faces to be a reason. (F,) bool."""
+    if fake:
+        return (values < reference[LOW]) | (values > reference[HIGH])
+    middle = [PERCENTILES.index(percent) for percent in (25, 75)]
+    return (values >= reference[middle[0]]) & (values <= reference[middle[1]])
+
+
 def reasons(
     names: list[str],
     values: np.ndarray,
@@ -102,14 +114,18 @@ def reasons(
     """The strongest reasons for a verdict, strongest first.
 
     names: F columns. values, contributions: (F,), one face. reference: (7, F) percentiles of real faces. fake: the verdict;
-    reasons for `fake` push the logit up, reasons for `real` push it down. NaN columns never speak.
+    reasons for `fake` push the logit up and lie outside the 5th to 95th percentile of real faces, reasons for `real` push
+    it down and lie in their middle half. Where no column does both, those that push speak. NaN columns never speak.
     """
     toward = np.where(np.isnan(values), 0.0, contributions) * (1 if fake else -1)
+    fitting = np.where(_fits(values, reference, fake), toward, 0.0)
+    toward = fitting if (fitting > 0).any() else toward
     spread = np.maximum(reference[HIGH] - reference[LOW], 1e-9)
     unusual = np.abs(values - reference[MEDIAN]) / spread
     topics: dict[tuple[str, ...], list[int]] = {}
     for column, name in enumerate(names):
         topics.setdefault(topic(name), []).append(column)
+    toward = np.maximum(toward, 0.0)
     ranked = sorted(topics.values(), key=lambda columns: -toward[columns].sum())
     found = []
     for columns in ranked[:count]:

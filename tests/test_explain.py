@@ -7,13 +7,21 @@ NAMES = ["lite.identity/cos/upper~lower", "lite.age/kl/full~lower", "lite.age/kl
 
 def reference(names=NAMES):
     rows = np.zeros((len(PERCENTILES), len(names)))
-    rows[LOW], rows[MEDIAN], rows[HIGH] = 0.4, 0.6, 0.8
+    rows[LOW], rows[LOW + 1], rows[MEDIAN], rows[HIGH - 1], rows[HIGH] = 0.4, 0.5, 0.6, 0.7, 0.8
     return rows
 
 
 def test_sentence_names_regions_value_and_range():
     text = sentence("lite.identity/cos/upper~lower", 0.313, 0.48, 0.75)
-    assert text == "Upper face and lower face: identity similarity 0.31 (real faces 0.48 to 0.75)"
+    assert text == "Upper face and lower face: identity similarity 0.31 (real faces 0.48 to 0.75; unusually far apart)"
+
+
+def test_which_side_of_real_faces_a_value_lies_on_is_said():
+    cosine, divergence = "lite.identity/cos/upper~lower", "lite.age/js/upper~lower"
+    assert sentence(cosine, 0.9, 0.4, 0.8).endswith("; unusually alike)")
+    assert sentence(divergence, 0.9, 0.4, 0.8).endswith("; unusually far apart)")
+    assert sentence(divergence, 0.1, 0.4, 0.8).endswith("; unusually alike)")
+    assert sentence(divergence, 0.5, 0.4, 0.8).endswith("(real faces 0.40 to 0.80)")
 
 
 def test_every_measure_has_words():
@@ -31,7 +39,7 @@ def test_every_measure_has_words():
 
 
 def test_strongest_push_comes_first_and_columns_of_one_topic_count_together():
-    values = np.array([0.2, 0.9, 0.7, 0.95])
+    values = np.array([0.2, 0.9, 0.85, 0.95])
     found = reasons(NAMES, values, np.array([0.5, 0.3, 0.3, 0.3]), reference(), fake=True)
     assert [reason.regions for reason in found] == [("full", "lower"), ("upper", "lower")]
     assert found[0].feature == "lite.age/js/full~lower"  # the most unusual of the three
@@ -48,3 +56,12 @@ def test_missing_values_never_speak():
     values = np.array([np.nan, 0.5])
     found = reasons(NAMES[:2], values, np.array([9.0, 0.1]), reference(NAMES[:2]), fake=True)
     assert [reason.feature for reason in found] == [NAMES[1]]
+
+
+def test_what_is_usual_does_not_speak_for_a_fake_nor_what_is_unusual_for_a_real_face():
+    usual, unusual = 0.6, 0.1
+    values, pushes = np.array([usual, unusual]), np.array([0.9, 0.2])
+    assert [r.feature for r in reasons(NAMES[:2], values, pushes, reference(NAMES[:2]), fake=True)] == [NAMES[1]]
+    assert [r.feature for r in reasons(NAMES[:2], values, -pushes, reference(NAMES[:2]), fake=False)] == [NAMES[0]]
+    only_usual = reasons(NAMES[:1], values[:1], pushes[:1], reference(NAMES[:1]), fake=True)
+    assert [r.feature for r in only_usual] == [NAMES[0]]  # better than no reason

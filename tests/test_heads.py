@@ -111,7 +111,7 @@ def test_choices_are_made_on_held_out_groups():
     y = rng.integers(0, 2, 40)[group]
     x = np.eye(40)[group] + 0.01 * rng.normal(size=(240, 40))
     head = fit_head("logreg", x, y, [f"g{g}" for g in group], x[:0], y[:0])
-    assert np.abs(head.p_fake(x) - 0.5).max() < 0.2
+    assert np.abs(head.p_fake(x) - 0.5).max() < 0.35
 
 
 def test_oneclass_never_looks_at_fakes():

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import predict
-from features.explain import topic
+from features.explain import HIGH, LOW, topic
 from models.checkpoint import Checkpoint
 from tests.conftest import ROOT
 
@@ -94,11 +94,13 @@ def test_a_reason_says_what_its_columns_add(detector, astronaut):
 
     median = detector.checkpoint.arrays["reference"][predict.MEDIAN]
     names = detector.checkpoint.info["features"]
-    wanted = 0.0
+    reference, fake, wanted = detector.checkpoint.arrays["reference"], verdict.verdict == "fake", 0.0
     for column in [i for i, name in enumerate(names) if topic(name) == topic(verdict.reasons[0].feature)]:
         changed = values[0].copy()
         changed[column] = median[column]
-        wanted += logit(values[0]) - logit(changed)
+        added = logit(values[0]) - logit(changed)
+        low, high = reference[[LOW, HIGH] if fake else [2, 4], column]  # the 25th and 75th percentile
+        wanted += added if (low <= values[0, column] <= high) != fake and (added > 0) == fake else 0.0
     assert np.isclose(verdict.reasons[0].contribution, wanted, atol=1e-3)
     assert (wanted > 0) == (verdict.verdict == "fake")
 

@@ -218,6 +218,22 @@ def test_people_stay_on_one_side_when_asked(tmp_path, capsys):
     assert Checkpoint.load(out).info["identity_disjoint"] is True
 
 
+def test_doubtful_faces_are_in_no_split_with_all_of_their_group(tmp_path):
+    """Faces too noisy to be joined for certain, yet near a test face: neither they nor their fakes may train."""
+    people = np.repeat(np.arange(120) % 60, 4)
+    label = np.tile([0, 0, 1, 1], 120)
+    arrays = answers(people, label, noise=1.2)
+    given = gather([read_dump(write_dump(tmp_path / "made" / "toy", groups=120, change=arrays))])
+    apart = train.by_people(given)
+    group, split = given.rows["group"], apart.rows["split"]
+    left_out = set(group[split == ""])
+    assert left_out and not any(name in left_out for name in group[split != ""])
+    tested = set(people[split == "test"])
+    recurring = np.mean([person in tested for person in people[(split == "train") | (split == "val")]])
+    by_group = np.mean([person in tested for person in people[split == ""]])
+    assert recurring < 0.5 * by_group
+
+
 def test_people_need_an_identity_embedding(trained, monkeypatch):
     faces = gather([read_dump(trained[0])])
     del faces.arrays["toy.identity"]
