@@ -35,7 +35,7 @@ from features.explain import PERCENTILES
 from features.people import identity_groups, largest_share, lookalikes
 from features.pipeline import FeaturePipeline
 from features.regions import REGIONS
-from features.vector import FeatureTable, groups_of
+from features.vector import FeatureTable, directions, groups_of
 from models.checkpoint import CHECKPOINTS, Checkpoint
 from models.classifiers import KINDS
 from models.heads import Head, fit_head
@@ -124,6 +124,7 @@ def fit(train: Faces, val: Faces, outputs: dict, config: Config, notes: list[str
         values[known],
         val.rows["label"][known],
         config.seed,
+        directions(columns.names),
     )
     of_reals = values[known & (val.rows["label"] == 0)]
     if not len(of_reals):

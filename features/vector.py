@@ -114,6 +114,11 @@ def groups_of(name: str) -> set[str]:
     return {name, measure, "expected" if measure in EXPECTED else "raw"} | prefixes
 
 
+def directions(names: Sequence[str]) -> np.ndarray:
+    """(F,) float64: +1 where a higher value means less agreement, -1 where it means more (cosines)."""
+    return np.array([-1.0 if groups_of(name) & {"cos", "expected_cos"} else 1.0 for name in names])
+
+
 def select(names: Sequence[str], drop: Iterable[str] = (), only: Iterable[str] = ()) -> list[str]:
     """The names to keep, in order: those in any group of `only` (all, if it is empty) and in none of `drop`.
 

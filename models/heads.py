@@ -1,9 +1,10 @@
 """The small classifiers that turn a row of consistency features into P(fake).
 
 `logreg` is linear, with a strong L2 penalty; `mlp` has one hidden layer; `xgboost` is boosted trees; `oneclass` sees real
-faces only and says how far a face lies from them. All share one frame, `Head`: missing values become the median of the real
-training faces, columns are standardised and clipped, and the score is calibrated (Platt 1999) on faces that the head was not
-fitted on. Hyper-parameters are chosen on those same faces: the validation split, or held-out groups of the training split.
+faces only and says how much less consistent than they a face is on the whole. All share one frame, `Head`: missing values
+become the median of the real training faces, columns are standardised and clipped, and the score is calibrated (Platt 1999)
+on faces that the head was not fitted on. Hyper-parameters are chosen on those same faces: the validation split, or held-out
+groups of the training split.
 """
 
 from __future__ import annotations
@@ -146,6 +147,7 @@ def fit_head(
     x_val: np.ndarray,
     y_val: np.ndarray,
     seed: int = 0,
+    direction: np.ndarray | None = None,
 ) -> Head:
     """Fit a head, choose its hyper-parameters by the log loss of faces it was not fitted on, and calibrate it on them.
 
@@ -153,7 +155,9 @@ def fit_head(
     fit without its group's fold. `oneclass` leaves fakes out of everything.
 
     x: (N, F) float, NaN where missing; y: (N,) 0 real, 1 fake; groups: N names; x_val, y_val: the validation split, which
-    may be empty. Raises: ValueError for an unknown kind, a missing class, a column without any value, too few groups.
+    may be empty; direction: (F,) +1 where more of a column is less consistent, else -1 (`oneclass` alone asks; None: all +1).
+
+    Raises: ValueError for an unknown kind, a missing class, a column without any value, too few groups.
     """
     if kind not in MODELS:
         raise ValueError(f"unknown head {kind!r}; the heads are {', '.join(KINDS)}")
@@ -180,7 +184,8 @@ def fit_head(
     z = _standardise(x, *frame)
     held_out = np.concatenate([rows for _, rows in splits])
     tried = []
-    for choice in CHOICES[kind]:
+    ones = np.ones(x.shape[1]) if direction is None else direction
+    for choice in [{"direction": ones}] if one_class else CHOICES[kind]:
         fits = [MODELS[kind].fit(z[a], y[a], seed, (z[b], y[b]), **choice) for a, b in splits]
         score = np.concatenate([fit.score(z[b]) for fit, (_, b) in zip(fits, splits, strict=True)]).astype(np.float64)
         a, b = _rank(score) if one_class else _calibrate(score, y[held_out])
@@ -192,7 +197,7 @@ def fit_head(
     if not on_val:
         model = MODELS[kind].fit(z, y, seed, int(np.median([fit.rounds for fit in fits])), **choice)
     report = {
-        "chosen": choice,
+        "chosen": {} if one_class else choice,
         "rounds": model.rounds,
         "log_loss": None if one_class else {str(entry[1]): round(entry[0], 5) for entry in tried},
         "held_out": "validation split" if on_val else f"{len(splits)} folds of training groups",

@@ -5,7 +5,7 @@ import pytest
 
 from features import consistency
 from features.regions import PAIRS, REGIONS
-from features.vector import FeatureTable, groups_of, raw_features, select
+from features.vector import FeatureTable, directions, groups_of, raw_features, select
 from tests.synthetic import OUTPUTS, answers
 
 LABELS = np.zeros(6, dtype=int)
@@ -91,6 +91,11 @@ def test_groups_end_at_dots_and_slashes():
     }  # fmt: skip
     assert {"expected", "expected_cos"} <= groups_of("lite.identity/expected_cos/upper>lower")
     assert "lite.age" not in groups_of("lite.age_years/diff/full~lower")
+
+
+def test_only_cosines_grow_with_agreement():
+    names = ["a.x/js/p~q", "a.i/cos/p~q", "a.i/expected/p>q", "a.i/expected_cos/p>q", "a.y/diff/p~q"]
+    assert directions(names).tolist() == [1, -1, 1, -1, 1]
 
 
 def test_select_drops_and_keeps_groups_in_order():
