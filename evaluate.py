@@ -103,7 +103,8 @@ def evaluate(checkpoint: Checkpoint, faces: Faces, outputs: dict) -> tuple[dict[
     share = largest_share(apart.rows["group"])
     shared = people_on_both_sides(faces, apart)
     remarks.append(
-        f"people apart: {before} groups joined into {after} ({share:.1%} of all faces in the largest); in the given splits, "
+        f"people apart: {before} groups joined into {after} ({share:.1%} of all faces in the largest, which trains), "
+        f"{int((apart.rows['split'] == '').sum())} faces that resemble somebody in test left out; in the given splits, "
         f"{shared:.0%} of the real test faces belong to somebody who also has training faces, as far as the bundled identity "
         "embedding can tell"
     )

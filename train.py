@@ -179,7 +179,7 @@ def main(config: Config) -> Path:
             "resemble somebody in test left out"
         )
         if share > 0.2:
-            notes.append(f"{share:.0%} of all faces were joined into one person: the identity embedding links too much")
+            notes.append(f"{share:.0%} of all faces could not be told apart and count as one person, who trains")
     train, val = train_and_val(faces, notes, config.one_class)
     print(f"features    {', '.join(str(dump.path) for dump in dumps)}{'' if config.features else ' (the newest dump)'}")
     for split, part in (("train", train), ("val", val)):
