@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,13 +35,14 @@ from data.faces import FaceCrops, FaceCutter
 from data.images import MAX_PIXELS, ImageError, find_images, read_image
 from features.explain import MEDIAN, Reason, reasons
 from features.pipeline import FeaturePipeline
-from models import ask, build_experts, weights_sha256
+from models import ask, build_experts, find_device, weights_sha256
 from models.checkpoint import Checkpoint, newest_checkpoint
 from models.heads import Head
 from models.metrics import summary, table
 
 BUNDLED = Path(__file__).parent / "checkpoints" / "default"
 COLUMNS = ("path", "face", "p_fake", "verdict", "quality", "reasons", "error")
+NEEDED = ("profile", "weights", "outputs", "features", "head", "calibration", "threshold")  # of a checkpoint
 # Below or beyond these a verdict deserves a warning; shorter side of the face in source pixels, variance of the Laplacian
 # of the aligned crop, degrees.
 SMALL_FACE, BLURRED, TURNED = 64, 30.0, 35.0
@@ -81,7 +84,12 @@ class Detector:
     def __init__(self, checkpoint: Path = BUNDLED, device: str = "cpu", faces: str = "one") -> None:
         self.checkpoint = Checkpoint.load(checkpoint)
         info = self.checkpoint.info
-        self.experts = build_experts(info["profile"], device)
+        missing = [name for name in NEEDED if name not in info]
+        if missing or "reference" not in self.checkpoint.arrays:
+            raise ValueError(
+                f"{checkpoint}: not a whole detector (lacks {', '.join(missing) or 'reference'}); train again"
+            )
+        self.experts = build_experts(info["profile"], find_device(device))
         here = {expert.name: weights_sha256(expert) for expert in self.experts}
         if info["weights"] != here:
             raise ValueError(
@@ -107,6 +115,8 @@ class Detector:
 
         images: uint8 RGB (H, W, 3) each.
         """
+        if not images:
+            return []
         crops = self.cutter(images)
         faceless = set(range(len(images))) - set(crops.image.tolist())
         found = {index: [Verdict(paths[index], error="no face found")] for index in faceless}
@@ -165,16 +175,16 @@ def judge_files(detector: Detector, inputs: list[Path], batch_size: int, max_pix
         paths += inside
     bar = tqdm(total=len(paths), unit="image", disable=None if len(paths) > 1 else True)
     for start in range(0, len(paths), batch_size):
-        images, names = [], []
-        for path in paths[start : start + batch_size]:
+        batch, images, failed = paths[start : start + batch_size], [], {}
+        for path in batch:
             try:
                 images.append(read_image(path, max_pixels))
-                names.append(str(path))
             except ImageError as error:
-                yield Verdict(str(path), error=error.reason)
-        if images:
-            yield from detector.judge(images, names)
-        bar.update(min(batch_size, len(paths) - start))
+                failed[path] = Verdict(str(path), error=error.reason)
+        judged = detector.judge(images, [str(path) for path in batch if path not in failed])
+        for path in batch:
+            yield from [failed[path]] if path in failed else [v for v in judged if v.path == str(path)]
+        bar.update(len(batch))
     bar.close()
 
 
@@ -191,12 +201,14 @@ def score_dump(detector: Detector, dump: Dump, split: str) -> Path:
         )
     rows = np.flatnonzero(dump.rows["split"] == split)
     if not len(rows):
-        raise ValueError(f"{dump.path}: no rows in split {split!r}; it has {sorted(set(dump.rows['split']))}")
+        raise ValueError(
+            f"{dump.path}: no rows in split {split!r}; it has {', '.join(sorted(map(str, set(dump.rows['split']))))}"
+        )
     p_fake = detector.score({name: value[rows] for name, value in dump.arrays.items()})[1]
     label, group = dump.rows["label"][rows], dump.rows["group"][rows]
     print(table({f"{dump.meta['dataset']} {split}": summary(label, p_fake, group, detector.threshold)}))
     out = dump.path / "predictions.csv"
-    with out.open("w", newline="") as file:
+    with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "face", "label", "group", "split", "p_fake", "verdict"))
         for row, p in zip(rows, p_fake, strict=True):
@@ -216,35 +228,41 @@ def show(verdict: Verdict, threshold: float) -> str:
     ]
     if verdict.quality["overall"] != "good":
         lines.append(f"    careful: {verdict.quality['overall']}")
-    return "\n".join([*lines, *(f"  - {reason.sentence}" for reason in verdict.reasons)])
+    said = [reason.sentence for reason in verdict.reasons] or ["no single comparison speaks for this verdict"]
+    return "\n".join([*lines, *(f"  - {sentence}" for sentence in said)])
 
 
 def write_rows(verdicts: list[Verdict], json_file: str | None, csv_file: str | None) -> None:
     """All verdicts as JSON and/or CSV; the name `-` means the screen."""
-    if json_file:
-        text = json.dumps([verdict.to_json() for verdict in verdicts], indent=1, ensure_ascii=False) + "\n"
-        sys.stdout.write(text) if json_file == "-" else Path(json_file).write_text(text, encoding="utf-8")
-    if csv_file:
-        file = sys.stdout if csv_file == "-" else Path(csv_file).open("w", newline="", encoding="utf-8")  # noqa: SIM115
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(verdict.to_csv() for verdict in verdicts)
-        if file is not sys.stdout:
-            file.close()
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS)
+    writer.writeheader()
+    writer.writerows(verdict.to_csv() for verdict in verdicts)
+    rows = json.dumps([verdict.to_json() for verdict in verdicts], indent=1, ensure_ascii=False) + "\n"
+    for file, text in ((json_file, rows), (csv_file, table.getvalue())):
+        content = text.encode("utf-8", "surrogateescape")  # file names need not be UTF-8
+        if file == "-":
+            sys.stdout.buffer.write(content)
+        elif file:
+            Path(file).write_bytes(content)
 
 
 def main(args: argparse.Namespace) -> int:
     """Do what the command line says. Returns the exit code."""
     checkpoint = args.checkpoint or (BUNDLED if args.inputs else newest_checkpoint())
     quiet = "-" in (args.json, args.csv)
+    for file in (args.json, args.csv):  # before anything takes long
+        if file and file != "-":
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).open("a").close()
+    if args.pictures:
+        args.pictures.mkdir(parents=True, exist_ok=True)
     detector = Detector(checkpoint, args.device, args.faces)
     if not args.inputs:
         dump = read_dump(args.features or newest_dump())
         print(f"checkpoint: {checkpoint}\ndump: {dump.path}, split {args.split}")
         print("written:", score_dump(detector, dump, args.split))
         return 0
-    if args.pictures:
-        args.pictures.mkdir(parents=True, exist_ok=True)
     verdicts = []
     for verdict in judge_files(detector, args.inputs, args.batch_size, args.max_pixels):
         verdicts.append(verdict)
@@ -253,7 +271,8 @@ def main(args: argparse.Namespace) -> int:
         if args.pictures and not verdict.error:
             from data.pictures import draw_verdict
 
-            name = f"{len(verdicts):04d}_{Path(verdict.path).stem[:80]}_{verdict.verdict}.png"
+            stem = re.sub(r"[^\w.-]+", "_", Path(verdict.path).stem, flags=re.ASCII)[:80]
+            name = f"{len(verdicts):04d}_{stem}_{verdict.verdict}.png"
             draw_verdict(
                 verdict, detector.threshold, read_image(Path(verdict.path), args.max_pixels), args.pictures / name
             )
@@ -268,7 +287,7 @@ def main(args: argparse.Namespace) -> int:
 
 def cli() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", nargs="*", type=Path, metavar="IMAGE|FOLDER", help="pictures, or folders of pictures")
+    parser.add_argument("inputs", nargs="*", metavar="IMAGE|FOLDER", help="pictures, or folders of pictures")
     parser.add_argument("--checkpoint", type=Path, help="a folder that train.py wrote (default: the bundled one)")
     parser.add_argument("--json", metavar="FILE", help="write all verdicts as JSON; - for the screen")
     parser.add_argument("--csv", metavar="FILE", help="write all verdicts as CSV; - for the screen")
@@ -286,11 +305,20 @@ def cli() -> int:
         "--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default %(default)s)"
     )
     args = parser.parse_args()
-    if args.batch_size < 1:
-        parser.error("--batch-size must be at least 1")
+    if min(args.batch_size, args.max_pixels) < 1:
+        parser.error("--batch-size and --max-pixels must be at least 1")
+    if "" in args.inputs:
+        parser.error("an empty name was given; name pictures or folders")
+    if args.json == args.csv == "-":
+        parser.error("--json - and --csv - cannot share the screen; give one of them a file")
+    if not args.inputs and (args.json or args.csv or args.pictures):
+        parser.error("--json, --csv and --pictures need pictures; a dump is scored into its predictions.csv")
+    if args.inputs and args.features:
+        parser.error("give pictures or --features, not both")
+    args.inputs = [Path(given) for given in args.inputs]
     try:
         return main(args)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"predict.py: {error}", file=sys.stderr)
         return 2
 

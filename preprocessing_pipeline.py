@@ -36,7 +36,7 @@ from data.images import MAX_PIXELS, ImageError
 from data.loading import Picture, batches, in_order, load_ahead
 from data.store import NO_FACE, Dump, DumpWriter, Row
 from features.regions import REGIONS
-from models import PROFILES, ask, build_experts, outputs_of, weights_sha256
+from models import PROFILES, ask, build_experts, find_device, outputs_of, weights_sha256
 from models.base import Expert
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} images [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
@@ -205,16 +205,6 @@ def write(writer: DumpWriter, number: int, parts: list[Found]) -> None:
     arrays = {name: torch.cat([p.answers[name] for p in parts if p.answers]).cpu().numpy() for name in names}
     rows, failures = ([item for part in parts for item in getattr(part, kind)] for kind in ("rows", "failures"))
     writer.write_shard(number, rows, arrays, failures)
-
-
-def find_device(name: str) -> torch.device:
-    """Raises: ValueError where there is no such device here."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]}); use cpu") from error
-    return device
 
 
 def announce(

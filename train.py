@@ -164,8 +164,12 @@ def main(config: Config) -> Path:
 
     Raises: FileNotFoundError, ValueError where the dumps cannot be used so (the message says what to do).
     """
+    if not 0 < config.fpr < 1 or config.seed < 0:
+        raise ValueError(
+            f"--fpr lies between 0 and 1 (given: {config.fpr}), --seed is at least 0 (given: {config.seed})"
+        )
     paths = config.features or (newest_dump(),)
-    dumps = [read_dump(path) for path in dict.fromkeys(Path(path) for path in paths)]
+    dumps = [read_dump(path) for path in {Path(path).resolve(): path for path in paths}.values()]
     name = config.name or "-".join([*sorted({dump.meta["dataset"] for dump in dumps}), config.kind])
     out = Path(config.out or CHECKPOINTS / name)
     faces, notes = gather(dumps), []
@@ -255,7 +259,7 @@ def cli() -> int:
     args |= {name: tuple(args[name]) for name in ("features", "drop", "only")}
     try:
         main(Config(**args))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     return 0

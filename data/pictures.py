@@ -40,7 +40,8 @@ def draw_verdict(verdict: Any, threshold: float, image: np.ndarray, path: Path) 
     photo.imshow(image)
     x0, y0, x1, y1 = verdict.box
     photo.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=2.5))
-    photo.set_title(textwrap.shorten(Path(verdict.path).name, 36), fontsize=10, color=GREY)
+    name = Path(verdict.path).name.encode("utf-8", "replace").decode()  # names need not be UTF-8, fonts insist
+    photo.set_title(textwrap.shorten(name.replace("$", r"\$"), 36), fontsize=10, color=GREY)
     photo.axis("off")
 
     face = figure.add_subplot(grid[1])

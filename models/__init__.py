@@ -28,6 +28,16 @@ PROFILES: dict[str, tuple[str, ...]] = {"lite": ("lite",)}
 FACES_CPU, FACES_GPU = 8, 256
 
 
+def find_device(name: str) -> torch.device:
+    """Raises: ValueError where there is no such device here."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]}); use cpu") from error
+    return device
+
+
 def build_experts(
     profile: str, device: str | torch.device = "cpu", bf16: bool = False, weights_dir: Path | None = None
 ) -> list[Expert]:

@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+SMALL = 1_000_000  # values; on fewer, threads wait for each other longer than they work
+
 
 class Model(Protocol):
     """A fitted model over standardised columns. rounds: passes or trees it was trained for."""
@@ -67,6 +69,8 @@ class Mlp:
         from torch.nn import functional as F
 
         x, target = torch.from_numpy(z).float(), torch.from_numpy(y).float()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = nn.Sequential(nn.Dropout(0.2), nn.Linear(z.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, 1))
@@ -91,6 +95,7 @@ class Mlp:
                     best = {name: value.clone() for name, value in net.state_dict().items()}
                 elif done - best_round >= 10:
                     break
+        torch.set_num_threads(threads)
         w0, b0, w1, b1 = (best[name].numpy() for name in ("1.weight", "1.bias", "3.weight", "3.bias"))
         return cls(w0.T, b0, w1[0], b1[0], best_round)
 
@@ -111,7 +116,7 @@ class Trees:
     def __post_init__(self) -> None:
         import xgboost
 
-        self._booster = xgboost.Booster()
+        self._booster = xgboost.Booster({"nthread": 1})
         self._booster.load_model(bytearray(self.booster.tobytes()))
 
     @classmethod
@@ -129,6 +134,7 @@ class Trees:
             "lambda": 10.0,
             "min_child_weight": 3.0,
             "seed": seed,
+            "nthread": 1 if z.size < SMALL else 0,  # 0: all
         }
         data = xgboost.DMatrix(z, y)
         if isinstance(watched, int):

@@ -93,11 +93,12 @@ def test_the_largest_share_betrays_chaining():
     assert largest_share(["a", "b", "a", "a"]) == pytest.approx(0.75)
 
 
-def test_a_large_crowd_that_cannot_be_told_apart_never_tests():
-    rows = {name: np.array(["x"] * 200, dtype=object) for name in ("split", "dataset", "path", "face")}
+@pytest.mark.parametrize("name", ["crowd", "people"])
+def test_a_large_crowd_that_cannot_be_told_apart_never_tests(name):
+    rows = {column: np.array(["x"] * 200, dtype=object) for column in ("split", "dataset", "path", "face")}
     rows["label"] = np.zeros(200, int)
-    groups = ["crowd"] * 100 + [f"person {i}" for i in range(100)]
+    groups = [name] * 100 + [f"person {i}" for i in range(100)]
     splits = divided(Faces({}, rows), groups).rows["split"]
     assert set(splits[:100]) == {"train"} and set(splits[100:]) == {"train", "val", "test"}
-    shares = [(splits[100:] == name).mean() for name in ("train", "val", "test")]
+    shares = [(splits[100:] == split).mean() for split in ("train", "val", "test")]
     assert np.allclose(shares, (0.7, 0.1, 0.2), atol=0.12)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.conftest import ROOT
 
 def run(*arguments, cwd=ROOT):
     command = [sys.executable, str(ROOT / "predict.py"), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, errors="replace", check=False)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,51 @@ def test_exit_codes(pictures, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run(empty).returncode == 3
-    for wrong in (["--batch-size", "0"], ["--checkpoint", tmp_path], ["--no-such-option"]):
+    (tmp_path / "file").write_text("")
+    wrongs = (
+        ["--batch-size", "0"],
+        ["--checkpoint", tmp_path],
+        ["--no-such-option"],
+        ["--device", "cuda:99"],
+        ["--csv", tmp_path / "file" / "v.csv"],
+        ["--pictures", tmp_path / "file"],
+        ["--json", "-", "--csv", "-"],
+        ["--features", tmp_path],
+        ["--max-pixels", "-1"],
+        [""],
+    )
+    for wrong in wrongs:
         done = run(pictures / "mirrored.jpg", *wrong)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_odd_names_cost_nothing(pictures, tmp_path):
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    face = (pictures / "mirrored.jpg").read_bytes()
+    names = [b"not utf-8 \xff.jpg", "🙂".encode() * 60 + b".jpg", b"line\nbreak.jpg"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(odd) + b"/" + name)).write_bytes(face)
+    done = run(odd, "--csv", tmp_path / "v.csv", "--pictures", tmp_path / "drawn")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "v.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = list(csv.DictReader(file))
+    assert {os.path.basename(os.fsencode(row["path"])) for row in rows} == set(names)  # noqa: PTH119
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 3
+
+
+def test_verdicts_come_in_the_order_of_the_pictures(detector, pictures):
+    paths = sorted(pictures.iterdir())
+    said = [verdict.path for verdict in predict.judge_files(detector, paths[::-1], 4, 10**8)]
+    assert said == [str(path) for path in paths[::-1]]
+
+
+@pytest.mark.parametrize("key", predict.NEEDED)
+def test_half_a_checkpoint_is_refused(tmp_path, key):
+    bundled = Checkpoint.load(predict.BUNDLED)
+    del bundled.info[key]
+    with pytest.raises(ValueError, match=f"lacks {key}"):
+        predict.Detector(bundled.save(tmp_path / "half"))
 
 
 def test_screen_output_is_pure_json(pictures):

@@ -111,6 +111,16 @@ def test_other_heads(trained, tmp_path, head):
     assert all(name.startswith("toy.identity/") for name in checkpoint.info["features"])
 
 
+def test_the_threshold_is_set_on_real_validation_faces_alone(trained):
+    checkpoint, dump = Checkpoint.load(trained[1]), read_dump(trained[0])
+    val = (dump.rows["split"] == "val") & (dump.rows["label"] == 0)
+    p_fake = score(checkpoint, {name: value[val] for name, value in dump.arrays.items()})[1]
+    assert (p_fake >= checkpoint.info["threshold"]["p_fake"]).sum() == 1  # of 24, at 5%
+    assert checkpoint.info["reference"]["faces"] == 24
+    features, _ = score(checkpoint, {name: value[val] for name, value in dump.arrays.items()})
+    assert np.allclose(checkpoint.arrays["reference"][3], np.median(features.values, axis=0), rtol=1e-5)
+
+
 def test_dropped_groups_are_gone_and_expectations_with_them(trained, tmp_path):
     out = main(Config(features=(trained[0],), drop=("expected", "kl"), out=tmp_path))
     checkpoint = Checkpoint.load(out)
