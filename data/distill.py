@@ -154,9 +154,11 @@ def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int |
     """
     dump = read_dump(folder)
     root = Path(data_root or dump.meta["data_root"])
-    rows = np.flatnonzero(dump.rows["label"] == 0)[: limit or None]
+    rows = np.flatnonzero(dump.rows["label"] == 0)
     if not len(rows):
         raise ValueError(f"{folder}: no real faces; a region network learns from real faces only")
+    if limit:
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:limit])
     short = [name.rpartition(".")[2] for name in dump.arrays]
     names = {
         full: name if short.count(name) == 1 else full.replace(".", "_")

@@ -169,6 +169,8 @@ def verification(embeddings: np.ndarray, person: np.ndarray) -> tuple[float, flo
 def validate(net: RegionNet, teachers: Teachers, device: torch.device) -> dict[str, float]:
     """A few figures on the `val` fold: how the training goes, never a basis for the card."""
     val = teachers.fold == "val"
+    if not val.any():
+        return {}
     known = teachers.person[val] >= 0
     figures = {}
     for region in ("full", "upper", "lower"):
@@ -191,6 +193,8 @@ def train(teachers: Teachers, config: Config, out: Path, device: torch.device) -
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     rows = np.flatnonzero(teachers.fold == "train")
+    if len(rows) < config.batch_size:
+        raise ValueError(f"{len(rows)} training faces do not fill one batch; lower --batch-size ({config.batch_size})")
     net = RegionNet(output_table(teachers), px=config.px)
     start_at_means(net, teachers, rows)
     net = net.to(device, memory_format=torch.channels_last)

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from data.distill import RACES, Disturbed, load_teachers, missing_pixels
-from models.region_net import load_region_net
+from data.distill import RACES, Disturbed, load_teachers, missing_pixels, teachers_from_dump
+from data.dump import read_dump
+from models.region_net import BUNDLED, RegionExpert, load_region_net
+from preprocessing_pipeline import Config as PreprocessConfig
+from preprocessing_pipeline import main as preprocess
 from scripts.train_region_net import Config, answers_of, train, verification
 
 COUNT = 48
@@ -85,6 +88,33 @@ def test_verification_knows_the_extremes():
     assert verification(worst, np.array([0, 0, 1, 1]))[0] < 0.5
 
 
+def test_a_dump_of_experts_can_teach(tmp_path, astronaut):
+    """Preprocess pictures with the bundled network, then take what it says as the teacher of another one."""
+    if not BUNDLED.is_file():
+        pytest.skip("needs the bundled network in checkpoints/")
+    for split, count in (("train", 4), ("test", 1)):
+        for index in range(count):
+            for label in ("real", "fake"):
+                path = tmp_path / "faces" / split / label / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), astronaut[: 400 + 10 * index, :400, ::-1])
+    dump = preprocess(PreprocessConfig(tmp_path / "faces", out=tmp_path / "dump", device="cpu"))
+    taught = teachers_from_dump(dump)
+    assert taught.faces.shape == (5, 4, 112, 112) and sorted(taught.fold) == ["test"] + ["train"] * 4
+    said = read_dump(dump)
+    row = int(np.flatnonzero(said.rows["path"] == "train/real/2.png")[0])
+    place = list(np.flatnonzero(said.rows["label"] == 0)).index(row)
+    assert np.allclose(taught.targets["identity"][place], said.arrays["lite.identity"][row, 0], atol=1e-3)
+    again = RegionExpert().frozen("cpu")(torch.from_numpy(taught.faces[place][None]))
+    assert np.allclose(
+        again["age"][0, 0].numpy(), said.arrays["lite.age"][row, 0], atol=2e-2
+    )  # cut alike from landmarks
+    net = load_region_net(train(taught, Config(epochs=1, px=48, batch_size=2), tmp_path / "net", torch.device("cpu")))
+    assert set(net.outputs) == {name.partition(".")[2] for name in said.meta["outputs"]}
+    with pytest.raises(ValueError, match="do not fill one batch"):
+        train(taught, Config(batch_size=64), tmp_path / "other", torch.device("cpu"))
+
+
 def test_training_learns_resumes_and_refuses_another_config(teachers, tmp_path):
     config = Config(epochs=6, px=48, batch_size=16, lr=4e-3)
     whole = train(teachers, config, tmp_path / "whole", torch.device("cpu"))
@@ -117,4 +147,4 @@ def test_training_learns_resumes_and_refuses_another_config(teachers, tmp_path):
     for name, value in net.state_dict().items():
         assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=2e-3), name
     with pytest.raises(ValueError, match="choose another --out"):
-        train(teachers, Config(epochs=7), broken, torch.device("cpu"))
+        train(teachers, Config(epochs=7, batch_size=16), broken, torch.device("cpu"))
