@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from features.vector import directions
+
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of each feature over real faces, the rows of a checkpoint's `reference`
 LOW, MEDIAN, HIGH = PERCENTILES.index(5), PERCENTILES.index(50), PERCENTILES.index(95)
 
@@ -26,7 +28,6 @@ PHRASES = {
     "expected": "{what} of the {b} lies {value} times as far as usual from what the {a} lets one expect",
     "expected_cos": "{what} of the {b} and what the {a} lets one expect: similarity {value}",
 }
-SIMILARITIES = ("cos", "expected_cos")  # measures that are high where regions agree; of the others, high is far apart
 WORDS = {
     "age_years": "apparent age (years)",
     "blendshapes": "muscle activation",
@@ -68,7 +69,7 @@ def sentence(column: str, value: float, low: float, high: float) -> str:
     parts = COLUMN.fullmatch(column)
     reals = f"real faces {_number(low)} to {_number(high)}"
     if parts is not None and not low <= value <= high:
-        alike = (value > high) == (parts["measure"] in SIMILARITIES)
+        alike = (value > high) == (directions([column])[0] < 0)
         reals += "; unusually alike" if alike else "; unusually far apart"
     if parts is None or parts["measure"] not in PHRASES:
         return f"{column}: {_number(value)} ({reals})"
