@@ -155,8 +155,7 @@ def main(checkpoint_path: Path, features: tuple[Path, ...], out: Path, card: Pat
     faces = gather(dumps)
     for name in TRIVIAL:
         faces.rows[name] = np.concatenate([dump.rows[name] for dump in dumps])
-    if dumps[0].meta["weights"] != checkpoint.info["weights"]:
-        raise ValueError(f"{dumps[0].path}: made with other weights than {checkpoint_path}; preprocess again")
+    checkpoint.check_answers(dumps[0].meta, str(dumps[0].path))
     tables, remarks = evaluate(checkpoint, faces, dumps[0].meta["outputs"])
     text = markdown(tables, remarks)
     print(text)

@@ -35,14 +35,15 @@ from data.faces import FaceCrops, FaceCutter
 from data.images import MAX_PIXELS, ImageError, find_images, read_image
 from features.explain import MEDIAN, Reason, reasons
 from features.pipeline import FeaturePipeline
-from models import ask, build_experts, find_device, weights_sha256
+from models import CLIP_MODEL
 from models.checkpoint import Checkpoint, newest_checkpoint
 from models.heads import Head
 from models.metrics import summary, table
+from models.panel import Panel, find_device
 
 BUNDLED = Path(__file__).parent / "checkpoints" / "default"
 COLUMNS = ("path", "face", "p_fake", "verdict", "quality", "reasons", "error")
-NEEDED = ("profile", "weights", "outputs", "features", "head", "calibration", "threshold")  # of a checkpoint
+NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold")  # of a checkpoint
 # Below or beyond these a verdict deserves a warning; shorter side of the face in source pixels, variance of the Laplacian
 # of the aligned crop, degrees.
 SMALL_FACE, BLURRED, TURNED = 64, 30.0, 35.0
@@ -74,14 +75,14 @@ class Verdict:
         return row | {"p_fake": "" if self.p_fake is None else f"{self.p_fake:.4f}"}
 
 
-class Detector:
-    """A checkpoint and its experts, ready to judge pictures.
+class Scorer:
+    """A checkpoint, ready to score raw answers.
 
-    checkpoint: a folder that train.py wrote. faces: `one` (the most central large face) or `all`.
-    Raises: FileNotFoundError, ValueError where the checkpoint cannot be used with the weights at hand.
+    checkpoint: a folder that train.py wrote.
+    Raises: FileNotFoundError, ValueError where it cannot be used.
     """
 
-    def __init__(self, checkpoint: Path = BUNDLED, device: str = "cpu", faces: str = "one") -> None:
+    def __init__(self, checkpoint: Path = BUNDLED) -> None:
         self.checkpoint = Checkpoint.load(checkpoint)
         info = self.checkpoint.info
         missing = [name for name in NEEDED if name not in info]
@@ -89,17 +90,8 @@ class Detector:
             raise ValueError(
                 f"{checkpoint}: not a whole detector (lacks {', '.join(missing) or 'reference'}); train again"
             )
-        self.experts = build_experts(info["profile"], find_device(device))
-        here = {expert.name: weights_sha256(expert) for expert in self.experts}
-        if info["weights"] != here:
-            raise ValueError(
-                f"{checkpoint}: trained on answers of {_short(info['weights'])}, but the experts here are {_short(here)}; "
-                "preprocess and train again, or restore those weights"
-            )
         self.pipeline = FeaturePipeline.from_state(info, self.checkpoint.arrays)
         self.head = Head.from_state(info, self.checkpoint.arrays)
-        self.cutter = FaceCutter(device=device, faces=faces)
-        self.device = device
 
     @property
     def threshold(self) -> float:
@@ -109,6 +101,34 @@ class Detector:
         """Features (N, F), in the checkpoint's order, and calibrated P(fake) (N,), from raw outputs (N, R, D)."""
         values = self.pipeline.transform(arrays).values
         return values, self.head.p_fake(values)
+
+
+class Detector(Scorer):
+    """A checkpoint and its experts, ready to judge pictures.
+
+    faces: `one` (the most central large face) or `all`. weights_dir: a folder with the experts' weight files, which are
+    then not downloaded.
+    Raises: FileNotFoundError, ValueError where the checkpoint cannot be used with the weights at hand.
+    """
+
+    def __init__(
+        self, checkpoint: Path = BUNDLED, device: str = "cpu", faces: str = "one", weights_dir: Path | None = None
+    ) -> None:
+        super().__init__(checkpoint)
+        info = self.checkpoint.info
+        self.panel = Panel(
+            tuple(info["weights"]),
+            find_device(device),
+            weights_dir=weights_dir,
+            clip_model=info.get("clip_model", CLIP_MODEL),
+        )
+        here = self.panel.weights
+        if info["weights"] != here:
+            raise ValueError(
+                f"{checkpoint}: trained on answers of {_short(info['weights'])}, but the experts here are {_short(here)}; "
+                "preprocess and train again, or restore those weights"
+            )
+        self.cutter = FaceCutter(faces, crops=self.panel.crops.values())
 
     def judge(self, images: list[np.ndarray], paths: list[str]) -> list[Verdict]:
         """One verdict per face, in the order of the pictures; a picture without a face gets one with an error.
@@ -121,8 +141,7 @@ class Detector:
         faceless = set(range(len(images))) - set(crops.image.tolist())
         found = {index: [Verdict(paths[index], error="no face found")] for index in faceless}
         if len(crops.image):
-            answers = ask(self.experts, crops.aligned)
-            arrays = {name: value.half().cpu().numpy() for name, value in answers.items()}  # as dumps store them
+            arrays = {name: value.numpy() for name, value in self.panel(crops.views).items()}
             values, p_fakes = self.score(arrays)
             reference = self.checkpoint.arrays["reference"]
             pushes = self.head.contributions(values, reference[MEDIAN])
@@ -188,17 +207,12 @@ def judge_files(detector: Detector, inputs: list[Path], batch_size: int, max_pix
     bar.close()
 
 
-def score_dump(detector: Detector, dump: Dump, split: str) -> Path:
+def score_dump(detector: Scorer, dump: Dump, split: str) -> Path:
     """Score one split of a dump, print the metrics, write predictions.csv beside it. Returns the file's path.
 
     Raises: ValueError where the dump was made with other experts, or has no such split.
     """
-    info = detector.checkpoint.info
-    if dump.meta["outputs"] != info["outputs"] or dump.meta["weights"] != info["weights"]:
-        raise ValueError(
-            f"{dump.path}: made with profile {dump.meta['profile']} and weights {dump.meta['weights']}, the checkpoint with "
-            f"profile {info['profile']} and weights {info['weights']}; preprocess the dataset again"
-        )
+    detector.checkpoint.check_answers(dump.meta, str(dump.path))
     rows = np.flatnonzero(dump.rows["split"] == split)
     if not len(rows):
         raise ValueError(
@@ -257,12 +271,13 @@ def main(args: argparse.Namespace) -> int:
             Path(file).open("a").close()
     if args.pictures:
         args.pictures.mkdir(parents=True, exist_ok=True)
-    detector = Detector(checkpoint, args.device, args.faces)
     if not args.inputs:
+        detector = Scorer(checkpoint)
         dump = read_dump(args.features or newest_dump())
         print(f"checkpoint: {checkpoint}\ndump: {dump.path}, split {args.split}")
         print("written:", score_dump(detector, dump, args.split))
         return 0
+    detector = Detector(checkpoint, args.device, args.faces, args.weights_dir)
     verdicts = []
     for verdict in judge_files(detector, args.inputs, args.batch_size, args.max_pixels):
         verdicts.append(verdict)
@@ -300,6 +315,7 @@ def cli() -> int:
     )
     parser.add_argument("--split", default="test", help="without pictures: the split to score (default: test)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="local weight files (or MASC_WEIGHTS)")
     parser.add_argument("--batch-size", type=int, default=16, help="pictures at a time")
     parser.add_argument(
         "--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default %(default)s)"

@@ -7,6 +7,7 @@ Two datasets together, into checkpoints/mine:
 Other classifiers, ablations, real faces alone:
     python train.py --head mlp --only lite.identity
     python train.py --drop expected lite.race/kl
+    python train.py --only fairface arcface
     python train.py --one-class
 Figures that do not flatter: no person on both sides of a split, as far as the identity embedding can tell:
     python train.py --identity-disjoint
@@ -192,10 +193,13 @@ def main(config: Config) -> Path:
     print(f"head        {config.kind}, seed {config.seed}, threshold at {config.fpr:.0%} of real validation faces")
     print(f"checkpoint  {out}", flush=True)
     checkpoint, report = fit(train, val, dumps[0].meta["outputs"], config, notes)
+    experts = {name.partition(".")[0] for name in checkpoint.info["outputs"]}
+    clip_model = {"clip_model": dumps[0].meta["clip_model"]} if "clip" in experts else {}
     checkpoint.info |= {
         "profile": dumps[0].meta["profile"],
         "regions": list(REGIONS),
-        "weights": dumps[0].meta["weights"],
+        "weights": {name: sha256 for name, sha256 in dumps[0].meta["weights"].items() if name in experts},
+        **clip_model,
         "groups_dropped": list(config.drop),
         "groups_only": list(config.only),
         "trained_on": [
@@ -247,7 +251,7 @@ def cli() -> int:
     parser.add_argument("--head", choices=[kind for kind in KINDS if kind != "oneclass"], default=default.head)
     parser.add_argument("--one-class", action="store_true", help="learn from real faces alone; fakes are not needed")
     parser.add_argument(
-        "--drop", nargs="+", default=(), metavar="GROUP", help="leave out columns: raw, lite.age, kl, ..."
+        "--drop", nargs="+", default=(), metavar="GROUP", help="leave out columns: clip, raw, lite.age, kl, ..."
     )
     parser.add_argument("--only", nargs="+", default=(), metavar="GROUP", help="use these columns alone")
     parser.add_argument("--identity-disjoint", action="store_true", help="join groups of one person, split anew")

@@ -1,23 +1,28 @@
-"""How fast a dataset becomes a dump, where the time goes, and how far that is from the network alone.
+"""How fast a dataset becomes a dump, where the time goes, and how far that is from the networks alone.
 
     python -m benchmarks.preprocess                          # 256 pictures made from one that ships with scikit-image
     python -m benchmarks.preprocess --data_root faces --images 500
     python -m benchmarks.preprocess --data_root faces --images 4000 --device cuda --workers 16
+    python -m benchmarks.preprocess --profile full --weights-dir WEIGHTS --data_root faces --images 64
 
-End to end means from files to a finished dump, with the weights loaded before. The network alone sees the same crops, in
-memory, and has the whole machine to itself; so have detection and network together, with the decoded pictures in memory.
-Both get the same number of threads as the real run. The stages are timed one after another in one thread. Every time is
-the best of three, taken by turns.
+End to end means from files to a finished dump, with the weights loaded before. The pure forwards see the same crops, in
+memory, one expert after the other, each with the whole machine to itself and the same number of threads as in the real run;
+so do detection and networks together, with the decoded pictures in memory. The stages are timed one after another in one
+thread. The plain loop is what one would write first: picture by picture, region by region and expert by expert, with torch's
+own threads and memory layout. Every time is the best of three, taken by turns, except for the plain loop's, which is slow
+and sees a few pictures once. Timings do not depend on what the weights say: files with random values do as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from copy import deepcopy
 from io import StringIO
 from pathlib import Path
 
@@ -26,15 +31,18 @@ import numpy as np
 import torch
 
 import preprocessing_pipeline as pipeline
+from data.cutting import Finder, rows_of
 from data.datasets import Sample, find_samples
 from data.faces import FaceCutter, align
 from data.loading import Picture, in_order, load
 from data.store import DumpWriter, Row
 from features.regions import REGIONS
-from models import ask, build_experts, outputs_of
-from models.base import Expert
+from models.base import Expert, WholeFaceExpert
+from models.panel import BATCH_CPU, BATCH_GPU, Panel, experts_of, find_device
+from models.region_net import masked_input
 
 ROUNDS = 3  # the best of so many: other programs only ever take time away
+PLAIN = 16  # pictures that the plain loop sees
 
 
 def make_dataset(root: Path, count: int) -> Path:
@@ -66,27 +74,26 @@ def chunks(items: list, size: int) -> list[list]:
 
 
 class Benchmark:
-    """One dataset, one device. batch, threads: as in the real run."""
+    """One dataset, one panel of experts. config: with the batch size and threads of the real run."""
 
-    def __init__(self, root: Path, samples: list[Sample], config: pipeline.Config, device: torch.device) -> None:
-        self.root, self.samples, self.config, self.device = root, samples, config, device
-        self.experts: list[Expert] = build_experts(config.profile, device, config.bf16, config.weights_dir)
-        self.cutter = FaceCutter(device)
+    def __init__(self, root: Path, samples: list[Sample], config: pipeline.Config, panel: Panel) -> None:
+        self.root, self.samples, self.config, self.panel, self.device = root, samples, config, panel, panel.device
+        self.cutter = FaceCutter(crops=panel.crops.values(), detect_on=config.detect_on)
         loaded = [(sample, load(root / sample.path, config.max_pixels)) for sample in samples]
         self.pictures = [(sample, item) for sample, item in loaded if isinstance(item, Picture)]
-        self.images = [picture.image for _, picture in self.pictures]
-        self.batches = chunks(self.images, config.batch_size)
-        self.threads = config.workers if device.type == "cpu" else 2
-        with pipeline.one_thread_per_operation(device):
+        self.batches = chunks([picture.image for _, picture in self.pictures], config.batch_size)
+        self.threads = config.workers if self.device.type == "cpu" else 1
+        with pipeline.one_thread_per_operation():
             self.crops = [self.cutter(batch) for batch in self.batches]
-            self.answers = [ask(self.experts, crops.aligned) for crops in self.crops if len(crops)]
+            self.views = [crops.views for crops in self.crops if len(crops)]
+            self.answers = [panel(views) for views in self.views]
         self.faces = sum(map(len, self.crops))
 
     def writer(self, folder: Path) -> DumpWriter:
         return DumpWriter(folder, {"profile": self.config.profile}, self.samples, self.config.shard_size)
 
     def meta(self) -> dict:
-        outputs = {name: output.to_json() for name, output in outputs_of(self.experts).items()}
+        outputs = {name: output.to_json() for name, output in self.panel.outputs.items()}
         return {"regions": list(REGIONS), "outputs": outputs}
 
     def end_to_end(self) -> float:
@@ -96,37 +103,67 @@ class Benchmark:
                 self.writer(Path(folder)) as writer,
                 redirect_stderr(StringIO()),
             ):
-                pipeline.process(writer, self.root, self.cutter, self.experts, self.config)
+                pipeline.process(writer, self.root, Finder(self.cutter), self.panel, self.config)
                 writer.finish(self.meta())
 
         return seconds(work, self.device)
 
-    def alone(self, function: Callable, items: list) -> float:
-        """`function` of every item, divided among threads as in the real run."""
-        with pipeline.one_thread_per_operation(self.device):
-            return seconds(lambda: list(in_order(function, items, self.threads, self.threads)), self.device)
+    def alone(self, function: Callable, items: list, threads: int) -> float:
+        """`function` of every item, divided among threads."""
+        with pipeline.one_thread_per_operation():
+            return seconds(lambda: list(in_order(function, items, threads, threads)), self.device)
 
-    def network(self) -> float:
-        return self.alone(lambda crops: ask(self.experts, crops.aligned), [c for c in self.crops if len(c)])
+    def forwards(self) -> dict[str, float]:
+        """Seconds of each expert with nothing around it."""
+        taken = {}
+        for expert in self.panel.experts:
+            alone = Panel.of([expert], self.device)
+            taken[expert.name] = self.alone(alone, self.views, self.threads)
+        return taken
 
     def detection_and_network(self) -> float:
         def look(images: list[np.ndarray]) -> None:
             crops = self.cutter(images)
             if len(crops):
-                ask(self.experts, crops.aligned)
+                self.panel(crops.views)
 
-        return self.alone(look, self.batches)
+        return self.alone(look, self.batches, self.config.workers)
+
+    def plain(self) -> float:
+        """Seconds per face of a loop without batches, threads of ours, or channels_last."""
+        experts = [deepcopy(expert).to(memory_format=torch.contiguous_format) for expert in self.panel.experts]
+        masks = {expert.name: expert.masks for expert in experts}
+        faces = 0
+
+        def work() -> None:
+            nonlocal faces
+            for sample in self.samples[:PLAIN]:
+                picture = load(self.root / sample.path, self.config.max_pixels)
+                crops = self.cutter([picture.image]) if isinstance(picture, Picture) else ()
+                faces += len(crops)
+                for face in range(len(crops)):
+                    for region in range(len(REGIONS)):
+                        for expert in experts:
+                            expert.masks = masks[expert.name][region : region + 1]
+                            view = crops.views[expert.crop][face : face + 1].to(self.device)
+                            [answer.cpu() for answer in one_region(expert, view).values()]
+
+        return seconds(work, self.device) / max(faces, 1)
 
     def stages(self) -> dict[str, float]:
         """Seconds of each stage in one thread."""
-        with pipeline.one_thread_per_operation(self.device):
+        with pipeline.one_thread_per_operation():
             decode = seconds(
                 lambda: [load(self.root / s.path, self.config.max_pixels) for s in self.samples], self.device
             )
             cut = seconds(lambda: [self.cutter(batch) for batch in self.batches], self.device)
-            pairs = list(zip(self.batches, self.crops, strict=True))
-            warp = seconds(lambda: [align(b, c.image, c.landmarks, self.device) for b, c in pairs], self.device)
-            network = seconds(lambda: [ask(self.experts, c.aligned) for c in self.crops if len(c)], self.device)
+            pairs = [
+                (batch, crops, crop)
+                for batch, crops in zip(self.batches, self.crops, strict=True)
+                for crop in self.cutter.crops
+            ]
+            warp = seconds(lambda: [align(b, c.image, c.landmarks, crop) for b, c, crop in pairs], self.device)
+            network = seconds(lambda: [self.panel(views) for views in self.views], self.device)
         with tempfile.TemporaryDirectory() as folder, self.writer(Path(folder)) as writer:
             write = seconds(lambda: self._write(writer), self.device)
         return {"decode": decode, "detect": cut - warp, "align": warp, "network": network, "write": write}
@@ -134,8 +171,8 @@ class Benchmark:
     def _write(self, writer: DumpWriter) -> None:
         rows: list[Row] = []
         for crops, pictures in zip(self.crops, chunks(self.pictures, self.config.batch_size), strict=True):
-            rows += pipeline.rows_of(crops, pictures)
-        answers = {k: torch.cat([a[k] for a in self.answers]).half().cpu().numpy() for k in self.answers[0]}
+            rows += rows_of(crops, pictures)
+        answers = {k: torch.cat([a[k] for a in self.answers]).numpy() for k in self.answers[0]}
         place = {row.path: i for i, row in enumerate(rows)}
         for number, samples in writer.pending():
             mine = [place[sample.path] for sample in samples if sample.path in place]
@@ -144,56 +181,82 @@ class Benchmark:
         writer.finish(self.meta())
 
 
+def one_region(expert: Expert, view: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What an expert whose `masks` are of one region says of it. view: (1, 4, px, px)."""
+    with torch.inference_mode():
+        if isinstance(expert, WholeFaceExpert):
+            return expert.answer(expert.see(view).contiguous(memory_format=torch.contiguous_format))
+        return expert.net(masked_input(view, expert.masks, expert.net.config["px"]))
+
+
+def peak_memory(device: torch.device) -> str:
+    """Of this process so far."""
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if device.type == "cpu":
+        return f"{host:.1f} GiB"
+    return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the device, {host:.1f} GiB beside it"
+
+
 def main(root: Path, count: int, config: pipeline.Config) -> dict[str, float]:
     """Print the table. Returns: what it shows, in seconds, images and faces."""
-    device = pipeline.find_device(config.device)
+    device = find_device(config.device)
+    names = experts_of(config.profile, config.experts)
+    panel = Panel(names, device, config.precision == "bfloat16", config.weights_dir, config.clip_model)
     samples = pipeline.spread(find_samples(root), count)
-    bench = Benchmark(root, samples, config, device)
+    bench = Benchmark(root, samples, config, panel)
     count = len(samples)
-    rounds = [(bench.end_to_end(), bench.network(), bench.detection_and_network()) for _ in range(ROUNDS)]
-    end, network, both = map(min, zip(*rounds, strict=True))
+    ends, alone, both = [], [], []
+    for _ in range(ROUNDS):
+        ends.append(bench.end_to_end())
+        memory = peak_memory(device)
+        alone.append(bench.forwards())
+        both.append(bench.detection_and_network())
+    end, together = min(ends), min(both)
+    forwards = {name: min(taken[name] for taken in alone) for name in alone[0]}
+    network = sum(forwards.values())
+    plain = bench.plain()
     tries = [bench.stages() for _ in range(ROUNDS)]
     stages = {name: min(stages[name] for stages in tries) for name in tries[0]}
     total = sum(stages.values())
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU cores"
-    precision = "bfloat16" if config.bf16 else "float32"
+    precision = config.precision or "float32"
     print(
-        f"{count} images, {bench.faces} faces; {where}, {precision}, {config.workers} threads, batches of {config.batch_size}"
+        f"{count} images, {bench.faces} faces; {where}, {precision}, {config.workers} threads, "
+        f"batches of {config.batch_size}; peak memory {memory}"
     )
-    print(f"end to end                   {count / end:8.1f} images/s")
-    print(
-        f"detection and network alone  {count / both:8.1f} images/s   end to end takes {end / both:.2f} times as long"
-    )
-    print(
-        f"network alone                {count / network:8.1f} images/s   end to end takes {end / network:.2f} times as long"
-    )
+    print(f"end to end                    {count / end:8.2f} images/s")
+    for name, seen in (("pure forwards", network), ("detection and networks", together)):
+        print(f"{name:28s}  {count / seen:8.2f} images/s   end to end takes {end / seen:.2f} times as long")
+    ratio = plain / (end / bench.faces)
+    print(f"plain loop, {PLAIN} images         {1 / plain:8.2f} faces/s    and takes {ratio:.2f} times as long")
+    print("pure forwards:")
+    for name, taken in forwards.items():
+        print(f"  {name:8s} {1e3 * taken / bench.faces:8.2f} ms per face   {taken / network:6.1%}")
     print("one after another in one thread:")
     for name, taken in stages.items():
         print(f"  {name:8s} {1e3 * taken / count:8.2f} ms per image  {taken / total:6.1%}")
-    return {"images": count, "faces": bench.faces, "end_to_end": end, "network": network, "both": both, **stages}
+    figures = {"images": count, "faces": bench.faces, "end_to_end": end, "network": network, "both": together}
+    return {**figures, "plain_per_face": plain, **stages}
 
 
 def parse(arguments: list[str] | None = None) -> tuple[Path | None, int, pipeline.Config]:
     default = pipeline.Config(Path())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_root", "--data-root", type=Path, metavar="DIR", help="a dataset (default: made up)")
-    parser.add_argument("--images", type=int, default=256, metavar="N", help="how many of it (default %(default)s)")
-    parser.add_argument("--device", default=default.device, help="cpu, cuda, ... (default here: %(default)s)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default: as preprocessing)")
-    parser.add_argument("--workers", type=int, default=default.workers, metavar="N", help="threads")
-    parser.add_argument("--bf16", action="store_true", help="the network in bfloat16")
-    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="other weights than the bundled ones")
-    given = parser.parse_args(arguments)
-    batch = given.batch_size or (pipeline.BATCH_CPU if given.device == "cpu" else pipeline.BATCH_GPU)
-    config = pipeline.Config(
-        Path(),
-        device=given.device,
-        batch_size=batch,
-        workers=given.workers,
-        bf16=given.bf16,
-        weights_dir=given.weights_dir,
-    )
-    return given.data_root, given.images, config
+    add = parser.add_argument
+    add("--data_root", "--data-root", type=Path, metavar="DIR", help="a dataset (default: made up)")
+    add("--images", type=int, default=256, metavar="N", help="how many of it (default %(default)s)")
+    add("--profile", choices=pipeline.PROFILES, default=default.profile, help="which experts (default %(default)s)")
+    add("--experts", nargs="+", default=(), metavar="NAME", help="some experts instead of a profile")
+    add("--device", default=default.device, help="cpu, cuda, ... (default here: %(default)s)")
+    add("--detect-on", default=default.detect_on, help="where faces are found (default %(default)s)")
+    add("--batch-size", type=int, metavar="N", help="images at a time (default: as preprocessing)")
+    add("--workers", type=int, default=default.workers, metavar="N", help="threads")
+    add("--precision", choices=pipeline.PRECISIONS, help="of the networks (default float32)")
+    add("--weights-dir", type=Path, metavar="DIR", help="local weight files, of random values if you like")
+    given = vars(parser.parse_args(arguments))
+    root, images = given.pop("data_root"), given.pop("images")
+    given["batch_size"] = given["batch_size"] or (BATCH_CPU if given["device"] == "cpu" else BATCH_GPU)
+    return root, images, pipeline.Config(Path(), **{**given, "experts": tuple(given["experts"])})
 
 
 if __name__ == "__main__":

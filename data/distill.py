@@ -20,7 +20,7 @@ from data import degrade
 from data.dump import read_dump
 from data.faces import align
 from data.images import read_image
-from features.regions import REGIONS, region_masks
+from features.regions import ALIGNED, REGIONS, region_masks
 
 SIZE = 112
 YEARS = np.arange(101)
@@ -167,7 +167,7 @@ def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int |
     landmarks = np.stack([dump.rows[f"l{axis}{i}"][rows] for i in range(5) for axis in "xy"], 1).reshape(-1, 5, 2)
     faces = np.empty((len(rows), 4, SIZE, SIZE), np.uint8)
     for face, row, points in zip(tqdm(faces, desc="cutting faces", disable=None), rows, landmarks, strict=True):
-        face[:] = align([read_image(root / dump.rows["path"][row])], np.zeros(1, int), points[None], "cpu")[0].numpy()
+        face[:] = align([read_image(root / dump.rows["path"][row])], np.zeros(1, int), points[None])[0].numpy()
     outputs = {full: dump.meta["outputs"][full] for full in dump.arrays if not full.endswith(".age_years")}
     return Teachers(
         faces,
@@ -189,7 +189,7 @@ class Disturbed(torch.utils.data.Dataset):
 
     def __init__(self, faces: np.ndarray, rows: np.ndarray, px: int, seed: int) -> None:
         self.faces, self.rows, self.px, self.seed = faces, rows, px, seed
-        self.masks = region_masks(px)
+        self.masks = region_masks(ALIGNED.at(px))
 
     def __len__(self) -> int:
         return len(self.rows)

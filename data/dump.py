@@ -1,8 +1,9 @@
 """The dump: what every expert said of every region of every face of one dataset, on disk.
 
 A finished dump is a folder with one `<expert>.<output>.npy` (N, R, D) float16 per output, `index.csv` (one `Row` per
-face, in the order of the arrays), `failures.csv` (path, reason) and `meta.json`, which is written last: where it is, the
-dump is whole. This file reads dumps, data/store.py writes them.
+face, in the order of the arrays), `failures.csv` (path, reason) of pictures without a face, `missing.csv` (path, face,
+expert, reason) of faces that one expert has no answer for (NaN in its arrays), and `meta.json`, which is written last: where
+it is, the dump is whole. This file reads dumps, data/store.py writes them, data/extend.py adds experts to them.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 NO_FACE = "no face found"  # the reason in failures.csv that is not about an unreadable file
 FAILURE_COLUMNS = ("path", "reason")
+MISSING_COLUMNS = ("path", "face", "expert", "reason")
 DUMPS = Path("outputs/features")  # <dataset>/<profile> below it
 
 
@@ -77,7 +79,8 @@ class Dump:
     """A finished dump.
 
     rows: column of index.csv -> (N,) str, int64 or float64. arrays: `<expert>.<output>` -> (N, R, D) float16, mapped from
-    disk, regions in the order of meta["regions"]. failures: (path, reason) of every image without a row.
+    disk, regions in the order of meta["regions"]. failures: (path, reason) of every image without a row. missing: (path,
+    face, expert, reason) of every row that is NaN in the arrays of an expert.
     """
 
     path: Path
@@ -85,6 +88,7 @@ class Dump:
     rows: dict[str, np.ndarray]
     arrays: dict[str, np.ndarray]
     failures: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[tuple[str, int, str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.rows["path"])
@@ -144,7 +148,8 @@ def read_dump(path: Path) -> Dump:
         if arrays[name].shape != shape:
             raise ValueError(f"{path / name}.npy: shape {arrays[name].shape}, expected {shape}; make the dump again")
     failures = [(image, reason) for image, reason in _read_csv(path / "failures.csv", FAILURE_COLUMNS)]
-    return Dump(path, meta, rows, arrays, failures)
+    missing = [(image, int(face), *rest) for image, face, *rest in _read_csv(path / "missing.csv", MISSING_COLUMNS)]
+    return Dump(path, meta, rows, arrays, failures, missing)
 
 
 def newest_dump(root: Path = DUMPS) -> Path:

@@ -7,6 +7,7 @@ number.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import cv2
@@ -16,8 +17,9 @@ from torch.nn import functional as F
 
 from data.detection import FaceFinder
 from data.quality import pose, sharpness
+from features.regions import ALIGNED, Crop
 
-SIZE = 112  # px, the side of an aligned crop
+SIZE = ALIGNED.px  # px, the side of an aligned crop
 # Where the viewer's left eye, right eye, the nose tip and the mouth corners lie in it (InsightFace's `arcface_dst`).
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -32,14 +34,14 @@ MARGIN = 4  # px around the crop's surroundings, for the interpolation
 class FaceCrops:
     """F faces of a batch of pictures, sorted by picture, then by number.
 
-    aligned: (F, 4, 112, 112) uint8 RGBA on the device, alpha 0 (and black) outside the photograph.
+    views: crop -> (F, 4, px, px) uint8 RGBA, alpha 0 (and black) outside the photograph; `ALIGNED` is always among them.
     image: (F,) int, which picture of the batch. face: (F,) int, number within the picture, 0 the chosen one.
     box: (F, 4) float32 x0, y0, x1, y1. landmarks: (F, 5, 2) float32, in the template's order. score: (F,) float32, the
     detector's, 0..1. face_px: (F,) float32, the box's shorter side. sharpness: (F,) float32, see `sharpness`. yaw,
     pitch, roll: (F,) float32 degrees, see `pose`.
     """
 
-    aligned: torch.Tensor
+    views: dict[Crop, torch.Tensor]
     image: np.ndarray
     face: np.ndarray
     box: np.ndarray
@@ -54,26 +56,38 @@ class FaceCrops:
     def __len__(self) -> int:
         return len(self.image)
 
+    @property
+    def aligned(self) -> torch.Tensor:
+        """(F, 4, 112, 112) uint8 RGBA: the faces on the template."""
+        return self.views[ALIGNED]
+
     def select(self, rows: np.ndarray) -> FaceCrops:
         """These faces only. rows: (K,) indices or (F,) bool."""
         rows = np.arange(len(self))[rows]
-        aligned = self.aligned[torch.from_numpy(rows).to(self.aligned.device)]
-        return FaceCrops(aligned, *(getattr(self, field.name)[rows] for field in fields(self)[1:]))
+        views = {crop: view[torch.from_numpy(rows)] for crop, view in self.views.items()}
+        return FaceCrops(views, *(getattr(self, field.name)[rows] for field in fields(self)[1:]))
 
 
 class FaceCutter:
-    """Finds the faces of pictures and cuts them out.
+    """Finds the faces of pictures and cuts them out, on the CPU.
 
-    device: where the networks run and the crops end up. faces: `one`, the most central large face of each picture, or
-    `all`. min_score: what the detector must be sure of, 0..1. On a CPU the same picture gives the same bytes whatever
-    the batch.
+    faces: `one`, the most central large face of each picture, or `all`. min_score: what the detector must be sure of,
+    0..1. crops: what to cut out besides `ALIGNED`. detect_on: where MTCNN runs; on a CPU the same picture gives the same
+    bytes whatever the batch.
     """
 
-    def __init__(self, device: str | torch.device = "cpu", faces: str = "one", min_score: float = 0.9) -> None:
+    def __init__(
+        self,
+        faces: str = "one",
+        min_score: float = 0.9,
+        crops: Iterable[Crop] = (),
+        detect_on: str | torch.device = "cpu",
+    ) -> None:
         if faces not in ("one", "all"):
             raise ValueError(f"faces is {faces!r}; give 'one' or 'all'")
         self.faces = faces
-        self.find = FaceFinder(torch.device(device), min_score)
+        self.crops = tuple(dict.fromkeys((ALIGNED, *crops)))
+        self.find = FaceFinder(torch.device(detect_on), min_score)
 
     def __call__(self, images: list[np.ndarray]) -> FaceCrops:
         """images: (H, W, 3) uint8 RGB each, of any sizes. A picture without a face has no rows in the answer."""
@@ -82,21 +96,21 @@ class FaceCutter:
         face = np.concatenate([np.arange(0), *(np.arange(len(faces)) for faces in found)])
         rows = np.concatenate([np.empty((0, 15)), *found])
         box, score, landmarks = rows[:, :4], rows[:, 4], rows[:, 5:].reshape(-1, 5, 2)
-        aligned = align(images, image, landmarks, self.find.device)
-        numbers = (box, landmarks, score, (box[:, 2:] - box[:, :2]).min(1), sharpness(aligned), *pose(landmarks))
-        return FaceCrops(aligned, image, face, *(values.astype(np.float32) for values in numbers))
+        views = {crop: align(images, image, landmarks, crop) for crop in self.crops}
+        numbers = (box, landmarks, score, (box[:, 2:] - box[:, :2]).min(1), sharpness(views[ALIGNED]), *pose(landmarks))
+        return FaceCrops(views, image, face, *(values.astype(np.float32) for values in numbers))
 
 
-def similarity(landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def similarity(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """From the aligned crop to the picture: z -> scale * z + shift in complex numbers x + iy, both (F,).
 
     The least-squares similarity from the landmarks to the template (Umeyama, PAMI 1991; in the plane a complex
-    regression gives the same one), inverted. landmarks: (F, 5, 2). size: px, the side of the crop.
+    regression gives the same one), inverted. landmarks: (F, 5, 2). z: pixels of `ALIGNED`.
 
     Raises: ValueError where the landmarks are missing or all the same point.
     """
     source = np.asarray(landmarks, np.float64).reshape(-1, 5, 2) @ (1, 1j)
-    target = ((TEMPLATE + 0.5) * (size / SIZE) - 0.5) @ (1, 1j)
+    target = TEMPLATE @ (1, 1j)
     middle = source.mean(1, keepdims=True)
     spread = (np.abs(source - middle) ** 2).sum(1)
     if not (np.isfinite(spread) & (spread > 0)).all():
@@ -105,33 +119,35 @@ def similarity(landmarks: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray
     return 1 / forward, middle[:, 0] - target.mean() / forward
 
 
-def align(
-    images: list[np.ndarray], which: np.ndarray, landmarks: np.ndarray, device: str | torch.device, size: int = SIZE
-) -> torch.Tensor:
+def align(images: list[np.ndarray], which: np.ndarray, landmarks: np.ndarray, crop: Crop = ALIGNED) -> torch.Tensor:
     """Faces turned, scaled and shifted so that their landmarks come as near the ArcFace template as they can.
 
     The surroundings of each face are cut out of its picture, shrunk with area averaging where the face is much larger
-    than the crop, so that nothing aliases, and sent to the device, where all are turned at once with bicubic
-    interpolation.
+    than the crop, so that nothing aliases, and all are turned at once with bicubic interpolation.
 
-    images: (H, W, 3) uint8 RGB each. which: (F,) int, each face's picture. landmarks: (F, 5, 2).
-    Returns: (F, 4, size, size) uint8 RGBA on the device; alpha 0, and black, outside the photograph.
+    images: (H, W, 3) uint8 RGB each. which: (F,) int, each face's picture. landmarks: (F, 5, 2). crop: what to cut out.
+    Returns: (F, 4, px, px) uint8 RGBA; alpha 0, and black, outside the photograph.
     """
-    scale, shift = similarity(landmarks, size)
-    middle = scale * ((size - 1) / 2 * (1 + 1j)) + shift
-    side = int(np.ceil(COARSEST * size * np.sqrt(2))) + 2 * MARGIN
+    scale, shift = similarity(landmarks)
+    px = crop.px
+    step = np.array([crop.width, crop.height]) * (SIZE / px)  # pixels of the template per pixel of the crop
+    first = complex(crop.x0 * SIZE - 0.5 + step[0] / 2, crop.y0 * SIZE - 0.5 + step[1] / 2)
+    middle = scale * (first + complex(*step) * (px - 1) / 2) + shift
+    side = int(np.ceil(COARSEST * px * np.sqrt(2))) + 2 * MARGIN
     patches = np.empty((len(which), side, side, 3), np.uint8)
     placed = np.empty((len(which), 2, 4))  # x and y in the patch: factors of column, row, 1; the photograph's end
     for i, picture in enumerate(which):
-        patches[i], corner, shrunk, placed[i, :, 3] = _surroundings(images[picture], middle[i], abs(scale[i]), side)
-        to_picture = np.array([[scale[i].real, -scale[i].imag], [scale[i].imag, scale[i].real]])
+        coarse = abs(scale[i]) * step.max()
+        patches[i], corner, shrunk, placed[i, :, 3] = _surroundings(images[picture], middle[i], coarse, side)
+        to_picture = np.array([[scale[i].real, -scale[i].imag], [scale[i].imag, scale[i].real]]) * step
         placed[i, :, :2] = to_picture * shrunk[:, None]
-        placed[i, :, 2] = ((shift[i].real, shift[i].imag) - corner + 0.5) * shrunk - 0.5
-    column, row, constant, reach = torch.from_numpy(placed).to(device, torch.float32)[:, None, None].unbind(-1)
-    steps = torch.arange(size, device=device, dtype=torch.float32)
-    where = column * steps[:, None] + row * steps[:, None, None] + constant  # (F, size, size, 2), x and y in the patch
+        corner_of_crop = scale[i] * first + shift[i]
+        placed[i, :, 2] = ((corner_of_crop.real, corner_of_crop.imag) - corner + 0.5) * shrunk - 0.5
+    column, row, constant, reach = torch.from_numpy(placed).float()[:, None, None].unbind(-1)
+    steps = torch.arange(px, dtype=torch.float32)
+    where = column * steps[:, None] + row * steps[:, None, None] + constant  # (F, px, px, 2), x and y in the patch
     inside = ((where >= -0.5) & (where <= reach - 0.5)).all(-1)[:, None]
-    patch = torch.from_numpy(patches).to(device).permute(0, 3, 1, 2).float()
+    patch = torch.from_numpy(patches).permute(0, 3, 1, 2).float()
     grid = (2 * where + 1) / side - 1
     rgb = F.grid_sample(patch, grid, mode="bicubic", padding_mode="border", align_corners=False)
     return torch.cat([rgb.round().clamp(0, 255) * inside, inside * 255.0], dim=1).to(torch.uint8)

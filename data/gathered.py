@@ -54,11 +54,11 @@ def gather(dumps: Sequence[Dump]) -> Faces:
     for dump in dumps:
         if tuple(dump.meta["regions"]) != REGIONS:
             raise ValueError(f"{dump.path}: has other regions than {', '.join(REGIONS)}; preprocess the dataset again")
-        for what in ("profile", "outputs", "weights"):
+        for what in ("weights", "outputs"):
             if dump.meta[what] != first.meta[what]:
                 raise ValueError(
-                    f"{dump.path} and {first.path} differ in {what} (profiles {dump.meta['profile']} and "
-                    f"{first.meta['profile']}); preprocess both with the same profile and weights"
+                    f"{dump.path} and {first.path} differ in {what} (experts {', '.join(dump.meta['weights'])} and "
+                    f"{', '.join(first.meta['weights'])}); preprocess both with the same experts and weights"
                 )
     arrays = {name: np.concatenate([dump.arrays[name] for dump in dumps]) for name in first.meta["outputs"]}
     columns = {name: np.concatenate([dump.rows[name] for dump in dumps]) for name in ("label", "split", "path", "face")}

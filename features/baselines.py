@@ -32,10 +32,9 @@ def plain_features(arrays: dict[str, np.ndarray]) -> FeatureTable:
     (N, R, D). Returns: (N, 16).
     """
     sums = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
-    distributions = [
-        value for name, value in sums.items() if name.rpartition(".")[2] in ("age", "gender", "race", "expression")
-    ]
-    embeddings = {name: value for name, value in sums.items() if name.rpartition(".")[2] in ("identity", "appearance")}
+    attributes, kinds = ("age", "gender", "race", "expression", "emotion"), ("identity", "appearance", "embedding")
+    distributions = [value for name, value in sums.items() if name.rpartition(".")[2] in attributes]
+    embeddings = {name: value for name, value in sums.items() if name.rpartition(".")[2] in kinds}
     names, columns = [], []
     for name, value in embeddings.items():
         for region in PLAIN_REGIONS:

@@ -95,7 +95,10 @@ class Expectations:
         planes = {name: _to_plane(arrays[name][rows], output["kind"]) for name, output in outputs.items()}
         whole = ~np.any([np.isnan(plane).any((1, 2)) for plane in planes.values()], axis=0)
         if whole.sum() < MIN_REALS:
-            raise ValueError(f"{whole.sum()} real faces with all answers; expectations need at least {MIN_REALS}")
+            raise ValueError(
+                f"{whole.sum()} real faces with all answers; expectations need at least "
+                f"{MIN_REALS}: add real faces, or drop the columns `expected`"
+            )
         for name, plane in planes.items():
             means[name], bases[name] = _components(plane[whole].reshape(-1, plane.shape[2]), outputs[name]["kind"])
             parts.append((plane[whole] - means[name]) @ bases[name])
@@ -146,17 +149,19 @@ class Expectations:
 
         `lite.age/expected/upper>lower`: length of the whitened residual, root mean square over its components: about 1 on
         unseen real faces. Embeddings also `lite.identity/expected_cos/upper>lower`: cosine of the expected and the given
-        answer, both taken from the mean real face.
+        answer, both taken from the mean real face. A missing answer is NaN in its own columns; to the others it says nothing,
+        as the answer of the mean real face would.
 
         Raises: ValueError where `arrays` are not the outputs this was fitted on.
         """
         check_answers(arrays, self.outputs)
         scores = self._scores(arrays)
+        told = np.nan_to_num(scores)
         columns = []
         for start, end in DIRECTIONS:
             arrow = f"{start}>{end}"
             given = scores[:, INDEX[end]]
-            expected = scores[:, INDEX[start]] @ self.maps[arrow]
+            expected = told[:, INDEX[start]] @ self.maps[arrow]
             for name, span in self._columns():
                 white = (given[:, span] - expected[:, span]) @ self.whiten[f"{arrow}/{name}"]
                 columns.append(np.sqrt((white**2).mean(1)))

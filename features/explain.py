@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from features.action_units import BY_NAME, words
 from features.vector import directions
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of each feature over real faces, the rows of a checkpoint's `reference`
 LOW, MEDIAN, HIGH = PERCENTILES.index(5), PERCENTILES.index(50), PERCENTILES.index(95)
 
-COLUMN = re.compile(r"(?P<output>[^/]+)/(?P<measure>[^/]+)/(?P<first>[a-z]+)(?P<sign>[~>])(?P<second>[a-z]+)")
+COLUMN = re.compile(r"(?P<output>[^/]+)/(?P<measure>[^/]+)/(?P<first>[a-z]+)(?:[~>](?P<second>[a-z]+))?")
 
 # How each measure is put into words. {a} and {b} are regions, {what} the attribute.
 PHRASES = {
@@ -31,12 +32,17 @@ PHRASES = {
 WORDS = {
     "age_years": "apparent age (years)",
     "blendshapes": "muscle activation",
-    "action_units": "action units",
+    "au": "action units",
+    "affect": "valence and arousal",
+    "emotion": "expression",
+    "embedding": "meaning",
     "appearance": "overall appearance",
     "race": "apparent race",
     "gender": "apparent gender",
     "age": "apparent age",
 }
+# Where several experts may be asked the same, the sentence says which was.
+EXPERT_WORDS = {"fairface": "FairFace", "arcface": "ArcFace", "facenet": "FaceNet", "clip": "CLIP", "pyfeat": "py-feat"}
 REGION_WORDS = {"full": "whole face", "left": "left half", "right": "right half"}
 
 
@@ -45,7 +51,8 @@ class Reason:
     """One sentence and what stands behind it.
 
     feature: the column that speaks; value, and low..high: the 5th to 95th percentile on real faces; regions: the two it
-    compares; contribution: the logit that this attribute and pair of regions add towards fake (negative: towards real).
+    compares (one where muscles of the same region are compared); contribution: the logit that this attribute and these
+    regions add towards fake (negative: towards real).
     """
 
     sentence: str
@@ -71,13 +78,20 @@ def sentence(column: str, value: float, low: float, high: float) -> str:
     if parts is not None and not low <= value <= high:
         alike = (value > high) == (directions([column])[0] < 0)
         reals += "; unusually alike" if alike else "; unusually far apart"
+    if parts is not None and parts["measure"] in BY_NAME:
+        one, other = words(parts["measure"])
+        if parts["second"]:
+            other = f"{other} in the {_region(parts['second'])}"
+        text = f"{_region(parts['first'])}, {one} against {other}: {_number(value)} apart"
+        return f"{text[0].upper()}{text[1:]} ({reals})"
     if parts is None or parts["measure"] not in PHRASES:
         return f"{column}: {_number(value)} ({reals})"
-    attribute = parts["output"].rpartition(".")[2]
+    expert, _, attribute = parts["output"].rpartition(".")
+    asked = f" (by {EXPERT_WORDS[expert]})" if expert in EXPERT_WORDS else ""
     text = PHRASES[parts["measure"]].format(
         a=_region(parts["first"]),
         b=_region(parts["second"]),
-        what=WORDS.get(attribute, attribute),
+        what=WORDS.get(attribute, attribute) + asked,
         value=_number(value),
     )
     return f"{text[0].upper()}{text[1:]} ({reals})"
@@ -93,7 +107,12 @@ def topic(column: str) -> tuple[str, ...]:
     if parts is None:
         return (column,)
     output = parts["output"].removesuffix("_years")
-    return (output, *sorted((parts["first"], parts["second"])))
+    muscles = [parts["measure"]] if parts["measure"] in BY_NAME else []
+    return (output, *muscles, *sorted(_regions(parts)))
+
+
+def _regions(parts: re.Match) -> tuple[str, ...]:
+    return tuple(region for region in (parts["first"], parts["second"]) if region)
 
 
 def _fits(values: np.ndarray, reference: np.ndarray, fake: bool) -> np.ndarray:
@@ -146,7 +165,7 @@ def reasons(
                 value,
                 low,
                 high,
-                (parts["first"], parts["second"]) if parts else (),
+                _regions(parts) if parts else (),
                 total if fake else -total,
             )
         )

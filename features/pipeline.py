@@ -18,7 +18,8 @@ PREFIX = "expectations."  # of the array names in a checkpoint
 
 @dataclass
 class FeaturePipeline:
-    """outputs: the table of a dump's meta.json; names: the columns, in order; expectations: None where no column needs them."""
+    """outputs: of the table of a dump's meta.json those that a column is about; names: the columns, in order; expectations:
+    None where no column needs them."""
 
     outputs: dict[str, dict]
     names: list[str]
@@ -38,12 +39,19 @@ class FeaturePipeline:
         """Fit on training faces, and the features of those same faces, each judged without its own group.
 
         arrays: "expert.output" -> (N, R, D); real: (N,) bool; groups: N names; drop, only: groups of columns, see
-        features/vector.py. Columns without a single value on these real faces are left out.
+        features/vector.py. Columns without a single value on these real faces are left out. An output that no column is
+        about is not used at all, neither to expect others: an ablation leaves no trace of it.
 
         Raises: ValueError for unknown groups of columns, missing outputs, too few real faces.
         """
         table, expectations = raw_features(arrays, outputs), None
         names = select(table.names + expected_names(outputs), drop, only)
+        used = {name.partition("/")[0] for name in names}
+        if used != set(outputs):
+            outputs = {name: output for name, output in outputs.items() if name in used}
+            table = raw_features(arrays, outputs)
+            there = {*table.names, *expected_names(outputs)}
+            names = [name for name in names if name in there]  # not those that also need an output left out
         if any("expected" in groups_of(name) for name in names):
             residuals, expectations = cross_fit(arrays, outputs, real, groups, seed=seed)
             table = table.beside(residuals)

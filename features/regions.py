@@ -1,15 +1,44 @@
-"""The regions of an aligned face, defined once.
+"""The regions of an aligned face, and the crops of it that experts look at, defined once.
 
 Every raw array of this project has the regions, in the order of `REGIONS`, as its second axis. Coordinates are
-fractions of the square aligned crop (x to the right, y down; the ArcFace five-point template at any resolution: eyes at
-y = .46, nose tip at .64, mouth at .82), so one definition serves 112-px crops and larger chips.
+fractions of the ArcFace template, a square (x to the right, y down; eyes at y = .46, nose tip at .64, mouth at .82). A
+face is turned and scaled to it first; a crop then is an upright rectangle in the same plane, which may reach beyond the
+square. So one definition of the regions serves every expert, whatever it was trained on.
 
 `left` and `right` are the viewer's. `inner` is the face core that a face swap replaces; `outer` is everything around it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What of an aligned face an expert sees. x0, y0, width, height: fractions of the template; px: side in pixels.
+
+    A rectangle that is not square is squeezed into a square picture, as some experts saw faces in training.
+    """
+
+    x0: float
+    y0: float
+    width: float
+    height: float
+    px: int
+
+    @classmethod
+    def around(cls, x: float, y: float, width: float, height: float, px: int) -> Crop:
+        """The crop whose middle is x, y."""
+        return cls(x - width / 2, y - height / 2, width, height, px)
+
+    def at(self, px: int) -> Crop:
+        """The same part of the face at another resolution."""
+        return replace(self, px=px)
+
+
+ALIGNED = Crop(0.0, 0.0, 1.0, 1.0, 112)  # the template itself
 
 # x0, y0, x1, y1 as fractions of the crop.
 BOXES: dict[str, tuple[float, float, float, float]] = {
@@ -35,18 +64,26 @@ PAIRS: tuple[tuple[str, str], ...] = (
 )
 
 
-def region_masks(size: int, regions: tuple[str, ...] = REGIONS) -> np.ndarray:
-    """Which pixels belong to each region of a `size` x `size` aligned face.
+def region_masks(crop: Crop = ALIGNED, regions: tuple[str, ...] = REGIONS) -> np.ndarray:
+    """Which pixels of a crop belong to each region. Regions that reach the template's border reach on to the crop's.
 
-    Returns: (R, size, size) bool, in the order of `regions`.
+    Returns: (R, px, px) bool, in the order of `regions`.
     Raises: ValueError for a name that is not in `REGIONS`.
     """
-    masks = np.zeros((len(regions), size, size), dtype=bool)
+    masks = np.zeros((len(regions), crop.px, crop.px), dtype=bool)
     for mask, region in zip(masks, regions, strict=True):
         if region not in BOXES:
             raise ValueError(f"unknown region {region!r}; the regions are {', '.join(REGIONS)}")
-        x0, y0, x1, y1 = (round(edge * size) for edge in BOXES[region])
-        mask[y0:y1, x0:x1] = True
+        x0, y0, x1, y1 = BOXES[region]
+        columns = _span(x0, x1, crop.x0, crop.width, crop.px)
+        mask[_span(y0, y1, crop.y0, crop.height, crop.px), columns] = True
         if region == "outer":
             np.logical_not(mask, out=mask)
     return masks
+
+
+def _span(low: float, high: float, start: float, length: float, px: int) -> slice:
+    """The pixels of a crop's side, from `start` over `length`, that lie between `low` and `high`."""
+    first = 0 if low == 0 else round((low - start) / length * px)
+    last = px if high == 1 else round((high - start) / length * px)
+    return slice(max(first, 0), max(last, 0))

@@ -3,7 +3,8 @@
 A name says what was asked, how two regions were compared, and which: `lite.age/kl/full~lower` is KL(full||lower) of the
 age distribution, `lite.identity/cos/upper~lower` a cosine, `lite.age_years/diff/upper~lower` an absolute difference in the
 output's own unit, `lite.blendshapes/l1/upper~lower` a mean absolute difference. The columns of features/expectations.py
-are named alike, with an arrow: `lite.age/expected/upper>lower`. Groups for ablations follow from the names.
+are named alike, with an arrow: `lite.age/expected/upper>lower`, those of features/action_units.py say which muscles:
+`pyfeat.au/AU06-AU12/full`. Groups for ablations follow from the names.
 """
 
 from __future__ import annotations
@@ -15,10 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from features import consistency
+from features.action_units import BY_NAME, contradictions
 from features.regions import PAIRS, REGIONS
 
 INDEX = {region: index for index, region in enumerate(REGIONS)}
 EXPECTED = ("expected", "expected_cos")  # the measures of features/expectations.py
+# What an output is about, by its name: the four families of experts. An ImageNet embedding stands in for CLIP's in `lite`.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "attributes": ("age", "age_years", "gender", "race"),
+    "identities": ("identity",),
+    "vision_language": ("embedding", "appearance"),
+    "expressions": ("expression", "emotion", "affect", "au", "blendshapes"),
+}
 
 
 @dataclass
@@ -101,17 +110,21 @@ def raw_features(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping
         for first, second in PAIRS:
             a, b = answers[:, INDEX[first]], answers[:, INDEX[second]]
             columns |= _measures(name, output["kind"], a, b, (first, second))
+    columns |= contradictions(arrays, outputs)
     return FeatureTable(list(columns), np.stack(list(columns.values()), axis=1).astype(np.float32))
 
 
 def groups_of(name: str) -> set[str]:
-    """Every group a column belongs to: `raw` or `expected`, its measure, and each prefix that ends at a dot or slash.
+    """Every group a column belongs to: `raw` or `expected`, its family, its measure, each prefix that ends at a dot or slash.
 
-    `lite.age/js/full~lower` is in raw, js, lite, lite.age, lite.age/js and itself; not in lite.ag.
+    `lite.age/js/full~lower` is in raw, attributes, js, lite, lite.age, lite.age/js and itself; not in lite.ag. What action
+    units contradict is in `contradiction` as well.
     """
-    measure = name.split("/")[1]
+    output, measure = name.split("/")[:2]
     prefixes = {name[: match.start()] for match in re.finditer(r"[./]", name)}
-    return {name, measure, "expected" if measure in EXPECTED else "raw"} | prefixes
+    families = {family for family, members in FAMILIES.items() if output.rpartition(".")[2] in members}
+    more = {"contradiction"} if measure in BY_NAME else set()
+    return {name, measure, "expected" if measure in EXPECTED else "raw"} | prefixes | families | more
 
 
 def directions(names: Sequence[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,20 @@ class Checkpoint:
             return cls(info, load(numbers))
         except SafetensorError as error:
             raise ValueError(f"{path}: damaged ({error}); train again") from error
+
+    def check_answers(self, meta: Mapping, where: str) -> None:
+        """Are the answers that `meta` (a dump's meta.json) describes those that this detector was trained on?
+
+        `meta` may hold more outputs and experts. Raises: ValueError that begins with `where` and says which differ.
+        """
+        for what in ("weights", "outputs"):
+            wanted, there = self.info[what], meta[what]
+            differing = [name for name in wanted if there.get(name) != wanted[name]]
+            if differing:
+                raise ValueError(
+                    f"{where}: its {what} of {', '.join(differing)} are missing or not those of the detector; "
+                    f"preprocess the dataset again{' with the same weights' if what == 'weights' else ''}, or train again"
+                )
 
 
 def newest_checkpoint(root: Path = CHECKPOINTS) -> Path:

@@ -139,7 +139,7 @@ def taken_again(source: Source, image: np.ndarray, landmarks: np.ndarray, rng: n
 
 def gather(rng: np.random.Generator, each: int = EACH) -> list[Photo]:
     """`each` pictures of every person, from all sources of that person in turn; frames without a face are left out."""
-    cutter = FaceCutter("cpu")
+    cutter = FaceCutter()
     photos = []
     for person in dict.fromkeys(source.person for source in SOURCES):
         seen = []

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from data.distill import Disturbed, Teachers, load_teachers, teachers_from_dump
-from features.regions import REGIONS, region_masks
+from features.regions import ALIGNED, REGIONS, region_masks
 from models.base import Output
 from models.region_net import AGE_BINS, AGE_NAMES, RegionNet, masked_input, save_region_net
 
@@ -143,7 +143,7 @@ def answers_of(
 ) -> dict[str, np.ndarray]:
     """What the network says of each face from one region. faces: (N, 4, S, S) uint8. Returns: name -> (N, size)."""
     net.eval()
-    mask = torch.from_numpy(region_masks(faces.shape[-1], (region,))[0]).to(device)
+    mask = torch.from_numpy(region_masks(ALIGNED.at(faces.shape[-1]), (region,))[0]).to(device)
     parts = []
     for start in range(0, len(faces), batch):
         images = masked_input(torch.from_numpy(faces[start : start + batch]).to(device), mask, net.config["px"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+
+from tests.official import write_all
 
 ROOT = Path(__file__).parent.parent
 
@@ -25,3 +29,10 @@ def astronaut() -> np.ndarray:
     from skimage import data
 
     return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def official_weights() -> Iterator[Path]:
+    """A folder with the files of the published experts in their official formats, with random values. It goes afterwards."""
+    with TemporaryDirectory() as folder:
+        yield write_all(Path(folder))

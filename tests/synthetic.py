@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.dump import COLUMNS, FAILURE_COLUMNS, FORMAT
+from data.dump import COLUMNS, FAILURE_COLUMNS, FORMAT, MISSING_COLUMNS
 from features.regions import REGIONS
 
 OUTPUTS = {
@@ -83,6 +83,7 @@ def write_dump(
         writer.writerow(COLUMNS)
         writer.writerows(zip(*(columns[name] for name in COLUMNS), strict=True))
     (folder / "failures.csv").write_text(",".join(FAILURE_COLUMNS) + "\n")
+    (folder / "missing.csv").write_text(",".join(MISSING_COLUMNS) + "\n")
     meta = {
         "format": FORMAT,
         "dataset": folder.parent.name,
@@ -90,7 +91,7 @@ def write_dump(
         "profile": profile,
         "regions": list(REGIONS),
         "outputs": OUTPUTS,
-        "weights": {profile: "0" * 64},
+        "weights": {"toy": "0" * 64},
         "config": {},
         "versions": {},
         "counts": {},

@@ -39,7 +39,7 @@ def test_everybody_is_found_in_the_installed_packages(photos: list[demo.Photo]) 
 def test_landmarks_follow_the_picture(photos: list[demo.Photo]) -> None:
     """Found anew in the picture that was framed, scaled and perhaps mirrored, they are where it says."""
     some = photos[::5]
-    crops = demo.FaceCutter("cpu")([photo.image for photo in some])
+    crops = demo.FaceCutter()([photo.image for photo in some])
     assert crops.image.tolist() == list(range(len(some)))
     for photo, points in zip(some, crops.landmarks, strict=True):
         apart = np.ptp(photo.landmarks[:, 0])

@@ -17,6 +17,7 @@ import torch
 from data.detection import FaceFinder
 from data.faces import SIZE, TEMPLATE, FaceCutter, align, similarity
 from data.images import read_image
+from features.regions import ALIGNED
 
 ROOT = Path(__file__).parent.parent
 # Where a viewer sees them in scikit-image's astronaut, read off an enlargement, px.
@@ -57,7 +58,7 @@ def placed(scale: float, degrees: float, x: float, y: float) -> np.ndarray:
 
 
 def test_similarity_inverts_a_known_one() -> None:
-    scale, shift = similarity(placed(2.5, 30, 40, -7)[None], SIZE)
+    scale, shift = similarity(placed(2.5, 30, 40, -7)[None])
     assert np.allclose(scale, 2.5 * np.exp(1j * np.pi / 6))
     assert np.allclose(shift, 40 - 7j)
 
@@ -71,7 +72,7 @@ def test_similarity_is_umeyamas() -> None:
     rotation = u @ np.diag(sign) @ vt
     factor = (values * sign).sum() / (x**2).sum()
     back = np.linalg.inv(factor * rotation)
-    scale, shift = similarity(points[None], SIZE)
+    scale, shift = similarity(points[None])
     assert np.allclose([scale[0].real, scale[0].imag], [back[0, 0], back[1, 0]])
     assert np.allclose((shift[0].real, shift[0].imag), points.mean(0) - back @ TEMPLATE.mean(0))
 
@@ -79,12 +80,12 @@ def test_similarity_is_umeyamas() -> None:
 @pytest.mark.parametrize("broken", [np.full((1, 5, 2), np.nan), np.ones((1, 5, 2))])
 def test_landmarks_that_are_no_face(broken: np.ndarray) -> None:
     with pytest.raises(ValueError, match="no face"):
-        align([wavy(50, 50)], np.zeros(1, int), broken, "cpu")
+        align([wavy(50, 50)], np.zeros(1, int), broken)
 
 
 def test_align_with_whole_shift_copies_pixels() -> None:
     image = wavy(200, 300)
-    crop = align([image], np.zeros(1, int), placed(1, 0, 50, 30)[None], "cpu")[0]
+    crop = align([image], np.zeros(1, int), placed(1, 0, 50, 30)[None])[0]
     assert crop.dtype == torch.uint8
     assert (crop[3] == 255).all()
     assert (crop[:3].permute(1, 2, 0).numpy() == image[30:142, 50:162]).all()
@@ -95,8 +96,8 @@ def test_align_takes_every_pixel_from_where_it_belongs(scale: float, degrees: fl
     image = wavy(1600, 1500)
     landmarks = placed(scale, degrees, 750, 800)
     landmarks += 750 - landmarks.mean(0)
-    crop = align([image], np.zeros(1, int), landmarks[None], "cpu")[0].permute(1, 2, 0).numpy()
-    turn, shift = similarity(landmarks[None], SIZE)
+    crop = align([image], np.zeros(1, int), landmarks[None])[0].permute(1, 2, 0).numpy()
+    turn, shift = similarity(landmarks[None])
     row, column = np.mgrid[:SIZE, :SIZE]
     place = turn[0] * (column + 1j * row) + shift[0]
     smooth = cv2.GaussianBlur(image, (0, 0), max(scale / 3, 0.3))
@@ -111,21 +112,21 @@ def test_align_takes_every_pixel_from_where_it_belongs(scale: float, degrees: fl
 def test_align_marks_what_lies_outside() -> None:
     """A face whose upper left quarter is outside the picture: alpha 0 and black there, to the pixel."""
     image = np.full((200, 200, 3), 200, np.uint8)
-    crop = align([image], np.zeros(1, int), placed(1, 0, -56, -40)[None], "cpu")[0].numpy()
+    crop = align([image], np.zeros(1, int), placed(1, 0, -56, -40)[None])[0].numpy()
     expected = np.zeros((SIZE, SIZE), bool)
     expected[40:, 56:] = True
     assert ((crop[3] == 255) == expected).all()
     assert (crop[3][~expected] == 0).all()
     assert (crop[:3, ~expected] == 0).all()
     assert (crop[:3, expected] == 200).all()
-    assert (align([image], np.zeros(1, int), placed(1, 0, 900, 900)[None], "cpu") == 0).all()
+    assert (align([image], np.zeros(1, int), placed(1, 0, 900, 900)[None]) == 0).all()
 
 
 def test_align_does_not_alias() -> None:
     """Single-pixel stripes of a face ten times too large become grey, not new stripes."""
     stripes = np.zeros((1200, 1200, 3), np.uint8)
     stripes[:, ::2] = 255
-    crop = align([stripes], np.zeros(1, int), placed(10, 0, 20, 20)[None], "cpu")[0, :3].numpy()
+    crop = align([stripes], np.zeros(1, int), placed(10, 0, 20, 20)[None])[0, :3].numpy()
     assert crop.std() < 3
     assert abs(crop.mean() - 127.5) < 2
 
@@ -136,14 +137,14 @@ def test_align_of_many_is_align_of_each() -> None:
     landmarks = np.stack(
         [placed(6, 20, 300, 300), placed(1, -5, 40, 90), placed(0.7, 0, 300, 5), placed(2, 90, 500, 9)]
     )
-    together = align(images, which, landmarks, "cpu")
+    together = align(images, which, landmarks)
     for i in range(4):
-        alone = align([images[which[i]]], np.zeros(1, int), landmarks[i : i + 1], "cpu")
+        alone = align([images[which[i]]], np.zeros(1, int), landmarks[i : i + 1])
         assert (alone[0] == together[i]).all()
 
 
 def test_align_other_sizes(astronaut: np.ndarray) -> None:
-    small, large = (align([astronaut], np.zeros(1, int), ASTRONAUT[None], "cpu", size)[0] for size in (112, 224))
+    small, large = (align([astronaut], np.zeros(1, int), ASTRONAUT[None], ALIGNED.at(px))[0] for px in (112, 224))
     assert large.shape == (4, 224, 224)
     halved = cv2.resize(large[:3].permute(1, 2, 0).numpy(), (112, 112), interpolation=cv2.INTER_AREA)
     assert np.abs(halved.astype(int) - small[:3].permute(1, 2, 0).numpy()).mean() < 2

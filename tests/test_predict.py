@@ -127,8 +127,8 @@ def test_a_face_scores_the_same_alone_and_among_others(detector, astronaut):
 def test_a_reason_says_what_its_columns_add(detector, astronaut):
     """The first reason's contribution is the fall of the logit when its columns, one by one, are those of a real face."""
     verdict = detector.judge([astronaut], ["a"])[0]
-    answers = predict.ask(detector.experts, detector.cutter([astronaut]).aligned)
-    values, p_fake = detector.score({name: value.half().numpy() for name, value in answers.items()})
+    answers = detector.panel(detector.cutter([astronaut]).views)
+    values, p_fake = detector.score({name: value.numpy() for name, value in answers.items()})
     assert np.isclose(p_fake[0], verdict.p_fake, atol=1e-3)
 
     def logit(row):

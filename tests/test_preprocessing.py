@@ -18,8 +18,9 @@ import preprocessing_pipeline
 from benchmarks import preprocess as benchmark
 from data.store import NO_FACE, DumpWriter, read_dump
 from features.regions import REGIONS
-from models import EXPERTS, build_experts, weights_sha256
+from models import expert_class
 from models.base import Output
+from models.panel import Panel, experts_of
 from models.region_net import BUNDLED, RegionNet, save_region_net
 from preprocessing_pipeline import Config, Found, cli, main, parse, spread
 
@@ -74,7 +75,7 @@ def test_the_dump_holds_every_face_and_why_others_are_missing(dataset, weights, 
     assert [path for path, _ in dump.failures] == ["fake/stripes.png", "real/empty.jpg"]
     assert dump.failures[0][1] == NO_FACE and "empty" in dump.failures[1][1]
     assert dump.meta["dataset"] == "toy set" and dump.meta["data_root"] == str(dataset.resolve())
-    assert dump.meta["weights"] == {"lite": weights_sha256(build_experts("lite", weights_dir=weights)[0])}
+    assert dump.meta["weights"] == Panel(["lite"], weights_dir=weights).weights
     shapes = {name: array.shape for name, array in dump.arrays.items()}
     sizes = {"lite.identity": 16, "lite.age": 9, "lite.age_years": 1}
     assert shapes == {name: (12, len(REGIONS), size) for name, size in sizes.items()}
@@ -123,13 +124,13 @@ def test_threads_change_nothing(dataset, weights, whole):
 def test_batches_are_no_larger_than_asked_and_operations_do_not_divide_themselves(
     dataset, weights, tmp_path, monkeypatch
 ):
-    look, seen = preprocessing_pipeline.look, []
+    cut, seen = preprocessing_pipeline.cut, []
 
     def noting(shard: int, batch: list, *rest: object) -> Found:
         seen.append((shard, len(batch), torch.get_num_threads()))
-        return look(shard, batch, *rest)
+        return cut(shard, batch, *rest)
 
-    monkeypatch.setattr(preprocessing_pipeline, "look", noting)
+    monkeypatch.setattr(preprocessing_pipeline, "cut", noting)
     main(replace(configured(dataset, weights, tmp_path / "dump"), batch_size=3))
     assert sorted((shard, size) for shard, size, _ in seen) == [(0, 1), (0, 3), (1, 1), (1, 3), (2, 1), (2, 3), (3, 2)]
     assert {threads for *_, threads in seen} == {1}
@@ -233,7 +234,7 @@ def test_what_cannot_be_used_is_said_in_one_line(dataset, weights, whole, tmp_pa
     (tmp_path / "empty" / "real").mkdir(parents=True)
     tries = {
         "--faces all": (["--faces", "all"], "faces: 'one' there, 'all' now"),
-        "bfloat16": (["--bf16"], "precision: 'float32' there, 'bfloat16' now"),
+        "bfloat16": (["--precision", "bfloat16"], "precision: 'float32' there, 'bfloat16' now"),
         "no such folder": (["--data_root", str(tmp_path / "nowhere")], "nowhere"),
         "no pictures": (["--data_root", str(tmp_path / "empty")], "empty"),
         "no weights": (["--weights-dir", str(tmp_path)], BUNDLED.name),
@@ -283,9 +284,12 @@ def test_limit_spreads_over_the_dataset():
 
 
 def test_a_profile_that_is_not_there(weights):
-    with pytest.raises(ValueError, match="unknown profile 'huge'; the profiles are lite"):
-        build_experts("huge")
-    assert set(EXPERTS["lite"](weights).outputs) == {"identity", "age", "age_years"}
+    with pytest.raises(ValueError, match="unknown profile 'huge'; the profiles are lite, full"):
+        experts_of("huge")
+    with pytest.raises(ValueError, match="unknown expert nose; the experts are lite, fairface"):
+        experts_of("full", ["nose", "clip"])
+    assert experts_of("full", ["clip", "fairface"]) == ("fairface", "clip")  # always in one order
+    assert set(expert_class("lite")(weights / BUNDLED.name).outputs) == {"identity", "age", "age_years"}
 
 
 def test_help_and_defaults(capsys):

@@ -75,7 +75,7 @@ def test_batch_size_does_not_matter(weights, faces):
 
 
 def test_masked_input_range_and_mask(faces):
-    mask = torch.from_numpy(region_masks(112, ("left",))[0])
+    mask = torch.from_numpy(region_masks(regions=("left",))[0])
     for px in (112, 80):
         images = masked_input(faces, mask, px)
         assert images.shape == (3, 4, px, px) and images[:, :3].abs().max() <= 1
@@ -84,7 +84,7 @@ def test_masked_input_range_and_mask(faces):
 
 def test_shrinking_averages_only_what_is_left(faces):
     white = torch.full_like(faces, 255)
-    mask = torch.from_numpy(region_masks(112, ("upper",))[0])
+    mask = torch.from_numpy(region_masks(regions=("upper",))[0])
     white[:, :3, ~mask] = 0
     assert (masked_input(white, mask, 80)[:, :3].amax((2, 3)) == 1).all()
     left = masked_input(white, mask, 80)

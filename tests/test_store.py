@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from data.datasets import Sample
-from data.store import NO_FACE, Dump, DumpWriter, Row, newest_dump, read_dump
+from data.store import NO_FACE, NOT_FINITE, Dump, DumpWriter, Row, newest_dump, read_dump
 
 OUTPUTS = {
     "lite.age": {"kind": "distribution", "size": 3, "names": ["young", "old", "older"]},
@@ -89,6 +89,7 @@ def test_round_trip(tmp_path):
         "lite.age.npy",
         "lite.identity.npy",
         "meta.json",
+        "missing.csv",
     ]
 
 
@@ -242,8 +243,6 @@ def test_a_shard_must_be_consistent(tmp_path):
             writer.write_shard(0, rows[:1], {}, [])
         with pytest.raises(ValueError, match=r"3 values of lite\.age for 2 rows"):
             writer.write_shard(0, rows, {"lite.age": np.zeros((3, 2, 3))}, [])
-        with pytest.raises(ValueError, match="float16"):
-            writer.write_shard(0, rows, {"lite.age": np.full((2, 2, 3), 1e6)}, [])
         with pytest.raises(ValueError, match="1 shards are missing"):
             writer.finish(META)
         arrays = {name: np.full((2, 2, output["size"]), np.nan) for name, output in OUTPUTS.items()}
@@ -251,6 +250,23 @@ def test_a_shard_must_be_consistent(tmp_path):
         with pytest.raises(ValueError, match="promised"):
             writer.finish({**META, "regions": ["full"]})
         assert np.isnan(writer.finish(META).arrays["lite.age"]).all()
+
+
+def test_what_one_expert_cannot_answer_costs_only_its_columns(tmp_path):
+    """lite answers the first face beyond float16, the second with NaN; the other expert answers all."""
+    outputs = {**OUTPUTS, "other.age": OUTPUTS["lite.age"]}
+    meta, some = {**META, "outputs": outputs}, SAMPLES[:3]
+    with DumpWriter(tmp_path, CONFIG, some) as writer:
+        arrays = {name: np.ones((3, 2, output["size"])) for name, output in outputs.items()}
+        arrays["lite.age"][0, 1, 2] = 1e6
+        arrays["lite.identity"][1, 0, 0] = np.nan
+        writer.write_shard(0, [row(sample) for sample in some], arrays, [])
+        dump = writer.finish(meta)
+    assert dump.missing == [(some[i].path, 0, "lite", NOT_FINITE) for i in (0, 1)]
+    for name in OUTPUTS:
+        assert np.isnan(dump.arrays[name][:2]).all() and (dump.arrays[name][2] == 1).all()
+    assert (dump.arrays["other.age"] == 1).all()
+    assert (arrays["other.age"] == 1).all() and arrays["lite.age"][2, 1, 2] == 1  # the caller's are left alone
 
 
 def test_any_file_name_survives(tmp_path):

@@ -147,9 +147,11 @@ def test_fakes_alone_are_never_enough(tmp_path):
             main(Config(features=(dump,), one_class=one_class, out=tmp_path / "out"))
 
 
-def test_a_dump_of_another_profile_is_refused(trained, tmp_path):
-    other = write_dump(tmp_path / "made" / "big", profile="big")
-    with pytest.raises(ValueError, match=r"differ in profile \(profiles big and toy\)"):
+def test_a_dump_of_other_weights_is_refused(trained, tmp_path):
+    other = write_dump(tmp_path / "made" / "big")
+    meta = json.loads((other / "meta.json").read_text())
+    (other / "meta.json").write_text(json.dumps({**meta, "weights": {"big": "0" * 64}}))
+    with pytest.raises(ValueError, match=r"differ in weights \(experts big and toy\)"):
         main(Config(features=(trained[0], other), out=tmp_path / "out"))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from features import consistency
 from features.regions import PAIRS, REGIONS
-from features.vector import FeatureTable, directions, groups_of, raw_features, select
+from features.vector import FAMILIES, FeatureTable, directions, groups_of, raw_features, select
 from tests.synthetic import OUTPUTS, answers
 
 LABELS = np.zeros(6, dtype=int)
@@ -87,10 +87,21 @@ def test_answers_that_are_not_what_was_announced_are_refused(arrays):
 
 def test_groups_end_at_dots_and_slashes():
     assert groups_of("lite.age/js/full~lower") == {
-        "raw", "js", "lite", "lite.age", "lite.age/js", "lite.age/js/full~lower"
+        "raw", "attributes", "js", "lite", "lite.age", "lite.age/js", "lite.age/js/full~lower"
     }  # fmt: skip
     assert {"expected", "expected_cos"} <= groups_of("lite.identity/expected_cos/upper>lower")
     assert "lite.age" not in groups_of("lite.age_years/diff/full~lower")
+    assert {"raw", "contradiction", "expressions", "pyfeat.au"} <= groups_of("pyfeat.au/AU06-AU12/full")
+
+
+def test_every_output_of_every_expert_belongs_to_one_family():
+    """What scripts/ablate.py leaves out and in."""
+    names = {"fairface": ("age", "gender", "race"), "arcface": ("identity",), "facenet": ("identity",)}
+    names |= {"clip": ("embedding",), "pyfeat": ("au", "emotion", "affect")}
+    names["lite"] = ("identity", "age", "age_years", "gender", "race", "expression", "blendshapes", "appearance")
+    for expert, outputs in names.items():
+        for output in outputs:
+            assert len(groups_of(f"{expert}.{output}/js/full~lower") & set(FAMILIES)) == 1, (expert, output)
 
 
 def test_only_cosines_grow_with_agreement():

@@ -1,0 +1,91 @@
+"""Adding experts to a finished dump: only their answers are computed, from crops cut at the landmarks that the dump holds.
+
+The dump stays whole and readable meanwhile: shards gather in `extending/`, and meta.json, which says what there is, changes
+last. A picture that has changed since, or is gone, costs its faces the answers of the new experts, with the reason in
+missing.csv.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+
+import numpy as np
+
+from data.datasets import Sample
+from data.dump import COLUMNS, MISSING_COLUMNS, Dump, Row, read_dump, read_settings
+from data.store import ShardWriter, write_csv, write_json
+
+
+class Extension(ShardWriter):
+    """Writes the answers of new experts shard by shard, and goes on where an earlier run stopped.
+
+    dump: the finished one. outputs: `<expert>.<output>` -> {"kind", "size", "names"} of the new experts. settings: what
+    their answers depend on. `samples` are the pictures with a face, in the dump's order; `rows` maps each to its rows.
+
+    Raises: ValueError where other experts are being added, or another process is at it.
+    """
+
+    def __init__(self, dump: Dump, outputs: Mapping[str, Mapping], settings: dict, shard_size: int = 256) -> None:
+        self.dump, self.outputs = dump, dict(outputs)
+        self.rows: dict[str, list[Row]] = {}
+        for values in zip(*(dump.rows[name].tolist() for name in COLUMNS), strict=True):
+            self.rows.setdefault(values[0], []).append(Row(*values))
+        samples = [Sample(r.path, r.label, r.group, r.split) for r in (rows[0] for rows in self.rows.values())]
+        super().__init__(dump.path, "extending", samples, shard_size)
+        index = hashlib.sha256((dump.path / "index.csv").read_bytes()).hexdigest()
+        self.config = {**settings, "index": index}
+        begun = read_settings(self.unfinished / "config.json")
+        if begun is not None and begun["config"] != self.config:
+            raise ValueError(
+                f"{dump.path}: is being extended with other settings: {begun['config']}; finish that with the same "
+                f"command, or delete {self.unfinished}"
+            )
+        self.lock()
+        if begun is None:
+            self.begin()
+        else:
+            self.shard_size = begun["shard_size"]
+
+    def write_shard(
+        self, number: int, rows: list[Row], arrays: dict[str, np.ndarray], failures: list[tuple[str, str]]
+    ) -> None:
+        """Put one shard on disk. rows: those that the answers are of. failures: (path, reason) of the pictures of the others.
+
+        Raises: ValueError where rows are not the dump's, or are unaccounted for.
+        """
+        keys = [(row.path, row.face) for sample in self.shards()[number][1] for row in self.rows[sample.path]]
+        place = {key: index for index, key in enumerate(keys)}
+        given = [(row.path, row.face) for row in rows]
+        reasons = dict(failures)
+        if {*given} | {key for key in keys if key[0] in reasons} != {*keys} or len({*given}) != len(given):
+            raise ValueError(f"shard {number}: the faces are not those of {self.dump.path}")
+        regions = len(self.dump.meta["regions"])
+        whole = {}
+        for name, output in self.outputs.items():
+            whole[name] = np.full((len(keys), regions, output["size"]), np.nan, "<f2")
+            if given:
+                with np.errstate(over="ignore"):
+                    whole[name][[place[key] for key in given]] = arrays[name]
+        experts = sorted({name.partition(".")[0] for name in self.outputs})
+        missing = [(*key, expert, reasons[key[0]]) for key in keys if key not in {*given} for expert in experts]
+        self.put(number, keys, whole, missing=missing)
+
+    def finish(self, meta: dict) -> Dump:
+        """Put the new arrays beside the others. meta: what changes in meta.json; `outputs` and `weights` of all experts.
+
+        Raises: ValueError where shards are missing.
+        """
+        if self.pending():
+            raise ValueError(f"{self.out}: {len(self.pending())} shards are missing")
+        self.merge(len(self.dump), len(self.dump.meta["regions"]), {k: o["size"] for k, o in self.outputs.items()})
+        new = {name.partition(".")[0] for name in self.outputs}
+        before = [entry for entry in self.dump.missing if entry[2] not in new]
+        write_csv(self.out / "missing.csv", MISSING_COLUMNS, [*before, *self.notes("missing")])
+        config = {key: meta.get(key, value) for key, value in self.dump.meta["config"].items()}
+        write_json(self.out / "meta.json", {**self.dump.meta, **meta, "config": config})
+        self.close()
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+        self.complete = True
+        return read_dump(self.out)

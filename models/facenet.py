@@ -1,0 +1,39 @@
+"""FaceNet: who a face looks like, as a direction; the identity model of this project's first version.
+
+InceptionResnetV1 of facenet-pytorch, trained on VGGFace2 as a classifier (after Schroff et al., CVPR 2015).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from facenet_pytorch import InceptionResnetV1
+
+from features.regions import Crop
+from models.base import Output, WholeFaceExpert
+from models.tensors import load_strictly, read_tensors
+
+
+class FaceNet(WholeFaceExpert):
+    """weights: the file of `models.weights.WEIGHTS["facenet"]`.
+
+    It was trained on MTCNN's boxes with a margin, squeezed into a square of 160 px, RGB as (x - 127.5) / 128. On real faces
+    that look ahead such a box lies around (.487, .585) of the template, .70 wide and .89 high; the margin makes it a tenth
+    larger.
+    """
+
+    name = "facenet"
+    crop = Crop.around(0.487, 0.585, 0.70 * 160 / 146, 0.89 * 160 / 146, 160)
+    mean = (0.5, 0.5, 0.5)
+    std = (128 / 255, 128 / 255, 128 / 255)
+    outputs = {"identity": Output("embedding", 512)}
+
+    def __init__(self, weights: Path, bf16: bool = False) -> None:
+        net = InceptionResnetV1(pretrained=None)
+        # The file also holds the classifier over the people of VGGFace2.
+        load_strictly(net, read_tensors(weights), weights, lambda key: key.startswith("logits."))
+        super().__init__(net, weights, bf16)
+
+    def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"identity": self.net(images)}

@@ -1,0 +1,189 @@
+"""Several experts that look at the same faces: building them, and asking them in batches.
+
+All weights are found before the first network is built, so that what is missing is said at once and before any work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from features.regions import Crop
+from models import CLIP_MODEL, EXPERTS, PROFILES, expert_class
+from models.base import Expert, Output
+from models.region_net import BUNDLED
+from models.tensors import MissingWeightsError, sha256_of
+from models.weights import WEIGHTS, Weights, folder_for, locate
+
+BATCH_CPU, BATCH_GPU = 8, 64  # images, unless told otherwise
+SIZES = (16, 32, 64, 128, 256, 512)  # faces at a time that `largest_batch` tries on a GPU
+
+
+def find_device(name: str) -> torch.device:
+    """Raises: ValueError where there is no such device here."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]}); use cpu") from error
+    return device
+
+
+def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
+    """The experts that `--profile` and `--experts` ask for, in the order of `EXPERTS`: all of the profile where none is named.
+
+    Raises: ValueError for unknown names.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; the profiles are {', '.join(PROFILES)}")
+    wanted = set(experts) or set(PROFILES[profile])
+    unknown = sorted(wanted - set(EXPERTS))
+    if unknown:
+        raise ValueError(f"unknown expert {', '.join(unknown)}; the experts are {', '.join(EXPERTS)}")
+    return tuple(name for name in EXPERTS if name in wanted)
+
+
+def published(name: str, clip_model: str = CLIP_MODEL) -> Weights:
+    """Where an expert's weights come from. name: not `lite`, whose weights are bundled."""
+    if name != "clip":
+        return WEIGHTS[name]
+    from models import clip_image
+
+    return clip_image.published(clip_model)
+
+
+def find_weights(names: Iterable[str], weights_dir: Path | None, clip_model: str) -> dict[str, Path]:
+    """The file of each expert, downloaded where there is no local folder.
+
+    Raises: MissingWeightsError that names all files that are missing; WeightsError for one that is not what it should be.
+    """
+    files, missing = {}, []
+    if set(names) != {"lite"}:
+        folder_for(weights_dir)  # one complaint, where there is no such folder, not one for each expert
+    for name in names:
+        if name == "lite":
+            files[name] = BUNDLED if weights_dir is None else Path(weights_dir) / BUNDLED.name
+            continue
+        try:
+            files[name] = locate(published(name, clip_model), weights_dir)
+        except MissingWeightsError as error:
+            missing.append(str(error))
+    if missing:
+        raise MissingWeightsError("\n".join(missing))
+    return files
+
+
+class Panel:
+    """Experts, frozen, on one device.
+
+    names: of `EXPERTS`. bf16: compute in bfloat16, which is faster on recent hardware and differs in the third digit.
+    weights_dir: a folder with weight files, which are then never downloaded. clip_model: see `models.clip_image`.
+
+    outputs: `<expert>.<output>` -> what it is. crops: expert -> what it sees. weights: expert -> SHA-256 of its file, which
+    tells whether two dumps, or a dump and a detector, fit together. faces_at_once: how many faces are on the device at once,
+    and one call of an expert on a GPU; None is all that come. It halves whenever the device runs out of memory.
+
+    Raises: ValueError, FileNotFoundError where an expert is unknown or its weights are missing or wrong.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str] = PROFILES["lite"],
+        device: str | torch.device = "cpu",
+        bf16: bool = False,
+        weights_dir: Path | None = None,
+        clip_model: str = CLIP_MODEL,
+    ) -> None:
+        self.device = torch.device(device)
+        files = find_weights(names, weights_dir, clip_model)
+        built = []
+        for name, file in files.items():
+            more = {"tower": clip_model} if name == "clip" else {}
+            built.append(expert_class(name)(file, bf16, **more).frozen(self.device))
+        self._take(built)
+
+    @classmethod
+    def of(cls, experts: list[Expert], device: str | torch.device = "cpu") -> Panel:
+        """Experts that are built already."""
+        panel = cls.__new__(cls)
+        panel.device = torch.device(device)
+        panel._take(experts)
+        return panel
+
+    def _take(self, experts: list[Expert]) -> None:
+        self.experts = experts
+        self.faces_at_once: int | None = None
+        self.crops = {expert.name: expert.crop for expert in experts}
+        self.outputs: dict[str, Output] = {
+            f"{expert.name}.{name}": output for expert in experts for name, output in expert.outputs.items()
+        }
+        self.weights = {expert.name: sha256_of(expert.weights) for expert in experts}
+
+    def __call__(self, views: Mapping[Crop, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the experts say of every region of every face.
+
+        views: crop -> (F, 4, px, px) uint8 RGBA on the CPU, F at least 1, for every crop that an expert sees.
+        Returns: `<expert>.<output>` -> (F, R, size) float16 on the CPU: one transfer for the whole batch.
+        """
+        packed = torch.cat([self._said(part) for part in self._parts(views)]).cpu()
+        sizes = [output.size for output in self.outputs.values()]
+        return dict(zip(self.outputs, packed.split(sizes, dim=-1), strict=True))
+
+    def _parts(self, views: Mapping[Crop, torch.Tensor]) -> Iterator[dict[Crop, torch.Tensor]]:
+        """The faces, at most `faces_at_once` at a time, which may shrink on the way."""
+        faces, start = len(next(iter(views.values()))), 0
+        while start < faces:
+            size = min(self.faces_at_once or faces, faces - start)
+            part = {crop: views[crop][start : start + size] for crop in set(self.crops.values())}
+            yield part
+            start += size
+
+    def _said(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor:
+        """All answers side by side, (F, R, sum of sizes) float16 on the device. Halves the faces where memory is short."""
+        faces = len(next(iter(views.values())))
+        try:
+            return self._ask(views)
+        except torch.OutOfMemoryError:
+            if faces == 1:
+                raise
+        # Outside the handler, whose exception keeps the tensors of the failed call alive.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = (faces + 1) // 2
+        self.faces_at_once = min(half, self.faces_at_once or half)
+        halves = ({crop: view[rows] for crop, view in views.items()} for rows in (slice(half), slice(half, None)))
+        return torch.cat([self._said(part) for part in halves])
+
+    def _ask(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor:
+        here = {crop: self._sent(view) for crop, view in views.items()}
+        answers = []
+        for expert in self.experts:
+            view = here[expert.crop]
+            parts = view.split(expert.faces_on_cpu) if self.device.type == "cpu" else [view]
+            said = [expert(part) for part in parts]
+            answers += [torch.cat([one[name] for one in said]).half() for name in expert.outputs]
+        return torch.cat(answers, dim=-1)
+
+    def _sent(self, view: torch.Tensor) -> torch.Tensor:
+        """On the device. From pinned memory, the copy runs while the device computes."""
+        return view.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else view
+
+    def largest_batch(self) -> int:
+        """How many faces fit on the device at once, of `SIZES`; on a CPU, where memory is not what limits, BATCH_CPU."""
+        if self.device.type == "cpu":
+            return BATCH_CPU
+        fits = 1
+        for faces in SIZES:
+            blank = {
+                crop: torch.zeros(faces, 4, crop.px, crop.px, dtype=torch.uint8) for crop in set(self.crops.values())
+            }
+            try:
+                self._ask(blank)
+                torch.cuda.synchronize(self.device)
+            except torch.OutOfMemoryError:
+                break
+            fits = faces
+        torch.cuda.empty_cache()
+        return fits

@@ -1,0 +1,92 @@
+"""py-feat's multitask network: action units, expressions, valence and arousal (Cheong et al., Affective Science 2023)."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from features.regions import Crop
+from models.base import Output, WholeFaceExpert
+from models.tensors import WeightsError
+
+UNITS = (
+    *("AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU11", "AU12"),
+    *("AU14", "AU15", "AU17", "AU20", "AU23", "AU24", "AU25", "AU26", "AU28", "AU43"),
+)
+EMOTIONS = ("Neutral", "Happy", "Sad", "Surprise", "Fear", "Disgust", "Anger")
+AFFECT = ("valence", "arousal")
+
+
+class PyFeat(WholeFaceExpert):
+    """weights: the file of `models.weights.WEIGHTS["pyfeat"]`, with its configuration in the header.
+
+    It was trained on square chips of 256 px, 1.2 times the longer side of the face's box, shrunk to 224 px. On real faces
+    that look ahead a box lies around (.487, .585) of the template, .89 high.
+    """
+
+    name = "pyfeat"
+    crop = Crop.around(0.487, 0.585, 0.89 * 1.2, 0.89 * 1.2, 256)
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
+    input_px = 224
+    outputs = {
+        "au": Output("vector", len(UNITS), UNITS),
+        "emotion": Output("distribution", len(EMOTIONS), EMOTIONS),
+        "affect": Output("vector", len(AFFECT), AFFECT),
+    }
+
+    def __init__(self, weights: Path, bf16: bool = False) -> None:
+        _check_header(weights)
+        inference = import_feat("multitask.inference")
+        try:
+            model = inference.MultitaskModel(weights_path=str(weights))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise WeightsError(f"{weights}: not a multitask network of py-feat ({error})") from error
+        found = tuple(model.au_names), tuple(model.emotion_names)
+        if found != (UNITS, EMOTIONS):
+            raise WeightsError(f"{weights}: answers with {found}, expected {(UNITS, EMOTIONS)}: another version?")
+        super().__init__(model.model, weights, bf16)
+
+    def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        said = self.net(images)
+        return {"au": said["p_au"], "emotion": said["emotion_logits"].float().softmax(-1), "affect": said["va"]}
+
+
+def import_feat(module: str) -> ModuleType:
+    """`feat.<module>`: 10 to 30 seconds the first time, and without what importing py-feat does besides.
+
+    It sets the number of threads of whatever starts later, other variables of the environment and warning filters, and
+    puts classes into `__main__`.
+    """
+    main, environment = vars(sys.modules["__main__"]), dict(os.environ)
+    names = set(main)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import feat
+
+        found = import_module(f"{feat.__name__}.{module}")
+    os.environ.clear()
+    os.environ.update(environment)
+    for name in set(main) - names:
+        del main[name]
+    return found
+
+
+def _check_header(path: Path) -> None:
+    """Raises: WeightsError where `path` is not safetensors with a configuration. py-feat would unpickle other files."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
+    if "config" not in header:
+        raise WeightsError(
+            f"{path}: its header holds no configuration, as that of py-feat's own file does; fetch it again"
+        )

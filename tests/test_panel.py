@@ -1,0 +1,104 @@
+"""Several experts asked together: batches, memory that runs out, and which weights are looked for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from features.regions import ALIGNED, REGIONS, Crop
+from models import panel as panels
+from models.base import Expert, Output
+from models.panel import BATCH_CPU, Panel, experts_of, find_device
+
+WIDE = Crop.around(0.5, 0.5, 1.5, 1.5, 32)
+
+
+class Toy(Expert):
+    """Says how bright each face is, in every region; runs out of memory beyond `room` faces."""
+
+    def __init__(self, name: str, crop: Crop, weights: Path, room: int = 10**9, faces_on_cpu: int = 10**9) -> None:
+        super().__init__()
+        self.name, self.crop, self.weights, self.room, self.faces_on_cpu = name, crop, weights, room, faces_on_cpu
+        self.outputs = {"light": Output("scalar", 1), "twice": Output("vector", 2, ("a", "b"))}
+        self.calls: list[int] = []
+
+    def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.calls.append(len(faces))
+        if len(faces) > self.room:
+            raise torch.OutOfMemoryError("out of memory")
+        light = faces[:, :3].float().mean((1, 2, 3))[:, None, None].expand(-1, len(REGIONS), 1)
+        return {"light": light, "twice": light.repeat(1, 1, 2)}
+
+
+@pytest.fixture
+def weights(tmp_path):
+    (tmp_path / "w").write_bytes(b"weights")
+    return tmp_path / "w"
+
+
+def views(faces: int) -> dict[Crop, torch.Tensor]:
+    levels = torch.arange(faces, dtype=torch.uint8)[:, None, None, None]
+    return {crop: levels.expand(-1, 4, crop.px, crop.px) for crop in (ALIGNED, WIDE)}
+
+
+def test_every_expert_sees_its_own_crop_and_all_faces_come_back_in_order(weights):
+    panel = Panel.of([Toy("a", ALIGNED, weights), Toy("b", WIDE, weights)])
+    said = panel(views(5))
+    assert list(said) == list(panel.outputs) == ["a.light", "a.twice", "b.light", "b.twice"]
+    for name, value in said.items():
+        assert value.dtype == torch.float16 and value.shape == (5, len(REGIONS), panel.outputs[name].size)
+        assert value[:, 3, 0].tolist() == [0, 1, 2, 3, 4]
+    assert [expert.calls for expert in panel.experts] == [[5], [5]]  # one call for every region of every face
+    assert len(set(panel.weights.values())) == 1 and panel.crops == {"a": ALIGNED, "b": WIDE}
+
+
+def test_on_a_cpu_a_call_is_as_small_as_the_expert_likes(weights):
+    panel = Panel.of([Toy("a", ALIGNED, weights, faces_on_cpu=2)])
+    assert panel(views(5))["a.light"][:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert panel.experts[0].calls == [2, 2, 1]
+
+
+def test_running_out_of_memory_halves_the_batch_and_goes_on(weights):
+    easy, greedy = Toy("easy", WIDE, weights), Toy("greedy", ALIGNED, weights, room=3)
+    panel = Panel.of([easy, greedy])
+    assert panel(views(11))["greedy.light"][:, 0, 0].tolist() == list(range(11))
+    assert panel.faces_at_once == 3
+    greedy.calls.clear()
+    assert panel(views(11))["easy.light"][:, 0, 0].tolist() == list(range(11))
+    assert greedy.calls == [3, 3, 3, 2]  # remembered: nothing is tried in vain again
+
+
+def test_one_face_too_many_is_the_callers_to_know(weights):
+    with pytest.raises(torch.OutOfMemoryError):
+        Panel.of([Toy("a", ALIGNED, weights, room=0)])(views(4))
+
+
+def test_the_largest_batch_that_fits(weights, monkeypatch):
+    panel = Panel.of([Toy("a", ALIGNED, weights, room=100)])
+    assert panel.largest_batch() == BATCH_CPU
+    monkeypatch.setattr(panel, "device", torch.device("cuda"))
+    monkeypatch.setattr(panel, "_sent", lambda view: view)
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    assert panel.largest_batch() == 64
+    assert panel.experts[0].calls == [16, 32, 64, 128]
+    panel.experts[0].room = 5
+    assert panel.largest_batch() == 1
+
+
+def test_nothing_is_built_before_all_weights_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(panels, "expert_class", lambda name: pytest.fail(f"{name} was built"))
+    with pytest.raises(FileNotFoundError) as caught:
+        Panel(experts_of("full"), weights_dir=tmp_path)
+    for entry in ("arcface_r50.safetensors", "face_multitask_v28.safetensors", "vggface2.pt", "clip_224.openai"):
+        assert entry in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="no such folder") as caught:
+        Panel(experts_of("full"), weights_dir=tmp_path / "nowhere")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_devices():
+    assert find_device("cpu").type == "cpu"
+    for name in ("cuda:99", "abacus"):
+        with pytest.raises(ValueError, match=f"--device {name}: not available here"):
+            find_device(name)
