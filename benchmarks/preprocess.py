@@ -3,14 +3,14 @@
     python -m benchmarks.preprocess                          # 256 pictures made from one that ships with scikit-image
     python -m benchmarks.preprocess --data_root faces --images 500
     python -m benchmarks.preprocess --data_root faces --images 4000 --device cuda --workers 16
-    python -m benchmarks.preprocess --profile full --weights-dir WEIGHTS --data_root faces --images 64
+    python -m benchmarks.preprocess --profile full --weights-dir WEIGHTS --data_root faces --images 16 --rounds 2
 
 End to end means from files to a finished dump, with the weights loaded before. The pure forwards see the same crops, in
 memory, one expert after the other, each with the whole machine to itself and the same number of threads as in the real run;
 so do detection and networks together, with the decoded pictures in memory. The stages are timed one after another in one
 thread. The plain loop is what one would write first: picture by picture, region by region and expert by expert, with torch's
-own threads and memory layout. Every time is the best of three, taken by turns, except for the plain loop's, which is slow
-and sees a few pictures once. Timings do not depend on what the weights say: files with random values do as well.
+own threads and memory layout. Every time is the best of several rounds, taken by turns; the plain loop, which is slow, sees
+a few pictures once. Timings do not depend on what the weights say: files with random values do as well.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import preprocessing_pipeline as pipeline
 from data.cutting import Finder, rows_of
@@ -42,7 +43,7 @@ from models.panel import BATCH_CPU, BATCH_GPU, Panel, experts_of, find_device
 from models.region_net import masked_input
 
 ROUNDS = 3  # the best of so many: other programs only ever take time away
-PLAIN = 16  # pictures that the plain loop sees
+PLAIN = 8  # pictures that the plain loop sees
 
 
 def make_dataset(root: Path, count: int) -> Path:
@@ -197,26 +198,24 @@ def peak_memory(device: torch.device) -> str:
     return f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the device, {host:.1f} GiB beside it"
 
 
-def main(root: Path, count: int, config: pipeline.Config) -> dict[str, float]:
-    """Print the table. Returns: what it shows, in seconds, images and faces."""
+def main(root: Path, count: int, config: pipeline.Config, rounds: int = ROUNDS) -> dict[str, float]:
+    """Measure and print the table. rounds: the best of so many. Returns: what it shows, in seconds, images and faces."""
     device = find_device(config.device)
     names = experts_of(config.profile, config.experts)
     panel = Panel(names, device, config.precision == "bfloat16", config.weights_dir, config.clip_model)
     samples = pipeline.spread(find_samples(root), count)
     bench = Benchmark(root, samples, config, panel)
     count = len(samples)
-    ends, alone, both = [], [], []
-    for _ in range(ROUNDS):
+    ends, alone, both, tries = [], [], [], []
+    for _ in tqdm(range(rounds), desc="rounds", disable=None):
         ends.append(bench.end_to_end())
         memory = peak_memory(device)
         alone.append(bench.forwards())
         both.append(bench.detection_and_network())
+        tries.append(bench.stages())
     end, together = min(ends), min(both)
-    forwards = {name: min(taken[name] for taken in alone) for name in alone[0]}
-    network = sum(forwards.values())
-    plain = bench.plain()
-    tries = [bench.stages() for _ in range(ROUNDS)]
-    stages = {name: min(stages[name] for stages in tries) for name in tries[0]}
+    forwards, stages = ({name: min(taken[name] for taken in times) for name in times[0]} for times in (alone, tries))
+    network, plain = sum(forwards.values()), bench.plain()
     total = sum(stages.values())
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU cores"
     precision = config.precision or "float32"
@@ -239,12 +238,13 @@ def main(root: Path, count: int, config: pipeline.Config) -> dict[str, float]:
     return {**figures, "plain_per_face": plain, **stages}
 
 
-def parse(arguments: list[str] | None = None) -> tuple[Path | None, int, pipeline.Config]:
+def parse(arguments: list[str] | None = None) -> tuple[Path | None, int, int, pipeline.Config]:
     default = pipeline.Config(Path())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data_root", "--data-root", type=Path, metavar="DIR", help="a dataset (default: made up)")
     add("--images", type=int, default=256, metavar="N", help="how many of it (default %(default)s)")
+    add("--rounds", type=int, default=ROUNDS, metavar="N", help="the best of so many counts (default %(default)s)")
     add("--profile", choices=pipeline.PROFILES, default=default.profile, help="which experts (default %(default)s)")
     add("--experts", nargs="+", default=(), metavar="NAME", help="some experts instead of a profile")
     add("--device", default=default.device, help="cpu, cuda, ... (default here: %(default)s)")
@@ -254,13 +254,13 @@ def parse(arguments: list[str] | None = None) -> tuple[Path | None, int, pipelin
     add("--precision", choices=pipeline.PRECISIONS, help="of the networks (default float32)")
     add("--weights-dir", type=Path, metavar="DIR", help="local weight files, of random values if you like")
     given = vars(parser.parse_args(arguments))
-    root, images = given.pop("data_root"), given.pop("images")
+    root, images, rounds = (given.pop(name) for name in ("data_root", "images", "rounds"))
     given["batch_size"] = given["batch_size"] or (BATCH_CPU if given["device"] == "cpu" else BATCH_GPU)
-    return root, images, pipeline.Config(Path(), **{**given, "experts": tuple(given["experts"])})
+    return root, images, rounds, pipeline.Config(Path(), **{**given, "experts": tuple(given["experts"])})
 
 
 if __name__ == "__main__":
-    data_root, images, settings = parse()
+    data_root, images, rounds, settings = parse()
     with tempfile.TemporaryDirectory() as made:
-        main(data_root or make_dataset(Path(made), images), images, settings)
+        main(data_root or make_dataset(Path(made), images), images, settings, rounds)
     sys.exit()

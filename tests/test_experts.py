@@ -1,0 +1,343 @@
+"""The published experts: what goes in, what comes out, and that the libraries they come from answer the same.
+
+With weight files in their official formats and random values, on one real face in eight pictures.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from facenet_pytorch import InceptionResnetV1
+from facenet_pytorch.models.mtcnn import extract_face, fixed_image_standardization
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from torchvision.models import resnet34
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from data.faces import TEMPLATE, FaceCutter, align
+from features.regions import ALIGNED, REGIONS, region_masks
+from models import PROFILES
+from models.base import Output
+from models.clip_image import ClipImage
+from models.fairface import FairFace
+from models.panel import Panel
+from models.pyfeat import import_feat
+from models.tensors import sha256_of
+from models.weights import WEIGHTS
+from tests.official import tensors
+
+NAMES = PROFILES["full"]
+FULL, UPPER, LOWER = (REGIONS.index(name) for name in ("full", "upper", "lower"))
+# How far two answers of the same expert may be apart: distributions and vectors number by number, embeddings by 1 - cosine.
+# same: float32, in other batches or by the library. cuda: float32 with TF32 against a CPU. bf16: against float32, on a CPU.
+APART = {
+    "distribution": {"same": 1e-4, "cuda": 5e-3, "bf16": 0.02},
+    "embedding": {"same": 1e-6, "cuda": 2e-4, "bf16": 1e-3},
+    "vector": {"same": 1e-3, "cuda": 1e-2, "bf16": 0.04},
+}
+IMAGENET = (2.2489, 2.4286, 2.6400), (-2.1179, -2.0357, -1.8044)
+# Side of the picture that the network takes; what white and black are there, in R, G, B.
+TAKES = {
+    "fairface": (224, *IMAGENET),
+    "arcface": (112, (1.0, 1.0, 1.0), (-1.0, -1.0, -1.0)),
+    "facenet": (160, (127.5 / 128,) * 3, (-127.5 / 128,) * 3),
+    "clip": (224, (1.9303, 2.0749, 2.1459), (-1.7923, -1.7521, -1.4802)),
+    "pyfeat": (224, *IMAGENET),
+}
+ANSWERS = {
+    "fairface": {"race": ("distribution", 7), "gender": ("distribution", 2), "age": ("distribution", 9)},
+    "arcface": {"identity": ("embedding", 512)},
+    "facenet": {"identity": ("embedding", 512)},
+    "clip": {"embedding": ("embedding", 512)},
+    "pyfeat": {"au": ("vector", 20), "emotion": ("distribution", 7), "affect": ("vector", 2)},
+}
+
+
+def apart(output: Output, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """How far apart answers are, along the last axis."""
+    if output.kind == "embedding":
+        return 1 - F.cosine_similarity(one.double(), other.double(), dim=-1)
+    return (one - other).abs().amax(-1)
+
+
+def agree(expert, said: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], how: str = "same") -> None:
+    assert list(said) == list(expected) == list(expert.outputs)
+    for name, output in expert.outputs.items():
+        assert said[name].shape == expected[name].shape
+        assert apart(output, said[name], expected[name]).max() < APART[output.kind][how], name
+
+
+@pytest.fixture(scope="module")
+def panels(official_weights) -> dict[str, Panel]:
+    return {name: Panel([name], weights_dir=official_weights) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def views(astronaut, panels) -> dict[str, torch.Tensor]:
+    """What each expert sees of eight faces."""
+    height, width = astronaut.shape[:2]
+    turn = cv2.getRotationMatrix2D((224, 119), 20, 1)
+    pictures = [
+        astronaut,
+        astronaut[:, ::-1],
+        np.roll(astronaut, (31, -17), (0, 1)) // 2,
+        np.clip(astronaut * 1.5, 0, 255).astype(np.uint8),
+        astronaut[..., ::-1],
+        cv2.GaussianBlur(astronaut, (0, 0), 3),
+        cv2.warpAffine(astronaut, turn, (width, height), borderMode=cv2.BORDER_REFLECT),
+        cv2.resize(astronaut, (width * 6 // 10, height)),
+    ]
+    crops = {name: panel.experts[0].crop for name, panel in panels.items()}
+    faces = FaceCutter(crops=crops.values())([np.ascontiguousarray(picture) for picture in pictures])
+    assert faces.image.tolist() == list(range(8)) and all((view[:, 3] == 255).all() for view in faces.views.values())
+    return {name: faces.views[crop] for name, crop in crops.items()}
+
+
+@pytest.fixture(scope="module")
+def alone(panels, views) -> dict[str, dict[str, torch.Tensor]]:
+    """What each expert says of the eight, asked about one at a time."""
+    said = {name: [panels[name].experts[0](face[None]) for face in view] for name, view in views.items()}
+    return {name: {key: torch.cat([one[key] for one in ones]) for key in ones[0]} for name, ones in said.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_are_what_was_promised(panels, alone, official_weights, name):
+    panel, expert, said = panels[name], panels[name].experts[0], alone[name]
+    assert {key: (output.kind, output.size) for key, output in expert.outputs.items()} == ANSWERS[name]
+    assert list(panel.outputs) == [f"{name}.{key}" for key in said] and panel.crops == {name: expert.crop}
+    file = official_weights / next(entry.file for entry in WEIGHTS.values() if entry.expert == name)
+    assert expert.weights == file and panel.weights == {name: sha256_of(file)}
+    assert not [part for part in expert.modules() if part.training]
+    assert not [one for one in expert.parameters() if one.requires_grad] and next(expert.parameters(), None) is not None
+    for key, output in expert.outputs.items():
+        value, least = said[key], APART[output.kind]["same"]
+        assert value.shape == (8, len(REGIONS), output.size) and value.dtype == torch.float32
+        assert value.isfinite().all() and not value.requires_grad
+        if output.kind == "distribution":
+            assert (value >= 0).all() and torch.allclose(value.sum(-1), torch.ones(8, len(REGIONS)), atol=1e-5)
+        elif output.kind == "embedding":
+            assert torch.allclose(value.norm(dim=-1), torch.ones(8, len(REGIONS)), atol=1e-5)
+        for i in range(8):  # as faces and as regions
+            for j in range(i):
+                assert apart(output, value[:, i], value[:, j]).max() > 10 * least, (key, REGIONS[i], REGIONS[j])
+                assert apart(output, value[i], value[j]).max() > 4 * least, (key, i, j)
+    if name == "pyfeat":
+        assert (said["au"] >= 0).all() and (said["au"] <= 1).all() and said["affect"].abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eight_at_once_are_eight_one_by_one(panels, views, alone, name):
+    agree(panels[name].experts[0], panels[name].experts[0](views[name]), alone[name])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_is_nearly_float32(panels, views, alone, monkeypatch, name):
+    expert, exact = panels[name].experts[0], {key: value[:2] for key, value in alone[name].items()}
+    monkeypatch.setattr(expert, "bf16", True)
+    said = expert(views[name][:2])
+    agree(expert, said, exact, "bf16")
+    for key, output in expert.outputs.items():
+        assert said[key].dtype == torch.float32 and not torch.equal(said[key], exact[key])
+        if output.kind == "distribution":
+            assert torch.allclose(said[key].sum(-1), torch.ones(2, len(REGIONS)), atol=1e-5)
+        regions = exact[key].unsqueeze(1), exact[key].unsqueeze(2)
+        assert apart(output, *regions).max() > APART[output.kind]["bf16"], "regions differ by more"
+
+
+def test_bfloat16_where_it_was_asked_for(panels, official_weights):
+    assert Panel(["fairface"], bf16=True, weights_dir=official_weights).experts[0].bf16
+    assert not panels["fairface"].experts[0].bf16
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gpu_answers_as_a_cpu(panels, views, alone, name):
+    expert = copy.deepcopy(panels[name].experts[0]).to("cuda")
+    agree(expert, {key: value.cpu() for key, value in expert(views[name].cuda()).items()}, alone[name], "cuda")
+
+
+# Against the libraries, on the whole of four faces.
+
+
+@pytest.fixture(scope="module")
+def whole(views, alone):
+    """The four as a library takes them, (4, 3, px, px) RGB in 0..255, and what our expert says of them."""
+    return lambda name: (views[name][:4, :3], {key: value[:4, FULL] for key, value in alone[name].items()})
+
+
+def test_fairface_is_torchvisions_network(panels, whole, official_weights):
+    faces, said = whole("fairface")
+    net = resnet34(num_classes=18).eval()
+    net.load_state_dict(torch.load(official_weights / WEIGHTS["fairface"].file, weights_only=True))
+    take = Compose([ToTensor(), Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+    with torch.no_grad():
+        logits = net(torch.stack([take(face.permute(1, 2, 0).numpy()) for face in faces]))
+    slices = {"race": logits[:, :7], "gender": logits[:, 7:9], "age": logits[:, 9:18]}
+    agree(panels["fairface"].experts[0], said, {key: part.softmax(-1) for key, part in slices.items()})
+    names = {key: output.names for key, output in FairFace.outputs.items()}  # as predict.py of its authors has them
+    assert names["race"][:4] == ("White", "Black", "Latino_Hispanic", "East Asian")
+    assert names["race"][4:] == ("Southeast Asian", "Indian", "Middle Eastern") and names["gender"] == (
+        "Male",
+        "Female",
+    )
+    assert names["age"] == ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
+
+
+def test_arcface_is_pyfeats_detector(panels, whole, official_weights):
+    faces, said = whole("arcface")
+    detector = import_feat("identity_detectors.arcface.arcface_model").ArcFace("r50").eval()
+    detector.net.load_state_dict(load_file(official_weights / WEIGHTS["arcface"].file), strict=False)
+    with torch.no_grad():
+        agree(panels["arcface"].experts[0], said, {"identity": detector(faces / 255)})
+
+
+def test_facenet_is_facenet_pytorchs_network(panels, whole, official_weights):
+    faces, said = whole("facenet")
+    tensors = torch.load(official_weights / WEIGHTS["facenet"].file, weights_only=True)
+    net = InceptionResnetV1(classify=False).eval()
+    net.load_state_dict({key: value for key, value in tensors.items() if not key.startswith("logits.")})
+    with torch.no_grad():
+        agree(panels["facenet"].experts[0], said, {"identity": net(fixed_image_standardization(faces.float()))})
+
+
+def test_pyfeat_is_its_librarys_model(panels, whole, official_weights):
+    faces, said = whole("pyfeat")
+    library = import_feat("multitask.inference")
+    model = library.MultitaskModel(weights_path=official_weights / WEIGHTS["pyfeat"].file)
+    found = model(faces / 255)
+    affect = np.stack([found.valence, found.arousal], -1)
+    expected = {"au": found.au, "emotion": found.emotion, "affect": affect}
+    expert = panels["pyfeat"].experts[0]
+    agree(expert, said, {key: torch.from_numpy(value) for key, value in expected.items()})
+    assert [*expert.outputs["au"].names] == list(found.au_names)
+    assert [*expert.outputs["emotion"].names] == list(found.emotion_names)
+
+
+def test_clip_is_open_clips_tower_from_open_clips_file(whole):
+    import open_clip
+
+    faces, _ = whole("clip")
+    published = tensors("clip-vit-b-32-open-clip")
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / WEIGHTS["clip-vit-b-32"].file
+        save_file(published, path)
+        expert = ClipImage(path).frozen("cpu")
+    opaque = torch.full_like(faces[:, :1], 255)
+    said = {key: value[:, FULL] for key, value in expert(torch.cat([faces, opaque], dim=1)).items()}
+    take = Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    answers = []
+    for name in ("ViT-B-32-quickgelu", "ViT-B-32"):
+        with torch.device("meta"):
+            model = open_clip.create_model(name, pretrained=None, device="meta").eval()
+        model.load_state_dict(published, assign=True)
+        with torch.no_grad():
+            answers.append(model.encode_image(take(faces / 255), normalize=True))
+    agree(expert, said, {"embedding": answers[0]})
+    plain = apart(expert.outputs["embedding"], said["embedding"], answers[1])
+    assert plain.min() > 10 * APART["embedding"]["same"], "another tower, with the same names and shapes"
+
+
+# What goes in.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_network_sees(panels, name):
+    expert, (side, white, black) = panels[name].experts[0], TAKES[name]
+    px = expert.crop.px
+    assert px == {"pyfeat": 256}.get(name, side)
+    photograph = torch.zeros(px, px)
+    photograph[:, px // 4 :] = 255
+    there = torch.from_numpy(region_masks(expert.crop)) & (photograph > 0)
+    if px != side:
+        there = F.interpolate(there[None].float(), size=(side, side), mode="bilinear", antialias=True)[0]
+    white, black = torch.tensor(white), torch.tensor(black)
+    colours = {(255, 255, 255): white, (0, 0, 0): black, (255, 0, 0): torch.tensor([white[0], *black[1:]])}
+    for colour, value in colours.items():
+        face = torch.cat([torch.tensor(colour).view(3, 1, 1).expand(3, px, px), photograph[None]]).to(torch.uint8)
+        face[:3, :, : px // 4] = 99  # painted where no photograph is
+        seen = expert.see(face[None])
+        assert seen.shape == (len(REGIONS), 3, side, side) and seen.dtype == torch.float32
+        for region, image, mask in zip(REGIONS, seen, there, strict=True):
+            assert (image[:, mask == 0] == 0).all() and (mask == 0).any(), region
+            inside = image[:, mask > 1 - 1e-6]
+            assert inside.numel() > 0 and (inside - value[:, None]).abs().max() < 1e-4, region
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_region_is_blind_to_the_rest(panels, views, alone, name):
+    expert, face = panels[name].experts[0], views[name][0].clone()
+    below = torch.from_numpy(~region_masks(expert.crop)[UPPER])
+    assert below[-1].all() and not below[0].any()
+    face[:3, below] = 255 - face[:3, below]
+    for key, value in expert(face[None]).items():
+        before, output = alone[name][key][0], expert.outputs[key]
+        assert torch.equal(value[0, UPPER], before[UPPER])
+        assert apart(output, value[0, LOWER], before[LOWER]) > APART[output.kind]["same"]
+
+
+# Where it is cut out.
+
+
+def test_fairface_sees_dlibs_face_chip():
+    landmarks, px = 5 * TEMPLATE + 160, FairFace.crop.px
+    rows, columns = np.mgrid[:900, :900]
+    found = []
+    for x, y in landmarks:
+        spot = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 2 / 12**2)
+        picture = np.repeat(spot.round().astype(np.uint8)[..., None], 3, axis=2)
+        light = align([picture], np.array([0]), landmarks[None], FairFace.crop)[0, 0].double()
+        middles = (torch.arange(px).double() + 0.5) / px
+        found.append([(light.sum(axis) @ middles / light.sum()).item() for axis in (0, 1)])
+    left, right, nose, *mouth = np.array(found)
+    # dlib's mean face: outer and inner corner of the left and of the right eye, base of the nose; padding .25.
+    dlib = [[0.1205750620789, 0.2137274526848], [0.3340850613712, 0.2290642403242], [0.8595674595992, 0.2134981538014]]
+    dlib += [[0.6460604764104, 0.2289674387677], [0.4901123135679, 0.6277975316475]]
+    chip = (np.array(dlib) + 0.25) / 1.5
+    eyes = chip[:2].mean(0), chip[2:4].mean(0)
+    assert np.allclose([left, right], eyes, atol=0.003)
+    assert np.allclose((left + right) / 2, (0.493, 0.314), atol=0.002) and abs(right[0] - left[0] - 0.350) < 0.002
+    assert nose[1] < chip[4, 1] < min(y for _, y in mouth), "the base of the nose is below its tip and above the mouth"
+
+
+def test_arcface_sees_the_template(panels, views):
+    expert, image = panels["arcface"].experts[0], views["arcface"][0, :3].permute(1, 2, 0).numpy()
+    assert expert.crop == ALIGNED and ALIGNED.px == 112
+    placed = align([image], np.array([0]), TEMPLATE[None], expert.crop)
+    assert np.array_equal(placed[0, :3].permute(1, 2, 0).numpy(), image), "landmarks on the template: nothing moves"
+    assert torch.allclose(expert.see(placed)[FULL], torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
+
+
+def alike(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Correlation of the two as grey pictures."""
+    return np.corrcoef(*(image.double().mean(0).flatten().numpy() for image in (one, other)))[0, 1]
+
+
+def test_experts_of_boxes_see_what_their_libraries_cut_out(panels, astronaut):
+    upright = cv2.getRotationMatrix2D((224, 119), 4.4, 1)  # a box does not turn with the face, our crops do
+    picture = cv2.warpAffine(astronaut, upright, astronaut.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
+    crops = {name: panels[name].experts[0].crop for name in ("pyfeat", "clip", "facenet")}
+    faces = FaceCutter(crops=crops.values())([picture])
+    box, frames = faces.box[0], torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
+    square = import_feat("utils.image_operations").extract_face_square_pad_torch
+
+    def chip(box: np.ndarray, px: int, margin: float) -> torch.Tensor:
+        return square(frames, torch.from_numpy(box)[None], px, margin, frame_idx=torch.zeros(1, dtype=torch.long))[0][0]
+
+    theirs = {
+        "pyfeat": lambda box: chip(box, 256, 1.2),
+        "clip": lambda box: chip(box, 224, 1.3),
+        "facenet": lambda box: extract_face(Image.fromarray(picture), box, 160, 14),
+    }
+    width, height = box[2:] - box[:2]
+    aside = 0.15 * np.float32([[width, 0], [-width, 0], [0, height], [0, -height]])
+    for name, cut in theirs.items():
+        ours = faces.views[crops[name]][0, :3]
+        assert alike(ours, cut(box)) > 0.85, name
+        assert max(alike(ours, cut(box + np.tile(shift, 2))) for shift in aside) < 0.7, name
