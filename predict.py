@@ -33,6 +33,7 @@ from tqdm import tqdm
 from data.dump import Dump, newest_dump, read_dump
 from data.faces import FaceCrops, FaceCutter
 from data.images import MAX_PIXELS, ImageError, find_images, read_image
+from data.quality import QUALITIES, in_words
 from features.explain import MEDIAN, Reason, reasons
 from features.pipeline import FeaturePipeline
 from models import CLIP_MODEL
@@ -44,9 +45,6 @@ from models.panel import Panel, find_device
 BUNDLED = Path(__file__).parent / "checkpoints" / "default"
 COLUMNS = ("path", "face", "p_fake", "verdict", "quality", "reasons", "error")
 NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold")  # of a checkpoint
-# Below or beyond these a verdict deserves a warning; shorter side of the face in source pixels, variance of the Laplacian
-# of the aligned crop, degrees.
-SMALL_FACE, BLURRED, TURNED = 64, 30.0, 35.0
 
 
 @dataclass
@@ -98,9 +96,12 @@ class Scorer:
         return self.checkpoint.info["threshold"]["p_fake"]
 
     def score(self, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Features (N, F), in the checkpoint's order, and calibrated P(fake) (N,), from raw outputs (N, R, D)."""
+        """Features (N, F), in the checkpoint's order, and calibrated P(fake) (N,), from raw outputs (N, R, D).
+
+        P(fake) is NaN for a face without a single feature.
+        """
         values = self.pipeline.transform(arrays).values
-        return values, self.head.p_fake(values)
+        return values, np.where(np.isnan(values).all(1), np.nan, self.head.p_fake(values))
 
 
 class Detector(Scorer):
@@ -146,7 +147,15 @@ class Detector(Scorer):
             reference = self.checkpoint.arrays["reference"]
             pushes = self.head.contributions(values, reference[MEDIAN])
             for row, p_fake in enumerate(p_fakes):
-                verdict = self._verdict(crops, row, float(p_fake), values[row], pushes[row], reference)
+                if np.isnan(p_fake):
+                    verdict = Verdict("", face=int(crops.face[row]), error="no expert has an answer about this face")
+                else:
+                    verdict = self._verdict(crops, row, float(p_fake), values[row], pushes[row], reference)
+                    silent = [
+                        e.name for e in self.panel.experts if np.isnan(arrays[f"{e.name}.{[*e.outputs][0]}"][row]).all()
+                    ]
+                    if silent:
+                        verdict.quality["overall"] += f", no answer of {', '.join(silent)}"
                 verdict.path = paths[int(crops.image[row])]
                 found.setdefault(int(crops.image[row]), []).append(verdict)
         return [verdict for index in range(len(images)) for verdict in found[index]]
@@ -160,7 +169,7 @@ class Detector(Scorer):
             face=int(crops.face[row]),
             p_fake=p_fake,
             verdict="fake" if fake else "real",
-            quality=quality(crops, row),
+            quality=in_words({name: float(getattr(crops, name)[row]) for name in QUALITIES}),
             reasons=reasons(self.checkpoint.info["features"], values, pushes, reference, fake),
             box=tuple(float(x) for x in crops.box[row]),
             aligned=crops.aligned[row].permute(1, 2, 0).cpu().numpy(),
@@ -169,19 +178,6 @@ class Detector(Scorer):
 
 def _short(weights: dict[str, str]) -> str:
     return ", ".join(f"{name} {digest[:12]}" for name, digest in weights.items())
-
-
-def quality(crops: FaceCrops, row: int) -> dict[str, float | str]:
-    """What the verdict rests on: face size, sharpness, pose, detection score, and a word where one of them is poor."""
-    figures = {name: round(float(getattr(crops, name)[row]), 2) for name in ("face_px", "sharpness", "yaw", "score")}
-    poor = []
-    if figures["face_px"] < SMALL_FACE:
-        poor.append("small face")
-    if figures["sharpness"] < BLURRED:
-        poor.append("blurred")
-    if abs(figures["yaw"]) > TURNED:
-        poor.append("turned away")
-    return {"overall": ", ".join(poor) or "good", **figures}
 
 
 def judge_files(detector: Detector, inputs: list[Path], batch_size: int, max_pixels: int) -> Iterator[Verdict]:
@@ -219,16 +215,20 @@ def score_dump(detector: Scorer, dump: Dump, split: str) -> Path:
             f"{dump.path}: no rows in split {split!r}; it has {', '.join(sorted(map(str, set(dump.rows['split']))))}"
         )
     p_fake = detector.score({name: value[rows] for name, value in dump.arrays.items()})[1]
-    label, group = dump.rows["label"][rows], dump.rows["group"][rows]
-    print(table({f"{dump.meta['dataset']} {split}": summary(label, p_fake, group, detector.threshold)}))
+    label, group, known = dump.rows["label"][rows], dump.rows["group"][rows], ~np.isnan(p_fake)
+    if not known.any():
+        raise ValueError(f"{dump.path}: no face of split {split!r} has a single feature; see its missing.csv")
+    figures = summary(label[known], p_fake[known], group[known], detector.threshold)
+    print(table({f"{dump.meta['dataset']} {split}": figures}))
+    if not known.all():
+        print(f"warning: {int((~known).sum())} faces have not a single feature and no score; see missing.csv")
     out = dump.path / "predictions.csv"
     with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "face", "label", "group", "split", "p_fake", "verdict"))
         for row, p in zip(rows, p_fake, strict=True):
-            said = "fake" if p >= detector.threshold else "real"
-            columns = [dump.rows[name][row] for name in ("path", "face", "label", "group", "split")]
-            writer.writerow([*columns, f"{p:.6f}", said])
+            said = ("", "") if np.isnan(p) else (f"{p:.6f}", "fake" if p >= detector.threshold else "real")
+            writer.writerow([*(dump.rows[name][row] for name in ("path", "face", "label", "group", "split")), *said])
     return out
 
 

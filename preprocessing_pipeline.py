@@ -36,8 +36,8 @@ import torch
 from tqdm import tqdm
 
 from data.cutting import Finder, Recutter
-from data.datasets import Sample, find_samples
-from data.dump import DUMPS
+from data.datasets import Sample, find_samples, spread
+from data.dump import DUMPS, begun_with
 from data.extend import Extension
 from data.faces import FaceCutter
 from data.images import MAX_PIXELS, ImageError
@@ -45,7 +45,16 @@ from data.loading import Picture, batches, in_order, load_ahead
 from data.store import Dump, DumpWriter, Row, ShardWriter, read_dump
 from features.regions import REGIONS, Crop
 from models import CLIP_MODEL, EXPERTS, PROFILES
-from models.panel import BATCH_CPU, BATCH_GPU, Panel, experts_of, find_device
+from models.panel import (
+    BATCH_CPU,
+    BATCH_GPU,
+    Panel,
+    experts_of,
+    find_device,
+    out_of_memory,
+    profile_of,
+    usual_precision,
+)
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} images [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
 PRECISIONS = {"float32": False, "bfloat16": True}
@@ -57,8 +66,8 @@ class Config:
 
     data_root: the dataset. index: its index.csv where that lies elsewhere. out: the folder of the dump, None is
     outputs/features/<dataset>/<profile>. experts: some, instead of all of the profile. extend: add them to a finished
-    dump. precision: None is bfloat16 for the published experts on a GPU, else float32. batch_size: images, "auto" is what
-    fits on the GPU, None is BATCH_CPU or BATCH_GPU. workers: threads.
+    dump. precision: None is what the dump was begun with, else `usual_precision`. batch_size: images, "auto" is what fits
+    on the GPU, None is BATCH_CPU or BATCH_GPU. workers: threads.
     """
 
     data_root: Path
@@ -123,15 +132,6 @@ def one_thread_per_operation() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def spread(samples: list[Sample], limit: int | None) -> list[Sample]:
-    """At most `limit` of the samples, evenly spaced, so that every folder is in."""
-    if limit is None or limit >= len(samples):
-        return samples
-    if limit < 1:
-        raise ValueError(f"--limit {limit}: nothing would be left")
-    return [samples[i * len(samples) // limit] for i in range(limit)]
-
-
 def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
@@ -151,9 +151,13 @@ def main(config: Config) -> Path:
     out = config.out or DUMPS / name / profile
     samples = spread(find_samples(root, config.index), config.limit)
     device = find_device(config.device)
-    find_device(config.detect_on)
-    precision = config.precision or ("bfloat16" if device.type == "cuda" and names != ("lite",) else "float32")
+    find_device(config.detect_on, "--detect-on")
+    precision = config.precision or begun_with(out, "precision") or usual_precision(device, names)
     before = read_dump(out) if config.extend else None
+    if before is not None and before.meta.get("clip_model", config.clip_model) != config.clip_model:
+        raise ValueError(
+            f"{out}: holds answers of CLIP {before.meta['clip_model']}; choose another --out for another tower"
+        )
     if before is not None:
         names = tuple(expert for expert in names if expert not in before.meta["weights"])
         if not names:
@@ -184,12 +188,6 @@ def main(config: Config) -> Path:
         dump = writer.finish({**more, **made, "outputs": outputs, "versions": versions})
     conclude(dump)
     return dump.path
-
-
-def profile_of(profile: str, names: tuple[str, ...]) -> str:
-    """What a dump of these experts is called: the profile that holds them all, the given one first, or all their names."""
-    fitting = [each for each in (profile, *PROFILES) if set(names) <= set(PROFILES[each])]
-    return fitting[0] if fitting else "+".join(names)
 
 
 def merged(before: Dump, made: dict, settings: dict, samples: list[Sample]) -> dict:
@@ -334,9 +332,11 @@ def cli(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (OSError, torch.OutOfMemoryError) as error:
-        advice = "\nGo on with a smaller --batch-size." if isinstance(error, RuntimeError) else ""
-        print(f"error: {error}{advice}", file=sys.stderr)
+    except (OSError, RuntimeError, MemoryError) as error:
+        short = out_of_memory(error)
+        if isinstance(error, RuntimeError) and not short:
+            raise
+        print(f"error: {error}{'. Go on with a smaller --batch-size, or fewer --workers' * short}", file=sys.stderr)
         return 1
     return 0
 

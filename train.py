@@ -179,6 +179,11 @@ def main(config: Config) -> Path:
         before = len(set(faces.rows["group"]))
         faces = by_people(faces)
         share, left_out = largest_share(faces.rows["group"]), int((faces.rows["split"] == "").sum())
+        judge = next(name for name in faces.arrays if name.endswith(".identity"))
+        if judge != "lite.identity":
+            notes.append(
+                f"people were told apart by {judge}, with thresholds that were measured for the bundled embedding"
+            )
         people = (
             f"{before} groups joined into {len(set(faces.rows['group']))} people, divided anew; {left_out} faces that "
             "resemble somebody in test left out"

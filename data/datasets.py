@@ -227,3 +227,12 @@ def _divide(groups: set[str], fill: bool) -> dict[str, str]:
         if not count[split] and spare:  # a handful of groups: the nearest one fills the gap
             chosen[min(spare, key=lambda name: abs(place[name] - (first + end) / 2))] = split
     return chosen
+
+
+def spread(samples: list[Sample], limit: int | None) -> list[Sample]:
+    """At most `limit` of the samples, evenly spaced, so that every folder is in."""
+    if limit is None or limit >= len(samples):
+        return samples
+    if limit < 1:
+        raise ValueError(f"--limit {limit}: nothing would be left")
+    return [samples[i * len(samples) // limit] for i in range(limit)]

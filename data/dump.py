@@ -112,6 +112,15 @@ def read_settings(path: Path) -> dict | None:
     raise ValueError(f"{path}: not written by this project; choose another folder for the dump")
 
 
+def begun_with(path: Path, setting: str) -> object | None:
+    """What a dump in `path`, finished or not, was begun with; None where there is none, or it does not say."""
+    for file in (Path(path) / "meta.json", Path(path) / "unfinished" / "config.json"):
+        found = read_settings(file)
+        if found is not None:
+            return found["config"].get(setting)
+    return None
+
+
 def _read_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         lines = list(csv.reader(file))

@@ -1,13 +1,14 @@
 """Adding experts to a finished dump: only their answers are computed, from crops cut at the landmarks that the dump holds.
 
 The dump stays whole and readable meanwhile: shards gather in `extending/`, and meta.json, which says what there is, changes
-last. A picture that has changed since, or is gone, costs its faces the answers of the new experts, with the reason in
-missing.csv.
+last. A picture that has changed since, or cannot be read any more, costs its faces the answers of the new experts, with the
+reason in missing.csv; where many have, nothing is added.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 
@@ -15,7 +16,9 @@ import numpy as np
 
 from data.datasets import Sample
 from data.dump import COLUMNS, MISSING_COLUMNS, Dump, Row, read_dump, read_settings
-from data.store import ShardWriter, write_csv, write_json
+from data.store import EXTENDING, NOT_FINITE, ShardWriter, write_csv, write_json
+
+SPOILED = 0.05  # of the faces without an answer because of their pictures: this cannot be the right dataset
 
 
 class Extension(ShardWriter):
@@ -33,16 +36,21 @@ class Extension(ShardWriter):
         for values in zip(*(dump.rows[name].tolist() for name in COLUMNS), strict=True):
             self.rows.setdefault(values[0], []).append(Row(*values))
         samples = [Sample(r.path, r.label, r.group, r.split) for r in (rows[0] for rows in self.rows.values())]
-        super().__init__(dump.path, "extending", samples, shard_size)
+        super().__init__(dump.path, EXTENDING, samples, shard_size)
         index = hashlib.sha256((dump.path / "index.csv").read_bytes()).hexdigest()
         self.config = {**settings, "index": index}
+        self._lock = self.lock(self.unfinished)
+        if json.loads((dump.path / "meta.json").read_text(encoding="utf-8")) != dump.meta:
+            raise ValueError(f"{dump.path}: was changed meanwhile by another process; run the same command again")
         begun = read_settings(self.unfinished / "config.json")
+        if begun is not None and set(begun["config"].get("weights", ())) <= set(dump.meta["weights"]):
+            begun = None  # a run that died while it tidied up
         if begun is not None and begun["config"] != self.config:
+            differing = sorted(key for key in begun["config"] if begun["config"][key] != self.config.get(key))
             raise ValueError(
-                f"{dump.path}: is being extended with other settings: {begun['config']}; finish that with the same "
-                f"command, or delete {self.unfinished}"
+                f"{dump.path}: is being extended with other settings ({', '.join(differing)}); finish that with the same "
+                f"command as before, or delete {self.unfinished}"
             )
-        self.lock()
         if begun is None:
             self.begin()
         else:
@@ -55,7 +63,7 @@ class Extension(ShardWriter):
 
         Raises: ValueError where rows are not the dump's, or are unaccounted for.
         """
-        keys = [(row.path, row.face) for sample in self.shards()[number][1] for row in self.rows[sample.path]]
+        keys = [(row.path, row.face) for sample in self.samples_of(number) for row in self.rows[sample.path]]
         place = {key: index for index, key in enumerate(keys)}
         given = [(row.path, row.face) for row in rows]
         reasons = dict(failures)
@@ -75,15 +83,23 @@ class Extension(ShardWriter):
     def finish(self, meta: dict) -> Dump:
         """Put the new arrays beside the others. meta: what changes in meta.json; `outputs` and `weights` of all experts.
 
-        Raises: ValueError where shards are missing.
+        Raises: ValueError where shards are missing, or more than SPOILED of the faces have pictures that cannot be used.
         """
         if self.pending():
             raise ValueError(f"{self.out}: {len(self.pending())} shards are missing")
+        spoiled = {(path, face): reason for path, face, _, reason in self.notes("missing") if reason != NOT_FINITE}
+        if len(spoiled) > SPOILED * len(self.dump):
+            (path, _), reason = next(iter(spoiled.items()))
+            raise ValueError(
+                f"{self.out}: not extended, {len(spoiled)} of {len(self.dump)} faces have no usable picture any more ({path}: "
+                f"{reason}); the dump was made from {self.dump.meta['data_root']}. Delete {self.unfinished} and try again"
+            )
         self.merge(len(self.dump), len(self.dump.meta["regions"]), {k: o["size"] for k, o in self.outputs.items()})
         new = {name.partition(".")[0] for name in self.outputs}
         before = [entry for entry in self.dump.missing if entry[2] not in new]
         write_csv(self.out / "missing.csv", MISSING_COLUMNS, [*before, *self.notes("missing")])
-        config = {key: meta.get(key, value) for key, value in self.dump.meta["config"].items()}
+        config = self.dump.meta["config"]
+        config = {**config, **{key: meta[key] for key in meta.keys() & {*config, "clip_model"}}}
         write_json(self.out / "meta.json", {**self.dump.meta, **meta, "config": config})
         self.close()
         shutil.rmtree(self.unfinished, ignore_errors=True)

@@ -54,6 +54,12 @@ def gather(dumps: Sequence[Dump]) -> Faces:
     for dump in dumps:
         if tuple(dump.meta["regions"]) != REGIONS:
             raise ValueError(f"{dump.path}: has other regions than {', '.join(REGIONS)}; preprocess the dataset again")
+        precisions = [each.meta["config"].get("precision") for each in (dump, first)]
+        if precisions[0] != precisions[1]:
+            raise ValueError(
+                f"{dump.path} was computed in {precisions[0]}, {first.path} in {precisions[1]}: a classifier would learn the "
+                "rounding; preprocess both with the same --precision"
+            )
         for what in ("weights", "outputs"):
             if dump.meta[what] != first.meta[what]:
                 raise ValueError(

@@ -10,6 +10,11 @@ import torch
 # 'straight'.
 HEAD = np.array([[-17.6, -20.1, 0.0], [17.6, -20.1, 0.0], [0.0, 0.0, 14.0], [-14.6, 20.5, 2.0], [14.6, 20.5, 2.0]])
 
+QUALITIES = ("face_px", "sharpness", "yaw", "score")  # of data/faces.py, that tell how far a verdict can be trusted
+# Below or beyond these a verdict deserves a warning; shorter side of the face in source pixels, variance of the Laplacian
+# of the aligned crop, degrees.
+SMALL_FACE, BLURRED, TURNED = 64, 30.0, 35.0
+
 
 def sharpness(aligned: torch.Tensor) -> np.ndarray:
     """Variance of the Laplacian of the grey crop where it and its four neighbours lie inside the photograph.
@@ -45,3 +50,15 @@ def pose(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     pitch = np.arctan2(-down[:, 2], np.hypot(right[:, 2], ahead))
     roll = np.arctan2(down[:, 0], right[:, 0])
     return tuple(np.degrees(angle).astype(np.float32) for angle in (yaw, pitch, roll))
+
+
+def in_words(figures: dict[str, float]) -> dict[str, float | str]:
+    """What a verdict rests on, and a word where one of it is poor. figures: `QUALITIES` of one face. Adds `overall`."""
+    poor = []
+    if figures["face_px"] < SMALL_FACE:
+        poor.append("small face")
+    if figures["sharpness"] < BLURRED:
+        poor.append("blurred")
+    if abs(figures["yaw"]) > TURNED:
+        poor.append("turned away")
+    return {"overall": ", ".join(poor) or "good", **{name: round(value, 2) for name, value in figures.items()}}

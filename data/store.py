@@ -45,6 +45,7 @@ from data.dump import (
 
 __all__ = ["NO_FACE", "Dump", "DumpWriter", "Row", "newest_dump", "read_dump"]
 
+EXTENDING = "extending"  # the folder in a dump in which data/extend.py works
 NOT_FINITE = "answers that are not finite, or beyond the range of float16"
 
 
@@ -114,13 +115,13 @@ class ShardWriter:
     def settings(self) -> dict:
         return {"format": FORMAT, "config": self.config, "shard_size": self.shard_size}
 
-    def lock(self) -> None:
-        """Until this process ends, however it ends. Not every network drive has locks.
+    def lock(self, folder: Path) -> BinaryIO:
+        """Until it is closed or this process ends, however it ends. Not every network drive has locks.
 
         Raises: ValueError where another process holds it.
         """
-        self.unfinished.mkdir(parents=True, exist_ok=True)
-        lock = (self.unfinished / "lock").open("wb")
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("wb")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -129,7 +130,7 @@ class ShardWriter:
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
                 raise
-        self._lock = lock
+        return lock
 
     def begin(self) -> None:
         """Remove what an earlier start left, and note the settings."""
@@ -140,15 +141,17 @@ class ShardWriter:
     def _shard(self, number: int) -> Path:
         return self.unfinished / f"{number:06d}.safetensors"
 
-    def shards(self) -> list[tuple[int, list[Sample]]]:
-        starts = range(0, len(self.samples), self.shard_size)
-        return [(n, self.samples[start : start + self.shard_size]) for n, start in enumerate(starts)]
+    def samples_of(self, number: int) -> list[Sample]:
+        return self.samples[number * self.shard_size : (number + 1) * self.shard_size]
+
+    def numbers(self) -> range:
+        return range(-(-len(self.samples) // self.shard_size))
 
     def pending(self) -> list[tuple[int, list[Sample]]]:
         """(number, samples) of each shard that is not on disk yet, in order."""
         if self.complete:
             return []
-        return [(number, samples) for number, samples in self.shards() if not self._shard(number).exists()]
+        return [(number, self.samples_of(number)) for number in self.numbers() if not self._shard(number).exists()]
 
     def put(
         self, number: int, keys: Sequence[tuple[str, int]], arrays: Mapping[str, np.ndarray], **notes: list
@@ -178,7 +181,7 @@ class ShardWriter:
 
     def notes(self, name: str) -> Iterator[list]:
         """`rows`, `failures` or `missing` of all shards, one by one in order."""
-        for number, _ in self.shards():
+        for number in self.numbers():
             with safe_open(self._shard(number), framework="numpy") as shard:
                 yield from json.loads(shard.metadata()[name])
 
@@ -193,7 +196,7 @@ class ShardWriter:
                 shape = (faces, regions, sizes[name])
                 header = {"descr": "<f2", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-            for number, _ in self.shards():
+            for number in self.numbers():
                 with safe_open(self._shard(number), framework="numpy") as shard:
                     for name, file in files.items() if shard.keys() else ():
                         array = shard.get_tensor(name)
@@ -226,15 +229,17 @@ class DumpWriter(ShardWriter):
         if self.complete:
             shutil.rmtree(self.unfinished, ignore_errors=True)  # a run that died while it tidied up
             return
-        self.lock()
+        self._lock = self.lock(self.unfinished)
         if same and finished is None:
             self.shard_size = begun["shard_size"]
         else:
-            # Remove an earlier dump, the sign of its completeness first.
+            # Remove an earlier dump, the sign of its completeness first; unless somebody is extending it.
+            if (self.out / EXTENDING).is_dir():
+                self.lock(self.out / EXTENDING).close()
             (self.out / "meta.json").unlink(missing_ok=True)
             for old in self._files():
                 old.unlink(missing_ok=True)
-            shutil.rmtree(self.out / "extending", ignore_errors=True)
+            shutil.rmtree(self.out / EXTENDING, ignore_errors=True)
             self.begin()
 
     def _same(self, found: dict | None, overwrite: bool) -> bool:
@@ -270,7 +275,7 @@ class DumpWriter(ShardWriter):
 
         Raises: ValueError where a sample is unaccounted for, or lengths differ.
         """
-        expected = sorted(sample.path for sample in self.shards()[number][1])
+        expected = sorted(sample.path for sample in self.samples_of(number))
         if sorted({row.path for row in rows} | {path for path, _ in failures}) != expected:
             raise ValueError(f"shard {number}: every sample must be in the rows or in the failures")
         lines = [[kind(getattr(row, column)) for column, kind in COLUMNS.items()] for row in rows]

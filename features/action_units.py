@@ -1,8 +1,8 @@
 """Action units that contradict each other: a mouth that smiles under eyes that do not.
 
 Action units are facial muscles at work, numbered by FACS (Ekman, Friesen & Hager, Facial Action Coding System, 2002). Some go
-together when a face means what it shows. `CONTRADICTIONS` lists those pairs of groups; a column is how far the mean
-activations of the two groups lie apart, so it is 0 where both are at rest or both at work.
+together when a face means what it shows, others do not. `CONTRADICTIONS` lists pairs of groups; a column is how far the mean
+activations of the two groups lie apart, so it is 0 where both are at rest or both at work, or how far both are at work.
 
 Each is asked of the whole face; and where one group lies in the upper and the other in the lower face, also of what the
 upper face alone shows of the one and the lower face alone of the other: `pyfeat.au/AU06-AU12/upper~lower`.
@@ -50,20 +50,22 @@ class Contradiction:
     """Two groups that agree on a face that means what it shows.
 
     one, other: action units, or the name of an emotion, of which the expert gives the probability. source: who says so.
-    label: the column's name where listing the units would be long.
+    label: the column's name where listing the units would be long. apart: the contradiction is that one group works and the
+    other does not (how far their means lie apart); else, that both do (the smaller of their means).
     """
 
     one: tuple[str, ...]
     other: tuple[str, ...]
     source: str
     label: str = ""
+    apart: bool = True
 
     @property
     def name(self) -> str:
-        return self.label or f"{'+'.join(self.one)}-{'+'.join(self.other)}"
+        return self.label or f"{'+'.join(self.one)}{'-' if self.apart else '&'}{'+'.join(self.other)}"
 
     @property
-    def apart(self) -> bool:
+    def upper_and_lower(self) -> bool:
         """Whether the one group lies in the upper face and the other in the lower."""
         return set(self.one) <= set(UPPER) and set(self.other) <= set(LOWER)
 
@@ -75,7 +77,10 @@ CONTRADICTIONS = (
     Contradiction(("AU01", "AU02", "AU05"), ("AU25", "AU26"), f"surprise, {EMFACS}"),
     Contradiction(("AU09",), ("AU10",), "disgust: Rozin, Lowery & Ebert, J. Pers. Soc. Psychol. 1994"),
     Contradiction(
-        ("AU23", "AU24"), ("AU12",), "masked smiles: Ekman, Friesen & O'Sullivan, J. Pers. Soc. Psychol. 1988"
+        ("AU23", "AU24"),
+        ("AU12",),
+        "tense lips under a smile: Ekman, Friesen & O'Sullivan, J. Pers. Soc. Psychol. 1988",
+        apart=False,
     ),
     # The expression that a face is said to show, against the muscles that express it.
     Contradiction(("AU06", "AU12"), ("Happy",), EMFACS),
@@ -109,9 +114,10 @@ def contradictions(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mappi
             one, other = _mean(row.one, known), _mean(row.other, known)
             if one is None or other is None:
                 continue
-            columns[f"{name}/{row.name}/full"] = np.abs(one[:, full] - other[:, full])
-            if row.apart:
-                columns[f"{name}/{row.name}/upper~lower"] = np.abs(one[:, upper] - other[:, lower])
+            measure = (lambda a, b: np.abs(a - b)) if row.apart else np.minimum
+            columns[f"{name}/{row.name}/full"] = measure(one[:, full], other[:, full])
+            if row.upper_and_lower:
+                columns[f"{name}/{row.name}/upper~lower"] = measure(one[:, upper], other[:, lower])
     return columns
 
 

@@ -29,23 +29,27 @@ def plain_features(arrays: dict[str, np.ndarray]) -> FeatureTable:
 
     Cosine of identity and of appearance (the vision-language embedding in the `full` profile), the mean Jensen-Shannon
     divergence of all attribute distributions, each for five regions; and the mean of the latter. arrays: raw outputs
-    (N, R, D). Returns: (N, 16).
+    (N, R, D); of several identities or embeddings the first counts. Returns: (N, 16), fewer where experts were left out.
+    Raises: ValueError where there is nothing to compare.
     """
     sums = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
-    attributes, kinds = ("age", "gender", "race", "expression", "emotion"), ("identity", "appearance", "embedding")
-    distributions = [value for name, value in sums.items() if name.rpartition(".")[2] in attributes]
-    embeddings = {name: value for name, value in sums.items() if name.rpartition(".")[2] in kinds}
+    short = {name: name.rpartition(".")[2] for name in sums}
+    distributions = [sums[name] for name in sums if short[name] in ("age", "gender", "race", "expression", "emotion")]
+    alike = [[name for name in sums if short[name] in kinds] for kinds in (("identity",), ("embedding", "appearance"))]
+    embeddings = {names[0]: sums[names[0]] for names in alike if names}
     names, columns = [], []
     for name, value in embeddings.items():
         for region in PLAIN_REGIONS:
             names.append(f"plain/{name}/cos/full~{region}")
             columns.append(cosine(value[:, 0], value[:, REGIONS.index(region)]))
     divergences = []
-    for region in PLAIN_REGIONS:
+    for region in PLAIN_REGIONS if distributions else ():
         each = [js(value[:, 0], value[:, REGIONS.index(region)]) for value in distributions]
         divergences.append(np.mean(each, axis=0))
         names.append(f"plain/attributes/js/full~{region}")
-    names.append("plain/attributes/js/mean")
-    return FeatureTable(
-        names, np.stack([*columns, *divergences, np.mean(divergences, axis=0)], axis=1).astype(np.float32)
-    )
+    if divergences:
+        names.append("plain/attributes/js/mean")
+        divergences.append(np.mean(divergences, axis=0))
+    if not names:
+        raise ValueError("no identity, embedding or attribute among the answers; the first version's columns need one")
+    return FeatureTable(names, np.stack([*columns, *divergences], axis=1).astype(np.float32))

@@ -95,9 +95,12 @@ class Expectations:
         planes = {name: _to_plane(arrays[name][rows], output["kind"]) for name, output in outputs.items()}
         whole = ~np.any([np.isnan(plane).any((1, 2)) for plane in planes.values()], axis=0)
         if whole.sum() < MIN_REALS:
+            counts = {name: int(np.isnan(plane).any((1, 2)).sum()) for name, plane in planes.items()}
+            told = [f"{count} lack {name}" for name, count in counts.items() if count]
+            lacking = f" (or an expert: {', '.join(told)})" if told else ""
             raise ValueError(
-                f"{whole.sum()} real faces with all answers; expectations need at least "
-                f"{MIN_REALS}: add real faces, or drop the columns `expected`"
+                f"{whole.sum()} real faces with all answers; expectations need at least {MIN_REALS}: add real faces, or drop "
+                f"the columns `expected`{lacking}"
             )
         for name, plane in planes.items():
             means[name], bases[name] = _components(plane[whole].reshape(-1, plane.shape[2]), outputs[name]["kind"])

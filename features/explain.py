@@ -82,7 +82,10 @@ def sentence(column: str, value: float, low: float, high: float) -> str:
         one, other = words(parts["measure"])
         if parts["second"]:
             other = f"{other} in the {_region(parts['second'])}"
-        text = f"{_region(parts['first'])}, {one} against {other}: {_number(value)} apart"
+        if BY_NAME[parts["measure"]].apart:
+            text = f"{_region(parts['first'])}, {one} against {other}: {_number(value)} apart"
+        else:
+            text = f"{_region(parts['first'])}, {one} together with {other}: {_number(value)}"
         return f"{text[0].upper()}{text[1:]} ({reals})"
     if parts is None or parts["measure"] not in PHRASES:
         return f"{column}: {_number(value)} ({reals})"

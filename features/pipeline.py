@@ -40,13 +40,17 @@ class FeaturePipeline:
 
         arrays: "expert.output" -> (N, R, D); real: (N,) bool; groups: N names; drop, only: groups of columns, see
         features/vector.py. Columns without a single value on these real faces are left out. An output that no column is
-        about is not used at all, neither to expect others: an ablation leaves no trace of it.
+        about, or that no real face has an answer of, is not used at all, neither to expect others: an ablation leaves no
+        trace of it. (So `only=["pyfeat.au"]` has no columns that also need the emotions.)
 
         Raises: ValueError for unknown groups of columns, missing outputs, too few real faces.
         """
         table, expectations = raw_features(arrays, outputs), None
         names = select(table.names + expected_names(outputs), drop, only)
-        used = {name.partition("/")[0] for name in names}
+        answered = {name for name in outputs if np.isfinite(arrays[name][np.asarray(real, bool)]).any()}
+        used = {name.partition("/")[0] for name in names} & answered
+        if not used:
+            raise ValueError("no expert that these columns are about has answered a single real face")
         if used != set(outputs):
             outputs = {name: output for name, output in outputs.items() if name in used}
             table = raw_features(arrays, outputs)
@@ -56,6 +60,10 @@ class FeaturePipeline:
             residuals, expectations = cross_fit(arrays, outputs, real, groups, seed=seed)
             table = table.beside(residuals)
         table = table.ordered(names)
+        if not names:
+            raise ValueError(
+                "these columns compare two outputs, of which one is left out; keep both, or drop the columns"
+            )
         known = ~np.isnan(table.values[np.asarray(real, dtype=bool)]).all(0)
         table = table.ordered([name for name, there in zip(table.names, known, strict=True) if there])
         return table, cls({name: dict(output) for name, output in outputs.items()}, table.names, expectations)

@@ -18,17 +18,26 @@ from models.tensors import MissingWeightsError, sha256_of
 from models.weights import WEIGHTS, Weights, folder_for, locate
 
 BATCH_CPU, BATCH_GPU = 8, 64  # images, unless told otherwise
-SIZES = (16, 32, 64, 128, 256, 512)  # faces at a time that `largest_batch` tries on a GPU
+SIZES = (16, 32, 64, 128, 256)  # faces at a time that `largest_batch` tries on a GPU
 
 
-def find_device(name: str) -> torch.device:
-    """Raises: ValueError where there is no such device here."""
+def find_device(name: str, option: str = "--device") -> torch.device:
+    """Raises: ValueError, which begins with `option`, where there is no such device here or it is neither CPU nor CUDA."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("only cpu and cuda are supported")
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]}); use cpu") from error
+        raise ValueError(f"{option} {name}: not available here ({str(error).splitlines()[0]}); use cpu") from error
     return device
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or this machine ran short of memory; not every library says so by the same exception."""
+    said = str(error).lower()
+    words = ("out of memory", "alloc_failed", "can't allocate memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in said for word in words))
 
 
 def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
@@ -43,6 +52,18 @@ def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
     if unknown:
         raise ValueError(f"unknown expert {', '.join(unknown)}; the experts are {', '.join(EXPERTS)}")
     return tuple(name for name in EXPERTS if name in wanted)
+
+
+def usual_precision(device: torch.device, names: tuple[str, ...]) -> str:
+    """bfloat16 for the published experts on a GPU that computes with it."""
+    quick = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if quick and names != ("lite",) else "float32"
+
+
+def profile_of(profile: str, names: tuple[str, ...]) -> str:
+    """What a dump of these experts is called: the profile that holds them all, the given one first, or all their names."""
+    fitting = [each for each in (profile, *PROFILES) if set(names) <= set(PROFILES[each])]
+    return fitting[0] if fitting else "+".join(names)
 
 
 def published(name: str, clip_model: str = CLIP_MODEL) -> Weights:
@@ -60,11 +81,11 @@ def find_weights(names: Iterable[str], weights_dir: Path | None, clip_model: str
     Raises: MissingWeightsError that names all files that are missing; WeightsError for one that is not what it should be.
     """
     files, missing = {}, []
-    if set(names) != {"lite"}:
-        folder_for(weights_dir)  # one complaint, where there is no such folder, not one for each expert
+    folder = folder_for(weights_dir)  # one complaint, where there is no such folder, not one for each expert
     for name in names:
         if name == "lite":
-            files[name] = BUNDLED if weights_dir is None else Path(weights_dir) / BUNDLED.name
+            own = folder / BUNDLED.name if folder else BUNDLED
+            files[name] = own if own.is_file() else BUNDLED
             continue
         try:
             files[name] = locate(published(name, clip_model), weights_dir)
@@ -96,7 +117,9 @@ class Panel:
         weights_dir: Path | None = None,
         clip_model: str = CLIP_MODEL,
     ) -> None:
-        self.device = torch.device(device)
+        self.device, names = torch.device(device), tuple(names)
+        if self.device.type == "cuda" and not bf16:
+            torch.backends.cudnn.allow_tf32 = False  # on by default, and hardly more precise than bfloat16
         files = find_weights(names, weights_dir, clip_model)
         built = []
         for name, file in files.items():
@@ -125,11 +148,18 @@ class Panel:
         """What the experts say of every region of every face.
 
         views: crop -> (F, 4, px, px) uint8 RGBA on the CPU, F at least 1, for every crop that an expert sees.
-        Returns: `<expert>.<output>` -> (F, R, size) float16 on the CPU: one transfer for the whole batch.
+        Returns: `<expert>.<output>` -> (F, R, size) float16 on the CPU: one transfer for the whole batch. An expert whose
+        answers about a face are not all finite, and in the range of float16, has none: they are NaN.
         """
         packed = torch.cat([self._said(part) for part in self._parts(views)]).cpu()
         sizes = [output.size for output in self.outputs.values()]
-        return dict(zip(self.outputs, packed.split(sizes, dim=-1), strict=True))
+        said = dict(zip(self.outputs, packed.split(sizes, dim=-1), strict=True))
+        for expert in self.experts:
+            mine = [said[f"{expert.name}.{name}"] for name in expert.outputs]
+            broken = torch.stack([~value.isfinite().flatten(1).all(1) for value in mine]).any(0)
+            for value in mine:
+                value[broken] = torch.nan
+        return said
 
     def _parts(self, views: Mapping[Crop, torch.Tensor]) -> Iterator[dict[Crop, torch.Tensor]]:
         """The faces, at most `faces_at_once` at a time, which may shrink on the way."""
@@ -145,8 +175,8 @@ class Panel:
         faces = len(next(iter(views.values())))
         try:
             return self._ask(views)
-        except torch.OutOfMemoryError:
-            if faces == 1:
+        except RuntimeError as error:
+            if faces == 1 or not out_of_memory(error):
                 raise
         # Outside the handler, whose exception keeps the tensors of the failed call alive.
         if self.device.type == "cuda":
@@ -167,11 +197,14 @@ class Panel:
         return torch.cat(answers, dim=-1)
 
     def _sent(self, view: torch.Tensor) -> torch.Tensor:
-        """On the device. From pinned memory, the copy runs while the device computes."""
+        """On the device. From pinned memory: copies of several crops do not wait for each other, and each is twice as fast."""
         return view.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else view
 
     def largest_batch(self) -> int:
-        """How many faces fit on the device at once, of `SIZES`; on a CPU, where memory is not what limits, BATCH_CPU."""
+        """How many faces fit on the device at once with room to spare; on a CPU, where memory does not limit, BATCH_CPU.
+
+        The largest of `SIZES` that does not run out of memory, or half of it where the next one did.
+        """
         if self.device.type == "cpu":
             return BATCH_CPU
         fits = 1
@@ -182,7 +215,10 @@ class Panel:
             try:
                 self._ask(blank)
                 torch.cuda.synchronize(self.device)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                fits = max(1, fits // 2)
                 break
             fits = faces
         torch.cuda.empty_cache()

@@ -67,16 +67,17 @@ def import_feat(module: str) -> ModuleType:
     """
     main, environment = vars(sys.modules["__main__"]), dict(os.environ)
     names = set(main)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import feat
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import feat
 
-        found = import_module(f"{feat.__name__}.{module}")
-    os.environ.clear()
-    os.environ.update(environment)
-    for name in set(main) - names:
-        del main[name]
-    return found
+            return import_module(f"{feat.__name__}.{module}")
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        for name in set(main) - names:
+            del main[name]
 
 
 def _check_header(path: Path) -> None:

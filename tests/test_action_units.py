@@ -32,7 +32,7 @@ def columns(arrays: dict[str, np.ndarray]) -> dict[str, float]:
 
 def test_the_table_decides_how_many_columns_there_are():
     wanted = {f"{row.name}/full" for row in CONTRADICTIONS} | {
-        f"{row.name}/upper~lower" for row in CONTRADICTIONS if row.apart
+        f"{row.name}/upper~lower" for row in CONTRADICTIONS if row.upper_and_lower
     }
     assert set(columns(face())) == wanted and len(BY_NAME) == len(CONTRADICTIONS)
     names = raw_features(face(), OUTPUTS).names
@@ -61,7 +61,8 @@ def test_a_face_at_rest_contradicts_nothing():
         ({"AU15": 1.0, "AU01": 0.5}, "AU01+AU04-AU15/full", 0.75),
         ({"AU25": 1.0, "AU26": 1.0}, "AU01+AU02+AU05-AU25+AU26/full", 1.0),
         ({"AU09": 0.5}, "AU09-AU10/full", 0.5),
-        ({"AU12": 1.0, "AU23": 0.5, "AU24": 0.5}, "AU23+AU24-AU12/full", 0.5),
+        ({"AU12": 1.0, "AU23": 0.5, "AU24": 0.5}, "AU23+AU24&AU12/full", 0.5),  # tense lips under a smile
+        ({"AU12": 1.0, "AU06": 1.0}, "AU23+AU24&AU12/full", 0.0),  # an honest one
         ({"AU06": 1.0, "AU12": 0.5}, "AU06+AU12-Happy/full", 0.75),  # muscles without the look
     ],
 )
@@ -86,7 +87,7 @@ def test_what_is_missing_is_missing_and_what_is_no_action_unit_is_left_alone():
     arrays = face({"AU12": 1.0})
     arrays["pyfeat.au"][:, :, UNITS.index("AU06")] = np.nan
     found = columns(arrays)
-    assert np.isnan(found["AU06-AU12/full"]) and found["AU23+AU24-AU12/full"] == 1
+    assert np.isnan(found["AU06-AU12/full"]) and found["AU01+AU04-AU15/full"] == 0
     assert contradictions(arrays, {"lite.blendshapes": OUTPUTS["lite.blendshapes"]}) == {}
     units_alone = contradictions(arrays, {"pyfeat.au": OUTPUTS["pyfeat.au"]})
     assert units_alone and not any(emotion in name for name in units_alone for emotion in EMOTIONS)

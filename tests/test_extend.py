@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data import extend
 from data.cutting import CHANGED
 from data.extend import Extension
 from data.store import NO_FACE, read_dump
@@ -111,7 +113,26 @@ def test_stopped_midway_the_dump_is_still_whole_and_the_same_command_goes_on(
     assert "has these experts already: lite, fairface" in capsys.readouterr().out
 
 
-def test_a_picture_that_changed_or_went_costs_only_the_new_answers(dataset, weights, lite, extended, tmp_path, capsys):
+def test_another_dataset_under_the_same_names_adds_nothing(dataset, weights, lite, tmp_path):
+    root, out = shutil.copytree(dataset, tmp_path / "faces"), shutil.copytree(lite, tmp_path / "dump")
+    for path in root.glob("*/*.jpg"):
+        path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ValueError, match="not extended, 6 of 6 faces have no usable picture any more"):
+        main(configured(root, weights, out, "fairface", extend=True))
+    assert set(read_dump(out).meta["weights"]) == {"lite"}
+
+
+def test_a_dump_that_changed_meanwhile_is_not_extended(lite, tmp_path):
+    dump = read_dump(shutil.copytree(lite, tmp_path / "dump"))
+    (dump.path / "meta.json").write_text(json.dumps({**dump.meta, "versions": {}}))
+    with pytest.raises(ValueError, match="was changed meanwhile by another process"):
+        Extension(dump, {}, {})
+
+
+def test_a_picture_that_changed_or_went_costs_only_the_new_answers(
+    dataset, weights, lite, extended, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(extend, "SPOILED", 0.5)
     root, out = shutil.copytree(dataset, tmp_path / "faces"), shutil.copytree(lite, tmp_path / "dump")
     cv2.imwrite(str(root / "real" / "1.jpg"), cv2.imread(str(root / "real" / "1.jpg"))[:, ::-1])
     (root / "real" / "2.jpg").write_bytes(b"")

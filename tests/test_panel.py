@@ -8,7 +8,7 @@ import torch
 from features.regions import ALIGNED, REGIONS, Crop
 from models import panel as panels
 from models.base import Expert, Output
-from models.panel import BATCH_CPU, Panel, experts_of, find_device
+from models.panel import BATCH_CPU, Panel, experts_of, find_device, out_of_memory
 
 WIDE = Crop.around(0.5, 0.5, 1.5, 1.5, 32)
 
@@ -80,8 +80,10 @@ def test_the_largest_batch_that_fits(weights, monkeypatch):
     monkeypatch.setattr(panel, "_sent", lambda view: view)
     for name in ("synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
-    assert panel.largest_batch() == 64
+    assert panel.largest_batch() == 32  # 64 fit, 128 do not: room to spare
     assert panel.experts[0].calls == [16, 32, 64, 128]
+    panel.experts[0].room = 10**9
+    assert panel.largest_batch() == 256
     panel.experts[0].room = 5
     assert panel.largest_batch() == 1
 
@@ -99,6 +101,29 @@ def test_nothing_is_built_before_all_weights_are_there(tmp_path, monkeypatch):
 
 def test_devices():
     assert find_device("cpu").type == "cpu"
-    for name in ("cuda:99", "abacus"):
-        with pytest.raises(ValueError, match=f"--device {name}: not available here"):
-            find_device(name)
+    for name in ("cuda:99", "abacus", "meta"):
+        with pytest.raises(ValueError, match=f"--detect-on {name}: not available here"):
+            find_device(name, "--detect-on")
+
+
+def test_shortages_of_memory_are_known_by_their_words():
+    for said in (
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling",
+        "can't allocate memory: you tried",
+    ):
+        assert out_of_memory(RuntimeError(said))
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory")) and out_of_memory(MemoryError())
+    assert not out_of_memory(RuntimeError("shapes do not fit"))
+
+
+def test_an_expert_that_fails_on_a_face_has_no_answer_there_and_others_do(weights):
+    class Overflowing(Toy):
+        def forward(self, faces):
+            said = super().forward(faces)
+            return {**said, "light": torch.where(said["light"] == 2, 1e6, said["light"])}
+
+    said = Panel.of([Overflowing("a", ALIGNED, weights), Toy("b", ALIGNED, weights)])(views(4))
+    assert [said[name][:, 0, 0].isnan().tolist() for name in said] == 2 * [[False, False, True, False]] + 2 * [
+        [False] * 4
+    ]

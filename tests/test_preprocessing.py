@@ -237,7 +237,7 @@ def test_what_cannot_be_used_is_said_in_one_line(dataset, weights, whole, tmp_pa
         "bfloat16": (["--precision", "bfloat16"], "precision: 'float32' there, 'bfloat16' now"),
         "no such folder": (["--data_root", str(tmp_path / "nowhere")], "nowhere"),
         "no pictures": (["--data_root", str(tmp_path / "empty")], "empty"),
-        "no weights": (["--weights-dir", str(tmp_path)], BUNDLED.name),
+        "no weights": (["--weights-dir", str(tmp_path / "none")], "no such folder"),
         "no such device": (["--device", "cuda:99"], "--device cuda:99: not available"),
         "nothing at a time": (["--batch-size", "0"], "at least 1"),
         "no images": (["--limit", "0"], "--limit 0"),
