@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from facenet_pytorch import InceptionResnetV1
+from torch.nn import functional as F
 
 from features.regions import Crop
 from models.base import Output, WholeFaceExpert
@@ -36,4 +37,4 @@ class FaceNet(WholeFaceExpert):
         super().__init__(net, weights, bf16)
 
     def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"identity": self.net(images)}
+        return {"identity": F.normalize(self.net(images).float(), dim=-1)}

@@ -82,6 +82,8 @@ def import_feat(module: str) -> ModuleType:
 
 def _check_header(path: Path) -> None:
     """Raises: WeightsError where `path` is not safetensors with a configuration. py-feat would unpickle other files."""
+    if path.suffix != ".safetensors":
+        raise WeightsError(f"{path}: only safetensors are read; py-feat would unpickle another file")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
