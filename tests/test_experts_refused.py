@@ -141,9 +141,13 @@ def test_pyfeats_earlier_network_is_refused(tmp_path):
 
 def test_pyfeat_unpickles_nothing(tmp_path):
     library, marker = import_feat("multitask.inference"), tmp_path / "marker"
-    for file in (WEIGHTS["pyfeat"].file, "face_multitask_v28.pt"):
+    files = {
+        WEIGHTS["pyfeat"].file: "not a whole safetensors file",
+        "face_multitask_v28.pt": "only safetensors are read",
+    }
+    for file, reason in files.items():
         torch.save({"config": {}, "model": Touch(marker)}, tmp_path / file)
-        refused(WeightsError, [f"{tmp_path / file}: not a whole safetensors file"], PyFeat, tmp_path / file)
+        refused(WeightsError, [f"{tmp_path / file}: {reason}"], PyFeat, tmp_path / file)
         assert not marker.exists()
     with suppress(Exception):
         library.MultitaskModel(weights_path=str(tmp_path / file))
