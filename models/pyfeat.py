@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
@@ -66,7 +67,7 @@ def import_feat(module: str) -> ModuleType:
     puts classes into `__main__`.
     """
     main, environment = vars(sys.modules["__main__"]), dict(os.environ)
-    names = set(main)
+    before = dict(main)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -76,8 +77,9 @@ def import_feat(module: str) -> ModuleType:
     finally:
         os.environ.clear()
         os.environ.update(environment)
-        for name in set(main) - names:
+        for name in set(main) - set(before):
             del main[name]
+        main.update(before)
 
 
 def _check_header(path: Path) -> None:
@@ -89,7 +91,11 @@ def _check_header(path: Path) -> None:
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
-    if "config" not in header:
+    try:
+        config = json.loads(header.get("config", ""))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
         raise WeightsError(
             f"{path}: its header holds no configuration, as that of py-feat's own file does; fetch it again"
         )

@@ -122,7 +122,8 @@ def test_a_file_that_does_not_fit_pyfeat_is_refused(tmp_path):
         ({**shapes, layer: [96, 3, 2, 2]}, metadata, layer),
         (shapes, None, "its header holds no configuration"),
         (shapes, {"other": "{}"}, "its header holds no configuration"),
-        (shapes, {"config": "{"}, "not a multitask network"),
+        (shapes, {"config": "{"}, "its header holds no configuration"),
+        (shapes, {"config": "[]"}, "its header holds no configuration"),
         (shapes, {"config": json.dumps({**config, "n_au": 24})}, "not a multitask network"),
     ):
         refused(WeightsError, (f"{path}: ", told), PyFeat, write_zeros(path, wrong, header))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,6 +18,9 @@ import torch
 
 import preprocessing_pipeline
 from benchmarks import preprocess as benchmark
+from data.cutting import Finder
+from data.datasets import find_samples
+from data.faces import FaceCutter
 from data.store import NO_FACE, DumpWriter, read_dump
 from features.regions import REGIONS
 from models import expert_class
@@ -134,6 +139,32 @@ def test_batches_are_no_larger_than_asked_and_operations_do_not_divide_themselve
     main(replace(configured(dataset, weights, tmp_path / "dump"), batch_size=3))
     assert sorted((shard, size) for shard, size, _ in seen) == [(0, 1), (0, 3), (1, 1), (1, 3), (2, 1), (2, 3), (3, 2)]
     assert {threads for *_, threads in seen} == {1}
+
+
+def test_where_experts_are_elsewhere_they_are_asked_while_the_next_faces_are_cut(dataset, weights, whole, tmp_path):
+    """As on a GPU: one thread asks, others cut. The dump is the same."""
+
+    class Elsewhere(Panel):
+        threads: set[int] = set()
+
+        def __call__(self, views):
+            self.threads.add(threading.get_ident())
+            return super().__call__(views)
+
+    config = configured(dataset, weights, tmp_path, workers=3)
+    panel = Elsewhere(["lite"], weights_dir=weights)
+    samples, made = find_samples(dataset), read_dump(whole).meta
+    with DumpWriter(tmp_path / "dump", {"any": "thing"}, samples, 4) as writer:
+        panel.device = SimpleNamespace(type="elsewhere")
+        finder = Finder(FaceCutter(crops=panel.crops.values()))
+        preprocessing_pipeline.process(writer, dataset, finder, panel, config)
+        dump = writer.finish({key: made[key] for key in ("dataset", "regions", "outputs", "weights")})
+    assert len(panel.threads) == 1 and threading.get_ident() not in panel.threads
+    before, after = contents(whole), contents(dump.path)
+    assert set(before) == set(after)
+    assert dump.keys == read_dump(whole).keys
+    for name, array in read_dump(whole).arrays.items():
+        assert np.allclose(array.astype(np.float32), dump.arrays[name], atol=2e-3, rtol=2e-3), name
 
 
 def start(dataset: Path, weights: Path, out: Path) -> subprocess.Popen:
