@@ -120,6 +120,7 @@ class Detector(Scorer):
         self.panel = Panel(
             tuple(info["weights"]),
             find_device(device),
+            bf16=info.get("precision") == "bfloat16",  # as the answers that it was trained on
             weights_dir=weights_dir,
             clip_model=info.get("clip_model", CLIP_MODEL),
         )

@@ -300,7 +300,9 @@ def parse(arguments: list[str] | None) -> Config:
     add("--clip-model", metavar="NAME", help="ViT-B/32, ViT-L/14, or a tower as timm calls it (default %(default)s)")
     add("--weights-dir", type=Path, metavar="DIR", help="local weight files; nothing is downloaded (or MASC_WEIGHTS)")
     add("--faces", choices=("one", "all"), help="the most central large face, or every face (default %(default)s)")
-    precisions = "bfloat16 is faster on recent hardware, answers differ by up to .02 (default: for `full` on a GPU)"
+    precisions = (
+        "bfloat16 is faster on recent hardware; lite's answers differ by up to .02 (default: for `full` on a GPU)"
+    )
     add("--precision", choices=PRECISIONS, help=precisions)
     add("--max-pixels", type=int, metavar="N", help="refuse larger images (default %(default)s)")
     add = parser.add_argument_group("speed (may change between two starts)").add_argument

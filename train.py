@@ -205,6 +205,7 @@ def main(config: Config) -> Path:
         "regions": list(REGIONS),
         "weights": {name: sha256 for name, sha256 in dumps[0].meta["weights"].items() if name in experts},
         **clip_model,
+        "precision": dumps[0].meta["config"].get("precision", "float32"),
         "groups_dropped": list(config.drop),
         "groups_only": list(config.only),
         "trained_on": [

@@ -4,8 +4,8 @@ Until a dump (data/dump.py) is finished its folder holds `unfinished/`: the sett
 fixed range of the samples. Every file is written under a temporary name, flushed to disk and renamed. A run that is
 killed at any instant and started again repeats at most one shard, and its files do not tell that it was interrupted.
 
-An expert that answers a face with values that are not finite, or that float16 cannot hold, costs that face only its own
-columns: all its answers there become NaN, and missing.csv says why.
+An expert without an answer about a face (models/panel.py makes all of it NaN where some of it is not finite, or nothing that
+float16 can hold) costs that face only its own columns, and missing.csv says why.
 """
 
 from __future__ import annotations
@@ -166,11 +166,9 @@ class ShardWriter:
             if len(array) != len(keys):
                 raise ValueError(f"shard {number}: {len(array)} values of {name} for {len(keys)} rows")
             with np.errstate(over="ignore"):
-                tensors[name] = np.array(array, "<f2", order="C")
+                tensors[name] = np.ascontiguousarray(array, "<f2")
             expert = name.partition(".")[0]
             broken[expert] = broken.get(expert, False) | ~np.isfinite(tensors[name]).all((1, 2))
-        for name, tensor in tensors.items():
-            tensor[broken[name.partition(".")[0]]] = np.nan
         missing = notes.pop("missing", [])
         explained = {(path, face, expert) for path, face, expert, _ in missing}
         lost = [(*keys[row], expert) for expert, rows in broken.items() for row in np.flatnonzero(rows)]

@@ -33,6 +33,16 @@ class Crop:
         """The crop whose middle is x, y."""
         return cls(x - width / 2, y - height / 2, width, height, px)
 
+    @classmethod
+    def of_box(cls, times: float, px: int, square: bool = True) -> Crop:
+        """A face's box, so many times as large; square: with its height as both sides.
+
+        Where MTCNN's boxes lie on faces that look ahead: between the medians over LFW, UTKFace, DFDC and
+        OpenForensics, which are within .03 of it in the middle, .02 in the width and .05 in the height.
+        """
+        width, height = (0.89 if square else 0.70), 0.89
+        return cls.around(0.487, 0.585, times * width, times * height, px)
+
     def at(self, px: int) -> Crop:
         """The same part of the face at another resolution."""
         return replace(self, px=px)

@@ -46,6 +46,10 @@ class Output:
         return cls(data["kind"], int(data["size"]), tuple(data["names"]))
 
 
+# What torchvision's and timm's networks were trained with, of R, G, B in [0, 1].
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
 class Expert(nn.Module):
     """A frozen network over face regions. Subclasses set the attributes and write `forward`.
 

@@ -74,12 +74,11 @@ class ClipImage(WholeFaceExpert):
         net = create_model(tower_named(tower), pretrained=False)
         config = net.pretrained_cfg
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
-        self.crop = Crop.around(0.487, 0.585, 0.89 * 1.3, 0.89 * 1.3, config["input_size"][-1])
+        self.crop = Crop.of_box(1.3, config["input_size"][-1])
         self.outputs = {"embedding": Output("embedding", net.num_classes or net.num_features)}
         tensors = read_tensors(weights)
-        if (
-            "visual.class_embedding" in tensors
-        ):  # named as in OpenAI's and open_clip's files, which hold the text tower too
+        # Named as in OpenAI's and open_clip's files, which hold the text tower too.
+        if "visual.class_embedding" in tensors:
             tensors = checkpoint_filter_fn(tensors, net)
         load_strictly(net, tensors, weights)
         super().__init__(net, weights, bf16)

@@ -19,13 +19,12 @@ from models.tensors import load_strictly, read_tensors
 class FaceNet(WholeFaceExpert):
     """weights: the file of `models.weights.WEIGHTS["facenet"]`.
 
-    It was trained on MTCNN's boxes with a margin, squeezed into a square of 160 px, RGB as (x - 127.5) / 128. On real faces
-    that look ahead such a box lies around (.487, .585) of the template, .70 wide and .89 high; the margin makes it a tenth
-    larger.
+    It was trained on MTCNN's boxes with a margin, squeezed into a square of 160 px, RGB as (x - 127.5) / 128. The
+    margin of 14 px makes the box a tenth larger.
     """
 
     name = "facenet"
-    crop = Crop.around(0.487, 0.585, 0.70 * 160 / 146, 0.89 * 160 / 146, 160)
+    crop = Crop.of_box(160 / 146, 160, square=False)
     mean = (0.5, 0.5, 0.5)
     std = (128 / 255, 128 / 255, 128 / 255)
     outputs = {"identity": Output("embedding", 512)}

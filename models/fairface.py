@@ -11,12 +11,12 @@ import torch
 from torchvision.models import resnet34
 
 from features.regions import Crop
-from models.base import Output, WholeFaceExpert
+from models.base import IMAGENET_MEAN, IMAGENET_STD, Output, WholeFaceExpert
+from models.region_net import AGE_NAMES
 from models.tensors import load_strictly, read_tensors
 
 RACES = ("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern")
 GENDERS = ("Male", "Female")
-AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 
 
 class FairFace(WholeFaceExpert):
@@ -28,12 +28,11 @@ class FairFace(WholeFaceExpert):
 
     name = "fairface"
     crop = Crop(0.0606, 0.1830, 0.8981, 0.8981, 224)
-    mean = (0.485, 0.456, 0.406)
-    std = (0.229, 0.224, 0.225)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
     outputs = {
         "race": Output("distribution", len(RACES), RACES),
         "gender": Output("distribution", len(GENDERS), GENDERS),
-        "age": Output("distribution", len(AGES), AGES),
+        "age": Output("distribution", len(AGE_NAMES), AGE_NAMES),
     }
 
     def __init__(self, weights: Path, bf16: bool = False) -> None:

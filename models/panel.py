@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from features.regions import Crop
-from models import CLIP_MODEL, EXPERTS, PROFILES, expert_class
+from models import CLIP_MODEL, EXPERTS, PROFILES, clip_image, expert_class
 from models.base import Expert, Output
 from models.region_net import BUNDLED
 from models.tensors import MissingWeightsError, sha256_of
@@ -68,11 +68,7 @@ def profile_of(profile: str, names: tuple[str, ...]) -> str:
 
 def published(name: str, clip_model: str = CLIP_MODEL) -> Weights:
     """Where an expert's weights come from. name: not `lite`, whose weights are bundled."""
-    if name != "clip":
-        return WEIGHTS[name]
-    from models import clip_image
-
-    return clip_image.published(clip_model)
+    return clip_image.published(clip_model) if name == "clip" else WEIGHTS[name]
 
 
 def find_weights(names: Iterable[str], weights_dir: Path | None, clip_model: str) -> dict[str, Path]:
@@ -197,7 +193,7 @@ class Panel:
         return torch.cat(answers, dim=-1)
 
     def _sent(self, view: torch.Tensor) -> torch.Tensor:
-        """On the device. From pinned memory: copies of several crops do not wait for each other, and each is twice as fast."""
+        """On the device. From pinned memory, so that this thread need not wait for the copy."""
         return view.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else view
 
     def largest_batch(self) -> int:

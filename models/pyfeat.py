@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from features.regions import Crop
-from models.base import Output, WholeFaceExpert
+from models.base import IMAGENET_MEAN, IMAGENET_STD, Output, WholeFaceExpert
 from models.tensors import WeightsError
 
 UNITS = (
@@ -28,14 +28,12 @@ AFFECT = ("valence", "arousal")
 class PyFeat(WholeFaceExpert):
     """weights: the file of `models.weights.WEIGHTS["pyfeat"]`, with its configuration in the header.
 
-    It was trained on square chips of 256 px, 1.2 times the longer side of the face's box, shrunk to 224 px. On real faces
-    that look ahead a box lies around (.487, .585) of the template, .89 high.
+    It was trained on square chips of 256 px, 1.2 times the longer side of the face's box, shrunk to 224 px.
     """
 
     name = "pyfeat"
-    crop = Crop.around(0.487, 0.585, 0.89 * 1.2, 0.89 * 1.2, 256)
-    mean = (0.485, 0.456, 0.406)
-    std = (0.229, 0.224, 0.225)
+    crop = Crop.of_box(1.2, 256)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
     input_px = 224
     outputs = {
         "au": Output("vector", len(UNITS), UNITS),

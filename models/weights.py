@@ -26,8 +26,8 @@ from pathlib import Path
 import requests
 from tqdm import tqdm
 
-from models import EXPERTS, expert_class
-from models.tensors import PAGE, MissingWeightsError, WeightsError, read_tensors, sha256_of
+from models import expert_class
+from models.tensors import PAGE, MissingWeightsError, WeightsError, sha256_of
 
 TIMEOUT = (10, 60)  # s, to connect and between two pieces
 WAITS = (1, 2, 4)  # s, before the second, third and fourth try where a connection broke midway
@@ -250,11 +250,7 @@ def verify(entry: Weights, path: Path) -> str:
     if not path.is_file():
         raise _missing(entry, path, "nothing is downloaded to verify it; `fetch` does that")
     check(entry, path)
-    if entry.expert in EXPERTS:
-        tower = {"tower": entry.tower} if entry.tower else {}
-        expert_class(entry.expert)(path, **tower)
-    else:
-        read_tensors(path)
+    expert_class(entry.expert)(path, **({"tower": entry.tower} if entry.tower else {}))
     return sha256_of(path)
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from features.baselines import PLAIN_REGIONS, TRIVIAL, plain_features, trivial_features
 from features.regions import REGIONS
@@ -30,3 +31,11 @@ def test_trivial_columns_come_from_the_index():
     rows = {name: np.arange(2) * (place + 1) for place, name in enumerate(TRIVIAL)}
     table = trivial_features(rows)
     assert table.names[0] == "trivial/file_bytes" and table.values.tolist() == [[0] * 7, list(range(1, 8))]
+
+
+def test_of_several_experts_the_first_identity_counts_and_what_was_left_out_is_no_column():
+    same = np.ones((2, len(REGIONS), 4))
+    names = plain_features({"arcface.identity": same, "facenet.identity": -same, "clip.embedding": same}).names
+    assert len(names) == 10 and not any("facenet" in name or "attributes" in name for name in names)
+    with pytest.raises(ValueError, match="no identity, embedding or attribute"):
+        plain_features({"pyfeat.au": same})

@@ -151,3 +151,18 @@ def test_shrinking_keeps_the_trace_and_moves_towards_a_sphere():
     assert np.linalg.cond(shrunk) < np.linalg.cond(plain)
     many = np.random.default_rng(0).normal(size=(100_000, 4)) * np.arange(1, 5)
     assert np.allclose(shrunk_covariance(many), np.diag([1, 4, 9, 16]), atol=0.2)
+
+
+def test_a_missing_answer_costs_only_its_own_columns():
+    """What is expected of the others is what it would be had the missing output said what the mean face says."""
+    people = np.repeat(np.arange(60), 2)
+    arrays = answers(people, np.zeros(len(people), int))
+    fitted = Expectations.fit(arrays, OUTPUTS, np.ones(len(people), bool))
+    lost = {name: value.copy() for name, value in arrays.items()}
+    lost["toy.identity"][3] = np.nan
+    before, after = fitted.residuals(arrays), fitted.residuals(lost)
+    mine = np.array([name.startswith("toy.identity/") for name in after.names])
+    assert np.isnan(after.values[3, mine]).all() and np.isfinite(after.values[3, ~mine]).all()
+    assert not np.array_equal(after.values[3, ~mine], before.values[3, ~mine])  # it did help to expect the others
+    others = np.arange(len(people)) != 3
+    assert np.allclose(after.values[others], before.values[others], atol=1e-4)

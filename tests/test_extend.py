@@ -13,7 +13,7 @@ import pytest
 from data import extend
 from data.cutting import CHANGED
 from data.extend import Extension
-from data.store import NO_FACE, read_dump
+from data.store import NO_FACE, Dump, read_dump
 from models.region_net import RegionExpert
 from preprocessing_pipeline import Config, cli, main
 
@@ -127,6 +127,55 @@ def test_a_dump_that_changed_meanwhile_is_not_extended(lite, tmp_path):
     (dump.path / "meta.json").write_text(json.dumps({**dump.meta, "versions": {}}))
     with pytest.raises(ValueError, match="was changed meanwhile by another process"):
         Extension(dump, {}, {})
+
+
+def test_nobody_replaces_a_dump_that_is_being_extended(dataset, weights, lite, tmp_path):
+    out = shutil.copytree(lite, tmp_path / "dump")
+    with Extension(read_dump(out), {}, {"weights": {"other": "0"}}):
+        with pytest.raises(ValueError, match="another process is writing this dump"):
+            main(configured(dataset, weights, out, "lite", overwrite=True))
+        assert read_dump(out).meta["weights"].keys() == {"lite"}
+    main(configured(dataset, weights, out, "lite", overwrite=True))
+    assert not (out / "extending").exists()
+
+
+def extended_by_hand(dump: Dump, expert: str, **more: str) -> Dump:
+    """With one number per face."""
+    outputs = {f"{expert}.y": {"kind": "scalar", "size": 1, "names": []}}
+    weights = dump.meta["weights"] | {expert: "0"}
+    with Extension(dump, outputs, {"weights": weights, **more}, 100) as writer:
+        for number, samples in writer.pending():
+            rows = [row for sample in samples for row in writer.rows[sample.path]]
+            writer.write_shard(number, rows, {f"{expert}.y": np.ones((len(rows), 8, 1))}, [])
+        return writer.finish({"outputs": dump.meta["outputs"] | outputs, "weights": weights, **more})
+
+
+def test_what_an_expert_was_built_with_is_a_setting_of_the_dump_as_if_made_at_once(lite, tmp_path):
+    dump = extended_by_hand(read_dump(shutil.copytree(lite, tmp_path / "dump")), "clip", clip_model="ViT-L/14")
+    assert dump.meta["config"]["clip_model"] == dump.meta["clip_model"] == "ViT-L/14"
+    assert dump.meta["config"]["weights"] == dump.meta["weights"]
+
+
+def test_killed_while_it_tidied_up_it_is_no_obstacle(lite, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        dump = extended_by_hand(read_dump(shutil.copytree(lite, tmp_path / "dump")), "x")
+    assert (dump.path / "extending" / "config.json").exists()
+    assert extended_by_hand(dump, "z").meta["weights"].keys() == {"lite", "x", "z"}
+
+
+def test_another_tower_beside_the_one_that_is_there_is_refused(dataset, weights, lite, tmp_path):
+    dump = extended_by_hand(read_dump(shutil.copytree(lite, tmp_path / "dump")), "clip", clip_model="ViT-L/14")
+    with pytest.raises(ValueError, match="holds answers of CLIP ViT-L/14"):
+        main(configured(dataset, weights, dump.path, "clip", extend=True))
+
+
+def test_a_dump_keeps_the_precision_that_it_was_begun_with(dataset, weights, tmp_path):
+    first = main(configured(dataset, weights, tmp_path / "dump", "lite", precision="bfloat16"))
+    before = contents(first)
+    assert main(configured(dataset, weights, first, "lite")) == first and contents(first) == before
+    dump = read_dump(main(configured(dataset, weights, first, "fairface", extend=True)))
+    assert dump.meta["config"]["precision"] == "bfloat16"
 
 
 def test_a_picture_that_changed_or_went_costs_only_the_new_answers(

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from data.detection import FaceFinder
-from data.faces import SIZE, TEMPLATE, FaceCutter, align, similarity
+from data.faces import SIZE, TEMPLATE, TOGETHER, FaceCutter, align, similarity
 from data.images import read_image
 from features.regions import ALIGNED
 
@@ -141,6 +141,14 @@ def test_align_of_many_is_align_of_each() -> None:
     for i in range(4):
         alone = align([images[which[i]]], np.zeros(1, int), landmarks[i : i + 1])
         assert (alone[0] == together[i]).all()
+
+
+def test_align_more_faces_than_are_turned_at_once(astronaut: np.ndarray) -> None:
+    landmarks = np.stack([ASTRONAUT + shift for shift in range(2 * TOGETHER + 3)])
+    many = align([astronaut], np.zeros(len(landmarks), int), landmarks)
+    assert len(many) == len(landmarks) > 2 * TOGETHER
+    for i in (0, TOGETHER - 1, TOGETHER, 2 * TOGETHER, len(landmarks) - 1):
+        assert torch.equal(many[i], align([astronaut], np.zeros(1, int), landmarks[i : i + 1])[0])
 
 
 def test_align_other_sizes(astronaut: np.ndarray) -> None:

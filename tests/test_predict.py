@@ -158,3 +158,50 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
     bundled.info["weights"] = {"lite": "0" * 64}
     with pytest.raises(ValueError, match="lite 000000000000.*preprocess and train again"):
         predict.Detector(bundled.save(tmp_path / "other"))
+
+
+def test_a_face_that_no_expert_answers_has_no_score(detector, astronaut, monkeypatch):
+    """One of two faces, so that the other's verdict is untouched."""
+    ask = predict.Panel.__call__
+
+    def silent_about_the_first(self, views):
+        said = ask(self, views)
+        for value in said.values():
+            value[0] = np.nan
+        return said
+
+    alone = detector.judge([astronaut], ["b"])[0]
+    monkeypatch.setattr(predict.Panel, "__call__", silent_about_the_first)
+    first, second = detector.judge([astronaut, astronaut], ["a", "b"])
+    assert first.p_fake is None and first.error == "no expert has an answer about this face" and not first.reasons
+    assert "not scored" in predict.show(first, 0.5)
+    assert second.p_fake == pytest.approx(alone.p_fake, abs=1e-3)
+
+
+def test_a_dumps_face_without_answers_has_no_score(tmp_path, capsys):
+    from tests.synthetic import write_dump
+    from train import Config, main
+
+    dump = predict.read_dump(write_dump(tmp_path / "made" / "toy"))
+    detector = predict.Scorer(main(Config(features=(dump.path,), out=tmp_path / "detector")))
+    lost = int(np.flatnonzero(dump.rows["split"] == "test")[3])
+    dump.arrays = {name: np.array(value) for name, value in dump.arrays.items()}
+    for value in dump.arrays.values():
+        value[lost] = np.nan
+    with predict.score_dump(detector, dump, "test").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows if not row["p_fake"]] == [dump.rows["path"][lost]]
+    assert all((row["verdict"] == "") == (row["p_fake"] == "") for row in rows)
+    assert "1 faces have not a single feature and no score" in capsys.readouterr().out
+
+
+def test_a_folder_of_weights_without_the_bundled_one_does_not_break_it(tmp_path, astronaut):
+    assert predict.Detector(weights_dir=tmp_path).panel.weights == predict.Detector().panel.weights
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_detector_computes_as_the_answers_were_that_it_was_trained_on(tmp_path, precision):
+    bundled = Checkpoint.load(predict.BUNDLED)
+    bundled.info["precision"] = precision
+    expert = predict.Detector(bundled.save(tmp_path)).panel.experts[0]
+    assert expert.bf16 == (precision == "bfloat16")

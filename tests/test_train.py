@@ -155,6 +155,30 @@ def test_a_dump_of_other_weights_is_refused(trained, tmp_path):
         main(Config(features=(trained[0], other), out=tmp_path / "out"))
 
 
+def test_answers_of_another_precision_are_not_joined_and_a_detector_keeps_its_own(trained, tmp_path):
+    other = write_dump(tmp_path / "made" / "toy2")
+    meta = json.loads((other / "meta.json").read_text())
+    (other / "meta.json").write_text(json.dumps({**meta, "config": {"precision": "bfloat16"}}))
+    with pytest.raises(ValueError, match="computed in bfloat16, .* in None: a classifier would learn the rounding"):
+        main(Config(features=(trained[0], other), out=tmp_path / "out"))
+    main(Config(features=(other,), out=tmp_path / "out"))
+    assert Checkpoint.load(tmp_path / "out").info["precision"] == "bfloat16"
+
+
+def test_an_expert_that_never_answered_is_left_out(tmp_path):
+    """Neither its columns nor its weights are asked for; what is left is trained as ever."""
+    silent = {"mute.age": np.full((240, 8, 4), np.nan, np.float16)}
+    dump = write_dump(tmp_path / "made" / "toy", change=silent)
+    meta = json.loads((dump / "meta.json").read_text())
+    meta["outputs"] = {**meta["outputs"], "mute.age": meta["outputs"]["toy.age"]}
+    meta["weights"]["mute"] = "1" * 64
+    (dump / "meta.json").write_text(json.dumps(meta))
+    np.save(dump / "mute.age.npy", silent["mute.age"])
+    info = Checkpoint.load(main(Config(features=(dump,), out=tmp_path / "out"))).info
+    assert set(info["weights"]) == {"toy"} and "mute.age" not in info["outputs"]
+    assert not any(name.startswith("mute") for name in info["features"]) and len(info["features"]) > 50
+
+
 def test_other_outputs_at_scoring_are_refused(trained):
     arrays = answers(np.arange(3), np.zeros(3, int))
     arrays["toy.age"] = arrays["toy.age"][:, :, :3]

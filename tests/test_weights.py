@@ -6,14 +6,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from models import weights
-from models.tensors import MissingWeightsError, WeightsError, sha256_of
-from models.weights import Weights, locate
+from models.tensors import MissingWeightsError, WeightsError, read_tensors, sha256_of
+from models.weights import WEIGHTS, Weights, locate
 from tests.test_tensors import HTML, TENSORS, refused
 
 BODY = np.random.default_rng(0).bytes(300_000)  # several pieces
@@ -240,6 +241,7 @@ def test_list_and_fetch(run, tmp_path):
 
 def test_verify_reads_what_is_there(run, tmp_path, monkeypatch):
     monkeypatch.setattr("requests.get", None)
+    monkeypatch.setattr(weights, "expert_class", lambda name: read_tensors if name == "hub" else None)
     path = tmp_path / "hub.pt"
     torch.save(TENSORS, path)
     code, out, _ = run("verify", "hub", "--weights-dir", tmp_path)
@@ -252,6 +254,14 @@ def test_verify_reads_what_is_there(run, tmp_path, monkeypatch):
         code, _, err = run("verify", "hub", "--weights-dir", tmp_path)
         assert code == 1 and told in err
     assert run("verify", "hub")[0] == 1, "nothing is downloaded"
+
+
+def test_the_readme_names_every_file_and_what_may_be_done_with_it():
+    lines = (Path(weights.__file__).parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    for name, entry in WEIGHTS.items():
+        if name not in weights.UNUSUAL:
+            row = next(line for line in lines if line.startswith("|") and entry.file in line)
+            assert entry.commercial.split()[0].rstrip(",") in row.split("|")[-2], name
 
 
 def test_usage(run, capsys):
