@@ -26,7 +26,7 @@ import numpy as np
 
 from data.dump import newest_dump, read_dump
 from data.gathered import Faces, gather, train_and_val
-from features.baselines import TRIVIAL, plain_features, trivial_features
+from features.baselines import plain_features, trivial_features
 from features.people import largest_share
 from models.cards import fill
 from models.checkpoint import Checkpoint, newest_checkpoint
@@ -90,7 +90,7 @@ def fitted(name: str, faces: Faces, tested: Faces, outputs: dict, config: Config
 
 
 def evaluate(checkpoint: Checkpoint, faces: Faces, outputs: dict) -> tuple[dict[str, Rows], list[str]]:
-    """All tables, and remarks that belong to them. faces: with the columns of `TRIVIAL` too."""
+    """All tables, and remarks that belong to them."""
     config, remarks = settings(checkpoint), []
     train, val = train_and_val(faces, remarks)
     test = faces.split("test")
@@ -153,8 +153,6 @@ def main(checkpoint_path: Path, features: tuple[Path, ...], out: Path, card: Pat
     dumps = [read_dump(path) for path in features]
     print(f"checkpoint  {checkpoint_path}\nfeatures    {', '.join(str(dump.path) for dump in dumps)}", flush=True)
     faces = gather(dumps)
-    for name in TRIVIAL:
-        faces.rows[name] = np.concatenate([dump.rows[name] for dump in dumps])
     checkpoint.check_answers(dumps[0].meta, str(dumps[0].path))
     tables, remarks = evaluate(checkpoint, faces, dumps[0].meta["outputs"])
     text = markdown(tables, remarks)

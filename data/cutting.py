@@ -64,7 +64,7 @@ def rows_of(crops: FaceCrops, pictures: Pictures) -> list[Row]:
         height, width = picture.image.shape[:2]
         rows.append(
             Row(
-                *(sample.path, crops.face[i], sample.label, sample.group, sample.split),
+                *(sample.path, crops.face[i], sample.label, sample.group, sample.split, sample.video, sample.method),
                 *crops.box[i],
                 *crops.landmarks[i].ravel(),
                 *(crops.score[i], crops.face_px[i], crops.sharpness[i], crops.yaw[i], crops.pitch[i], crops.roll[i]),

@@ -31,7 +31,7 @@ NEAR = 4  # bits of 64 by which the perceptual hashes of near-duplicates may dif
 LAYOUTS = """expected one of
   real/ and fake/
   train/, val/ (or valid/) and test/, with real/ and fake/ in each
-  index.csv with the columns path,label and, if known, group and split"""
+  index.csv with the columns path,label and, if known, group, split, video and method"""
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,23 @@ class Sample:
     """One labelled picture.
 
     path: POSIX, relative to the dataset's root. label: 0 real, 1 fake. group: what must not be divided between splits
-    (a source video, a person), "" unknown. split: train, val, test, "" unknown.
+    (a source video, a person), "" unknown. split: train, val, test, "" unknown. video: the clip it is a frame of, "" for
+    a picture by itself. method: how a fake was made, "" unknown, or real.
     """
 
     path: str
     label: int
     group: str = ""
     split: str = ""
+    video: str = ""
+    method: str = ""
 
 
 def find_samples(root: Path, index: Path | None = None) -> list[Sample]:
     """The labelled pictures of a dataset, sorted by path.
 
-    Layouts: an index.csv (path,label[,group][,split]; label real, fake, 0 or 1), or folders `real` and `fake`, in
-    `root` itself or below train, val (valid) and test. Upper and lower case are the same; folders below `real` and
+    Layouts: an index.csv (path,label[,group][,split][,video][,method]; label real, fake, 0 or 1), or folders `real` and
+    `fake`, in `root` itself or below train, val (valid) and test. Upper and lower case are the same; folders below `real` and
     `fake` may be nested. One class alone will do: whoever needs both says so.
 
     index: an index.csv that lies elsewhere, its paths relative to its own folder; what it lists outside `root` is left
@@ -133,7 +136,7 @@ def _read_index(index: Path) -> list[Sample]:
 
 def _sample(row: dict[str, str | None], line: int) -> Sample:
     """One row of index.csv. Raises: ValueError."""
-    text = {name: (row.get(name) or "").strip() for name in ("path", "label", "group", "split")}
+    text = {name: (row.get(name) or "").strip() for name in ("path", "label", "group", "split", "video", "method")}
     path = PurePosixPath(text["path"])
     if not path.parts or path.is_absolute() or ".." in path.parts:
         raise ValueError(
@@ -144,7 +147,7 @@ def _sample(row: dict[str, str | None], line: int) -> Sample:
     if text["split"] and text["split"].lower() not in SPLIT_NAMES:
         raise ValueError(f"line {line}: split {text['split']!r} is none of {', '.join(SPLIT_NAMES)}")
     split = SPLIT_NAMES.get(text["split"].lower(), "")
-    return Sample(path.as_posix(), LABELS[text["label"].lower()], text["group"], split)
+    return Sample(path.as_posix(), LABELS[text["label"].lower()], text["group"], split, text["video"], text["method"])
 
 
 def group_near_duplicates(hashes: list[str]) -> list[str]:

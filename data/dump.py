@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-FORMAT = 2
+FORMAT = 3
 NO_FACE = "no face found"  # the reason in failures.csv that is not about an unreadable file
 FAILURE_COLUMNS = ("path", "reason")
 MISSING_COLUMNS = ("path", "face", "expert", "reason")
@@ -27,8 +27,9 @@ DUMPS = Path("outputs/features")  # <dataset>/<profile> below it
 class Row:
     """What index.csv holds for one face; the fields are its columns.
 
-    face: number within the image, 0 the chosen one. x0..y1, lx0..ly4: box and five landmarks (left eye, right eye, nose,
-    left and right corner of the mouth, as seen by the viewer) in pixels of the image. score: the detector's, 0..1.
+    face: number within the image, 0 the chosen one. path to method otherwise: see data.datasets.Sample. x0..y1,
+    lx0..ly4: box and five landmarks (left eye, right eye, nose, left and right corner of the mouth, as seen by the viewer) in
+    pixels of the image. score: the detector's, 0..1.
     face_px: shorter side of the box. sharpness: variance of the Laplacian of the aligned crop. yaw, pitch, roll: degrees.
     width, height, file_bytes, mean_r, mean_g, mean_b (0..255): of the whole image. phash: 16 hexadecimal digits.
     """
@@ -38,6 +39,8 @@ class Row:
     label: int
     group: str
     split: str
+    video: str
+    method: str
     x0: float
     y0: float
     x1: float

@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Extension(ShardWriter):
         self.rows: dict[str, list[Row]] = {}
         for values in zip(*(dump.rows[name].tolist() for name in COLUMNS), strict=True):
             self.rows.setdefault(values[0], []).append(Row(*values))
-        samples = [Sample(r.path, r.label, r.group, r.split) for r in (rows[0] for rows in self.rows.values())]
+        samples = [Sample(*(getattr(rows[0], f.name) for f in fields(Sample))) for rows in self.rows.values()]
         super().__init__(dump.path, EXTENDING, samples, shard_size)
         index = hashlib.sha256((dump.path / "index.csv").read_bytes()).hexdigest()
         self.config = {**settings, "index": index}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.dump import Dump
+from data.dump import COLUMNS, Dump
 from features.regions import REGIONS
 
 SPLITS = {"train": 0.7, "val": 0.1, "test": 0.2}  # of the groups, where they are divided anew
@@ -21,8 +21,8 @@ FEW = 100  # real validation faces; with fewer, threshold and ranges are rough
 class Faces:
     """The faces of one or several dumps, row by row.
 
-    arrays: "expert.output" -> (N, R, D) float16. rows: (N,) columns: label (0 real, 1 fake), group (prefixed by the dataset),
-    split, dataset, path, face.
+    arrays: "expert.output" -> (N, R, D) float16. rows: (N,) columns of index.csv (data/dump.py), `group` prefixed by the
+    dataset, and `dataset`.
     """
 
     arrays: dict[str, np.ndarray]
@@ -67,10 +67,9 @@ def gather(dumps: Sequence[Dump]) -> Faces:
                     f"{', '.join(first.meta['weights'])}); preprocess both with the same experts and weights"
                 )
     arrays = {name: np.concatenate([dump.arrays[name] for dump in dumps]) for name in first.meta["outputs"]}
-    columns = {name: np.concatenate([dump.rows[name] for dump in dumps]) for name in ("label", "split", "path", "face")}
+    columns = {name: np.concatenate([dump.rows[name] for dump in dumps]) for name in COLUMNS}
     datasets = np.concatenate([np.full(len(dump), dump.meta["dataset"]) for dump in dumps])
-    own = np.concatenate([dump.rows["group"] for dump in dumps])
-    groups = [f"{d}/{group or path}" for d, group, path in zip(datasets, own, columns["path"], strict=True)]
+    groups = [f"{d}/{g or path}" for d, g, path in zip(datasets, columns["group"], columns["path"], strict=True)]
     return Faces(arrays, {**columns, "dataset": datasets, "group": np.array(groups, dtype=object)})
 
 

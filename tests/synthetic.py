@@ -64,11 +64,11 @@ def write_dump(
     labels, people = labels[kept], people[kept]
     names = np.array(["train", "val", "test"])
     columns = {
+        **{name: np.zeros(len(labels), dtype=kind) for name, kind in COLUMNS.items()},
         "path": np.array([f"{('real', 'fake')[y]}/{i:04d}.jpg" for i, y in enumerate(labels)]),
         "label": labels,
         "group": np.array([f"g{person:03d}" for person in people]),
         "split": names[np.searchsorted(splits, (people + 0.5) / groups)],
-        **{name: np.zeros(len(labels), dtype=kind) for name, kind in COLUMNS.items() if kind is not str},
         "phash": np.full(len(labels), "0" * 16),
     }
     columns["label"] = labels

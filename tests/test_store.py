@@ -36,7 +36,14 @@ SAMPLES = [Sample(f"{kind}/{i:02d}.jpg", int(kind == "fake"), "", "") for kind i
 def row(sample: Sample, face: int = 0, **other) -> Row:
     numbers = dict.fromkeys(Row.__dataclass_fields__, 1.5)
     number = int(sample.path[-6:-4]) if sample.path[-6:-4].isdigit() else 0
-    text = {"path": sample.path, "group": sample.group, "split": sample.split, "phash": f"{number * 0x1111111:016x}"}
+    text = {
+        "path": sample.path,
+        "group": sample.group,
+        "split": sample.split,
+        "video": "",
+        "method": "",
+        "phash": f"{number * 0x1111111:016x}",
+    }
     whole = {"face": face, "label": sample.label, "width": 320, "height": 200, "file_bytes": 1234}
     return Row(**{**numbers, **text, **whole, **other})
 
