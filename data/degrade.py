@@ -1,18 +1,24 @@
-"""What a picture goes through on its way to us: JPEG, blur, noise, downscaling, light.
+"""What a picture goes through on its way to us: compression, scaling, blur, noise, colour.
 
-Each function takes and returns uint8 RGB (H, W, 3). `DEGRADATIONS` maps a name and a strength to a function; the same
-table serves the training of the region network and robustness tests.
+Each function takes and returns uint8 RGB (H, W, 3). `FAMILIES` are the conditions of robustness tables, each with its levels
+from mild to strong: six of DeeperForensics-1.0 with the parameters of its published code (Jiang et al., CVPR 2020), JPEG at
+five qualities, and resizing. Its video compression is in data/video.py, since only a clip can be compressed so.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+BLOCK = 8  # px, the side of a block that `blocks` covers
+H264 = "h264"  # the family of data/video.py: needs clips
 
-def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+
+def jpeg(image: np.ndarray, quality: float) -> np.ndarray:
     """Compress and decompress. quality: 1 (worst) to 100."""
     ok, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     if not ok:
@@ -45,10 +51,125 @@ def brightness(image: np.ndarray, gain: float) -> np.ndarray:
     return cv2.convertScaleAbs(image, alpha=float(gain))
 
 
-DEGRADATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "jpeg": jpeg,
-    "blur": blur,
-    "downscale": downscale,
-    "noise": noise,
-    "brightness": brightness,
+def saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Both chroma components times `factor`; 0 leaves grey."""
+    luma_chroma = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2YCR_CB)
+    luma_chroma[..., 1:] = 0.5 + (luma_chroma[..., 1:] - 0.5) * np.float32(factor)
+    return _uint8(cv2.cvtColor(luma_chroma, cv2.COLOR_YCR_CB2RGB))
+
+
+def blocks(image: np.ndarray, count: float) -> np.ndarray:
+    """Grey squares at random places. count: of them in a picture of 256 px.
+
+    The original takes floor(shorter side / 256) times as many, so none in a smaller picture; here that is not rounded.
+    """
+    changed, rng = image.copy(), _rng(image)
+    height, width = image.shape[:2]
+    for _ in range(round(min(height, width) / 256 * count)):
+        y, x = rng.integers(height - BLOCK), rng.integers(width - BLOCK)
+        changed[y : y + BLOCK, x : x + BLOCK] = 128
+    return changed
+
+
+def colour_noise(image: np.ndarray, variance: float) -> np.ndarray:
+    """Gaussian noise in luma and chroma. variance: of each component on a scale of 0 to 1, in their studio range."""
+    luma_chroma = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2YCR_CB)
+    spread = np.sqrt(variance) * np.array([255 / 219, 255 / 224, 255 / 224])
+    luma_chroma += (_rng(image).normal(size=image.shape) * spread).astype(np.float32)
+    return _uint8(cv2.cvtColor(luma_chroma, cv2.COLOR_YCR_CB2RGB))
+
+
+def kernel_blur(image: np.ndarray, size: float) -> np.ndarray:
+    """Gaussian blur with a kernel of `size` x `size` px and a standard deviation of size / 6."""
+    return cv2.GaussianBlur(image, (int(size), int(size)), size / 6)
+
+
+def pixelation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Shrink by `factor` and enlarge again, linearly both times, without averaging."""
+    height, width = image.shape[:2]
+    small = cv2.resize(image, (int(width // factor), int(height // factor)), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def resize(image: np.ndarray, side: float) -> np.ndarray:
+    """Shrink with area averaging until the shorter side is `side` px; a smaller picture stays as it is."""
+    height, width = image.shape[:2]
+    factor = side / min(height, width)
+    if factor >= 1:
+        return image
+    return cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
+
+
+def _uint8(image: np.ndarray) -> np.ndarray:
+    """image: float, 0 to 1."""
+    return (image * 255).round().clip(0, 255).astype(np.uint8)
+
+
+def _rng(image: np.ndarray) -> np.random.Generator:
+    """Seeded by the picture itself: the same whatever comes before it and wherever it lies."""
+    return np.random.default_rng(zlib.crc32(np.ascontiguousarray(image)))
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of degradation. levels: its parameter, from mild to strong. unit: what the parameter is."""
+
+    function: Callable[[np.ndarray, float], np.ndarray] | None
+    levels: tuple[float, ...]
+    unit: str
+
+
+FAMILIES: dict[str, Family] = {
+    "jpeg": Family(jpeg, (90, 70, 50, 30, 20), "quality"),
+    "resize": Family(resize, (224, 112, 64), "px, shorter side"),
+    "saturation": Family(saturation, (0.4, 0.3, 0.2, 0.1, 0.0), "of the chroma"),
+    "contrast": Family(brightness, (0.85, 0.725, 0.6, 0.475, 0.35), "of the intensity"),
+    "blocks": Family(blocks, (16, 32, 48, 64, 80), "grey blocks"),
+    "noise": Family(colour_noise, (0.001, 0.002, 0.005, 0.01, 0.05), "variance"),
+    "blur": Family(kernel_blur, (7, 9, 13, 17, 21), "px kernel"),
+    "pixelation": Family(pixelation, (2, 3, 4, 5, 6), "times smaller"),
+    H264: Family(None, (30, 32, 35, 38, 40), "crf"),
 }
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A family at one of its levels. level: 1 is the mildest."""
+
+    family: str
+    level: int
+
+    @property
+    def value(self) -> float:
+        return FAMILIES[self.family].levels[self.level - 1]
+
+    @property
+    def clips_only(self) -> bool:
+        return FAMILIES[self.family].function is None
+
+    def __str__(self) -> str:
+        return f"{self.family}:{self.level}"
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Raises: ValueError for a family that only a clip can go through."""
+        function = FAMILIES[self.family].function
+        if function is None:
+            raise ValueError(f"{self.family} compresses clips, and this is a single picture")
+        return function(image, self.value)
+
+    @classmethod
+    def of(cls, text: str) -> Condition:
+        """From "family:level". Raises: ValueError that lists what there is."""
+        family, _, level = text.partition(":")
+        if family in FAMILIES and level in map(str, range(1, len(FAMILIES[family].levels) + 1)):
+            return cls(family, int(level))
+        known = ", ".join(f"{name}:1 to {len(family.levels)}" for name, family in FAMILIES.items())
+        raise ValueError(f"unknown degradation {text!r}; give one of {known}")
+
+
+def conditions(families: tuple[str, ...]) -> list[Condition]:
+    """Every level of every family named. Raises: ValueError for an unknown one."""
+    unknown = [name for name in families if name not in FAMILIES]
+    if unknown:
+        raise ValueError(f"unknown degradation {', '.join(unknown)}; the families are {', '.join(FAMILIES)}")
+    return [Condition(name, level + 1) for name in families for level in range(len(FAMILIES[name].levels))]
