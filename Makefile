@@ -7,7 +7,7 @@ PY := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test lint bench study lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,15 @@ lint: $(READY)  ## check style and formatting
 
 bench: $(READY)  ## measure images per second, end to end and by stage
 	$(PY) -m benchmarks.preprocess
+
+DATA ?= ../shared/data
+SETS := dfdc openforensics
+DUMPED := $(SETS:%=outputs/features/%/lite)
+
+study: $(READY)  ## measure the bundled recipe and everything it must beat, from the images in DATA: docs/results.md
+	for set in $(SETS); do $(PY) preprocessing_pipeline.py --data_root $(DATA)/$$set --index $(DATA)/index.csv || exit; done
+	$(PY) evaluate.py --features $(DUMPED) --checkpoint checkpoints/default --name study \
+	    --networks all --robustness all --limit 400 --card docs/results.md
 
 lock: $(READY)  ## resolve pyproject.toml anew into uv.lock and requirements.txt
 	$(PY) -m uv lock

@@ -1,47 +1,67 @@
-"""How good is a detector, beside what it must beat, on faces it was not trained on?
+"""How good is a detector, beside what it must beat, on faces it was not trained on? The tables and plots of a paper.
 
-The newest checkpoint on the test splits of the dumps it was trained on, or of others:
-    python evaluate.py --features outputs/features/dfdc/lite outputs/features/openforensics/lite
-Into a model card, between its marks, and as JSON:
+The newest checkpoint and the newest dump; a report in outputs/reports/<name>:
+    python evaluate.py
+Two datasets, each trained on and tested on the other too; networks that look at pixels; every kind of degradation:
+    python evaluate.py --features outputs/features/dfdc/lite outputs/features/openforensics/lite --name both \\
+        --networks all --robustness all
+    python evaluate.py --features DUMP --protocols given people --no-ablations --no-few-shot     # less of it
+A detector as it is beside the refits, its figures into its card:
     python evaluate.py --checkpoint checkpoints/default --features DUMP... --card checkpoints/default/README.md
+What lies in a dataset folder, and what is missing; two reports side by side; pictures and pages of a report again:
+    python evaluate.py inventory DATASET
+    python evaluate.py compare outputs/reports/before outputs/reports/after
+    python evaluate.py redraw outputs/reports/both
 
-Four tables, every figure on frames with its count and a 95% bootstrap interval by group:
-  given splits       the checkpoint as it is, and what it must beat, fitted on the same training faces: the project's first 16
-                     columns, and a classifier that sees only file size, picture size, mean colour and sharpness
-  people apart       the same, fitted anew after joining the groups of real faces that look like one person (identity
-                     embedding) and dividing them again: what the given splits flatter
-  across datasets    fitted on one dataset, tested on the others (with two dumps or more)
-  ablations          given splits, with raw columns only, expected columns only, and real faces only (no fake seen)
+Protocols: `given` (each dataset by its given splits: in-dataset, cross-dataset, reals of one against fakes of another),
+`together` (all train together), `people` (nobody on both sides of a split, as far as the identity embedding can tell),
+`methods` (each way of making fakes left out of training; where the dumps know it).
+Systems: MASC and ablations of it; its first 16 columns; each embedding of the whole face with logistic regression; file
+size, colour and sharpness alone; networks from scratch or from published weights.
+Everything is fitted on train, chosen and calibrated on val, scored on test; predictions are written first and measured
+after; frames and videos are never in one column. Stop it whenever you like: the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
+from evaluation.compare import compare
 
-from data.dump import newest_dump, read_dump
-from data.gathered import Faces, gather, train_and_val
-from features.baselines import plain_features, trivial_features
-from features.people import largest_share
+from data.degrade import FAMILIES
+from data.dump import Dump, newest_dump, read_dump
+from data.gathered import Faces, gather
+from data.store import write_json
+from evaluation import plan as planning
+from evaluation import results, sanity
+from evaluation.card import for_card
+from evaluation.inspect import inconsistency
+from evaluation.inventory import inventory
+from evaluation.plan import PROTOCOLS, Config
+from evaluation.protocols import of_dataset
+from evaluation.report import write_report
+from evaluation.run import Progress, work
+from evaluation.subgroups import attributes
+from evaluation.systems import MASC, TRIVIAL
 from models.cards import fill
 from models.checkpoint import Checkpoint, newest_checkpoint
-from models.heads import fit_head
-from models.metrics import summary, table, threshold_at_fpr
-from train import Config, by_people, fit, score
+from models.classifiers import KINDS
+from train import Config as Training
 
-Rows = dict[str, dict]  # name -> models.metrics.summary
+REPORTS = Path("outputs/reports")
+NETWORKS = Path("outputs/networks")  # fitted baselines, by what they were fitted on
 
 
-def settings(checkpoint: Checkpoint) -> Config:
+def training_of(checkpoint: Checkpoint) -> Training:
     """What the checkpoint was trained with, to fit the same again on other splits."""
     info = checkpoint.info
     one_class = info["head"] == "oneclass"
-    return Config(
+    return Training(
         head="logreg" if one_class else info["head"],
         one_class=one_class,
         drop=tuple(info["groups_dropped"]),
@@ -51,134 +71,217 @@ def settings(checkpoint: Checkpoint) -> Config:
     )
 
 
-def by_dataset(name: str, faces: Faces, p_fake: np.ndarray, threshold: float) -> Rows:
-    """A row per dataset: figures of one system on `faces`; faces without a score (NaN) do not count."""
-    rows = {}
-    for dataset in sorted(set(faces.rows["dataset"])):
-        part = (faces.rows["dataset"] == dataset) & ~np.isnan(p_fake)
-        if part.any():
-            labels, groups = faces.rows["label"][part], faces.rows["group"][part]
-            rows[f"{name}, {dataset}"] = summary(labels, p_fake[part], groups, threshold)
-    return rows
+def said_of(faces: Faces, outputs: dict) -> dict[tuple, dict[str, str]]:
+    """(dataset, path, face) -> attribute -> the group that the experts see."""
+    found = attributes(faces, outputs)
+    keys = zip(*(faces.rows[name].tolist() for name in ("dataset", "path", "face")), strict=True)
+    return {key: {name: str(values[row]) for name, values in found.items()} for row, key in enumerate(keys)}
 
 
-def masc(name: str, checkpoint: Checkpoint, test: Faces) -> Rows:
-    return by_dataset(name, test, score(checkpoint, test.arrays)[1], checkpoint.info["threshold"]["p_fake"])
+def about(dump: Dump) -> dict:
+    """One entry of results.json's `datasets`."""
+    faces = gather([dump])
+    splits = {split: faces.split(split).counts() for split in ("train", "val", "test")}
+    lost = {name: dump.meta["counts"].get(name, 0) for name in ("no_face", "unreadable")}
+    return {"dump": str(dump.path), "splits": splits, **lost}
 
 
-def baselines(train: Faces, val: Faces, test: Faces, config: Config) -> Rows:
-    """The two systems to beat, fitted and validated on the same faces as the detector."""
-    tables = {
-        "first 16 columns": (config.head, lambda faces: plain_features(faces.arrays)),
-        "trivial": ("xgboost", lambda faces: trivial_features(faces.rows)),
-    }
-    rows = {}
-    for name, (kind, features) in tables.items():
-        x, x_val = features(train).values, features(val).values
-        head = fit_head(kind, x, train.rows["label"], train.rows["group"], x_val, val.rows["label"], config.seed)
-        threshold = threshold_at_fpr(head.p_fake(x_val[val.rows["label"] == 0]), config.fpr)
-        rows |= by_dataset(name, test, head.p_fake(features(test).values), threshold)
-    return rows
+def remarks_of(faces: Faces, runs: list[dict]) -> list[str]:
+    """What a reviewer would ask for."""
+    remarks = sanity.duplicates(faces)
+    for name in sorted(set(faces.rows["dataset"].tolist())):
+        remarks += sanity.leaks(of_dataset(faces, name).split("train"), name)
+    remarks += results.chance_remarks(runs)
+    for run in runs:
+        aucs: dict[str, dict[str, float]] = {}
+        for system in run["systems"]:
+            for test in (test for test in system["tests"] if test["level"] == "frame"):
+                aucs.setdefault(test["test"], {})[system["name"]] = test["figures"]["auc"]["value"]
+        for test, values in aucs.items():
+            remarks += sanity.beaten(values, MASC, TRIVIAL, f"{run['title']}, test {test}")
+    return remarks
 
 
-def fitted(name: str, faces: Faces, tested: Faces, outputs: dict, config: Config) -> tuple[Rows, Rows]:
-    """A detector and the baselines, fitted on the train split of `faces` and measured on `tested`."""
-    train, val = train_and_val(faces, [])
-    checkpoint, _ = fit(train, val, outputs, config, [])
-    checkpoint.info["outputs"] = outputs
-    return masc(name, checkpoint, tested), baselines(train, val, tested, config)
+def main(config: Config, out: Path, overwrite: bool = False, card: Path | None = None) -> Path:
+    """Fit, predict, measure, report; go on where an earlier start stopped. Returns: the report's folder.
 
-
-def evaluate(checkpoint: Checkpoint, faces: Faces, outputs: dict) -> tuple[dict[str, Rows], list[str]]:
-    """All tables, and remarks that belong to them."""
-    config, remarks = settings(checkpoint), []
-    train, val = train_and_val(faces, remarks)
-    test = faces.split("test")
-    if not len(test):
-        raise ValueError("none of these dumps has a test split")
-    tables = {"given splits": masc("MASC", checkpoint, test) | baselines(train, val, test, config)}
-
-    apart = by_people(faces)
-    before, after = len(set(faces.rows["group"])), len(set(apart.rows["group"]))
-    share = largest_share(apart.rows["group"])
-    shared = people_on_both_sides(faces, apart)
-    remarks.append(
-        f"people apart: {before} groups joined into {after} ({share:.1%} of all faces in the largest, which trains), "
-        f"{int((apart.rows['split'] == '').sum())} faces that resemble somebody in test left out; in the given splits, "
-        f"{shared:.0%} of the real test faces belong to somebody who also has training faces, as far as the bundled identity "
-        "embedding can tell"
-    )
-    ours, others = fitted("MASC", apart, apart.split("test"), outputs, config)
-    tables["people apart"] = ours | others
-
-    datasets = sorted(set(faces.rows["dataset"]))
-    if len(datasets) > 1:
-        tables["across datasets"] = {}
-        for dataset in datasets:
-            inside = faces.rows["dataset"] == dataset
-            ours, others = fitted(
-                f"MASC from {dataset}", faces.select(inside), faces.select(~inside).split("test"), outputs, config
-            )
-            tables["across datasets"] |= ours | {f"{name} from {dataset}": row for name, row in others.items()}
-
-    tables["ablations"] = {}
-    for name, changed in {
-        "raw columns only": replace(config, only=("raw",)),
-        "expected columns only": replace(config, only=("expected",)),
-        "real faces only": replace(config, one_class=True),
-    }.items():
-        tables["ablations"] |= masc(name, fit(train, val, outputs, changed, [])[0], test)
-    return tables, remarks
-
-
-def people_on_both_sides(given: Faces, apart: Faces) -> float:
-    """Share of real test faces whose joined group also has training faces in the given splits."""
-    real, splits, people = given.rows["label"] == 0, given.rows["split"], apart.rows["group"]
-    trained = set(people[splits == "train"])
-    tested = people[real & (splits == "test")]
-    return float(np.mean([person in trained for person in tested])) if len(tested) else float("nan")
-
-
-def markdown(tables: dict[str, Rows], remarks: list[str]) -> str:
-    parts = [f"### {name[0].upper()}{name[1:]}\n\n```\n{table(rows)}\n```" for name, rows in tables.items()]
-    return "\n\n".join([*parts, *remarks])
-
-
-def main(checkpoint_path: Path, features: tuple[Path, ...], out: Path, card: Path | None) -> Path:
-    """Measure, print, write `out` (JSON) and fill `card`. Returns: `out`.
-
-    Raises: FileNotFoundError, ValueError where checkpoint and dumps do not fit together.
+    Raises: FileNotFoundError, ValueError where checkpoint, dumps and options do not fit together.
     """
-    checkpoint = Checkpoint.load(checkpoint_path)
-    dumps = [read_dump(path) for path in features]
-    print(f"checkpoint  {checkpoint_path}\nfeatures    {', '.join(str(dump.path) for dump in dumps)}", flush=True)
-    faces = gather(dumps)
-    checkpoint.check_answers(dumps[0].meta, str(dumps[0].path))
-    tables, remarks = evaluate(checkpoint, faces, dumps[0].meta["outputs"])
-    text = markdown(tables, remarks)
+    start = time.perf_counter()
+    dumps = [read_dump(path) for path in {path.resolve(): path for path in config.features}.values()]
+    checkpoint = Checkpoint.load(config.checkpoint) if config.checkpoint else None
+    print(f"features    {', '.join(str(dump.path) for dump in dumps)}")
+    if checkpoint is not None:
+        checkpoint.check_answers(dumps[0].meta, str(dumps[0].path))
+        config = replace(config, training=training_of(checkpoint))
+        print(f"checkpoint  {config.checkpoint}")
+    faces, outputs = gather(dumps), dumps[0].meta["outputs"]
+    plan = planning.planned(config, faces, dumps, checkpoint, NETWORKS)
+    also = planning.also(config, dumps)
+    settings = jsonable({**asdict(config), "dumps": [results.identity(dump) for dump in dumps]})
+    progress = Progress.begin(out, settings, overwrite)
+    print(f"report      {out}: {sum(len(systems) for _, systems in plan)} fits in {len(plan)} experiments", flush=True)
+    work(progress, plan, also)
+    runs, growth = results.runs_of(progress, plan, config.replicates, config.training.seed)
+    compared = [MASC, TRIVIAL, *(system.name for system in plan[0][1] if system.name.endswith("whole face"))]
+    done = progress.done.values()
+    test = faces.split("test")
+    parts = {dump.meta["dataset"]: of_dataset(test, dump.meta["dataset"]) for dump in dumps}
+    data = {
+        "format": results.FORMAT,
+        "name": out.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": settings,
+        **results.provenance(),
+        "minutes": round((time.perf_counter() - start) / 60, 2),
+        "datasets": {dump.meta["dataset"]: about(dump) for dump in dumps},
+        "remarks": remarks_of(faces, runs),
+        "runs": runs,
+        "few_shot": growth,
+        "robustness": [curve for found in done for curve in found.get("robustness", [])],
+        "subgroups": results.subgroups_of(progress, plan, said_of(test, outputs), compared),
+        "importance": [entry for found in done for entry in found.get("importance", [])],
+        "ablation": results.ablation_of(progress, plan, runs),
+        "inconsistency": [{"dataset": name, **e} for name, part in parts.items() for e in inconsistency(part, outputs)],
+    }
+    write_json(out / "results.json", results.without_nan(data))
+    write_report(out)
+    text = (out / "report.md").read_text(encoding="utf-8")
     print(text)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"tables": tables, "remarks": remarks}, indent=1) + "\n", encoding="utf-8")
     if card:
-        fill(card, text)
-    print(f"written: {out}{f', {card}' if card else ''}")
+        fill(card, for_card(data))
+    print(f"written: {out / 'index.html'}{f', {card}' if card else ''}")
     return out
 
 
-def cli() -> int:
+def jsonable(data: object) -> object:
+    """Paths as text, tuples as lists."""
+    if isinstance(data, dict):
+        return {str(key): jsonable(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [jsonable(value) for value in data]
+    return str(data) if isinstance(data, Path) else data
+
+
+def cli_run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, help="a folder that train.py wrote (default: the newest)")
-    parser.add_argument("--features", nargs="+", type=Path, metavar="DUMP", help="dumps (default: the newest)")
-    parser.add_argument("--out", type=Path, default=Path("outputs/evaluation.json"), help="default %(default)s")
-    parser.add_argument("--card", type=Path, help="a Markdown file whose figures are replaced")
-    args = parser.parse_args()
+    add = parser.add_argument_group("what to read and write").add_argument
+    add("--features", nargs="+", type=Path, metavar="DUMP", help="dumps (default: the newest)")
+    add("--checkpoint", type=Path, help="a folder that train.py wrote, measured as it is too (default: the newest)")
+    add("--no-checkpoint", action="store_true", help="only what is fitted here, with the options of train.py below")
+    add("--name", help=f"of the report, a folder in {REPORTS} (default: the datasets)")
+    add("--out", type=Path, help="the report's folder itself, instead of --name")
+    add("--overwrite", action="store_true", help="begin anew, whatever report is there")
+    add("--card", type=Path, help="a Markdown file whose figures are replaced")
+    add = parser.add_argument_group("what to try").add_argument
+    add("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS, help="default: all that the dumps allow")
+    add("--no-ablations", action="store_true", help="MASC and the baselines only")
+    add("--no-few-shot", action="store_true", help="no training with 100, 300, 1000, 3000 faces")
+    add(
+        "--permutations",
+        type=int,
+        default=Config.permutations,
+        metavar="N",
+        help="of the labels, as a check (default %(default)s)",
+    )
+    add("--networks", nargs="+", default=(), metavar="NAME", help="that look at pixels: mesoinception4, ... or all")
+    add(
+        "--weights-dir",
+        type=Path,
+        metavar="DIR",
+        help="published weights of networks; nothing is downloaded (or MASC_WEIGHTS)",
+    )
+    add("--full-size", action="store_true", help="networks as on a GPU, though there is none (days)")
+    add("--robustness", nargs="+", default=(), metavar="FAMILY", help=f"all, or some of {', '.join(FAMILIES)}")
+    add("--limit", type=int, metavar="N", help="degraded test pictures per dataset, evenly spaced (default: all)")
+    add("--data-root", nargs="+", default=(), metavar="DATASET=DIR", help="where pictures lie that have moved")
+    add("--replicates", type=int, default=Config.replicates, metavar="N", help="of the bootstrap (default %(default)s)")
+    add("--device", default=Config.device, help="default here: %(default)s")
+    add = parser.add_argument_group("how MASC is trained, without a checkpoint (see train.py)").add_argument
+    add("--head", choices=[kind for kind in KINDS if kind != "oneclass"], default=Training.head)
+    add("--drop", nargs="+", default=(), metavar="GROUP")
+    add("--only", nargs="+", default=(), metavar="GROUP")
+    add("--fpr", type=float, default=Training.fpr)
+    add("--seed", type=int, default=Training.seed)
+    args = parser.parse_args(arguments)
+    if args.checkpoint and args.no_checkpoint:
+        parser.error("--checkpoint and --no-checkpoint exclude each other")
+    if args.permutations < 0 or args.replicates < 2 or (args.limit is not None and args.limit < 1):
+        parser.error("--permutations is at least 0, --replicates at least 2, --limit at least 1")
+    roots = dict(pair.partition("=")[::2] for pair in args.data_root)
+    config = Config(
+        features=tuple(args.features or [newest_dump()]),
+        training=Training(head=args.head, drop=tuple(args.drop), only=tuple(args.only), fpr=args.fpr, seed=args.seed),
+        checkpoint=None if args.no_checkpoint else args.checkpoint or newest_checkpoint(),
+        protocols=tuple(args.protocols),
+        ablations=not args.no_ablations,
+        few_shot=not args.no_few_shot,
+        permutations=args.permutations,
+        networks=planning.networks_of(args.networks),
+        quick=Config.quick and not args.full_size,
+        families=tuple(FAMILIES) if "all" in args.robustness else tuple(args.robustness),
+        limit=args.limit,
+        roots={name: Path(folder) for name, folder in roots.items()},
+        weights_dir=args.weights_dir,
+        replicates=args.replicates,
+        device=args.device,
+    )
+    name = args.name or "-".join(sorted({read_dump(path).meta["dataset"] for path in config.features}))
+    main(config, args.out or REPORTS / name, args.overwrite, args.card)
+    return 0
+
+
+def cli_inventory(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py inventory", description="What lies in a dataset folder, and what is missing."
+    )
+    parser.add_argument("root", type=Path)
+    parser.add_argument(
+        "--index", type=Path, metavar="FILE", help="an index.csv or DeepfakeBench JSON that lies elsewhere"
+    )
+    parser.add_argument("--layout", metavar="NAME", help="where it cannot be told (docs/datasets.md)")
+    parser.add_argument("--compression", metavar="LEVEL", help="of FaceForensics++: raw, c23 or c40")
+    args = parser.parse_args(arguments)
+    print(inventory(args.root, args.index, args.layout, args.compression))
+    return 0
+
+
+def cli_compare(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="evaluate.py compare", description="Two reports side by side.")
+    parser.add_argument("a", type=Path)
+    parser.add_argument("b", type=Path)
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {REPORTS}/compare-A-B")
+    args = parser.parse_args(arguments)
+    out = compare(args.a, args.b, args.out or REPORTS / f"compare-{args.a.name}-{args.b.name}")
+    print((out / "compare.md").read_text(encoding="utf-8") + f"\nwritten: {out / 'compare.html'}")
+    return 0
+
+
+def cli_redraw(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py redraw", description="Tables, plots and pages of a report again, from its results.json."
+    )
+    parser.add_argument("report", type=Path)
+    print(f"written: {write_report(parser.parse_args(arguments).report) / 'index.html'}")
+    return 0
+
+
+COMMANDS = {"inventory": cli_inventory, "compare": cli_compare, "redraw": cli_redraw}
+
+
+def cli(arguments: list[str] | None = None) -> int:
+    """Returns: the exit code: 0 done, 2 a mistake in the command or its files, 130 stopped by Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        features = tuple(args.features or [newest_dump()])
-        main(args.checkpoint or newest_checkpoint(), features, args.out, args.card)
-    except (FileNotFoundError, ValueError) as error:
+        if arguments and arguments[0] in COMMANDS:
+            return COMMANDS[arguments[0]](arguments[1:])
+        return cli_run(arguments)
+    except KeyboardInterrupt:
+        print("\nstopped. What was finished is kept: run the same command again to go on.", file=sys.stderr)
+        return 130
+    except (OSError, ValueError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ from tqdm import tqdm
 
 from data.dump import Dump, newest_dump, read_dump
 from data.faces import FaceCrops, FaceCutter
-from data.images import MAX_PIXELS, ImageError, find_images, read_image
+from data.images import MAX_PIXELS, SUFFIXES, ImageError, read_image
+from data.layouts.tree import files_below
 from data.quality import QUALITIES, in_words
 from features.explain import MEDIAN, Reason, reasons
 from features.pipeline import FeaturePipeline
@@ -185,7 +186,7 @@ def judge_files(detector: Detector, inputs: list[Path], batch_size: int, max_pix
     """Verdicts for pictures and folders of pictures, as they come; what cannot be read costs only itself."""
     paths: list[Path] = []
     for given in inputs:
-        inside = find_images(given) if given.is_dir() else [given]
+        inside = files_below(given, SUFFIXES) if given.is_dir() else [given]
         if not inside:
             yield Verdict(str(given), error="a folder without pictures")
         paths += inside

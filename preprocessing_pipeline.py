@@ -25,25 +25,22 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from itertools import groupby, islice
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from data.cutting import Finder, Recutter
-from data.datasets import Sample, find_samples, spread
+from data.cutting import Finder, Recutter, samples_of
+from data.datasets import FRAMES, Sample, find_samples, spread
+from data.degrade import FAMILIES, Condition
 from data.dump import DUMPS, begun_with
-from data.extend import Extension
+from data.extend import Extension, check_extendable
 from data.faces import FaceCutter
-from data.images import MAX_PIXELS, ImageError
-from data.loading import Picture, batches, in_order, load_ahead
-from data.store import Dump, DumpWriter, Row, ShardWriter, read_dump
-from features.regions import REGIONS, Crop
+from data.filling import fill
+from data.images import MAX_PIXELS
+from data.store import Dump, DumpWriter, ShardWriter, read_dump
+from features.regions import REGIONS
 from models import CLIP_MODEL, EXPERTS, PROFILES
 from models.panel import (
     BATCH_CPU,
@@ -56,7 +53,6 @@ from models.panel import (
     usual_precision,
 )
 
-BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} images [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
 PRECISIONS = {"float32": False, "bfloat16": True}
 
 
@@ -65,14 +61,22 @@ class Config:
     """What to do.
 
     data_root: the dataset. index: its index.csv where that lies elsewhere. out: the folder of the dump, None is
-    outputs/features/<dataset>/<profile>. experts: some, instead of all of the profile. extend: add them to a finished
-    dump. precision: None is what the dump was begun with, else `usual_precision`. batch_size: images, "auto" is what fits
-    on the GPU, None is BATCH_CPU or BATCH_GPU. workers: threads.
+    outputs/features/<dataset>/<profile>. layout, frames, compression: see data.datasets.find_samples. like: a dump whose
+    pictures are taken instead. split: of this one only. degrade: a data.degrade.Condition that every picture goes through
+    first. experts: some, instead of all of the profile. extend: add them to a finished dump. precision: None is what the
+    dump was begun with, else `usual_precision`. batch_size: images, "auto" is what fits on the GPU, None is BATCH_CPU or
+    BATCH_GPU. workers: threads.
     """
 
     data_root: Path
     out: Path | None = None
     index: Path | None = None
+    layout: str | None = None
+    frames: int = FRAMES
+    compression: str | None = None
+    like: Path | None = None
+    split: str = ""
+    degrade: str = ""
     profile: str = "lite"
     experts: tuple[str, ...] = ()
     extend: bool = False
@@ -88,48 +92,6 @@ class Config:
     max_pixels: int = MAX_PIXELS
     shard_size: int = 256
     weights_dir: Path | None = None
-
-
-Batch = list[tuple[Sample, Picture | ImageError]]
-
-
-@dataclass
-class Found:
-    """What a batch of a shard yields.
-
-    answers: `<expert>.<output>` -> (len(rows), R, D) float16; none where there are no rows.
-    """
-
-    shard: int
-    images: int
-    rows: list[Row]
-    failures: list[tuple[str, str]]
-    views: dict[Crop, torch.Tensor]
-    answers: dict[str, torch.Tensor]
-
-
-def cut(shard: int, batch: Batch, find: Finder | Recutter) -> Found:
-    """The faces of a batch, before any expert sees them."""
-    failures = [(sample.path, item.reason) for sample, item in batch if isinstance(item, ImageError)]
-    rows, views, faceless = find([(sample, item) for sample, item in batch if isinstance(item, Picture)])
-    return Found(shard, len(batch), rows, failures + faceless, views, {})
-
-
-def ask(found: Found, panel: Panel) -> Found:
-    """The same with the experts' answers, and without the crops."""
-    return replace(found, views={}, answers=panel(found.views) if found.rows else {})
-
-
-@contextmanager
-def one_thread_per_operation() -> Iterator[None]:
-    """Batches are worked on side by side: operations that divide themselves among threads as well would wait for each other
-    (detection consists of hundreds of tiny ones), and round differently on another number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def warn(message: str) -> None:
@@ -149,7 +111,8 @@ def main(config: Config) -> Path:
     profile = profile_of(config.profile, names)
     name = root.resolve().name or "root"
     out = config.out or DUMPS / name / profile
-    samples = spread(find_samples(root, config.index), config.limit)
+    condition = Condition.of(config.degrade) if config.degrade else None
+    samples = spread(listed(config, root), config.limit)
     device = find_device(config.device)
     find_device(config.detect_on, "--detect-on")
     precision = config.precision or begun_with(out, "precision") or usual_precision(device, names)
@@ -171,6 +134,7 @@ def main(config: Config) -> Path:
     made |= {"clip_model": config.clip_model} if "clip" in names else {}
     outputs = {key: output.to_json() for key, output in panel.outputs.items()}
     settings = {"faces": config.faces, "precision": precision, "max_pixels": config.max_pixels}
+    settings |= {"degrade": config.degrade}
     if before is not None:
         made = merged(before, made, settings, samples)
         writer: ShardWriter = Extension(before, outputs, {**made, **settings}, config.shard_size)
@@ -182,7 +146,8 @@ def main(config: Config) -> Path:
         find = Finder(FaceCutter(config.faces, crops=panel.crops.values(), detect_on=config.detect_on))
     with writer:
         announce(config, name, samples, precision, panel, writer)
-        process(writer, root, find, panel, config)
+        on_cpu, size = panel.device.type == "cpu", config.batch_size
+        fill(writer, root, find, panel, on_cpu, size, config.workers, config.max_pixels, condition)
         versions = {package: version(package) for package in ("torch", "facenet-pytorch", "numpy", "pillow")}
         more = {} if before is not None else {"dataset": name, "data_root": str(root.resolve())}
         dump = writer.finish({**more, **made, "outputs": outputs, "versions": versions})
@@ -190,62 +155,26 @@ def main(config: Config) -> Path:
     return dump.path
 
 
+def listed(config: Config, root: Path) -> list[Sample]:
+    """The pictures and frames to look at. Raises: ValueError, FileNotFoundError."""
+    if config.like is None:
+        samples = find_samples(root, config.index, config.layout, config.frames, config.compression)
+        samples = [sample for sample in samples if config.split in ("", sample.split)]
+    else:
+        samples = samples_of(read_dump(config.like), config.split)
+    if not samples:
+        raise ValueError(f"{config.like or root}: no picture is in the split {config.split!r}")
+    return samples
+
+
 def merged(before: Dump, made: dict, settings: dict, samples: list[Sample]) -> dict:
     """What an extended dump is made of. Raises: ValueError where the new answers would not fit the old ones."""
-    now = {**settings, "regions": made["regions"]}
-    there = {key: before.meta["config"].get(key) for key in now}
-    differing = [f"\n  {key}: {there[key]!r} there, {now[key]!r} now" for key in now if there[key] != now[key]]
-    if differing:
-        raise ValueError(f"{before.path}: cannot be extended, it has other settings:{''.join(differing)}")
-    lost = set(before.rows["path"].tolist()) - {sample.path for sample in samples}
-    if lost:
-        raise ValueError(
-            f"{before.path}: cannot be extended, {len(lost)} of its pictures are not in this dataset, such as {min(lost)}"
-        )
+    check_extendable(before, {**settings, "regions": made["regions"]}, samples)
     weights = before.meta["weights"] | made["weights"]
     kept = {"clip_model": before.meta["clip_model"]} if "clip_model" in before.meta else {}
     names = tuple(expert for expert in EXPERTS if expert in weights)
     profile = profile_of(before.meta["profile"] if before.meta["profile"] in PROFILES else "lite", names)
     return kept | made | {"profile": profile, "weights": {expert: weights[expert] for expert in names}}
-
-
-def process(writer: ShardWriter, root: Path, find: Finder | Recutter, panel: Panel, config: Config) -> None:
-    """Write the shards that are missing. Threads decode ahead, others cut and ask; no batch belongs to two shards.
-
-    On a CPU each core cuts a batch of its own and asks about it. On a GPU, cores cut while it answers about earlier batches.
-    """
-    pending = writer.pending()
-    left = [sample for _, samples in pending for sample in samples]
-    paths, size, workers = (root / sample.path for sample in left), config.batch_size, config.workers
-    total = len(writer.samples)
-    with (
-        one_thread_per_operation(),
-        closing(load_ahead(paths, workers, size + workers, config.max_pixels)) as pictures,
-        tqdm(total=total, initial=total - len(left), unit=" images", bar_format=BAR, disable=not left) as bar,
-    ):
-        loaded = zip(left, pictures, strict=True)
-        jobs = ((n, batch) for n, samples in pending for batch in batches(islice(loaded, len(samples)), size))
-        if panel.device.type == "cpu":
-            asked = in_order(lambda job: ask(cut(*job, find), panel), jobs, workers, workers)
-        else:
-            asked = in_order(
-                lambda found: ask(found, panel), in_order(lambda job: cut(*job, find), jobs, workers, workers), 1, 1
-            )
-        with closing(asked):
-            for number, parts in groupby(asked, key=lambda found: found.shard):
-                shard = []
-                for found in parts:
-                    shard.append(found)
-                    bar.update(found.images)
-                write(writer, number, shard)
-
-
-def write(writer: ShardWriter, number: int, parts: list[Found]) -> None:
-    """Put together what the batches of one shard yielded."""
-    names = next((part.answers for part in parts if part.answers), {})
-    arrays = {name: torch.cat([p.answers[name] for p in parts if p.answers]).numpy() for name in names}
-    rows, failures = ([item for part in parts for item in getattr(part, kind)] for kind in ("rows", "failures"))
-    writer.write_shard(number, rows, arrays, failures)
 
 
 def announce(
@@ -289,7 +218,17 @@ def parse(arguments: list[str] | None) -> Config:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument_group("what to read and write").add_argument
     add("--data_root", "--data-root", type=Path, required=True, metavar="DIR", help="the folder of the dataset")
-    add("--index", type=Path, metavar="FILE", help="an index.csv that lists pictures of the dataset but lies elsewhere")
+    add("--index", type=Path, metavar="FILE", help="an index.csv, or a DeepfakeBench JSON, that lies elsewhere")
+    add("--layout", metavar="NAME", help="of the dataset, where `evaluate.py inventory` cannot tell (docs/datasets.md)")
+    add("--frames", type=int, metavar="N", help="of every video, evenly spaced (default %(default)s)")
+    add("--compression", metavar="LEVEL", help="which of FaceForensics++: raw, c23 or c40")
+    add(
+        "--like",
+        type=Path,
+        metavar="DUMP",
+        help="the pictures in which this dump has faces, with its groups and splits",
+    )
+    add("--split", choices=("train", "val", "test"), help="pictures of this split only")
     add("--out", type=Path, metavar="DIR", help=f"the folder of the dump (default {DUMPS}/<dataset>/<profile>)")
     add("--overwrite", action="store_true", help="replace a dump that is finished or has other settings")
     add("--limit", type=int, metavar="N", help="only N images, evenly spaced over the dataset")
@@ -299,6 +238,8 @@ def parse(arguments: list[str] | None) -> Config:
     add("--extend", action="store_true", help="add experts that a finished dump (--out, or the default) lacks")
     add("--clip-model", metavar="NAME", help="ViT-B/32, ViT-L/14, or a tower as timm calls it (default %(default)s)")
     add("--weights-dir", type=Path, metavar="DIR", help="local weight files; nothing is downloaded (or MASC_WEIGHTS)")
+    levels = ", ".join(f"{name}:1 to {len(family.levels)}" for name, family in FAMILIES.items())
+    add("--degrade", metavar="WHAT", help=f"what every picture goes through before its face is looked for: {levels}")
     add("--faces", choices=("one", "all"), help="the most central large face, or every face (default %(default)s)")
     precisions = (
         "bfloat16 is faster on recent hardware; lite's answers differ by up to .02 (default: for `full` on a GPU)"

@@ -35,6 +35,7 @@ import preprocessing_pipeline as pipeline
 from data.cutting import Finder, rows_of
 from data.datasets import Sample, find_samples
 from data.faces import FaceCutter, align
+from data.filling import fill, one_thread_per_operation
 from data.loading import Picture, in_order, load
 from data.store import DumpWriter, Row
 from features.regions import REGIONS
@@ -84,7 +85,7 @@ class Benchmark:
         self.pictures = [(sample, item) for sample, item in loaded if isinstance(item, Picture)]
         self.batches = chunks([picture.image for _, picture in self.pictures], config.batch_size)
         self.threads = config.workers if self.device.type == "cpu" else 1
-        with pipeline.one_thread_per_operation():
+        with one_thread_per_operation():
             self.crops = [self.cutter(batch) for batch in self.batches]
             self.views = [crops.views for crops in self.crops if len(crops)]
             self.answers = [panel(views) for views in self.views]
@@ -104,14 +105,16 @@ class Benchmark:
                 self.writer(Path(folder)) as writer,
                 redirect_stderr(StringIO()),
             ):
-                pipeline.process(writer, self.root, Finder(self.cutter), self.panel, self.config)
+                c, on_cpu = self.config, self.panel.device.type == "cpu"
+                finder, sizes = Finder(self.cutter), (c.batch_size, c.workers, c.max_pixels)
+                fill(writer, self.root, finder, self.panel, on_cpu, *sizes)
                 writer.finish(self.meta())
 
         return seconds(work, self.device)
 
     def alone(self, function: Callable, items: list, threads: int) -> float:
         """`function` of every item, divided among threads."""
-        with pipeline.one_thread_per_operation():
+        with one_thread_per_operation():
             return seconds(lambda: list(in_order(function, items, threads, threads)), self.device)
 
     def forwards(self) -> dict[str, float]:
@@ -153,7 +156,7 @@ class Benchmark:
 
     def stages(self) -> dict[str, float]:
         """Seconds of each stage in one thread."""
-        with pipeline.one_thread_per_operation():
+        with one_thread_per_operation():
             decode = seconds(
                 lambda: [load(self.root / s.path, self.config.max_pixels) for s in self.samples], self.device
             )

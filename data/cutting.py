@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 
 import numpy as np
 import torch
 
 from data.datasets import Sample
-from data.dump import NO_FACE, Row
+from data.dump import NO_FACE, Dump, Row
 from data.faces import FaceCrops, FaceCutter, align
 from data.loading import Picture
 from features.regions import Crop
@@ -18,6 +19,14 @@ CHANGED = "the picture has changed since the dump was made"
 Pictures = list[tuple[Sample, Picture]]
 # A row for every face, its crops (F, 4, px, px), and (path, reason) of pictures without.
 Cut = tuple[list[Row], dict[Crop, torch.Tensor], list[tuple[str, str]]]
+
+
+def samples_of(dump: Dump, split: str = "") -> list[Sample]:
+    """The pictures of a dump in which a face was found, with the groups and splits they have there; of one split, or all."""
+    names = [field.name for field in fields(Sample)]
+    rows = dict.fromkeys(zip(*(dump.rows[name].tolist() for name in names), strict=True))  # one for several faces
+    samples = [Sample(**dict(zip(names, row, strict=True))) for row in rows]
+    return [sample for sample in samples if split in ("", sample.split)]
 
 
 class Finder:

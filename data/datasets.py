@@ -1,4 +1,4 @@
-"""Labelled image folders: which pictures there are, which of them belong together, which train and which test.
+"""Labelled datasets: which pictures and frames there are, which of them belong together, which train and which test.
 
 real = 0, fake = 1, everywhere in this project.
 """
@@ -6,10 +6,9 @@ real = 0, fake = 1, everywhere in this project.
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
@@ -17,71 +16,120 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from data.images import SUFFIXES, find_images
+from data.images import SUFFIXES
+from data.layouts import COMPRESSED, LAYOUTS, recognise
+from data.layouts.tree import files_below
+from data.samples import FRAMES, LABELS, SHARES, SPLIT_NAMES, Clip, Listing, Sample, divide, is_video
+from data.video import VIDEO_SUFFIXES
 
-LABELS = {"real": 0, "0": 0, "fake": 1, "1": 1}
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-# Each split and the share of the groups, counted from 0 to 1, that it takes.
-SHARES = {"train": (0.0, 0.7), "val": (0.7, 0.8), "test": (0.8, 1.0)}
+__all__ = [
+    "FRAMES",
+    "Sample",
+    "fill_groups_and_splits",
+    "find_samples",
+    "group_near_duplicates",
+    "list_dataset",
+    "spread",
+]
+
 NEAR = 4  # bits of 64 by which the perceptual hashes of near-duplicates may differ
-LAYOUTS = """expected one of
+PLAIN = "plain"  # the layout of folders and of index.csv, beside the official ones
+EXPECTED = """expected one of
   real/ and fake/
   train/, val/ (or valid/) and test/, with real/ and fake/ in each
-  index.csv with the columns path,label and, if known, group, split, video and method"""
+  index.csv with the columns path,label and, if known, group, split, video and method
+  a published dataset as it is distributed (docs/datasets.md)"""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One labelled picture.
+def find_samples(
+    root: Path,
+    index: Path | None = None,
+    layout: str | None = None,
+    frames: int = FRAMES,
+    compression: str | None = None,
+) -> list[Sample]:
+    """The labelled pictures of a dataset, sorted by path; of videos, and of folders of their frames, `frames` evenly spaced.
 
-    path: POSIX, relative to the dataset's root. label: 0 real, 1 fake. group: what must not be divided between splits
-    (a source video, a person), "" unknown. split: train, val, test, "" unknown. video: the clip it is a frame of, "" for
-    a picture by itself. method: how a fake was made, "" unknown, or real.
-    """
-
-    path: str
-    label: int
-    group: str = ""
-    split: str = ""
-    video: str = ""
-    method: str = ""
-
-
-def find_samples(root: Path, index: Path | None = None) -> list[Sample]:
-    """The labelled pictures of a dataset, sorted by path.
-
-    Layouts: an index.csv (path,label[,group][,split][,video][,method]; label real, fake, 0 or 1), or folders `real` and
-    `fake`, in `root` itself or below train, val (valid) and test. Upper and lower case are the same; folders below `real` and
-    `fake` may be nested. One class alone will do: whoever needs both says so.
+    Layouts: an index.csv (path,label[,group][,split][,video][,method]; label real, fake, 0 or 1); folders `real` and
+    `fake`, in `root` itself or below train, val (valid) and test, upper and lower case the same, folders below `real` and
+    `fake` nested or not; the official ones of data/layouts. Where an index.csv is there it is what counts. One class alone
+    will do: whoever needs both says so.
 
     index: an index.csv that lies elsewhere, its paths relative to its own folder; what it lists outside `root` is left
-    out.
+    out. Or a list of DeepfakeBench (.json). layout: "plain" or one of data.layouts.LAYOUTS, where it cannot be told.
+    compression: of FaceForensics++, where several levels are there.
 
     Raises: FileNotFoundError where there is no such folder; ValueError where it holds no pictures in one of these
-    layouts.
+    layouts, or fits several, and for an unknown layout.
     """
-    root = Path(root)
+    name, listing = list_dataset(root, index, layout, compression)
+    samples = listing.samples(frames)
+    if not samples and name == PLAIN:
+        kinds = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
+        raise ValueError(f"{root}: no images or videos ({kinds}) in it; {EXPECTED}")
+    if not samples:
+        raise ValueError(f"{root}: looks like {name}, but none of its videos or frames is there (docs/datasets.md)")
+    return samples
+
+
+def list_dataset(
+    root: Path, index: Path | None = None, layout: str | None = None, compression: str | None = None
+) -> tuple[str, Listing]:
+    """The layout of a dataset, and the clips and pictures in it. Arguments and Raises: as of `find_samples`."""
+    root, index = Path(root), index and Path(index)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; give the folder of a dataset, {LAYOUTS}")
-    if index is not None:
-        samples = _below(root, Path(index))
+        raise FileNotFoundError(f"{root}: no such folder; give the folder of a dataset, {EXPECTED}")
+    if index and not index.is_file():
+        raise FileNotFoundError(f"{index}: no such file; give an index.csv, or leave --index out")
+    if layout not in (None, PLAIN, *LAYOUTS):
+        raise ValueError(f"--layout {layout}: there is no such layout; the layouts are {', '.join((PLAIN, *LAYOUTS))}")
+    name = layout or _layout_of(root, index)
+    if compression and name not in COMPRESSED:
+        raise ValueError(
+            f"--compression {compression}: {root} is {name}; only {', '.join(COMPRESSED)} have levels of it"
+        )
+    if name == PLAIN:
+        return name, Listing(_plain(root, index))
+    if index and name != "deepfakebench":
+        raise ValueError(f"{index}: --index does not go with the layout {name}, which has lists of its own")
+    return name, LAYOUTS[name].read(root, index, compression)
+
+
+def _layout_of(root: Path, index: Path | None) -> str:
+    """Raises: ValueError where several fit."""
+    if index:
+        return "deepfakebench" if index.suffix.lower() == ".json" else PLAIN
+    if (root / "index.csv").is_file():
+        return PLAIN
+    name = recognise(root)
+    if name and any(True for _ in _labelled_folders(root)):
+        raise ValueError(
+            f"{root}: looks like {name} and has real/ or fake/ too; say --layout {name} or --layout {PLAIN}"
+        )
+    return name or PLAIN
+
+
+def _plain(root: Path, index: Path | None) -> list[Clip]:
+    """Raises: ValueError."""
+    if index:
+        samples = _below(root, index)
     elif (root / "index.csv").is_file():
         samples = _read_index(root / "index.csv")
     else:
         samples = _read_folders(root)
-    if not samples:
-        raise ValueError(f"{root}: no images ({' '.join(sorted(SUFFIXES))}) in it; {LAYOUTS}")
-    return sorted(samples, key=lambda sample: sample.path)
+    return [_clip(sample) for sample in samples]
+
+
+def _clip(sample: Sample) -> Clip:
+    """Of a picture, or of a video file, which is a group of its own unless one is given."""
+    group, split, method = sample.group, sample.split, sample.method
+    if is_video(sample.path):
+        return Clip(sample.path, sample.label, (), group or sample.video or sample.path, split, method)
+    return Clip(sample.video, sample.label, (sample.path,), group, split, method)
 
 
 def _below(root: Path, index: Path) -> list[Sample]:
-    """What `index` lists below `root`. Raises: FileNotFoundError, ValueError."""
-    if not index.is_file():
-        raise FileNotFoundError(f"{index}: no such file; give an index.csv, or leave --index out")
+    """What `index` lists below `root`. Raises: ValueError."""
     samples, prefix = _read_index(index), root.resolve()
     base = index.parent.resolve()
     inside = [(base / sample.path, sample) for sample in samples if (base / sample.path).is_relative_to(prefix)]
@@ -96,20 +144,25 @@ def _folders(parent: Path, names: Iterable[str]) -> list[tuple[Path, str]]:
     return [(folder, folder.name.lower()) for folder in folders]
 
 
+def _labelled_folders(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """(Folder, real or fake, split)."""
+    for part, split in [(root, ""), *((folder, SPLIT_NAMES[name]) for folder, name in _folders(root, SPLIT_NAMES))]:
+        yield from ((folder, name, split) for folder, name in _folders(part, ("real", "fake")))
+
+
 def _read_folders(root: Path) -> list[Sample]:
     """Raises: ValueError where the folders are in no known layout."""
-    parts = [(folder, SPLIT_NAMES[name]) for folder, name in _folders(root, SPLIT_NAMES)]
-    if parts and _folders(root, ("real", "fake")):
-        raise ValueError(f"{root}: has both real/ or fake/ and {parts[0][0].name}/; which holds the dataset? {LAYOUTS}")
-    samples, labelled = [], False
-    for part, split in parts or [(root, "")]:
-        for folder, name in _folders(part, ("real", "fake")):
-            labelled = True
-            paths = (path.relative_to(root).as_posix() for path in find_images(folder))
-            samples += [Sample(path, LABELS[name], split=split) for path in paths]
-    if not labelled:
-        raise ValueError(f"{root}: nothing in it says what is real and what is fake; {LAYOUTS}")
-    return samples
+    folders = list(_labelled_folders(root))
+    if not folders:
+        raise ValueError(f"{root}: nothing in it says what is real and what is fake; {EXPECTED}")
+    parts = [folder for folder, _ in _folders(root, SPLIT_NAMES)]
+    if parts and any(folder.parent == root for folder, _, _ in folders):
+        raise ValueError(f"{root}: has both real/ or fake/ and {parts[0].name}/; which holds the dataset? {EXPECTED}")
+    return [
+        Sample(path.relative_to(root).as_posix(), LABELS[name], split=split)
+        for folder, name, split in folders
+        for path in files_below(folder, SUFFIXES | VIDEO_SUFFIXES)
+    ]
 
 
 def _read_index(index: Path) -> list[Sample]:
@@ -120,7 +173,7 @@ def _read_index(index: Path) -> list[Sample]:
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             missing = {"path", "label"} - set(reader.fieldnames)
             if missing:
-                raise ValueError(f"has no column {' and no '.join(sorted(missing))}; {LAYOUTS}")
+                raise ValueError(f"has no column {' and no '.join(sorted(missing))}; {EXPECTED}")
             lines: dict[str, int] = {}
             samples = []
             for row in reader:
@@ -212,24 +265,12 @@ def fill_groups_and_splits(samples: list[Sample], hashes: list[str]) -> list[Sam
     for sample, group in zip(samples, groups, strict=True):
         if sample.split:
             known[group].add(sample.split)
-    chosen = _divide(set(groups) - set(known), fill=not known)
+    chosen = divide(set(groups) - set(known), SHARES, fill=not known)
     chosen |= {group: next(split for split in ("test", "val", "train") if split in known[group]) for group in known}
     return [
         replace(sample, group=group, split=sample.split or chosen[group])
         for sample, group in zip(samples, groups, strict=True)
     ]
-
-
-def _divide(groups: set[str], fill: bool) -> dict[str, str]:
-    """A split for each group, by its name alone. fill: leave no split empty where there are groups enough."""
-    place = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48 for name in sorted(groups)}
-    chosen = {name: next(split for split, (_, end) in SHARES.items() if x < end) for name, x in place.items()}
-    for split, (first, end) in SHARES.items() if fill else ():
-        count = Counter(chosen.values())
-        spare = [name for name in chosen if count[chosen[name]] > 1]
-        if not count[split] and spare:  # a handful of groups: the nearest one fills the gap
-            chosen[min(spare, key=lambda name: abs(place[name] - (first + end) / 2))] = split
-    return chosen
 
 
 def spread(samples: list[Sample], limit: int | None) -> list[Sample]:

@@ -10,16 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data.cutting import samples_of
 from data.datasets import Sample
 from data.dump import COLUMNS, MISSING_COLUMNS, Dump, Row, read_dump, read_settings
 from data.store import EXTENDING, NOT_FINITE, ShardWriter, write_csv, write_json
 
 SPOILED = 0.05  # of the faces without an answer because of their pictures: this cannot be the right dataset
+
+
+def check_extendable(dump: Dump, settings: Mapping, samples: Sequence[Sample]) -> None:
+    """Whether answers computed with these settings, of these pictures, fit those in `dump`. Raises: ValueError."""
+    there = {key: dump.meta["config"].get(key) for key in settings}
+    differing = [f"\n  {key}: {there[key]!r} there, {now!r} now" for key, now in settings.items() if there[key] != now]
+    if differing:
+        raise ValueError(f"{dump.path}: cannot be extended, it has other settings:{''.join(differing)}")
+    lost = set(dump.rows["path"].tolist()) - {sample.path for sample in samples}
+    if lost:
+        raise ValueError(
+            f"{dump.path}: cannot be extended, {len(lost)} of its pictures are not in this dataset, such as {min(lost)}"
+        )
 
 
 class Extension(ShardWriter):
@@ -36,8 +49,7 @@ class Extension(ShardWriter):
         self.rows: dict[str, list[Row]] = {}
         for values in zip(*(dump.rows[name].tolist() for name in COLUMNS), strict=True):
             self.rows.setdefault(values[0], []).append(Row(*values))
-        samples = [Sample(*(getattr(rows[0], f.name) for f in fields(Sample))) for rows in self.rows.values()]
-        super().__init__(dump.path, EXTENDING, samples, shard_size)
+        super().__init__(dump.path, EXTENDING, samples_of(dump), shard_size)
         index = hashlib.sha256((dump.path / "index.csv").read_bytes()).hexdigest()
         self.config = {**settings, "index": index}
         self._lock = self.lock(self.unfinished)

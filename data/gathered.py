@@ -22,7 +22,7 @@ class Faces:
     """The faces of one or several dumps, row by row.
 
     arrays: "expert.output" -> (N, R, D) float16. rows: (N,) columns of index.csv (data/dump.py), `group` prefixed by the
-    dataset, and `dataset`.
+    dataset, `dataset`, and `condition`: what the pictures went through first (data/degrade.py), "" nothing.
     """
 
     arrays: dict[str, np.ndarray]
@@ -69,8 +69,11 @@ def gather(dumps: Sequence[Dump]) -> Faces:
     arrays = {name: np.concatenate([dump.arrays[name] for dump in dumps]) for name in first.meta["outputs"]}
     columns = {name: np.concatenate([dump.rows[name] for dump in dumps]) for name in COLUMNS}
     datasets = np.concatenate([np.full(len(dump), dump.meta["dataset"]) for dump in dumps])
+    conditions = np.concatenate([np.full(len(dump), dump.meta["config"].get("degrade", "")) for dump in dumps])
     groups = [f"{d}/{g or path}" for d, g, path in zip(datasets, columns["group"], columns["path"], strict=True)]
-    return Faces(arrays, {**columns, "dataset": datasets, "group": np.array(groups, dtype=object)})
+    return Faces(
+        arrays, {**columns, "dataset": datasets, "condition": conditions, "group": np.array(groups, dtype=object)}
+    )
 
 
 def _fraction(name: str) -> float:

@@ -1,11 +1,10 @@
-"""Image files: which there are, and what is in one of them.
+"""Image files: what is in one of them.
 
 `read_image` is the only way a picture enters this project, so that training and prediction see the same pixels.
 """
 
 from __future__ import annotations
 
-import os
 import stat
 import struct
 import zlib
@@ -58,32 +57,6 @@ class ImageError(ValueError):
         return type(self), (self.path, self.reason)  # worker processes hand errors back
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Everything below `folder` that is called like an image (`SUFFIXES`, in any case), sorted by POSIX path.
-
-    Links to folders are followed; no folder is entered twice. What is hidden (a leading dot, __MACOSX) is passed over.
-    A folder that is called like an image is listed, not entered: reading it says what is wrong with it.
-
-    Raises: OSError where a folder cannot be listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    found, entered = [], set()
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        names = {name for name in folders + files if not name.startswith(".") and name != "__MACOSX"}
-        images = {name for name in names if Path(name).suffix.lower() in SUFFIXES}
-        found += [Path(parent, name) for name in images]
-        folders[:] = sorted(names.intersection(folders) - images)
-    return sorted(found, key=Path.as_posix)
-
-
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The picture in a file: upright as its EXIF orientation says, the first frame if it has several.
 
@@ -97,7 +70,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     # Pillow has a guard of its own, at 89 million pixels; it must not be stricter than what the caller allows.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     try:
         with Image.open(path, formats=tuple(FORMATS)) as image:
             if image.width * image.height > max_pixels:
@@ -116,7 +89,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ImageError(path, f"damaged or cut short ({error})") from error
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Raises: ImageError where there is no file with content that may be read."""
     try:
         status = path.stat()

@@ -99,7 +99,7 @@ def _standardise(x: np.ndarray, median: np.ndarray, mean: np.ndarray, scale: np.
     return np.clip((x - mean) / scale, -CLIP, CLIP)
 
 
-def _calibrate(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+def calibrate(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Platt scaling with his smoothed targets; the slope stays positive. score, y: (N,), both classes. Returns: a, b."""
     fakes = (y == 1).sum()
     target = np.where(y == 1, (fakes + 1) / (fakes + 2), 1 / (len(y) - fakes + 2))
@@ -188,7 +188,7 @@ def fit_head(
     for choice in [{"direction": ones}] if one_class else CHOICES[kind]:
         fits = [MODELS[kind].fit(z[a], y[a], seed, (z[b], y[b]), **choice) for a, b in splits]
         score = np.concatenate([fit.score(z[b]) for fit, (_, b) in zip(fits, splits, strict=True)]).astype(np.float64)
-        a, b = _rank(score) if one_class else _calibrate(score, y[held_out])
+        a, b = _rank(score) if one_class else calibrate(score, y[held_out])
         logit = a * score + b
         loss = float((np.logaddexp(0, logit) - y[held_out] * logit).mean())
         tried.append((loss, choice, a, b, fits))

@@ -177,9 +177,14 @@ def table(rows: dict[str, dict]) -> str:
     lines = [["", "faces", "groups", *HEADINGS.values()]]
     for name, row in rows.items():
         cells = [row[key] for key in HEADINGS]
-        lines.append([name, row["n"], row["n_groups"], *(_figure(cell["value"]) for cell in cells)])
-        intervals = (f"{_figure(cell['low'])}-{_figure(cell['high'])}" for cell in cells)
+        lines.append([name, row["n"], row["n_groups"], *(short(cell["value"]) for cell in cells)])
+        intervals = (f"{short(cell['low'])}-{short(cell['high'])}" for cell in cells)
         lines.append(["", f"{row['n_fake']} fake", "95%", *intervals])
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[object]]) -> str:
+    """Cells as text in columns: the first to the left, the others to the right."""
     widths = [max(len(str(line[column])) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
@@ -189,5 +194,6 @@ def table(rows: dict[str, dict]) -> str:
     )
 
 
-def _figure(value: float | None) -> str:
+def short(value: float | None) -> str:
+    """A figure with three digits, as in tables: .125, 1.000, n/a."""
     return "n/a" if value is None else f"{value:.3f}".replace("0.", ".", 1)

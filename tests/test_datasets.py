@@ -79,7 +79,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
         ([], "nothing in it says what is real"),
         (["a.jpg", "photos/b.jpg"], "nothing in it says what is real"),
         (["train/a.jpg"], "nothing in it says what is real"),
-        (["real/notes.txt", "fake/x.mp4"], "no images"),
+        (["real/notes.txt", "fake/x.doc"], "no images"),
         (["real/a.jpg", "train/real/b.jpg"], "which holds the dataset"),
     ],
 )

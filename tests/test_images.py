@@ -7,10 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.images import find_images, perceptual_hash
+from data.images import SUFFIXES, perceptual_hash
+from data.layouts.tree import files_below
 
 
-def test_find_images(tmp_path: Path) -> None:
+def test_files_below(tmp_path: Path) -> None:
     for name in (
         "b/2.JPG",
         "b/10.jpeg",
@@ -26,16 +27,16 @@ def test_find_images(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     (tmp_path / "folder.jpg" / "inside.jpg").touch()
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
+    found = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path, SUFFIXES)]
     assert found == ["a.png", "b/10.jpeg", "b/2.JPG", "b/c/z.webp", "folder.jpg"]
 
 
-def test_find_images_follows_links(tmp_path: Path) -> None:
+def test_files_below_follows_links(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "x.jpg").touch()
     (tmp_path / "near").mkdir()
     (tmp_path / "near" / "link").symlink_to(tmp_path / "far")
-    assert find_images(tmp_path / "near") == [tmp_path / "near" / "link" / "x.jpg"]
+    assert files_below(tmp_path / "near", SUFFIXES) == [tmp_path / "near" / "link" / "x.jpg"]
 
 
 def test_perceptual_hash(astronaut: np.ndarray) -> None:

@@ -18,16 +18,18 @@ import torch
 
 import preprocessing_pipeline
 from benchmarks import preprocess as benchmark
+from data import filling
 from data.cutting import Finder
 from data.datasets import find_samples
 from data.faces import FaceCutter
+from data.filling import Found
 from data.store import NO_FACE, DumpWriter, read_dump
 from features.regions import REGIONS
 from models import expert_class
 from models.base import Output
 from models.panel import Panel, experts_of
 from models.region_net import BUNDLED, RegionNet, save_region_net
-from preprocessing_pipeline import Config, Found, cli, main, parse, spread
+from preprocessing_pipeline import Config, cli, main, parse, spread
 
 SCRIPT = Path(preprocessing_pipeline.__file__)
 COPIES = 6  # of the one face, per class
@@ -129,13 +131,13 @@ def test_threads_change_nothing(dataset, weights, whole):
 def test_batches_are_no_larger_than_asked_and_operations_do_not_divide_themselves(
     dataset, weights, tmp_path, monkeypatch
 ):
-    cut, seen = preprocessing_pipeline.cut, []
+    cut, seen = filling.cut, []
 
     def noting(shard: int, batch: list, *rest: object) -> Found:
         seen.append((shard, len(batch), torch.get_num_threads()))
         return cut(shard, batch, *rest)
 
-    monkeypatch.setattr(preprocessing_pipeline, "cut", noting)
+    monkeypatch.setattr(filling, "cut", noting)
     main(replace(configured(dataset, weights, tmp_path / "dump"), batch_size=3))
     assert sorted((shard, size) for shard, size, _ in seen) == [(0, 1), (0, 3), (1, 1), (1, 3), (2, 1), (2, 3), (3, 2)]
     assert {threads for *_, threads in seen} == {1}
@@ -157,7 +159,7 @@ def test_where_experts_are_elsewhere_they_are_asked_while_the_next_faces_are_cut
     with DumpWriter(tmp_path / "dump", {"any": "thing"}, samples, 4) as writer:
         panel.device = SimpleNamespace(type="elsewhere")
         finder = Finder(FaceCutter(crops=panel.crops.values()))
-        preprocessing_pipeline.process(writer, dataset, finder, panel, config)
+        filling.fill(writer, dataset, finder, panel, False, config.batch_size, 3, config.max_pixels)
         dump = writer.finish({key: made[key] for key in ("dataset", "regions", "outputs", "weights")})
     assert len(panel.threads) == 1 and threading.get_ident() not in panel.threads
     before, after = contents(whole), contents(dump.path)

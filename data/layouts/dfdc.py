@@ -1,0 +1,97 @@
+"""Deepfake Detection Challenge (Dolhansky et al., 2020), as on Kaggle: 124,000 videos in parts, each with its metadata.json.
+
+dfdc_train_part_07/metadata.json, or one in the folder itself: {"a.mp4": {"label": "FAKE", "split": "train", "original":
+"b.mp4"}}. test/ and validation/ have a labels.csv (filename,label; 1 is fake), their videos beside it or in videos/. A group is
+an original with its fakes. Actors are not named, and recur in the parts.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from data.layouts.tree import clips_in, folders_in, peek_json, read_table
+from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, with_val
+
+METADATA = "metadata.json"
+LABEL_LIST = "labels.csv"
+
+
+def fits(root: Path) -> bool:
+    return any(_is_labelled(folder) for folder in _places(root))
+
+
+def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
+    """Raises: ValueError for a metadata.json or labels.csv that is not as the official ones."""
+    clips, missing, unlisted = [], [], []
+    for folder in _places(root):
+        if not _has_labels(folder):
+            continue
+        there = {found.name: found for found in clips_in(root, folder)}
+        for name, label, group, split in _labels(folder):
+            found = there.pop(name, None)
+            if found is None:
+                missing.append((folder.relative_to(root) / f"{name}.mp4").as_posix())
+            else:
+                clips.append(Clip(found.video, label, found.pictures, group, split, "" if label else "real"))
+        unlisted += [found.video for found in there.values()]
+    splits = {clip.split for clip in clips}
+    if splits == {"train"}:  # what Kaggle writes beside every video
+        note = "all of it is called train; without test or validation videos it is divided anew, by group"
+        return Listing([replace(clip, split="") for clip in clips], missing, unlisted, [note])
+    return Listing(clips if "val" in splits else with_val(clips), missing, unlisted)
+
+
+def _places(root: Path) -> Iterator[Path]:
+    """The folder itself, those in it, and those in its train/, val/ and test/."""
+    yield root
+    for folder in folders_in(root):
+        yield folder
+        if folder.name.lower() in SPLIT_NAMES:
+            yield from folders_in(folder)
+
+
+def _has_labels(folder: Path) -> bool:
+    return (folder / METADATA).is_file() or (folder / LABEL_LIST).is_file()
+
+
+def _is_labelled(folder: Path) -> bool:
+    """Whether its list of labels is of this kind, as far as the first lines tell."""
+    path = folder / LABEL_LIST
+    if path.is_file():
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return file.readline().strip().lower().replace(" ", "") == "filename,label"
+    data = peek_json(folder / METADATA)
+    first = next(iter(data.values()), None) if isinstance(data, dict) else None
+    return isinstance(first, dict) and "label" in first
+
+
+def _labels(folder: Path) -> Iterator[tuple[str, int, str, str]]:
+    """(Name without suffix, label, group, split) of every video that is listed. Raises: ValueError."""
+    own = SPLIT_NAMES.get(folder.name.lower(), "")
+    if (folder / LABEL_LIST).is_file():
+        for file, label in _csv_labels(folder / LABEL_LIST):
+            yield Path(file).stem, label, Path(file).stem, own
+        return
+    path = folder / METADATA
+    for file, entry in read_table(path).items():
+        if not isinstance(entry, dict) or str(entry.get("label")).lower() not in LABELS:
+            raise ValueError(f"{path}: {file}: expected a label REAL or FAKE, found {entry!r}")
+        name, label = Path(file).stem, LABELS[str(entry["label"]).lower()]
+        split = own or SPLIT_NAMES.get(str(entry.get("split", "")).lower(), "")
+        yield name, label, Path(str(entry.get("original") or name)).stem, split
+
+
+def _csv_labels(path: Path) -> Iterator[tuple[str, int]]:
+    """Raises: ValueError with the line's number."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        for number, row in enumerate(csv.reader(file), 1):
+            values = [value.strip() for value in row]
+            if number > 1 and values:
+                if len(values) != 2 or values[1].lower() not in LABELS:
+                    raise ValueError(
+                        f"{path}: line {number}: expected a file and a label 0 or 1, found {','.join(row)!r}"
+                    )
+                yield values[0], LABELS[values[1].lower()]

@@ -1,0 +1,273 @@
+"""Frames of video files, each with a name of its own, so that a dataset of clips is a list of pictures like any other.
+
+`clip.mp4@3of32` is the fourth of 32 evenly spaced frames: number floor((3 + .5) * T / 32) of the T that the video has, counted
+in the order in which they are shown. The name does not depend on T, so listing a dataset opens no video.
+
+A file is read twice: its packets are listed without decoding (how many, when shown, which ones decoding can begin at), then
+what is wanted is decoded, from the nearest such packet before it. Where the decoder finds a packet damaged, what follows is
+refused until the next packet that stands by itself: it would be filled with guesses.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import chain, groupby
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from data.images import MAX_PIXELS, MIN_SIDE, ImageError, check_file
+
+VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"))
+# The containers that are read, by FFmpeg's names. It knows more, and goes by content: some are playlists that name other files.
+FORMATS = ("mov", "matroska", "avi", "mpeg", "mpegts", "asf", "flv")
+# Of these the time of every packet is that of the frame in it; AVI and MPEG number packets as they are stored.
+TIMED = ("mov", "matroska")
+RUN = (8, 3)  # frames before and after one that are compressed with it
+
+NAME = re.compile(r"(.+)@(\d+)of(\d+)", re.DOTALL)
+
+
+def frame_names(video: str, count: int) -> list[str]:
+    """The names of `count` evenly spaced frames of a video. Raises: ValueError for a count below 1."""
+    if count < 1:
+        raise ValueError(f"--frames {count}: at least one frame of each video is needed")
+    return [f"{video}@{i}of{count}" for i in range(count)]
+
+
+def split_frame(path: str | Path) -> tuple[Path, int, int] | None:
+    """The video, i and n of a frame's name; None for any other path."""
+    match = NAME.fullmatch(str(path))
+    if match is None or Path(match[1]).suffix.lower() not in VIDEO_SUFFIXES:
+        return None
+    i, n = int(match[2]), int(match[3])
+    return (Path(match[1]), i, n) if i < n else None
+
+
+def read_frames(
+    video: Path, wanted: Sequence[tuple[int, int]], max_pixels: int = MAX_PIXELS
+) -> list[np.ndarray | ImageError]:
+    """The frames (i, n) of a video, upright as its display matrix says. See `read_clip`."""
+    return read_clip(video, wanted, max_pixels)[0]
+
+
+def read_clip(
+    video: Path, wanted: Sequence[tuple[int, int]], max_pixels: int = MAX_PIXELS, crf: float | None = None
+) -> tuple[list[np.ndarray | ImageError], int]:
+    """The frames (i, n) of a video, and how many bytes a frame of its stream takes on average.
+
+    crf: compress with H.264 at this constant rate factor first; each frame amid the few around it, as the middle of a
+    clip (`RUN`), since compressing all of a long clip for a few frames would take minutes.
+    Returns: for each of `wanted` (H, W, 3) uint8 RGB, or why there is none: the file is no video or damaged, there is no
+    such frame, or, in a video of fewer than n frames, it would repeat an earlier one.
+    """
+    video = Path(video)
+    found: dict[int, np.ndarray] = {}
+    packets, failure = None, ""
+    try:
+        packets = _list_packets(video, max_pixels)
+        places = [_place(i, n, packets.count) for i, n in wanted]
+        found.update(_decoded(video, packets, sorted({*places} - {None}), max_pixels, crf))
+    except ImageError as error:
+        failure = error.reason
+    if packets is None:
+        return [ImageError(path, failure) for path in _frame_paths(video, wanted)], 0
+    repeated = f"the video has only {packets.count} frames: this one would repeat an earlier one"
+    lost = failure or f"damaged or cut short: this one of its {packets.count} frames cannot be decoded"
+    frames = [
+        ImageError(path, repeated) if place is None else found.get(place, ImageError(path, lost))
+        for path, place in zip(_frame_paths(video, wanted), places, strict=True)
+    ]
+    return frames, packets.frame_bytes
+
+
+def _place(i: int, n: int, count: int) -> int | None:
+    """Which of `count` frames the i-th of n is; None where the one before it is the same."""
+    before, place = ((2 * k + 1) * count // (2 * n) for k in (i - 1, i))
+    return None if before == place else place
+
+
+def _frame_paths(video: Path, wanted: Iterable[tuple[int, int]]) -> list[Path]:
+    return [Path(f"{video}@{i}of{n}") for i, n in wanted]
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """What the packets of a video stream say without being decoded.
+
+    count: frames. frame_bytes: the average size of one. times: when each is shown, ascending, in the stream's units; None
+    where the container cannot be trusted in this. keys: those of them that decoding can begin at.
+    """
+
+    count: int
+    frame_bytes: int
+    times: list[int] | None
+    keys: list[int]
+
+
+@contextmanager
+def _opened(video: Path, max_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Raises: ImageError where there is no video in the file, and for whatever FFmpeg raises inside."""
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    try:
+        # With its protocol, a name that holds a colon is a name.
+        with av.open(f"file:{video}", container_options=options, metadata_errors="ignore") as container:
+            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+            if not streams:
+                raise ImageError(video, "no video in it, only sound or other data")
+            codec = streams[0].codec_context
+            if codec is None:
+                raise ImageError(video, "compressed in a way that cannot be read")
+            _check_size(video, codec.width, codec.height, max_pixels)
+            codec.thread_count = 1  # several files are read at once
+            yield container, streams[0]
+    except av.FFmpegError as error:
+        raise ImageError(video, f"not a video, or damaged ({error.strerror})") from error
+
+
+def _check_size(video: Path, width: int, height: int, max_pixels: int) -> None:
+    """Raises: ImageError."""
+    if width * height > max_pixels:
+        raise ImageError(video, f"larger than the limit of {max_pixels:,} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(video, f"too small ({width}x{height} pixels)")
+
+
+def _list_packets(video: Path, max_pixels: int) -> _Packets:
+    """Raises: ImageError."""
+    check_file(video)
+    with _opened(video, max_pixels) as (container, stream):
+        # The last packet is empty: it asks the decoder for what it holds back.
+        listed = [(p.pts, p.is_keyframe, p.size, p.is_discard) for p in container.demux(stream) if p.size]
+        shown = [(time, key) for time, key, _, discard in listed if not discard]
+        timed = _is_timed(container) and all(time is not None for time, _ in shown)
+        times = sorted({time for time, _ in shown}) if timed else None
+        # The index of an MP4 file tells of what was cut off at its end.
+        lost = max(0, stream.frames - len(listed)) if container.format.name.startswith("mov") else 0
+        count = len(shown if times is None else times) + lost
+    if not shown:
+        raise ImageError(video, "damaged or cut short: no frames in it")
+    keys = sorted({time for time, key in shown if key}) if timed else []
+    return _Packets(count, round(sum(size for _, _, size, _ in listed) / len(listed)), times, keys)
+
+
+def _is_timed(container: InputContainer) -> bool:
+    return container.format.name.startswith(TIMED)
+
+
+def _decoded(
+    video: Path, packets: _Packets, numbers: Sequence[int], max_pixels: int, crf: float | None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Those of the frames `numbers`, ascending, that can be decoded. Raises: ImageError."""
+    with _opened(video, max_pixels) as (container, stream):
+        read = _by_time if packets.times else _by_count
+
+        def images(numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+            for number, frame in read(container, stream, packets, numbers):
+                _check_size(video, frame.width, frame.height, max_pixels)
+                yield number, _upright(frame)
+
+        yield from images(numbers) if crf is None else _compressed(images, numbers, packets.count, crf)
+
+
+def _by_time(
+    container: InputContainer, stream: VideoStream, packets: _Packets, numbers: Iterable[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Frames told by when they are shown; for each key packet that some of them depend on, decoding begins there."""
+    number_at = {time: number for number, time in enumerate(packets.times)}
+    present = (number for number in numbers if number < len(packets.times))
+    begins = groupby(present, key=lambda number: bisect_right(packets.keys, packets.times[number]))
+    for begin, group in begins:
+        wanted = set(group)
+        container.seek(packets.keys[begin - 1] if begin else packets.times[0], stream=stream)
+        for frame, sound in _frames(container.demux(stream)):
+            number = number_at.get(frame.pts)
+            if number in wanted and sound:
+                yield number, frame
+            if frame.pts is None or frame.pts >= packets.times[max(wanted)]:
+                break
+
+
+def _by_count(
+    container: InputContainer, stream: VideoStream, packets: _Packets, numbers: Iterable[int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Frames told by counting from the first one; once one is lost, none that follows can be told."""
+    wanted = set(numbers)
+    for number, (frame, sound) in enumerate(_frames(container.demux(stream))):
+        if not sound or number > max(wanted, default=-1):
+            break
+        if number in wanted:
+            yield number, frame
+
+
+def _frames(packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, bool]]:
+    """Frames as they are shown, and whether each can be trusted."""
+    spoilt = False
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            spoilt = True
+            continue
+        for frame in frames:
+            spoilt = (spoilt and not frame.key_frame) or frame.is_corrupt
+            yield frame, not spoilt
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """Turned and mirrored by the display matrix (ISO/IEC 14496-12, 6.2.2) in multiples of a right angle.
+
+    Of its nine numbers a, b, u, c, d, v, x, y, w, a point (p, q) goes to (a p + c q, b p + d q), then to where all is positive.
+    """
+    image = frame.to_ndarray(format="rgb24")
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return image
+    a, b, _, c, d, *_ = struct.unpack("9i", bytes(data))
+    if abs(b) > abs(a):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _compressed(
+    images: Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]], numbers: Sequence[int], count: int, crf: float
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The same frames, each compressed in a run of frames around it. images: reads frames by ascending numbers."""
+    before, after = RUN
+    runs = {number: range(max(0, number - before), min(count, number + after + 1)) for number in numbers}
+    reader = images(sorted(set(chain.from_iterable(runs.values()))))
+    held: dict[int, np.ndarray] = {}
+    for number, run in runs.items():
+        while max(held, default=-1) < run[-1] and (following := next(reader, None)) is not None:
+            held |= [following]
+        held = {key: image for key, image in held.items() if key >= run[0]}
+        if number in held:
+            keys = [key for key in run if key in held]
+            yield number, h264([held[key] for key in keys], crf)[keys.index(number)]
+
+
+def h264(images: Sequence[np.ndarray], crf: float) -> list[np.ndarray]:
+    """Consecutive frames of one size after compression by x264 (preset medium). images: (H, W, 3) uint8 RGB."""
+    height, width = images[0].shape[:2]
+    file = BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": str(crf), "threads": "1"})
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"  # halved colour needs even sides
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode())
+    file.seek(0)
+    with av.open(file) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]

@@ -1,0 +1,106 @@
+"""Systems that look at pixels: every face as a crop, cut again from its picture at the landmarks in the dump."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data.degrade import Condition
+from data.faces import align
+from data.gathered import Faces
+from data.images import ImageError
+from data.loading import load_ahead
+from evaluation.systems import Fitted, System
+from features.regions import Crop
+from models.baselines import Network, crop_for, fit_network
+from models.metrics import threshold_at_fpr
+from models.networks import NETWORKS
+
+LANDMARKS = [f"l{axis}{i}" for i in range(5) for axis in "xy"]
+AHEAD = 16  # pictures decoded before they are needed
+
+
+@dataclass
+class Cutter:
+    """Cuts faces out of the pictures that their dumps were made of.
+
+    roots: dataset -> folder of its pictures. What was cut once is kept in memory (a face of 112 px is 37 KB).
+    """
+
+    roots: Mapping[str, Path]
+    threads: int = 2
+    kept: dict[tuple, torch.Tensor] = field(default_factory=dict)
+
+    def __call__(self, faces: Faces, crop: Crop) -> torch.Tensor:
+        """faces: N of them; their pictures go through their condition first. Returns: (N, 3, px, px) uint8 RGB, black outside.
+
+        Raises: FileNotFoundError, ImageError where a picture is missing or cannot be read any more.
+        """
+        found = set(faces.rows["condition"].tolist())
+        if len(found) > 1:
+            raise ValueError(f"faces in several conditions at once: {', '.join(sorted(found))}")
+        condition = "".join(found)
+        if condition:
+            return self._cut(faces, crop, Condition.of(condition))
+        key = (crop, names_of(faces))
+        if key not in self.kept:
+            self.kept[key] = self._cut(faces, crop, None)
+        return self.kept[key]
+
+    def _cut(self, faces: Faces, crop: Crop, condition: Condition | None) -> torch.Tensor:
+        for dataset in sorted(set(faces.rows["dataset"].tolist())):
+            if not self.roots[dataset].is_dir():
+                raise FileNotFoundError(
+                    f"{self.roots[dataset]}: the pictures of {dataset} are not there any more, and networks look at pictures"
+                )
+        out = torch.empty(len(faces), 3, crop.px, crop.px, dtype=torch.uint8)
+        landmarks = np.stack([faces.rows[name] for name in LANDMARKS], axis=1).reshape(-1, 5, 2)
+        paths = [self.roots[d] / p for d, p in zip(faces.rows["dataset"], faces.rows["path"], strict=True)]
+        pictures = load_ahead(paths, self.threads, AHEAD, condition=condition)
+        for row, picture in enumerate(tqdm(pictures, total=len(paths), desc="crops", unit=" faces", leave=False)):
+            if isinstance(picture, ImageError):
+                raise picture
+            out[row] = align([picture.image], np.array([0]), landmarks[row : row + 1], crop)[0, :3]
+        return out
+
+
+def names_of(faces: Faces) -> str:
+    """What faces these are, in order."""
+    names = zip(*(faces.rows[name].tolist() for name in ("dataset", "path", "face", "label")), strict=True)
+    return hashlib.sha256(repr(list(names)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def network(
+    name: str, cut: Cutter, folder: Path, device: str, fpr: float, seed: int, quick: bool, weights_dir: Path | None
+) -> System:
+    """One of models/networks.py. folder: fitted networks are kept there, and found again by what they were fitted on."""
+    settings = NETWORKS[name].quick if quick else NETWORKS[name].usual
+    crop = crop_for(name, settings.px)
+
+    def learn(train: Faces, val: Faces) -> Fitted:
+        what = repr((name, settings, seed, names_of(train), names_of(val)))
+        home = folder / f"{name}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
+        if (home / "network.json").is_file():
+            fitted = Network.load(home, device)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            crops = cut(train, crop), train.rows["label"], cut(val, crop), val.rows["label"]
+            plan = {"epochs": settings.epochs, "batch_size": settings.batch_size, "weights_dir": weights_dir}
+            fitted = fit_network(name, *crops, seed=seed, device=device, state=home.with_suffix(".state"), **plan)
+            fitted.save(home)
+            home.with_suffix(".state").unlink(missing_ok=True)
+
+        def p_fake(faces: Faces) -> np.ndarray:
+            return fitted.p_fake(cut(faces, crop))
+
+        of_reals = p_fake(val)[val.rows["label"] == 0]
+        note = f"{fitted.origin}; {settings.px} px; epoch {fitted.best_epoch} of {fitted.epochs_run} kept"
+        return Fitted(p_fake, threshold_at_fpr(of_reals, fpr), [note])
+
+    return System(name, "baseline", learn)

@@ -1,0 +1,162 @@
+"""Which systems are tried in which experiments, and what else is found out while a fitted one is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from data.degrade import conditions
+from data.dump import Dump
+from data.gathered import Faces
+from evaluation import systems
+from evaluation.inspect import importance
+from evaluation.protocols import SIZES, Experiment, datasets_of, experiments_of, few_shot, sanity
+from evaluation.robustness import curves, degraded_faces
+from evaluation.systems import MASC, Fitted, System
+from models.checkpoint import Checkpoint
+from train import Config as Training
+
+PROTOCOLS = ("given", "together", "people", "methods")
+PERMUTATIONS = 10
+SEEDS = 3  # draws of every few-shot size
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to evaluate.
+
+    features: dumps. training: settings of MASC and of the thresholds. checkpoint: a detector that is measured as it is, beside
+    the refits. protocols: of evaluation/protocols.py. networks: names of models/networks.py. families: of data/degrade.py.
+    limit: degraded test pictures per dataset at most. roots: dataset -> folder of its pictures, where that has moved.
+    """
+
+    features: tuple[Path, ...]
+    training: Training = field(default_factory=Training)
+    checkpoint: Path | None = None
+    protocols: tuple[str, ...] = PROTOCOLS
+    ablations: bool = True
+    few_shot: bool = True
+    permutations: int = PERMUTATIONS
+    networks: tuple[str, ...] = ()
+    quick: bool = not torch.cuda.is_available()
+    families: tuple[str, ...] = ()
+    limit: int | None = None
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    weights_dir: Path | None = None
+    replicates: int = 1000
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+Plan = list[tuple[Experiment, list[System]]]
+
+
+def planned(config: Config, faces: Faces, dumps: Sequence[Dump], checkpoint: Checkpoint | None, networks: Path) -> Plan:
+    """Every experiment with its systems. networks: where fitted ones are kept. Raises: ValueError where nothing can be tried."""
+    outputs, training = dumps[0].meta["outputs"], config.training
+    masc = systems.consistency(MASC, "masc", outputs, training)
+    others = systems.baselines(outputs, training)
+    less = systems.ablations(outputs, training) if config.ablations else []
+    plan: Plan = []
+    found = experiments_of(faces, config.protocols)
+    for experiment in found:
+        protocol = experiment.runs[0].protocol
+        fitted = [masc, *others]
+        if protocol == "in-dataset":
+            fitted = [masc, *less, *others]
+            fitted += looking(config, dumps, networks) if experiment.name != "together" else []
+        elif protocol == "identity-disjoint":
+            fitted = [masc, *less[:1], *others]  # less[0]: real faces only
+        if checkpoint is not None and (
+            experiment.name == "together" or len(datasets_of(faces)) == 1 and protocol == "in-dataset"
+        ):
+            fitted.insert(
+                0, System(f"{MASC}, {config.checkpoint.name}", "masc", lambda *_: systems.of_checkpoint(checkpoint))
+            )
+        plan.append((experiment, fitted))
+    given = [experiment for experiment in found if experiment.name in datasets_of(faces)]
+    for experiment in given:
+        plan += growth(experiment, [masc, *others]) if config.few_shot else []
+        checked = sanity(experiment) if config.permutations else None
+        if checked:
+            plan.append((checked, [systems.permuted(masc, seed) for seed in range(config.permutations)]))
+    return plan
+
+
+def growth(experiment: Experiment, fitted: Sequence[System]) -> Plan:
+    """The in-dataset run with few training faces, each size drawn SEEDS times."""
+    plan: Plan = []
+    for size in SIZES:
+        for seed in range(SEEDS):
+            smaller = few_shot(experiment, size, seed)
+            if smaller is not None and smaller.runs:
+                plan.append((smaller, list(fitted)))
+    return plan
+
+
+def networks_of(names: Sequence[str]) -> tuple[str, ...]:
+    """`all`, or some of models/networks.py. Raises: ValueError for an unknown one."""
+    if not names:
+        return ()
+    from models.networks import NETWORKS
+
+    if unknown := [name for name in names if name not in {*NETWORKS, "all"}]:
+        raise ValueError(f"unknown network {', '.join(unknown)}; the networks are {', '.join(NETWORKS)}")
+    return tuple(NETWORKS) if "all" in names else tuple(names)
+
+
+def root_of(config: Config, dump: Dump) -> Path:
+    return Path(config.roots.get(dump.meta["dataset"], dump.meta["data_root"]))
+
+
+def looking(config: Config, dumps: Sequence[Dump], folder: Path) -> list[System]:
+    """The networks that look at pixels. Imported late: without them, no network needs to be built."""
+    if not config.networks:
+        return []
+    from evaluation.pixels import Cutter, network
+
+    cut = Cutter({dump.meta["dataset"]: root_of(config, dump) for dump in dumps})
+    settings = (config.device, config.training.fpr, config.training.seed, config.quick, config.weights_dir)
+    return [network(name, cut, folder, *settings) for name in config.networks]
+
+
+def also(config: Config, dumps: Sequence[Dump]) -> Callable[[Experiment, System, Fitted], dict]:
+    """What is found out while a system is in memory: what MASC leans on, and the curves of robustness."""
+    wanted = conditions(config.families)
+    made: dict[str, tuple[Faces, dict]] = {}
+
+    def degraded(dataset: str) -> tuple[Faces, dict]:
+        if dataset not in made:
+            dump = next(dump for dump in dumps if dump.meta["dataset"] == dataset)
+            bar = lambda items: tqdm(items, desc=f"{dataset}, degraded", unit=" conditions")  # noqa: E731
+            made[dataset] = degraded_faces(
+                dump, root_of(config, dump), wanted, config.limit, {"device": config.device}, bar
+            )
+        return made[dataset]
+
+    def find(experiment: Experiment, system: System, fitted: Fitted) -> dict:
+        found: dict = {}
+        run = next((run for run in experiment.runs if run.protocol == "in-dataset"), None)
+        if run is None:
+            return found
+        if system.name == MASC and fitted.checkpoint is not None:
+            found["importance"] = [
+                {"run": run.id, "dataset": name, **entry}
+                for name, test in run.tests.items()
+                for entry in importance(fitted.checkpoint, test, config.training.seed)
+            ]
+        if fitted.checkpoint is not None:
+            found["columns"] = len(fitted.checkpoint.info["features"])
+        if (
+            wanted
+            and experiment.name in run.tests
+            and (system.kind != "ablation" or system.name.endswith("real faces only"))
+        ):
+            clean, of = degraded(experiment.name)
+            found["robustness"] = curves(clean, of, {system.name: fitted.p_fake}, experiment.name)
+        return found
+
+    return find

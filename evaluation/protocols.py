@@ -1,0 +1,230 @@
+"""Which faces train and which test: the experiments of the tables.
+
+Every `Experiment` is one training set with the runs that are made with it, so that in-dataset, cross-dataset and Cross-AUC
+figures come from the same fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from data.gathered import Faces, train_and_val
+from features.people import largest_share
+from train import by_people
+
+SIZES = (100, 300, 1000, 3000)
+MIN_FACES = 20  # of each class, to test on or, of a method, to leave out
+
+
+@dataclass(frozen=True)
+class Run:
+    """tests: what it is called -> its faces."""
+
+    id: str
+    protocol: str
+    title: str
+    tests: dict[str, Faces]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training set. remarks: what a reader must know about the split."""
+
+    name: str
+    train: Faces
+    val: Faces
+    runs: list[Run]
+    remarks: list[str] = field(default_factory=list)
+
+
+def slug(text: str) -> str:
+    """A file name of a title: lower case, letters and digits of any alphabet, hyphens."""
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split()) or "unnamed"
+
+
+def datasets_of(faces: Faces) -> list[str]:
+    return sorted(set(faces.rows["dataset"].tolist()))
+
+
+def of_dataset(faces: Faces, name: str) -> Faces:
+    return faces.select(faces.rows["dataset"] == name)
+
+
+def enough(faces: Faces) -> bool:
+    """Whether both classes are there in numbers that say something."""
+    counts = faces.counts()
+    return min(counts["real"], counts["fake"]) >= MIN_FACES
+
+
+def by_given_splits(faces: Faces) -> list[Experiment]:
+    """One experiment for each dataset: in-dataset, cross-dataset, and reals of it against fakes of others and vice versa.
+
+    Cross-AUC: reals of one dataset against fakes of another (as in DeepfakeBench's successors); there a classifier that tells
+    the datasets apart, and not real from fake, shows itself by AUCs far from .5 in opposite directions.
+    """
+    experiments, tests = [], {name: of_dataset(faces.split("test"), name) for name in datasets_of(faces)}
+    tests = {name: test for name, test in tests.items() if enough(test)}
+    for name in datasets_of(faces):
+        remarks: list[str] = []
+        try:
+            train, val = train_and_val(of_dataset(faces, name), remarks)
+        except ValueError:
+            continue  # a dataset for testing only
+        runs = []
+        if name in tests:
+            runs.append(Run(f"in-{slug(name)}", "in-dataset", f"trained and tested on {name}", {name: tests[name]}))
+        if others := {other: test for other, test in tests.items() if other != name}:
+            runs.append(Run(f"from-{slug(name)}", "cross-dataset", f"trained on {name}, tested on others", others))
+        crossed = {
+            f"reals of {a}, fakes of {b}": crossing(tests[a], tests[b])
+            for a in tests
+            for b in tests
+            if a != b and name in (a, b)
+        }
+        if crossed:
+            title = f"trained on {name}, reals of one dataset against fakes of another"
+            runs.append(Run(f"crossed-{slug(name)}", "cross-auc", title, crossed))
+        experiments.append(Experiment(name, train, val, runs, remarks))
+    return experiments
+
+
+def crossing(reals: Faces, fakes: Faces) -> Faces:
+    """The real faces of one test and the fakes of another."""
+    parts = [reals.select(reals.rows["label"] == 0), fakes.select(fakes.rows["label"] == 1)]
+    return Faces(
+        *(
+            {key: np.concatenate([getattr(p, which)[key] for p in parts]) for key in getattr(reals, which)}
+            for which in ("arrays", "rows")
+        )
+    )
+
+
+def together(faces: Faces) -> list[Experiment]:
+    """All datasets train together, each is tested by itself."""
+    names = datasets_of(faces)
+    if len(names) < 2:
+        return []
+    remarks: list[str] = []
+    train, val = train_and_val(faces, remarks)
+    tests = {name: of_dataset(faces.split("test"), name) for name in names}
+    tests = {name: test for name, test in tests.items() if enough(test)}
+    run = Run("together", "in-dataset", f"trained on {' and '.join(names)} together", tests)
+    return [Experiment("together", train, val, [run], remarks)]
+
+
+def people_apart(faces: Faces) -> list[Experiment]:
+    """In-dataset and cross-dataset again, after joining the groups of real faces that look like one person."""
+    experiments = []
+    for name in datasets_of(faces):
+        given = of_dataset(faces, name)
+        if not given.counts()["real"]:
+            continue
+        apart = by_people(given)
+        share = largest_share(apart.rows["group"])
+        before, after = (len(set(part.rows["group"])) for part in (given, apart))
+        remarks = [
+            f"{before} groups joined into {after} ({share:.1%} of the faces in the largest, which trains), "
+            f"{int((apart.rows['split'] == '').sum())} faces that resemble somebody in test left out; in the given splits "
+            f"{on_both_sides(given, apart):.0%} of the real test faces belong to somebody who also has training faces, as far "
+            "as the identity embedding can tell"
+        ]
+        test = apart.split("test")
+        try:
+            train, val = train_and_val(apart, remarks)
+        except ValueError:
+            continue
+        if not enough(test):
+            continue
+        run = Run(f"people-{slug(name)}", "identity-disjoint", f"{name}, nobody on both sides", {name: test})
+        experiments.append(Experiment(f"{name}, people apart", train, val, [run], remarks))
+    return experiments
+
+
+def on_both_sides(given: Faces, apart: Faces) -> float:
+    """Share of real test faces whose joined group also has training faces in the given splits."""
+    real, splits, people = given.rows["label"] == 0, given.rows["split"], apart.rows["group"]
+    trained = set(people[splits == "train"])
+    tested = people[real & (splits == "test")]
+    return float(np.mean([person in trained for person in tested])) if len(tested) else float("nan")
+
+
+def leave_one_manipulation_out(faces: Faces) -> list[Experiment]:
+    """For each way of making fakes: trained without it, tested on it against the real test faces of the same datasets."""
+    fake, methods = faces.rows["label"] == 1, faces.rows["method"]
+    known = sorted({method for method in methods[fake].tolist() if method})
+    experiments = []
+    for method in known if len(known) > 1 else ():
+        of_method = fake & (methods == method)
+        remarks: list[str] = []
+        try:
+            train, val = train_and_val(faces.select(~of_method), remarks)
+        except ValueError:
+            continue
+        home = np.isin(faces.rows["dataset"], list(set(faces.rows["dataset"][of_method].tolist())))
+        test = faces.select((of_method | (~fake & home)) & (faces.rows["split"] == "test"))
+        if enough(test) and train.counts()["fake"]:
+            run = Run(
+                f"without-{slug(method)}",
+                "leave-one-manipulation-out",
+                f"trained without {method}, tested on it",
+                {method: test},
+            )
+            experiments.append(Experiment(f"without {method}", train, val, [run], remarks))
+    return experiments
+
+
+def few_shot(experiment: Experiment, faces: int, seed: int) -> Experiment | None:
+    """The same with about `faces` training faces: whole groups, both classes as they come. None where there are fewer.
+
+    For one seed, a smaller set is part of every larger one.
+    """
+    groups = experiment.train.rows["group"].astype(str)
+    if len(groups) < faces:
+        return None
+    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    place = {group: i for i, group in enumerate(order.tolist())}
+    rank = np.array([place[group] for group in groups.tolist()])
+    counts = np.cumsum(np.bincount(rank, minlength=len(order)))
+    train = experiment.train.select(rank <= np.searchsorted(counts, faces))
+    name = f"{experiment.name}, {faces} faces, seed {seed}"
+    runs = [
+        Run(f"few-{run.id}-{faces}-{seed}", "few-shot", f"{run.title}, {faces} training faces", run.tests)
+        for run in experiment.runs
+        if run.protocol == "in-dataset"
+    ]
+    return replace(experiment, name=name, train=train, runs=runs)
+
+
+def sanity(experiment: Experiment) -> Experiment | None:
+    """The in-dataset runs again, for systems that are given permuted labels (evaluation/systems.py)."""
+    title = "{}; training labels permuted, so that it must be .50"
+    runs = [
+        Run(f"permuted-{run.id}", "sanity", title.format(run.title), run.tests)
+        for run in experiment.runs
+        if run.protocol == "in-dataset"
+    ]
+    return replace(experiment, name=f"{experiment.name}, permuted labels", runs=runs) if runs else None
+
+
+PROTOCOLS = {
+    "given": by_given_splits,
+    "together": together,
+    "people": people_apart,
+    "methods": leave_one_manipulation_out,
+}
+
+
+def experiments_of(faces: Faces, protocols: Sequence[str]) -> list[Experiment]:
+    """All experiments of the protocols named. Raises: ValueError where there is nothing to train and test on."""
+    found = [experiment for name in protocols for experiment in PROTOCOLS[name](faces)]
+    found = [experiment for experiment in found if experiment.runs]
+    if not found:
+        counts = {split: faces.split(split).counts() for split in ("train", "val", "test")}
+        raise ValueError(
+            f"nothing to train and test on for {', '.join(protocols)}: a test needs {MIN_FACES} faces of each class; there "
+            f"are {counts}"
+        )
+    return found

@@ -1,0 +1,210 @@
+"""From predictions on disk to results.json: figures with intervals, DeLong's test, subgroups, growth with training faces."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from data.dump import Dump
+from evaluation.delong import delong
+from evaluation.predictions import Predictions, by_video, of_test, read_predictions
+from evaluation.protocols import Experiment, Run
+from evaluation.run import Progress, counts
+from evaluation.sanity import chance
+from evaluation.subgroups import by_group
+from evaluation.systems import MASC, System
+from models.metrics import summary
+
+FORMAT = 1
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm", "xgboost", "facenet-pytorch", "av")
+Plan = Sequence[tuple[Experiment, Sequence[System]]]
+
+
+def provenance() -> dict:
+    """Git commit of the code and versions of what it stands on."""
+    here = Path(__file__).parent
+    try:
+        said = [
+            subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        ]
+        git = {"commit": said[0], "dirty": bool(said[1])}
+    except (OSError, subprocess.CalledProcessError):  # no git, or no repository: an exported folder
+        git = {"commit": None, "dirty": False}
+    return {"git": git, "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}}
+
+
+def identity(dump: Dump) -> dict:
+    """What a dump is, wherever it lies: which pictures, which experts, in which condition."""
+    config = {name: dump.meta["config"].get(name) for name in ("samples", "faces", "precision", "degrade")}
+    return {"dataset": dump.meta["dataset"], "faces_found": len(dump), "weights": dump.meta["weights"], **config}
+
+
+def figures(found: Predictions, threshold: float, replicates: int, seed: int) -> dict:
+    return summary(found["label"], found["p_fake"], found["group"].tolist(), threshold, replicates, seed)
+
+
+def compared(found: Predictions, masc: Predictions | None) -> dict | None:
+    """DeLong's test of MASC against another system, on the faces that both have scored; None where there is none."""
+    if masc is None:
+        return None
+    keys = [
+        list(zip(*(each[n].tolist() for n in ("dataset", "path", "face", "method")), strict=True))
+        for each in (masc, found)
+    ]
+    place = {key: row for row, key in enumerate(keys[0])}
+    pairs = [(place[key], row) for row, key in enumerate(keys[1]) if key in place]
+    if not pairs:
+        return None
+    ours, theirs = np.array(pairs).T
+    y = found["label"][theirs]
+    if min((y == 0).sum(), (y == 1).sum()) < 2:
+        return None
+    return {"against": MASC, **delong(y, masc["p_fake"][ours], found["p_fake"][theirs])}
+
+
+def entry_of(
+    progress: Progress, run: Run, system: System, done: dict, masc: Predictions | None, replicates: int, seed: int
+) -> dict:
+    """One system in one run, with figures of every test, on frames and, where there are clips, on videos."""
+    path = progress.predictions(run.id, system.name)
+    note = "; ".join(done["notes"])
+    entry = {"name": system.name, "kind": system.kind, "note": note, "threshold": done["threshold"]}
+    entry |= {"seconds": round(done["seconds"], 2), "predictions": None, "tests": []}
+    if done["failed"]:
+        return entry | {"note": f"failed: {done['failed']}"}
+    found = read_predictions(path)
+    for test in run.tests:
+        frames = of_test(found, test)
+        levels = {"frame": frames, "video": by_video(frames)}
+        other = None if masc is None else of_test(masc, test)
+        for level, rows in levels.items():
+            if not len(rows["label"]):
+                continue
+            against = by_video(other) if level == "video" and other is not None else other
+            entry["tests"].append(
+                {
+                    "test": test,
+                    "level": level,
+                    "figures": figures(rows, done["threshold"], replicates, seed),
+                    "delong": compared(rows, against) if system.name != MASC else None,
+                }
+            )
+    return entry | {"predictions": path.relative_to(progress.folder).as_posix()}
+
+
+def runs_of(progress: Progress, plan: Plan, replicates: int, seed: int) -> tuple[list[dict], list[dict]]:
+    """All runs of results.json, and the growth with training faces (few-shot runs are told there alone)."""
+    runs, growth = [], []
+    for experiment, systems in plan:
+        train, val = counts(experiment.train), counts(experiment.val)
+        for run in experiment.runs:
+            done = {system.name: progress.done[f"{experiment.name}/{system.name}"] for system in systems}
+            ours = MASC in done and not done[MASC]["failed"]
+            masc = read_predictions(progress.predictions(run.id, MASC)) if ours else None
+            entries = [entry_of(progress, run, system, done[system.name], masc, replicates, seed) for system in systems]
+            if run.protocol == "few-shot":
+                growth += points(experiment, entries)
+            else:
+                runs.append(
+                    {"id": run.id, "protocol": run.protocol, "title": run.title, "train": train, "val": val}
+                    | {"remarks": experiment.remarks, "systems": entries}
+                )
+    return runs, growth
+
+
+def points(experiment: Experiment, entries: Sequence[dict]) -> list[dict]:
+    """Of the curve that shows how a score grows with training faces."""
+    return [
+        {
+            "dataset": test["test"],
+            "system": entry["name"],
+            "faces": len(experiment.train),
+            "figures": test["figures"],
+            "seed": int(experiment.name.rpartition(" ")[2]),
+        }
+        for entry in entries
+        for test in entry["tests"]
+        if test["level"] == "frame"
+    ]
+
+
+def subgroups_of(
+    progress: Progress, plan: Plan, said: dict[tuple, dict[str, str]], systems: Sequence[str]
+) -> list[dict]:
+    """AUC and FPR per group of people, of in-dataset runs. said: (dataset, path, face) -> attribute -> group."""
+    entries = []
+    for experiment, fitted in plan:
+        for run in (run for run in experiment.runs if run.protocol == "in-dataset"):
+            for system in (system for system in fitted if system.name in systems):
+                done = progress.done[f"{experiment.name}/{system.name}"]
+                if done["failed"]:
+                    continue
+                found = read_predictions(progress.predictions(run.id, system.name))
+                for test in run.tests:
+                    rows = of_test(found, test)
+                    keys = zip(*(rows[name].tolist() for name in ("dataset", "path", "face")), strict=True)
+                    groups = [said[key] for key in keys]
+                    for attribute in groups[0] if groups else ():
+                        names = np.array([group[attribute] for group in groups], dtype=object)
+                        figures = by_group(names, rows["label"], rows["p_fake"], rows["group"], done["threshold"])
+                        entries.append(
+                            {"run": run.id, "system": system.name, "dataset": test, "attribute": attribute, **figures}
+                        )
+    return entries
+
+
+def ablation_of(progress: Progress, plan: Plan, runs: Sequence[dict]) -> list[dict]:
+    """MASC beside itself with less: columns and AUC on frames, of in-dataset runs."""
+    columns = {
+        (run.id, system.name): progress.done[f"{experiment.name}/{system.name}"].get("columns")
+        for experiment, systems in plan
+        for run in experiment.runs
+        for system in systems
+    }
+    return [
+        {"run": run["id"], "name": system["name"], "columns": columns[run["id"], system["name"]]}
+        | {"dataset": test["test"], "auc": test["figures"]["auc"]}
+        for run in runs
+        if run["protocol"] == "in-dataset"
+        for system in run["systems"]
+        if system["kind"] == "ablation" or system["name"] == MASC
+        for test in system["tests"]
+        if test["level"] == "frame"
+    ]
+
+
+def chance_remarks(runs: Sequence[dict]) -> list[str]:
+    """What the fits on permuted labels reached, for each test, over all permutations."""
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        if run["protocol"] == "sanity":
+            for system in run["systems"]:
+                for test in system["tests"]:
+                    if test["level"] == "frame":
+                        values.setdefault(test["test"], []).append(test["figures"]["auc"]["value"])
+    remarks = []
+    for test, aucs in values.items():
+        mean = chance(aucs)
+        holds = mean["low"] <= 0.5 <= mean["high"]
+        verdict = "holds .50, as it must" if holds else "does not hold .50, BUT IT MUST: something leaks the labels"
+        remarks.append(
+            f"{test}: trained on permuted labels ({len(aucs)} permutations), {MASC} has a mean AUC of {mean['value']:.3f}; the "
+            f"95% interval of the mean, {mean['low']:.3f} to {mean['high']:.3f}, {verdict}"
+        )
+    return remarks
+
+
+def without_nan(data: object) -> object:
+    """JSON has no NaN: None stands for it."""
+    if isinstance(data, dict):
+        return {key: without_nan(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

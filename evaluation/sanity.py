@@ -1,0 +1,72 @@
+"""Checks that a reviewer would make: the same picture on both sides of a split, labels that can be read off something else.
+
+Each returns remarks for the report; an empty list means that the check found nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.stats import t
+
+from data.datasets import group_near_duplicates
+from data.gathered import Faces
+from features.baselines import trivial_features
+from models.metrics import auc
+
+SUSPICIOUS = 0.9  # AUC of a single number that has nothing to do with faces: labels leak into the files
+EXAMPLES = 3
+
+
+def duplicates(faces: Faces) -> list[str]:
+    """Test pictures whose perceptual hash is (nearly) that of a picture that trains or validates."""
+    paths = np.array([f"{d}/{p}" for d, p in zip(faces.rows["dataset"], faces.rows["path"], strict=True)])
+    _, first = np.unique(paths, return_index=True)  # a picture counts once, however many faces it has
+    splits, hashes = faces.rows["split"][first], faces.rows["phash"][first]
+    alike = np.array(group_near_duplicates(hashes.tolist()))
+    remarks = []
+    for split in ("train", "val"):
+        there = {group: row for row, group in enumerate(alike) if splits[row] == split}
+        found = [row for row in np.flatnonzero(splits == "test") if alike[row] in there]
+        if found:
+            pairs = [f"{paths[first[row]]} = {paths[first[there[alike[row]]]]}" for row in found[:EXAMPLES]]
+            exact = sum(hashes[row] == hashes[there[alike[row]]] for row in found)
+            remarks.append(
+                f"{len(found)} test pictures look like one in {split} ({exact} with the same perceptual hash), such as "
+                f"{'; '.join(pairs)}: figures on them flatter"
+            )
+    return remarks
+
+
+def leaks(train: Faces, name: str) -> list[str]:
+    """Numbers about the file, not the face, that tell the training labels of a dataset by themselves."""
+    table, y = trivial_features(train.rows), train.rows["label"]
+    found = {column: auc(y, table.values[:, i]) for i, column in enumerate(table.names)}
+    told = {column.partition("/")[2]: max(value, 1 - value) for column, value in found.items()}
+    return [
+        f"{name}: {column} alone tells real from fake with AUC {value:.3f} on the training faces; a detector may learn that "
+        "instead of faces"
+        for column, value in told.items()
+        if value >= SUSPICIOUS
+    ]
+
+
+def beaten(aucs: Mapping[str, float], masc: str, trivial: str, where: str) -> list[str]:
+    """Whether the baseline that never looks at a face does as well. aucs: system -> AUC on one test."""
+    if masc in aucs and trivial in aucs and aucs[trivial] >= aucs[masc]:
+        return [
+            f"{where}: the trivial baseline (file size, picture size, colour, sharpness) reaches {aucs[trivial]:.3f} and {masc} "
+            f"{aucs[masc]:.3f}: this test does not show that faces were looked at"
+        ]
+    return []
+
+
+def chance(values: Sequence[float]) -> dict[str, float]:
+    """Mean of the AUCs of several permutations of the labels, and the 95% interval of that mean (Student's t).
+
+    The interval of one fit does not do: a random direction in feature space may by luck be one that separates the classes.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    reach = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return {"value": float(values.mean()), "low": float(values.mean() - reach), "high": float(values.mean() + reach)}

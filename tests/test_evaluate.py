@@ -1,0 +1,103 @@
+"""The command that makes reports, from dumps to pages."""
+
+import json
+
+import pytest
+
+from data.dump import read_dump
+from evaluate import cli, training_of
+from models.checkpoint import Checkpoint
+from tests.synthetic import write_dump
+from train import Config, main
+
+QUICK = ["--replicates", "20", "--permutations", "2", "--no-few-shot"]
+
+
+@pytest.fixture(scope="module")
+def dumps(tmp_path_factory):
+    root = tmp_path_factory.mktemp("dumps")
+    return [str(write_dump(root / name / "toy", 80, seed=i)) for i, name in enumerate("ab")]
+
+
+@pytest.fixture(scope="module")
+def report(dumps, tmp_path_factory):
+    out = tmp_path_factory.mktemp("reports") / "both"
+    assert cli(["--features", *dumps, "--no-checkpoint", "--out", str(out), *QUICK]) == 0
+    return out
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def test_a_report_holds_every_protocol_and_says_how_it_was_made(report, dumps):
+    data = results(report)
+    protocols = [run["protocol"] for run in data["runs"]]
+    assert protocols.count("in-dataset") == 3 and {"cross-dataset", "cross-auc", "identity-disjoint"} <= set(protocols)
+    assert data["config"]["training"]["head"] == "logreg" and len(data["config"]["dumps"]) == 2
+    assert data["datasets"]["a"]["splits"]["train"] == {"real": 96, "fake": 96, "groups": 48}
+    assert any("look like one in train" in remark for remark in data["remarks"])  # all made-up hashes are the same
+    assert sum("permuted labels" in remark for remark in data["remarks"]) == 2
+    assert {entry["dataset"] for entry in data["inconsistency"]} == {"a", "b"}
+    for name in ("index.html", "report.md", "predictions/in-a/masc.csv"):
+        assert (report / name).stat().st_size > 1000
+
+
+def test_the_same_command_has_nothing_left_to_fit(report, dumps, capsys):
+    before = (report / "progress.json").read_bytes()
+    old = results(report)
+    assert cli(["--features", *dumps, "--no-checkpoint", "--out", str(report), *QUICK]) == 0
+    assert (report / "progress.json").read_bytes() == before
+    new = results(report)
+    assert {**old, "created": 0, "minutes": 0} == {**new, "created": 0, "minutes": 0}
+    assert cli(["--features", *dumps, "--no-checkpoint", "--out", str(report), *QUICK, "--seed", "1"]) == 2
+    assert "other settings (training)" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_measured_as_it_is_beside_refits_with_its_settings(dumps, tmp_path):
+    checkpoint = main(Config((dumps[0],), head="mlp", drop=("toy.age",), fpr=0.1, seed=3, out=tmp_path / "mine"))
+    assert training_of(Checkpoint.load(checkpoint)) == Config(head="mlp", drop=("toy.age",), fpr=0.1, seed=3)
+    card = tmp_path / "card.md"
+    options = ["--no-ablations", "--protocols", "given", *QUICK, "--permutations", "0", "--card", str(card)]
+    assert cli(["--features", dumps[0], "--checkpoint", str(checkpoint), "--out", str(tmp_path / "r"), *options]) == 0
+    (run,) = results(tmp_path / "r")["runs"]
+    systems = {system["name"]: system["tests"][0]["figures"]["auc"]["value"] for system in run["systems"]}
+    assert systems["MASC, mine"] == systems["MASC"]  # the same faces, settings and seed
+    text = card.read_text(encoding="utf-8")
+    assert f"{systems['MASC']:.3f}" in text and "trivial" in text
+
+
+def test_two_reports_side_by_side_and_pages_again(report, tmp_path, capsys):
+    assert cli(["compare", str(report), str(report), "--out", str(tmp_path / "c")]) == 0
+    assert (tmp_path / "c" / "compare.html").is_file() and "MASC" in capsys.readouterr().out
+    page = (report / "index.html").read_bytes()
+    (report / "index.html").unlink()
+    assert cli(["redraw", str(report)]) == 0
+    assert (report / "index.html").read_bytes() == page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--features", "nowhere"], "no dump there"),
+        (["--features", "DUMP", "--networks", "alexnet"], "the networks are mesoinception4"),
+        (["--features", "DUMP", "--robustness", "fog"], "the families are jpeg"),
+        (["compare", "nowhere", "nowhere"], "nowhere"),
+        (["redraw", "nowhere"], "nowhere"),
+        (["inventory", "nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(dumps, tmp_path, arguments, message, capsys):
+    arguments = [dumps[0] if word == "DUMP" else word for word in arguments]
+    if arguments[0] == "--features":
+        arguments += ["--no-checkpoint", "--out", str(tmp_path / "r")]
+    assert cli(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_dump_without_test_faces_is_told(dumps, tmp_path, capsys):
+    dump = write_dump(tmp_path / "c" / "toy", 40, splits=(0.8, 1.0))
+    assert set(read_dump(dump).rows["split"]) == {"train", "val"}
+    assert cli(["--features", str(dump), "--no-checkpoint", "--out", str(tmp_path / "r"), *QUICK]) == 2
+    assert "a test needs 20 faces of each class" in capsys.readouterr().err

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+
+from data.dump import read_dump
+from data.gathered import gather
+from evaluation.protocols import experiments_of, few_shot, on_both_sides, sanity, slug
+from evaluation.sanity import beaten, chance, duplicates, leaks
+from tests.synthetic import write_dump
+
+
+def hashes(count: int, seed: int) -> np.ndarray:
+    return np.array([f"{value:016x}" for value in np.random.default_rng(seed).integers(0, 2**63, count)])
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """Two datasets of 120 groups with two real and two fake faces each; the fakes of the second are of two methods."""
+    root = tmp_path_factory.mktemp("dumps")
+    method = np.tile(["", "", "Warp", "Blend"], 120)
+    a = write_dump(root / "a" / "toy", 120, seed=1, change={"phash": hashes(480, 1)})
+    b = write_dump(root / "b" / "toy", 120, seed=2, change={"phash": hashes(480, 2), "method": method})
+    return gather([read_dump(a), read_dump(b)])
+
+
+def keys(faces):
+    return set(zip(faces.rows["dataset"], faces.rows["path"], strict=True))
+
+
+def test_given_splits_give_in_cross_and_crossed_runs_of_the_same_training_faces(faces):
+    first, second = experiments_of(faces, ["given"])
+    assert [run.protocol for run in first.runs] == ["in-dataset", "cross-dataset", "cross-auc"]
+    assert set(first.train.rows["dataset"]) == {"a"} and set(first.train.rows["split"]) == {"train"}
+    assert set(first.runs[0].tests) == {"a"} and set(first.runs[1].tests) == {"b"}
+    crossed = first.runs[2].tests["reals of a, fakes of b"]
+    assert set(zip(crossed.rows["dataset"], crossed.rows["label"], strict=True)) == {("a", 0), ("b", 1)}
+    for experiment in (first, second):
+        for run in experiment.runs:
+            for test in run.tests.values():
+                assert set(test.rows["split"]) == {"test"}
+                assert not keys(test) & (keys(experiment.train) | keys(experiment.val))
+
+
+def test_one_dataset_alone_has_no_other_to_cross_with(faces):
+    alone = faces.select(faces.rows["dataset"] == "a")
+    (experiment,) = experiments_of(alone, ["given", "together", "methods"])
+    assert [run.id for run in experiment.runs] == ["in-a"]
+
+
+def test_a_dataset_with_too_few_test_faces_is_not_tested_on(faces):
+    test = (faces.rows["dataset"] == "b") & (faces.rows["split"] == "test")
+    few = faces.select(~test | (np.cumsum(test) <= 12))
+    found = experiments_of(few, ["given"])
+    assert [run.id for experiment in found for run in experiment.runs] == ["in-a", "from-b"]
+    with pytest.raises(ValueError, match="20 faces of each class"):
+        experiments_of(faces.select(faces.rows["split"] != "test"), ["given"])
+
+
+def test_together(faces):
+    (experiment,) = experiments_of(faces, ["together"])
+    assert set(experiment.train.rows["dataset"]) == {"a", "b"} and set(experiment.runs[0].tests) == {"a", "b"}
+
+
+def test_a_method_left_out_is_in_no_training_face(faces):
+    experiments = experiments_of(faces, ["methods"])
+    assert [experiment.name for experiment in experiments] == ["without Blend", "without Warp"]
+    for experiment, method, other in zip(experiments, ("Blend", "Warp"), ("Warp", "Blend"), strict=True):
+        trained = {*experiment.train.rows["method"], *experiment.val.rows["method"]}
+        assert method not in trained and other in trained
+        test = experiment.runs[0].tests[method]
+        assert set(test.rows["method"]) == {"", method} and set(test.rows["dataset"]) == {"b"}
+        assert set(test.rows["method"][test.rows["label"] == 1]) == {method}
+        assert not keys(test) & keys(experiment.train)
+
+
+def test_people_apart_shares_no_group_and_says_how_many_were_on_both_sides(faces):
+    for experiment in experiments_of(faces, ["people"]):
+        (test,) = experiment.runs[0].tests.values()
+        trained = {*experiment.train.rows["group"], *experiment.val.rows["group"]}
+        assert not trained & set(test.rows["group"])
+        assert "joined into" in experiment.remarks[0]
+
+
+def test_on_both_sides_counts_real_test_faces_of_people_who_train(faces):
+    given = faces.select(faces.rows["dataset"] == "a")
+    apart = given.select(np.arange(len(given)))
+    test = np.flatnonzero((given.rows["split"] == "test") & (given.rows["label"] == 0))
+    train = np.flatnonzero(given.rows["split"] == "train")
+    groups = given.rows["group"].astype(object)
+    groups[test[:6]] = groups[train[0]]
+    apart.rows["group"] = groups
+    assert on_both_sides(given, apart) == pytest.approx(6 / len(test))
+
+
+def test_few_shot_sets_are_nested_whole_groups_of_about_the_size(faces):
+    experiment = experiments_of(faces, ["given"])[0]
+    small, large = few_shot(experiment, 40, 0), few_shot(experiment, 100, 0)
+    assert keys(small.train) < keys(large.train) < keys(experiment.train)
+    assert 40 <= len(small.train) < 44 and 100 <= len(large.train) < 104
+    assert set(np.unique(small.train.rows["group"], return_counts=True)[1]) == {4}
+    assert keys(few_shot(experiment, 40, 1).train) != keys(small.train)
+    assert few_shot(experiment, 10_000, 0) is None
+    assert [run.protocol for run in small.runs] == ["few-shot"] and small.runs[0].tests.keys() == {"a"}
+    assert small.name.endswith("seed 0")
+
+
+def test_sanity_keeps_the_faces_and_renames_the_runs(faces):
+    experiment = experiments_of(faces, ["given"])[0]
+    checked = sanity(experiment)
+    assert checked.train is experiment.train and [run.id for run in checked.runs] == ["permuted-in-a"]
+
+
+def test_a_picture_on_both_sides_is_reported(faces):
+    assert duplicates(faces) == []
+    changed = faces.select(np.arange(len(faces)))
+    test, train = (np.flatnonzero(faces.rows["split"] == split)[0] for split in ("test", "train"))
+    changed.rows["phash"][test] = changed.rows["phash"][train]
+    (remark,) = duplicates(changed)
+    assert remark.startswith("1 test pictures look like one in train (1 with the same")
+    assert changed.rows["path"][test] in remark and changed.rows["path"][train] in remark
+    almost = int(changed.rows["phash"][train], 16) ^ 0b101  # two bits of 64
+    changed.rows["phash"][test] = f"{almost:016x}"
+    assert "(0 with the same" in duplicates(changed)[0]
+
+
+def test_a_label_that_can_be_read_off_the_file_is_reported(faces):
+    train = faces.split("train")
+    assert leaks(train, "a") == []
+    rng = np.random.default_rng(0)
+    train.rows["file_bytes"] = 1000 + 500 * (1 - train.rows["label"]) + rng.integers(0, 50, len(train))
+    (remark,) = leaks(train, "a")
+    assert "file_bytes alone tells real from fake with AUC 1.000" in remark
+
+
+def test_a_detector_no_better_than_the_trivial_baseline_is_reported():
+    assert beaten({"MASC": 0.7, "trivial": 0.6}, "MASC", "trivial", "x") == []
+    assert "0.750" in beaten({"MASC": 0.7, "trivial": 0.75}, "MASC", "trivial", "x")[0]
+
+
+def test_the_interval_of_several_permutations_is_students():
+    found = chance([0.48, 0.52, 0.50])
+    assert found["value"] == pytest.approx(0.5)
+    assert found["high"] - found["value"] == pytest.approx(4.3027 * 0.02 / np.sqrt(3), rel=1e-4)  # t(.975, 2)
+
+
+def test_slugs_are_file_names():
+    assert slug("MASC, real faces only") == "masc-real-faces-only" and slug("lite.identity, whole face") != ""
+    assert slug("../../etc") == "etc" and slug("///") == "unnamed" and slug("얼굴 A") == "얼굴-a"

@@ -1,0 +1,82 @@
+"""Degraded dumps of real pictures, and curves from them."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from data.degrade import Condition
+from data.dump import read_dump
+from evaluation.robustness import curves, degraded_dump, degraded_faces
+from preprocessing_pipeline import Config, cli, main
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, astronaut):
+    """Pictures of one face in several lights: two groups of every split, a real and a fake one each."""
+    root = tmp_path_factory.mktemp("faces")
+    lines = ["path,label,group,split"]
+    for i, split in enumerate(("train", "train", "val", "test", "test")):
+        for label in ("real", "fake"):
+            name = f"{label}{i}.png"
+            light = cv2.convertScaleAbs(astronaut[:320, 60:380], alpha=1 - 0.08 * i - 0.02 * (label == "fake"))
+            cv2.imwrite(str(root / name), light[..., ::-1])
+            lines.append(f"{name},{label},g{i},{split}")
+    (root / "index.csv").write_text("\n".join(lines))
+    return root
+
+
+@pytest.fixture(scope="module")
+def clean(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("dumps") / "faces" / "lite"
+    return read_dump(main(Config(dataset, out=out, device="cpu")))
+
+
+def test_a_degraded_dump_has_the_test_pictures_with_their_groups(dataset, clean, tmp_path, capsys):
+    command = ["--data_root", str(dataset), "--like", str(clean.path), "--split", "test", "--degrade", "resize:2"]
+    assert cli([*command, "--out", str(tmp_path / "d"), "--device", "cpu"]) == 0
+    dump = read_dump(tmp_path / "d")
+    assert dump.meta["config"]["degrade"] == "resize:2"
+    assert dump.rows["path"].tolist() == ["fake3.png", "fake4.png", "real3.png", "real4.png"]
+    assert dump.rows["group"].tolist() == ["g3", "g4", "g3", "g4"] and set(dump.rows["split"]) == {"test"}
+    assert set(zip(dump.rows["width"], dump.rows["height"], strict=True)) == {
+        (112, 112)
+    }  # before the face was looked for
+    rows = [clean.rows["path"].tolist().index(path) for path in dump.rows["path"]]
+    similar = (clean.arrays["lite.identity"][rows, 0].astype(float) * dump.arrays["lite.identity"][:, 0]).sum(-1)
+    assert (similar < 0.9999).all() and (similar > 0.3).all()
+    assert cli([*command[:-1], "resize:3", "--out", str(tmp_path / "d"), "--device", "cpu"]) == 2
+    assert "degrade: 'resize:2' there, 'resize:3' now" in capsys.readouterr().err
+
+
+def test_conditions_that_cannot_be_are_refused(dataset, tmp_path, capsys):
+    command = ["--data_root", str(dataset), "--out", str(tmp_path / "d"), "--device", "cpu", "--degrade"]
+    assert cli([*command, "fog:1"]) == 2 and "jpeg:1 to 5" in capsys.readouterr().err
+    assert cli([*command, "h264:1"]) == 2 and "compresses clips" in capsys.readouterr().err
+
+
+def test_degraded_dumps_are_made_once_and_faces_are_matched(dataset, clean, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.robustness.DEGRADED", tmp_path)
+    wanted = [Condition("jpeg", 5), Condition("h264", 1), Condition("resize", 3)]
+    faces, of = degraded_faces(clean, dataset, wanted, 3, {"device": "cpu"}, list)
+    assert [str(condition) for condition in of] == ["jpeg:5", "resize:3"]  # these are no clips
+    assert faces.rows["path"].tolist() == ["fake3.png", "fake4.png", "real3.png"]
+    assert all(set(found.rows["condition"]) == {str(condition)} for condition, found in of.items())
+    made = tmp_path / clean.meta["dataset"] / "lite" / "jpeg-5-of-3" / "meta.json"
+    stamp = made.stat().st_mtime_ns
+    degraded_dump(clean, dataset, Condition("jpeg", 5), 3, {"device": "cpu"})
+    assert made.stat().st_mtime_ns == stamp
+
+    seen = []
+
+    def brightness(faces):
+        seen.append(set(faces.rows["condition"]))
+        return faces.rows["mean_r"] / 255
+
+    found = curves(faces, of, {"light": brightness}, "faces")
+    assert [curve["family"] for curve in found] == ["jpeg", "resize"]
+    assert seen == [{""}, {"jpeg:5"}, {"resize:3"}]
+    assert found[0]["clean"]["value"] == 0  # real3 is the brightest of the three
+    assert json.dumps(found) and np.isfinite(found[1]["slope"])
+    assert found[1]["points"][0]["parameter"] == "64 px, shorter side"

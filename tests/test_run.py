@@ -1,0 +1,171 @@
+import json
+
+import numpy as np
+import pytest
+
+from data.dump import read_dump
+from data.gathered import gather
+from evaluation import results, systems
+from evaluation.plan import Config, also, planned
+from evaluation.predictions import read_predictions
+from evaluation.protocols import experiments_of
+from evaluation.run import Progress, work
+from evaluation.systems import MASC, Fitted, System
+from models.metrics import auc
+from tests.synthetic import OUTPUTS, write_dump
+from train import Config as Training
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    root = tmp_path_factory.mktemp("dumps")
+    return gather([read_dump(write_dump(root / name / "toy", 80, seed=i)) for i, name in enumerate("ab")])
+
+
+def told(score):
+    """A system that needs no training: `score` of every face."""
+    return lambda train, val: Fitted(lambda faces: score(faces), 0.5, ["as told"])
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    def half_right(faces):
+        rng = np.random.default_rng(len(faces))
+        p = 0.3 * faces.rows["label"] + 0.7 * rng.random(len(faces))
+        p[0] = np.nan
+        return p
+
+    def refuse(train, val):
+        raise ValueError("no eyes")
+
+    return [
+        System(MASC, "masc", told(half_right)),
+        System("coin", "baseline", told(lambda faces: np.random.default_rng(1).random(len(faces)))),
+        System("blind", "baseline", refuse),
+    ]
+
+
+def nothing(experiment, system, fitted):
+    return {}
+
+
+def test_a_killed_run_goes_on_with_the_system_it_was_at(faces, oracle, tmp_path):
+    plan = [(experiment, oracle) for experiment in experiments_of(faces, ["given"])]
+    calls = []
+
+    def stop_at_third(experiment, system, fitted):
+        calls.append((experiment.name, system.name))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return {"order": len(calls)}
+
+    progress = Progress.begin(tmp_path / "r", {"a": (1, 2)})
+    with pytest.raises(KeyboardInterrupt):
+        work(progress, plan, stop_at_third)
+    again = Progress.begin(tmp_path / "r", {"a": [1, 2]})
+    assert list(again.done) == ["a/MASC", "a/coin", "a/blind"]
+    work(again, plan, stop_at_third)
+    assert calls == [("a", MASC), ("a", "coin"), ("b", MASC), ("b", MASC), ("b", "coin")]
+    assert again.done["b/MASC"]["order"] == 4
+    with pytest.raises(ValueError, match=r"other settings \(a\)"):
+        Progress.begin(tmp_path / "r", {"a": [1, 3]})
+    assert Progress.begin(tmp_path / "r", {"a": [1, 3]}, overwrite=True).done == {}
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="holds files and no report"):
+        Progress.begin(tmp_path, {})
+    (tmp_path / "progress.json").write_text("[1]")
+    with pytest.raises(ValueError, match="not written by this program"):
+        Progress.begin(tmp_path, {})
+
+
+def test_results_are_what_the_predictions_say(faces, oracle, tmp_path):
+    plan = [(experiment, oracle) for experiment in experiments_of(faces, ["given"])]
+    progress = Progress.begin(tmp_path / "r", {})
+    work(progress, plan, nothing)
+    runs, growth = results.runs_of(progress, plan, 50, 0)
+    assert growth == [] and [run["id"] for run in runs][:3] == ["in-a", "from-a", "crossed-a"]
+    masc, coin, blind = runs[0]["systems"]
+    (test,) = masc["tests"]
+    found = read_predictions(tmp_path / "r" / masc["predictions"])
+    known = ~np.isnan(found["p_fake"])
+    assert test["figures"]["n"] == known.sum() == len(found["label"]) - 1  # the face without a score does not count
+    assert test["figures"]["auc"]["value"] == auc(found["label"][known], found["p_fake"][known])
+    assert test["figures"]["auc"]["low"] < test["figures"]["auc"]["value"] < test["figures"]["auc"]["high"]
+    assert test["delong"] is None and test["level"] == "frame"
+    against = coin["tests"][0]["delong"]
+    other = read_predictions(tmp_path / "r" / coin["predictions"])
+    gap = auc(found["label"][known], found["p_fake"][known]) - auc(other["label"][known], other["p_fake"][known])
+    assert against["against"] == MASC and against["difference"] == pytest.approx(gap) and 0 < against["p"] < 1
+    assert blind["note"] == "failed: no eyes" and blind["tests"] == [] and blind["predictions"] is None
+    json.dumps(results.without_nan(runs), allow_nan=False)
+
+
+def test_videos_are_measured_apart_from_frames(faces, oracle, tmp_path):
+    clips = faces.select(np.arange(len(faces)))
+    clips.rows["video"] = np.array([f"{g}-{y}" for g, y in zip(clips.rows["group"], clips.rows["label"], strict=True)])
+    plan = [(experiment, oracle[:1]) for experiment in experiments_of(clips, ["given"])[:1]]
+    progress = Progress.begin(tmp_path / "r", {})
+    work(progress, plan, nothing)
+    levels = {
+        test["level"]: test["figures"] for test in results.runs_of(progress, plan, 20, 0)[0][0]["systems"][0]["tests"]
+    }
+    assert levels["video"]["n"] == len(
+        set(clips.rows["video"][(clips.rows["dataset"] == "a") & (clips.rows["split"] == "test")])
+    )
+    assert levels["frame"]["n"] == 2 * levels["video"]["n"] - 1
+
+
+def test_every_system_learns_and_nothing_is_learned_from_permuted_labels(faces, tmp_path):
+    """The made-up fakes disagree with themselves, and are otherwise like the real faces."""
+    config = Config((tmp_path,), Training(), permutations=6, few_shot=False, protocols=("given",))
+    dumps = [type("D", (), {"meta": {"outputs": OUTPUTS, "dataset": name, "data_root": "x"}}) for name in "ab"]
+    plan = planned(config, faces, dumps, None, tmp_path / "networks")
+    names = [system.name for system in plan[0][1]]
+    assert names[:4] == [
+        MASC,
+        f"{MASC}, real faces only",
+        f"{MASC}, raw columns only",
+        f"{MASC}, expected columns only",
+    ]
+    assert {"first 16 columns", "toy.identity, whole face", "trivial"} <= set(names)
+    progress = Progress.begin(tmp_path / "r", {})
+    work(progress, plan[:1] + plan[2:3], also(config, dumps))
+    runs, _ = results.runs_of(progress, plan[:1] + plan[2:3], 50, 0)
+    in_a = {system["name"]: system for system in runs[0]["systems"]}
+    aucs = {name: system["tests"][0]["figures"]["auc"] for name, system in in_a.items() if system["tests"]}
+    assert aucs[MASC]["low"] > 0.9 and aucs[f"{MASC}, real faces only"]["low"] > 0.6
+    assert aucs["trivial"]["value"] == 0.5  # all of its columns are 0
+    assert aucs["toy.identity, whole face"]["low"] < 0.5 < aucs["toy.identity, whole face"]["high"]
+    (remark,) = results.chance_remarks(runs)
+    assert "6 permutations" in remark and "as it must" in remark
+    falls = progress.done[f"a/{MASC}"]["importance"]
+    assert falls[0]["group"] == "toy.identity" and falls[0]["fall"]["low"] > 0
+    assert {entry["name"]: entry["columns"] for entry in results.ablation_of(progress, plan[:1], runs)}[MASC] > 50
+
+
+def test_a_leak_is_not_chance():
+    tests = [{"test": "t", "level": "frame", "figures": {"auc": {"value": value}}} for value in (0.71, 0.72, 0.70)]
+    run = {"protocol": "sanity", "systems": [{"tests": tests}]}
+    (remark,) = results.chance_remarks([run])
+    assert "does not hold .50, BUT IT MUST" in remark
+
+
+def test_provenance_names_the_commit_and_versions():
+    found = results.provenance()
+    assert set(found) == {"git", "versions"} and found["versions"]["numpy"] == np.__version__
+    assert found["git"]["commit"] is None or len(found["git"]["commit"]) == 40
+
+
+def test_permuting_mixes_labels_of_train_and_val_only(faces):
+    seen = []
+    base = System("x", "masc", lambda train, val: seen.append((train, val)) or Fitted(len, 0.5))
+    experiment = experiments_of(faces, ["given"])[0]
+    before = experiment.train.rows["label"].copy()
+    systems.permuted(base, 3).fit(experiment.train, experiment.val)
+    train, val = seen[0]
+    assert (experiment.train.rows["label"] == before).all()
+    assert (train.rows["label"] != before).mean() > 0.3 and train.counts()["fake"] == experiment.train.counts()["fake"]
+    assert train.rows["path"].tolist() == experiment.train.rows["path"].tolist() and len(val) == len(experiment.val)
