@@ -46,7 +46,7 @@ def paired(a: Predictions, b: Predictions, level: str) -> tuple[str, dict | None
     Returns: in words, and {"value", "low", "high"} (None without faces of both classes).
     """
     there, here = rows_of(a), rows_of(b)
-    shared = [key for key in there if key in here ]
+    shared = [key for key in there if key in here and a["label"][there[key]] == b["label"][here[key]]]
     all_of_them = len(shared) == len(there) == len(here)
     said = f"the same {len(shared)}" if all_of_them else f"{len(shared)} of {len(there)} and {len(here)}"
     if other := len(there.keys() & here.keys()) - len(shared):

@@ -71,14 +71,14 @@ def figure(found: Mapping | None, sign: bool = False) -> Cell:
     return Cell(number((found or {}).get("value"), sign), interval(found))
 
 
-def texts(*values: object) -> list[Cell]:
-    return [Cell(str(value)) for value in values]
-
-
 def words(found: Mapping | None) -> str:
     """The same within a sentence."""
     cell = figure(found)
     return f"{cell.text} ({cell.interval})" if cell.interval else cell.text
+
+
+def texts(*values: object) -> list[Cell]:
+    return [Cell(str(value)) for value in values]
 
 
 @dataclass(frozen=True)
@@ -163,12 +163,10 @@ def _md_cell(cell: Cell) -> str:
 
 def markdown_table(table: Table) -> str:
     """With its caption above and its notes below."""
-    lines = [[md(name) for name in table.head], *([_md_cell(cell) for cell in row] for row in table.rows)]
     rules = [":--" if column < table.texts else "--:" for column in range(len(table.head))]
-    lines.insert(1, rules)
-    notes = [md(f"{note}.") for note in table.notes] + (
-        ["*In italics*: the best of its column."] if table.has_best else []
-    )
+    lines = [[md(name) for name in table.head], rules, *([_md_cell(cell) for cell in row] for row in table.rows)]
+    notes = [md(f"{note}.") for note in table.notes]
+    notes += ["*In italics*: the best of its column."] if table.has_best else []
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{md(table.caption)}**\n\n{text}\n" + "".join(f"\n{note}\n" for note in notes)
 
@@ -213,15 +211,13 @@ def latex_table(table: Table) -> str:
     """A table environment for \\usepackage{booktabs,graphicx}; intervals on a line of their own below the values."""
     rows = []
     for row in table.rows:
-        rows.append(
-            " & ".join(rf"\underline{{{tex(cell.text)}}}" if cell.best else tex(cell.text) for cell in row) + NEW_ROW
-        )
+        values = (rf"\underline{{{tex(cell.text)}}}" if cell.best else tex(cell.text) for cell in row)
+        rows.append(" & ".join(values) + NEW_ROW)
         if any(cell.interval for cell in row):
             small = (rf"{{\scriptsize {tex(cell.interval)}}}" if cell.interval else "" for cell in row)
             rows += [" & ".join(small) + NEW_ROW, r"\addlinespace"]
-    notes = [tex(note) + "." for note in table.notes] + (
-        ["Underlined: the best of its column."] if table.has_best else []
-    )
+    notes = [tex(note) + "." for note in table.notes]
+    notes += ["Underlined: the best of its column."] if table.has_best else []
     columns = "".join("l" if column < table.texts else "r" for column in range(len(table.head)))
     lines = [
         r"% needs \usepackage{booktabs,graphicx}",

@@ -74,7 +74,10 @@ def planned(config: Config, faces: Faces, dumps: Sequence[Dump], checkpoint: Che
             experiment.name == "together" or len(datasets_of(faces)) == 1 and protocol == "in-dataset"
         ):
             fitted.insert(
-                0, System(f"{MASC}, {config.checkpoint.name}", "masc", lambda *_: systems.of_checkpoint(checkpoint))
+                0,
+                System(
+                    f"{MASC} as it is ({config.checkpoint.name})", "masc", lambda *_: systems.of_checkpoint(checkpoint)
+                ),
             )
         plan.append((experiment, fitted))
     given = [experiment for experiment in found if experiment.name in datasets_of(faces)]

@@ -43,8 +43,11 @@ def read_predictions(path: Path) -> Predictions:
     """Raises: FileNotFoundError, ValueError where the file is not one of these, with its name."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; run the evaluation again")
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        lines = list(csv.reader(file))
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            lines = list(csv.reader(file, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{path}: damaged ({error}); run the evaluation again") from error
     if not lines or lines[0] != list(COLUMNS):
         raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}; run the evaluation again")
     try:

@@ -35,6 +35,7 @@ READING = (
     "That of ECE may lie above its value: drawing adds noise to every bin.",
     "n/a: undefined for these faces, or not measured.",
 )
+LESS, LEANS = "MASC with less", "What MASC leans on"
 KINDS = ("masc", "baseline")  # in curves, in this order
 
 
@@ -196,13 +197,9 @@ class _Writer:
         made += [Section("Groups of people", self.write(tables.subgroups(names, data["subgroups"], self.runs)))]
         less, leans = (data[name] for name in ("ablation", "importance"))
         look: dict = {"label": "AUC on frames, 95% interval", "start": 0.5}
-        made += [self.bars("MASC with less", less, ("name", "auc"), tables.ablation(names, less, self.runs), **look)]
+        made += [self.bars(LESS, less, ("name", "auc"), tables.ablation(names, less, self.runs), **look)]
         look = {"label": "fall of AUC on frames, 95% interval", "start": 0, "sign": True}
-        made += [
-            self.bars(
-                "What MASC leans on", leans, ("group", "fall"), tables.importance(names, leans, self.runs), **look
-            )
-        ]
+        made += [self.bars(LEANS, leans, ("group", "fall"), tables.importance(names, leans, self.runs), **look)]
         made += [self.inconsistency(data["inconsistency"]), self.how()]
         headings = {id(section) for section, after in pairwise(made) if after.level > section.level}
         return [section for section in made if any(section.blocks) or id(section) in headings]
@@ -211,11 +208,8 @@ class _Writer:
 def about(data: Mapping) -> str:
     """When, from which code and in how long a report was made."""
     git = data["git"]
-    code = (
-        f"commit {git['commit']}{' with changes' if git['dirty'] else ''}"
-        if git["commit"]
-        else "code of no known commit"
-    )
+    changes = " with changes" if git["dirty"] else ""
+    code = f"commit {git['commit']}{changes}" if git["commit"] else "code of no known commit"
     return f"Made on {data['created']} in {data['minutes']:g} minutes, by {code}."
 
 

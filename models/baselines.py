@@ -153,7 +153,8 @@ def _train(
 
 def _disturbed(faces: torch.Tensor, disturb: v2.Transform) -> torch.Tensor:
     """On one thread: several would, where other processes are busy too, wait for each other far longer than they compute."""
-    threads = 3
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         return torch.cat([disturb(few) for few in faces.split(ALIKE)])
     finally:

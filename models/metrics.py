@@ -44,10 +44,11 @@ def ap(y: np.ndarray, p: np.ndarray) -> float:
 
 
 def eer(y: np.ndarray, p: np.ndarray) -> float:
-    """Equal error rate: the false positive rate where it is nearest to the false negative rate."""
+    """Equal error rate: where false positive and false negative rate are nearest, the mean of the two."""
     fpr, tpr = _rates(y, p)
     gap = np.abs(1 - tpr - fpr)
-    return float("nan") if np.isnan(gap).any() else float(fpr[gap.argmin()])
+    nearest = gap.argmin()
+    return float("nan") if np.isnan(gap).any() else float((fpr[nearest] + 1 - tpr[nearest]) / 2)
 
 
 def tpr_at_fpr(y: np.ndarray, p: np.ndarray, fpr: float = 0.01) -> float:

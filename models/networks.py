@@ -61,7 +61,11 @@ def _timm(name: str) -> Callable[[int], nn.Module]:
     def build(px: int) -> nn.Module:
         from timm import create_model
 
-        return create_model(name, pretrained=False, num_classes=1)
+        net = create_model(name, pretrained=False, num_classes=1)
+        # For one output timm would draw an EfficientNet's from [-1, 1]: logits of tens, and a first epoch lost on them.
+        nn.init.normal_(net.get_classifier().weight, std=0.01)
+        nn.init.zeros_(net.get_classifier().bias)
+        return net
 
     return build
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ KINDS = {"MASC": "masc", "MASC, real faces only": "ablation"}
 FAILED = "mesonet_4 100% {x}"
 REPLICATES = 40
 LEVELS = 5
+SMALL = ("from-wild",)  # one run, which is drawn in about a second
 
 
 def interval(y: np.ndarray, p: np.ndarray, groups: np.ndarray, figure=auc) -> dict:
@@ -253,6 +255,18 @@ def write_example(
         data |= example.beyond(runs[only.index("in-clips")])
     write_json(folder / "results.json", data)
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def changed(folder: Path, change: Callable[[dict], object], only: tuple[str, ...] = SMALL) -> Path:
+    """An example whose results.json was changed. Returns: the folder."""
+    data = write_example(folder, only=only)
+    change(data)
+    (folder / "results.json").write_text(json.dumps(data), encoding="utf-8")
+    return folder
+
+
+def written(folder: Path, name: str) -> str:
+    return (folder / name).read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":

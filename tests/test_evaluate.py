@@ -62,7 +62,7 @@ def test_a_checkpoint_is_measured_as_it_is_beside_refits_with_its_settings(dumps
     assert cli(["--features", dumps[0], "--checkpoint", str(checkpoint), "--out", str(tmp_path / "r"), *options]) == 0
     (run,) = results(tmp_path / "r")["runs"]
     systems = {system["name"]: system["tests"][0]["figures"]["auc"]["value"] for system in run["systems"]}
-    assert systems["MASC, mine"] == systems["MASC"]  # the same faces, settings and seed
+    assert systems["MASC as it is (mine)"] == systems["MASC"]  # the same faces, settings and seed
     text = card.read_text(encoding="utf-8")
     assert f"{systems['MASC']:.3f}" in text and "trivial" in text
 

@@ -85,10 +85,12 @@ def test_dilated_branches_see_as_far_as_they_should() -> None:
 @pytest.mark.parametrize(
     ("name", "px"), [*((name, 32) for name in NETWORKS), ("mesoinception4", 112), ("vit_b16", 112)]
 )
-def test_every_network_answers_one_logit_at_every_side(name, px) -> None:
-    net = networks.empty(name, px).eval()
+def test_every_network_begins_undecided_at_every_side(name, px) -> None:
+    torch.manual_seed(0)
+    net = networks.empty(name, px)
     with torch.inference_mode():
-        assert net(torch.zeros(2, 3, px, px)).shape == (2, 1)
+        logits = net(torch.randn(4, 3, px, px))  # in training mode: normalised by these pictures
+    assert logits.shape == (4, 1) and logits.abs().max() < 4
 
 
 def test_every_network_sees_the_same_crop() -> None:
@@ -161,7 +163,18 @@ def test_the_same_seed_gives_the_same_network_and_leaves_the_callers_dice_alone(
     torch.manual_seed(5)
     assert torch.equal(torch.rand(1), after)
     assert same(fit(epochs=1), one)
+    assert torch.get_num_threads() == 1  # as before
     assert not same(fit(epochs=1, seed=1), one)
+
+
+def test_a_seed_decides_the_weights_it_begins_with(monkeypatch) -> None:
+    begun = []
+    monkeypatch.setattr(
+        baselines, "_train", lambda network, *given: begun.append(float(network.score(CROPS_NEW)[0])) or 0.0
+    )
+    for seed in (0, 0, 1):
+        fit(epochs=1, seed=seed)
+    assert begun[0] == begun[1] != begun[2]
 
 
 class KilledError(Exception):

@@ -1,33 +1,26 @@
-"""Reports say what is in results.json and its predictions, whatever the names are; two reports are told apart."""
+"""Reports say what is in results.json and its predictions, in every format that they are written in."""
 
 from __future__ import annotations
 
 import base64
-import csv
-import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data.store import write_csv
-from evaluation import plots
-from evaluation.compare import compare
-from evaluation.page import Cell, Names, Table, latex_table, markdown_table, md, number, tex
-from evaluation.predictions import by_video, of_test
+from evaluation.page import Cell, md, number
+from evaluation.predictions import of_test
 from evaluation.report import write_report
-from evaluation.saved import read_results, read_scores
+from evaluation.saved import read_scores
 from evaluation.tables import LOST, steps, with_best
-from models.metrics import HEADINGS, auc
-from tests.example_report import CLIPS, FAILED, ODD, SKILL, write_example
+from models.metrics import HEADINGS
+from tests.example_report import CLIPS, FAILED, ODD, write_example, written
 
 pytestmark = pytest.mark.filterwarnings("error")
-SMALL = ("from-wild",)  # one run, which is drawn in about a second
 
 
 class Parsed(HTMLParser):
@@ -65,22 +58,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     return folder, data
 
 
-def written(folder: Path, name: str) -> str:
-    return (folder / name).read_text(encoding="utf-8")
-
-
 def rows_of(folder: Path, name: str) -> dict[str, list[str]]:
     """Rows of a Markdown table: the first cell -> the others."""
     lines = [line for line in written(folder, f"tables/{name}.md").splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return {first: others for first, *others in cells}
-
-
-def changed(folder: Path, change: Callable[[dict], object], only: tuple[str, ...] = SMALL) -> Path:
-    data = write_example(folder, only=only)
-    change(data)
-    (folder / "results.json").write_text(json.dumps(data), encoding="utf-8")
-    return folder
 
 
 # What is said is what is in results.json.
@@ -228,140 +210,6 @@ def test_same_bytes_again_and_nothing_stale(tmp_path: Path) -> None:
     assert before == {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
 
 
-# What may be missing.
-
-
-def test_undefined_figures(tmp_path: Path) -> None:
-    def undefine(data: dict) -> None:
-        for system in data["runs"][0]["systems"]:
-            for test in system["tests"]:
-                test["figures"]["auc"] = {"value": None, "low": None, "high": None}
-                test["figures"]["ece"] = None
-                test["delong"] = None
-            system["threshold"] = None
-        for entry in data["few_shot"]:
-            entry["figures"]["auc"] = None
-        for curve in data["robustness"]:
-            curve["clean"] = curve["slope"] = None
-            curve["points"] = curve["points"][:2]
-            curve["points"][0]["auc"] = curve["points"][0]["auc_with_lost"] = None
-        for part in ("importance", "ablation"):
-            for entry in data[part]:
-                entry["fall" if part == "importance" else "auc"] = None
-        data["ablation"][0]["columns"] = None
-        data["inconsistency"][0]["fake"] = [[None] * 8] * 8
-        data["inconsistency"] = data["inconsistency"][:1]
-
-    folder = write_report(changed(tmp_path, undefine, only=("in-clips",)))
-    assert rows_of(folder, "in-clips-clips-frame")["MASC"][0] == "n/a"
-    assert "p" not in rows_of(folder, "in-clips-clips-frame")["system"]
-    assert "nan" not in re.findall(r"\w+", written(folder, "report.md"))
-    assert "do not belong together" not in written(folder, "report.md")
-
-
-@pytest.mark.parametrize("runs", [True, False])
-def test_missing_lists(tmp_path: Path, runs: bool) -> None:
-    def thin(data: dict) -> None:
-        data["runs"] = data["runs"][:1] if runs else []
-        for system in data["runs"][0]["systems"] if runs else ():
-            system["predictions"] = None
-        del data["remarks"]
-
-    folder = write_report(changed(tmp_path, thin))
-    assert not list(folder.glob("plots/*")) and written(folder, "report.md").count("## ") > 2
-    assert (folder / "tables" / "from-wild-clips-frame.md").exists() == runs
-
-
-def test_one_class_has_no_roc(tmp_path: Path) -> None:
-    data = write_example(tmp_path, only=SMALL)
-    for system in data["runs"][0]["systems"]:
-        if system["predictions"]:
-            path = tmp_path / system["predictions"]
-            lines = path.read_bytes().splitlines(keepends=True)
-            path.write_bytes(b"".join(line for line in lines if b",fake/" not in line and b'"fake/' not in line))
-    folder = write_report(tmp_path)
-    names = {path.name for path in folder.glob("plots/*")}
-    assert names == {
-        f"from-wild-clips-{level}-{what}.png" for level in ("frame", "video") for what in ("scores", "reliability-masc")
-    }
-    assert "60 real and 60 fake in results.json, 60 and 0 in the predictions" in written(folder, "report.md")
-
-
-def test_predictions_of_other_scores_are_told(tmp_path: Path) -> None:
-    data = write_example(tmp_path, only=SMALL)
-    systems = data["runs"][0]["systems"]
-    shutil.copy(tmp_path / systems[4]["predictions"], tmp_path / systems[0]["predictions"])
-    text = written(write_report(tmp_path), "report.md")
-    value = number(systems[0]["tests"][0]["figures"]["auc"]["value"])
-    assert re.search(rf"MASC, frames of clips: an AUC of {value} in results.json, 0.\d+ from the predictions", text)
-    assert text.count("do not belong together") == 2, "frames and videos of one system"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "no such file; give the folder of a report"),
-        ("{", "damaged or not a report"),
-        ("[]", "no report of evaluate.py"),
-        ('{"format": 7}', "a report of format 7, this version reads 1"),
-        ('{"format": 1}', "it has no name, created"),
-    ],
-)
-def test_no_report(tmp_path: Path, text: str | None, message: str) -> None:
-    if text:
-        (tmp_path / "results.json").write_text(text)
-    for work in (write_report, lambda folder: compare(folder, folder)):
-        with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-            work(tmp_path)
-        assert str(tmp_path / "results.json") in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda data: data.update(runs=5), "it.runs is 5, not list"),
-        (lambda data: data["runs"][0]["systems"][1].pop("kind"), r"runs\[0\].systems\[1\] has no kind"),
-        (
-            lambda data: data["runs"][0]["systems"][0]["tests"][0].update(level="clip"),
-            "level clip, not on frame or video",
-        ),
-        (
-            lambda data: data["runs"][0]["systems"][0]["tests"][0]["figures"]["auc"].update(value="high"),
-            "auc.value is 'high'",
-        ),
-        (lambda data: data["inconsistency"][0]["real"].pop(), "8 regions and matrices of another size"),
-        (lambda data: data["datasets"].update(x={"dump": ""}), "datasets.x has no splits"),
-    ],
-)
-def test_damaged_results(tmp_path: Path, change: Callable[[dict], object], message: str) -> None:
-    folder = changed(tmp_path, change, only=("in-clips",))
-    with pytest.raises(ValueError, match=message) as caught:
-        read_results(folder)
-    assert str(folder / "results.json") in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.unlink(), "no such file"),
-        (lambda path: path.write_text("a,b\n1,2\n"), "expected the columns"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-20]), "damaged"),
-        (lambda path: path.write_bytes(path.read_bytes().replace(b",0,0.", b",2,0.", 1)), "labels other than 0 and 1"),
-        (lambda path: path.write_bytes(path.read_bytes() + b'"' + b"x" * 200_000), "damaged"),
-    ],
-)
-def test_damaged_predictions(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
-    data = write_example(tmp_path / "a", only=SMALL)
-    path = tmp_path / "a" / data["runs"][0]["systems"][0]["predictions"]
-    damage(path)
-    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        write_report(tmp_path / "a")
-    assert str(path) in str(caught.value)
-
-
-# Names may be anything.
-
-
 KNOWN = (  # what the tables use of LaTeX
     r"^% .*$",
     r"\\resizebox\{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi\}\{!\}(?=\{)|(?<=\{)%$",
@@ -401,121 +249,3 @@ def test_latex_of_every_table(report: tuple[Path, dict], tmp_path: Path) -> None
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
-
-
-def test_escapes() -> None:
-    assert tex("a_b & 50% #1 {x} ~^<>|") == (
-        r"a\_b \& 50\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}"
-    )
-    assert tex("é Č 顔 \udce9 -0.5 a-1 [x]*") == r"\'{e} \v{C} U+9854 U+DCE9 $-$0.5 a-1 {[}x{]}{*}"
-    assert md("a|b_c*<d>\n&`$") == r"a\|b\_c\*\<d\> \&\`\$"
-    table = Table("x", "c|d", ["name", "v"], [[Cell("a|b"), Cell("0.5", "0.4–0.6", True)]], ["n|m"])
-    assert "| a\\|b | *0.5* (0.4–0.6) |" in markdown_table(table) and "n\\|m." in markdown_table(table)
-    assert r"\underline{0.5} \\" in latex_table(table) and r"{\scriptsize 0.4--0.6} \\" in latex_table(table)
-
-
-def test_file_names() -> None:
-    names = Names()
-    assert [names("A b", "c"), names("a", "B C"), names("..", "/"), names("顔" * 100)] == [
-        "a-b-c",
-        "a-b-c-2",
-        "unnamed-unnamed",
-        "顔" * 60,
-    ]
-    assert len(names("é" * 300).encode()) <= 180
-
-
-def test_names_in_pictures() -> None:
-    assert plots.drawable("a顔b", 40) == r"a\u9854b" and plots.drawable("é$^", 40) == "é$^"
-    assert plots.drawable("word " * 100, 20).count("\n") == 3
-    looks = [str({**plots.style(place), "color": ""}) for place in range(35)]
-    assert len(set(looks)) == len(looks), "told apart without colours"
-    y, p = np.array([0, 1, 0, 1]), np.array([0.1, 0.4, 0.5, 0.9])
-    found = {"value": 0.75, "low": 0.5, "high": 1.0}
-    figure, caption = plots.roc(r"$\frac$ {%", [(0, r"$\x_$", y, p, found), (1, "b", y, p, None)])
-    figure.savefig(Path("/dev/null"), format="png")  # raises where a name is taken for a formula
-    assert caption.endswith(r"$\x_$ has an AUC of 0.750 (0.500–1.000), b, one of n/a")
-
-
-# Two reports.
-
-
-def test_a_report_is_like_itself(report: tuple[Path, dict], tmp_path: Path) -> None:
-    folder, data = report
-    out = compare(folder, folder, tmp_path / "out")
-    text = written(out, "compare.md")
-    assert "Code, versions, settings and counts are the same." in text and "Only in" not in text
-    for run in data["runs"]:
-        for system in run["systems"][:-1]:
-            for test in system["tests"]:
-                found = number(test["figures"]["auc"]["value"])
-                n = 120
-                pattern = rf"\| {re.escape(md(system['name']))} \| {found} \(.*?\) \| {found} \(.*?\) \| \+0.000 "
-                assert re.search(pattern + rf"\| the same {n} \| \+0.000 \(0.000–0.000\)", text)
-    page = Parsed(written(out, "compare.html"))
-    assert not page.all("script") and not page.all("img") and ODD in page.text
-    differences = [text for text in re.findall(r"[+-]\d\.\d{3}", page.text) if text not in ("+0.000", "-0.000")]
-    assert differences == []
-
-
-def test_what_is_better_and_on_which_faces(tmp_path: Path) -> None:
-    a = write_example(tmp_path / "a", only=("in-clips", "from-wild"))
-    b = write_example(tmp_path / "b", seed=1, skill=1.0, only=("from-wild",))
-    system = b["runs"][0]["systems"].pop(1)["name"]
-    b["versions"]["numpy"] = "9.9"
-    b["runs"][0]["train"]["real"] = 7
-    (tmp_path / "b" / "results.json").write_text(json.dumps(b))
-    path = tmp_path / "b" / b["runs"][0]["systems"][0]["predictions"]
-    rows = list(csv.reader(path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()))
-    rows[1][rows[0].index("label")] = "1"
-    write_csv(path, rows[0], rows[1:-6])
-    text = written(compare(tmp_path / "a", tmp_path / "b"), "compare.md")
-    assert (tmp_path / "compare-a-b" / "compare.html").is_file()
-    assert "| versions.numpy | 2.4.6 | 9.9 |" in text and "| from-wild.train.real | 1200 | 7 |" in text
-    only = text.partition("## Only in A")[2].partition("## ")[0]
-    assert "- run in-clips (trained on clips, tested on clips)" in only and f"- run from-wild: {system}" in only
-    assert "run in-clips: MASC" not in only and "- robustness: clips, jpeg, MASC" in only and "Only in B" not in text
-    first, second = (data["runs"][0 if data is b else 1]["systems"][0]["tests"] for data in (a, b))
-    lines = [line for line in text.splitlines() if line.startswith("| clips | MASC | ")]
-    for line, one, two in zip(lines[::2], first, second, strict=True):
-        cells = line.split(" | ")
-        values = [each["figures"]["auc"]["value"] for each in (one, two)]
-        assert [cells[2][:5], cells[3][:5]] == [number(value) for value in values]
-        assert cells[4] == number(values[1] - values[0], sign=True)
-        assert cells[5] == "113 of 120 and 114; 1 with another label in B are left out"
-    # By hand, on frames: the faces that both have, with the label that both have.
-    old, new = (
-        of_test(read_scores(tmp_path / folder / "predictions" / "from-wild" / "0.csv"), CLIPS) for folder in "ab"
-    )
-    kept = slice(1, 114)
-    less = auc(old["label"][kept], new["p_fake"][kept]) - auc(old["label"][kept], old["p_fake"][kept])
-    assert lines[0].split(" | ")[6].startswith(f"{number(less, sign=True)} (")
-    old, new = (by_video({name: values[1:114] for name, values in each.items()}) for each in (old, new))
-    less = auc(old["label"], new["p_fake"]) - auc(old["label"], old["p_fake"])
-    assert lines[2].split(" | ")[6].startswith(f"{number(less, sign=True)} (")
-    assert [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| clips | ")][:4] == [
-        md(name) for name in SKILL if name != system
-    ]
-
-
-def test_without_predictions_only_the_reports_are_compared(tmp_path: Path) -> None:
-    a, b = (tmp_path / name for name in "ab")
-    write_example(a, only=SMALL)
-    write_example(b, seed=1, only=SMALL)
-    shutil.rmtree(b / "predictions")
-    line = next(x for x in written(compare(a, b), "compare.md").splitlines() if x.startswith("| clips | MASC | "))
-    assert line.split(" | ")[5:7] == ["n/a", "n/a"]
-    (a / "predictions" / "from-wild" / "0.csv").write_text("x")
-    with pytest.raises(ValueError, match=r"0\.csv: expected the columns"):
-        compare(a, b)
-
-
-def test_a_face_of_no_score_is_not_compared(tmp_path: Path) -> None:
-    a, b = (tmp_path / name for name in "ab")
-    for folder in (a, b):
-        write_example(folder, only=SMALL)
-    path = b / "predictions" / "from-wild" / "0.csv"
-    lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(lines[0] + lines[1].rpartition(b",")[0] + b",\n" + b"".join(lines[2:]))
-    line = next(x for x in written(compare(a, b), "compare.md").splitlines() if x.startswith("| clips | MASC | "))
-    assert line.split(" | ")[5:7] == ["119 of 120 and 119", "+0.000 (0.000–0.000)"]
