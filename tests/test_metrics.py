@@ -47,7 +47,9 @@ def test_with_and_without_ties_as_scikit_learn_has_it(digits):
     assert auc(y, p) == pytest.approx(roc_auc_score(y, p))
     assert ap(y, p) == pytest.approx(average_precision_score(y, p))
     fpr, tpr, _ = roc_curve(y, p, drop_intermediate=False)
-    assert eer(y, p) == pytest.approx(fpr[np.abs(1 - tpr - fpr).argmin()])
+    nearest = np.abs(1 - tpr - fpr).argmin()
+    assert eer(y, p) == pytest.approx((fpr[nearest] + 1 - tpr[nearest]) / 2)
+    assert eer(y, np.zeros(len(y))) == 0.5
     assert tpr_at_fpr(y, p, 0.05) == pytest.approx(tpr[fpr <= 0.05].max())
 
 
