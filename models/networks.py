@@ -82,7 +82,7 @@ HALF = (0.5, 0.5, 0.5)
 B4, XCEPTION = "efficientnet_b4.ra2_in1k", "legacy_xception.tf_in1k"
 VIT = "vit_base_patch16_224.augreg_in21k_ft_in1k"
 XCEPTION_URL = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/xception-43020ad28.pth"
-# Where other processes compute too, OMP_WAIT_POLICY=PASSIVE in the environment makes these 2 to 5 times as fast.
+# Where other processes compute too, OMP_WAIT_POLICY=PASSIVE in the environment may make these several times as fast.
 # `quick` is what 2 cores with AVX512-BF16, otherwise idle, train on 5,600 faces in about 6 minutes each. Faces a second there,
 # channels last (which is faster for all four), bfloat16 / float32:
 #                    training                                    scoring

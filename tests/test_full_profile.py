@@ -96,7 +96,7 @@ def test_a_missing_file_is_said_before_any_work_and_leaving_its_expert_out_works
     for name in ("fairface", "facenet"):
         (few / WEIGHTS[name].file).symlink_to(official_weights / WEIGHTS[name].file)
     with monkeypatch.context() as patch:
-        patch.setattr(preprocessing_pipeline, "process", lambda *_: pytest.fail("worked"))
+        patch.setattr(preprocessing_pipeline, "fill", lambda *_: pytest.fail("worked"))
         command = ["--experts", "fairface", "facenet", "arcface"]
         assert cli(arguments(dataset, few, tmp_path / "dump", *command)) == 2
     said = capsys.readouterr()
