@@ -27,12 +27,13 @@ bench: $(READY)  ## measure images per second, end to end and by stage
 
 DATA ?= ../shared/data
 SETS := dfdc openforensics
+NETWORKS ?= mesoinception4
 DUMPED := $(SETS:%=outputs/features/%/lite)
 
 study: $(READY)  ## measure the bundled recipe and everything it must beat, from the images in DATA: docs/results.md
 	for set in $(SETS); do $(PY) preprocessing_pipeline.py --data_root $(DATA)/$$set --index $(DATA)/index.csv || exit; done
 	$(PY) evaluate.py --features $(DUMPED) --checkpoint checkpoints/default --name study \
-	    --networks all --robustness all --limit 400 --card docs/results.md
+	    --networks $(NETWORKS) --robustness all --limit 400 --card docs/results.md
 
 lock: $(READY)  ## resolve pyproject.toml anew into uv.lock and requirements.txt
 	$(PY) -m uv lock

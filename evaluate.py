@@ -146,8 +146,8 @@ def main(config: Config, out: Path, overwrite: bool = False, card: Path | None =
     }
     write_json(out / "results.json", results.without_nan(data))
     write_report(out)
-    text = (out / "report.md").read_text(encoding="utf-8")
-    print(text)
+    glance = (out / "report.md").read_text(encoding="utf-8").split("\n## ")[:2]  # all of it is on the page
+    print("\n## ".join(glance))
     if card:
         fill(card, for_card(data))
     print(f"written: {out / 'index.html'}{f', {card}' if card else ''}")
