@@ -31,8 +31,6 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from evaluation.compare import compare
-
 from data.degrade import FAMILIES
 from data.dump import Dump, newest_dump, read_dump
 from data.gathered import Faces, gather
@@ -40,6 +38,7 @@ from data.store import write_json
 from evaluation import plan as planning
 from evaluation import results, sanity
 from evaluation.card import for_card
+from evaluation.compare import compare
 from evaluation.inspect import inconsistency
 from evaluation.inventory import inventory
 from evaluation.plan import PROTOCOLS, Config
