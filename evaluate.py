@@ -101,8 +101,9 @@ def remarks_of(faces: Faces, runs: list[dict]) -> list[str]:
     return remarks
 
 
-def main(config: Config, out: Path, overwrite: bool = False, card: Path | None = None) -> Path:
-    """Fit, predict, measure, report; go on where an earlier start stopped. Returns: the report's folder.
+def main(config: Config, out: Path | None = None, overwrite: bool = False, card: Path | None = None) -> Path:
+    """Fit, predict, measure, report; go on where an earlier start stopped. out: None is outputs/reports/<datasets>. Returns:
+    the report's folder.
 
     Raises: FileNotFoundError, ValueError where checkpoint, dumps and options do not fit together.
     """
@@ -115,12 +116,12 @@ def main(config: Config, out: Path, overwrite: bool = False, card: Path | None =
         config = replace(config, training=training_of(checkpoint))
         print(f"checkpoint  {config.checkpoint}")
     faces, outputs = gather(dumps), dumps[0].meta["outputs"]
+    out = out or REPORTS / "-".join(sorted({dump.meta["dataset"] for dump in dumps}))
     plan = planning.planned(config, faces, dumps, checkpoint, NETWORKS)
-    also = planning.also(config, dumps)
     settings = jsonable({**asdict(config), "dumps": [results.identity(dump) for dump in dumps]})
     progress = Progress.begin(out, settings, overwrite)
     print(f"report      {out}: {sum(len(systems) for _, systems in plan)} fits in {len(plan)} experiments", flush=True)
-    work(progress, plan, also)
+    work(progress, plan, planning.also(config, dumps))
     runs, growth = results.runs_of(progress, plan, config.replicates, config.training.seed)
     compared = [MASC, TRIVIAL, *(system.name for system in plan[0][1] if system.name.endswith("whole face"))]
     done = progress.done.values()
@@ -218,15 +219,14 @@ def cli_run(arguments: list[str]) -> int:
         permutations=args.permutations,
         networks=planning.networks_of(args.networks),
         quick=Config.quick and not args.full_size,
-        families=tuple(FAMILIES) if "all" in args.robustness else tuple(args.robustness),
+        families=planning.families_of(args.robustness),
         limit=args.limit,
         roots={name: Path(folder) for name, folder in roots.items()},
         weights_dir=args.weights_dir,
         replicates=args.replicates,
         device=args.device,
     )
-    name = args.name or "-".join(sorted({read_dump(path).meta["dataset"] for path in config.features}))
-    main(config, args.out or REPORTS / name, args.overwrite, args.card)
+    main(config, args.out or (REPORTS / args.name if args.name else None), args.overwrite, args.card)
     return 0
 
 

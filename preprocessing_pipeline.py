@@ -161,6 +161,8 @@ def listed(config: Config, root: Path) -> list[Sample]:
         samples = find_samples(root, config.index, config.layout, config.frames, config.compression)
         samples = [sample for sample in samples if config.split in ("", sample.split)]
     else:
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: no such folder; give the one with the pictures of {config.like}")
         samples = samples_of(read_dump(config.like), config.split)
     if not samples:
         raise ValueError(f"{config.like or root}: no picture is in the split {config.split!r}")

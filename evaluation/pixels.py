@@ -23,6 +23,7 @@ from models.metrics import threshold_at_fpr
 from models.networks import NETWORKS
 
 LANDMARKS = [f"l{axis}{i}" for i in range(5) for axis in "xy"]
+KEY = ("dataset", "path", "face")
 AHEAD = 16  # pictures decoded before they are needed
 
 
@@ -48,10 +49,16 @@ class Cutter:
         condition = "".join(found)
         if condition:
             return self._cut(faces, crop, Condition.of(condition))
-        key = (crop, names_of(faces))
-        if key not in self.kept:
-            self.kept[key] = self._cut(faces, crop, None)
-        return self.kept[key]
+        keys = [(crop, *face) for face in zip(*(faces.rows[n].tolist() for n in KEY), strict=True)]
+        new = [row for row, key in enumerate(keys) if key not in self.kept]
+        self.kept |= zip(
+            (keys[row] for row in new), self._cut(faces.select(np.array(new, int)), crop, None), strict=True
+        )
+        return (
+            torch.stack([self.kept[key] for key in keys])
+            if keys
+            else torch.empty(0, 3, crop.px, crop.px, dtype=torch.uint8)
+        )
 
     def _cut(self, faces: Faces, crop: Crop, condition: Condition | None) -> torch.Tensor:
         for dataset in sorted(set(faces.rows["dataset"].tolist())):
@@ -71,8 +78,8 @@ class Cutter:
 
 
 def names_of(faces: Faces) -> str:
-    """What faces these are, in order."""
-    names = zip(*(faces.rows[name].tolist() for name in ("dataset", "path", "face", "label")), strict=True)
+    """What faces these are, in order, and what their pictures look like."""
+    names = zip(*(faces.rows[name].tolist() for name in (*KEY, "label", "phash")), strict=True)
     return hashlib.sha256(repr(list(names)).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from data.degrade import conditions
+from data.degrade import FAMILIES, conditions
 from data.dump import Dump
 from data.gathered import Faces
 from evaluation import systems
 from evaluation.inspect import importance
 from evaluation.protocols import SIZES, Experiment, datasets_of, experiments_of, few_shot, sanity
 from evaluation.robustness import curves, degraded_faces
-from evaluation.systems import MASC, Fitted, System
+from evaluation.systems import MASC, REALS_ONLY, Fitted, System
 from models.checkpoint import Checkpoint
 from train import Config as Training
 
@@ -60,25 +60,20 @@ def planned(config: Config, faces: Faces, dumps: Sequence[Dump], checkpoint: Che
     masc = systems.consistency(MASC, "masc", outputs, training)
     others = systems.baselines(outputs, training)
     less = systems.ablations(outputs, training) if config.ablations else []
+    pixels = looking(config, dumps, networks)
     plan: Plan = []
     found = experiments_of(faces, config.protocols)
     for experiment in found:
         protocol = experiment.runs[0].protocol
         fitted = [masc, *others]
         if protocol == "in-dataset":
-            fitted = [masc, *less, *others]
-            fitted += looking(config, dumps, networks) if experiment.name != "together" else []
+            fitted = [masc, *less, *others, *(pixels if experiment.name != "together" else ())]
         elif protocol == "identity-disjoint":
-            fitted = [masc, *less[:1], *others]  # less[0]: real faces only
-        if checkpoint is not None and (
-            experiment.name == "together" or len(datasets_of(faces)) == 1 and protocol == "in-dataset"
-        ):
-            fitted.insert(
-                0,
-                System(
-                    f"{MASC} as it is ({config.checkpoint.name})", "masc", lambda *_: systems.of_checkpoint(checkpoint)
-                ),
-            )
+            fitted = [masc, *(system for system in less if system.name == REALS_ONLY), *others]
+        alone = len(datasets_of(faces)) == 1 and protocol == "in-dataset"
+        if checkpoint is not None and (experiment.name == "together" or alone):
+            name = f"{MASC} as it is ({config.checkpoint.name})"
+            fitted.insert(0, System(name, "masc", lambda *_: systems.of_checkpoint(checkpoint)))
         plan.append((experiment, fitted))
     given = [experiment for experiment in found if experiment.name in datasets_of(faces)]
     for experiment in given:
@@ -111,6 +106,13 @@ def networks_of(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(NETWORKS) if "all" in names else tuple(names)
 
 
+def families_of(names: Sequence[str]) -> tuple[str, ...]:
+    """`all`, or some of data/degrade.py. Raises: ValueError for an unknown one."""
+    families = tuple(FAMILIES) if "all" in names else tuple(names)
+    conditions(families)
+    return families
+
+
 def root_of(config: Config, dump: Dump) -> Path:
     return Path(config.roots.get(dump.meta["dataset"], dump.meta["data_root"]))
 
@@ -127,18 +129,17 @@ def looking(config: Config, dumps: Sequence[Dump], folder: Path) -> list[System]
 
 
 def also(config: Config, dumps: Sequence[Dump]) -> Callable[[Experiment, System, Fitted], dict]:
-    """What is found out while a system is in memory: what MASC leans on, and the curves of robustness."""
-    wanted = conditions(config.families)
-    made: dict[str, tuple[Faces, dict]] = {}
+    """What is found out while a system is in memory: what MASC leans on, and the curves of robustness.
 
-    def degraded(dataset: str) -> tuple[Faces, dict]:
-        if dataset not in made:
-            dump = next(dump for dump in dumps if dump.meta["dataset"] == dataset)
-            bar = lambda items: tqdm(items, desc=f"{dataset}, degraded", unit=" conditions")  # noqa: E731
-            made[dataset] = degraded_faces(
-                dump, root_of(config, dump), wanted, config.limit, {"device": config.device}, bar
-            )
-        return made[dataset]
+    Degraded dumps are made here, before anything is fitted: what is wrong with the pictures is told at once.
+    Raises: as evaluation.robustness.degraded_dump.
+    """
+    wanted = conditions(config.families)
+    degraded = {}
+    for dump in dumps if wanted else ():
+        name, settings = dump.meta["dataset"], {"device": config.device}
+        with tqdm(wanted, desc=f"{name}, degraded", unit=" conditions") as bar:
+            degraded[name] = degraded_faces(dump, root_of(config, dump), bar, config.limit, settings)
 
     def find(experiment: Experiment, system: System, fitted: Fitted) -> dict:
         found: dict = {}
@@ -153,12 +154,9 @@ def also(config: Config, dumps: Sequence[Dump]) -> Callable[[Experiment, System,
             ]
         if fitted.checkpoint is not None:
             found["columns"] = len(fitted.checkpoint.info["features"])
-        if (
-            wanted
-            and experiment.name in run.tests
-            and (system.kind != "ablation" or system.name.endswith("real faces only"))
-        ):
-            clean, of = degraded(experiment.name)
+        told = system.kind != "ablation" or system.name == REALS_ONLY
+        if told and experiment.name in run.tests and experiment.name in degraded:
+            clean, of = degraded[experiment.name]
             found["robustness"] = curves(clean, of, {system.name: fitted.p_fake}, experiment.name)
         return found
 

@@ -62,8 +62,8 @@ def enough(faces: Faces) -> bool:
 def by_given_splits(faces: Faces) -> list[Experiment]:
     """One experiment for each dataset: in-dataset, cross-dataset, and reals of it against fakes of others and vice versa.
 
-    Cross-AUC: reals of one dataset against fakes of another (as in DeepfakeBench's successors); there a classifier that tells
-    the datasets apart, and not real from fake, shows itself by AUCs far from .5 in opposite directions.
+    In the last, a classifier that tells the datasets apart, and not real from fake, shows itself by AUCs far from .5 in opposite
+    directions.
     """
     experiments, tests = [], {name: of_dataset(faces.split("test"), name) for name in datasets_of(faces)}
     tests = {name: test for name, test in tests.items() if enough(test)}
@@ -138,7 +138,7 @@ def people_apart(faces: Faces) -> list[Experiment]:
             continue
         if not enough(test):
             continue
-        run = Run(f"people-{slug(name)}", "identity-disjoint", f"{name}, nobody on both sides", {name: test})
+        run = Run(f"people-{slug(name)}", "identity-disjoint", f"{name}, people apart", {name: test})
         experiments.append(Experiment(f"{name}, people apart", train, val, [run], remarks))
     return experiments
 

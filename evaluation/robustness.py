@@ -7,7 +7,7 @@ A picture whose face is not found any more is counted, and scored as what it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from data.cutting import samples_of
 from data.datasets import spread
 from data.degrade import FAMILIES, Condition
-from data.dump import Dump, read_dump
+from data.dump import NO_FACE, Dump, read_dump
 from data.gathered import Faces, gather
 from data.video import split_frame
 from models.metrics import auc, bootstrap
@@ -31,7 +31,7 @@ def degraded_dump(clean: Dump, root: Path, condition: Condition, limit: int | No
     """The test pictures of `clean` (at most `limit`, evenly spaced) in one condition, by the same experts; made where missing.
 
     root: the pictures. settings: of preprocessing_pipeline.Config, such as the device.
-    Raises: as preprocessing_pipeline.main.
+    Raises: as preprocessing_pipeline.main; ValueError where a picture cannot be read any more.
     """
     experts = tuple(clean.meta["weights"])
     folder = f"{condition.family}-{condition.level}" + (f"-of-{limit}" if limit else "")
@@ -49,7 +49,14 @@ def degraded_dump(clean: Dump, root: Path, condition: Condition, limit: int | No
         **settings,
     )
     with redirect_stdout(None):
-        return read_dump(preprocess(config))
+        dump = read_dump(preprocess(config))
+    if dump.meta["counts"]["unreadable"]:  # not lost to the degradation: not to be scored as such
+        path, reason = next((path, reason) for path, reason in dump.failures if reason != NO_FACE)
+        raise ValueError(
+            f"{root / path}: {reason}, and {dump.meta['counts']['unreadable'] - 1} more that could be read when {clean.path} "
+            f"was made; put the pictures back, or name their folder with --data-root, and delete {dump.path}"
+        )
+    return dump
 
 
 def measured(clean: Faces, p_clean: np.ndarray, degraded: Faces, p: np.ndarray) -> dict:
@@ -111,15 +118,17 @@ def curves(
 
 
 def degraded_faces(
-    clean: Dump, root: Path, wanted: Sequence[Condition], limit: int | None, settings: Mapping, bar: Callable
+    clean: Dump, root: Path, wanted: Iterable[Condition], limit: int | None, settings: Mapping
 ) -> tuple[Faces, dict[Condition, Faces]]:
-    """The test faces of `clean` that were degraded, and themselves in every condition. bar: wraps the loop (tqdm).
+    """The test faces of `clean` that were degraded, and themselves in every condition.
 
     Where the dataset has pictures that are no frames of video files, conditions for clips are left out.
     """
     clips = all(map(split_frame, clean.rows["path"].tolist()))
     of = {}
-    for condition in bar([c for c in wanted if clips or not c.clips_only]):
+    for condition in wanted:
+        if condition.clips_only and not clips:
+            continue
         of[condition] = gather([degraded_dump(clean, root, condition, limit, settings)])
     paths = [sample.path for sample in spread(samples_of(clean, "test"), limit)]
     faces = gather([clean])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from numbers import Real
@@ -110,10 +109,7 @@ def read_results(folder: Path) -> dict:
 
 def read_scores(path: Path) -> Predictions:
     """Raises: FileNotFoundError, ValueError where the file is missing or damaged, with its name."""
-    try:
-        found = read_predictions(path)
-    except csv.Error as error:
-        raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
+    found = read_predictions(path)
     if not np.isin(found["label"], (0, 1)).all():
         raise ValueError(f"{path}: damaged (labels other than 0 and 1); {AGAIN}")
     return found

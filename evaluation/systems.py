@@ -23,6 +23,7 @@ from models.metrics import threshold_at_fpr
 from train import Config, fit, score
 
 MASC, TRIVIAL = "MASC", "trivial"
+REALS_ONLY = f"{MASC}, real faces only"
 
 
 @dataclass
@@ -116,11 +117,11 @@ def ablations(outputs: Mapping[str, Mapping], config: Config) -> list[System]:
     """MASC with less: real faces alone, raw or expected columns alone, without and with only each family of experts."""
     there = [name for name in FAMILIES if any(name in groups_of(f"{output}/") for output in outputs)]
     changes = {
-        "real faces only": replace(config, one_class=True),
-        "raw columns only": replace(config, only=("raw",)),
-        "expected columns only": replace(config, only=("expected",)),
+        REALS_ONLY: replace(config, one_class=True),
+        f"{MASC}, raw columns only": replace(config, only=("raw",)),
+        f"{MASC}, expected columns only": replace(config, only=("expected",)),
     }
     for family in there if len(there) > 1 else ():
-        changes[f"without {family}"] = replace(config, drop=(*config.drop, family))
-        changes[f"only {family}"] = replace(config, only=(family,))
-    return [consistency(f"{MASC}, {name}", "ablation", outputs, changed) for name, changed in changes.items()]
+        changes[f"{MASC}, without {family}"] = replace(config, drop=(*config.drop, family))
+        changes[f"{MASC}, only {family}"] = replace(config, only=(family,))
+    return [consistency(name, "ablation", outputs, changed) for name, changed in changes.items()]

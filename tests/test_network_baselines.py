@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from models.baselines import NETWORKS, Network, crop_for, fit_network
 from models.mesonet import MesoInception4
 from models.metrics import auc
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PX = 32
 
 
@@ -48,15 +48,6 @@ def same(one: Network, other: Network) -> bool:
     pairs = zip(weights(one).values(), weights(other).values(), strict=True)
     equal = all(torch.equal(*pair) for pair in pairs)
     return equal and one.history == other.history and (one.a, one.b) == (other.a, other.b)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Steps of a few milliseconds: several threads would wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,8 @@ from models.mesonet import MesoInception4
 from models.networks import NETWORKS
 from models.tensors import MissingWeightsError, WeightsError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PX = 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Where other processes compute too, several threads wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_mesoinception4_is_of_the_size_that_its_paper_states() -> None:

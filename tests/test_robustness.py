@@ -1,6 +1,7 @@
 """Degraded dumps of real pictures, and curves from them."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -59,7 +60,7 @@ def test_conditions_that_cannot_be_are_refused(dataset, tmp_path, capsys):
 def test_degraded_dumps_are_made_once_and_faces_are_matched(dataset, clean, tmp_path, monkeypatch):
     monkeypatch.setattr("evaluation.robustness.DEGRADED", tmp_path)
     wanted = [Condition("jpeg", 5), Condition("h264", 1), Condition("resize", 3)]
-    faces, of = degraded_faces(clean, dataset, wanted, 3, {"device": "cpu"}, list)
+    faces, of = degraded_faces(clean, dataset, wanted, 3, {"device": "cpu"})
     assert [str(condition) for condition in of] == ["jpeg:5", "resize:3"]  # these are no clips
     assert faces.rows["path"].tolist() == ["fake3.png", "fake4.png", "real3.png"]
     assert all(set(found.rows["condition"]) == {str(condition)} for condition, found in of.items())
@@ -80,3 +81,14 @@ def test_degraded_dumps_are_made_once_and_faces_are_matched(dataset, clean, tmp_
     assert found[0]["clean"]["value"] == 0  # real3 is the brightest of the three
     assert json.dumps(found) and np.isfinite(found[1]["slope"])
     assert found[1]["points"][0]["parameter"] == "64 px, shorter side"
+
+
+def test_pictures_that_are_gone_are_not_taken_for_faces_lost(dataset, clean, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.robustness.DEGRADED", tmp_path / "degraded")
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        degraded_dump(clean, tmp_path / "nowhere", Condition("jpeg", 1), None, {"device": "cpu"})
+    (tmp_path / "moved").mkdir()
+    for path in dataset.glob("*[0-3].png"):
+        shutil.copy(path, tmp_path / "moved")
+    with pytest.raises(ValueError, match=r"fake4\.png: cannot be opened .* and 1 more that could be read"):
+        degraded_dump(clean, tmp_path / "moved", Condition("jpeg", 1), None, {"device": "cpu"})

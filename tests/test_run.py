@@ -3,15 +3,18 @@ import json
 import numpy as np
 import pytest
 
+from data.degrade import Condition
 from data.dump import read_dump
 from data.gathered import gather
+from evaluation import plan as planning
 from evaluation import results, systems
+from evaluation.card import for_card
 from evaluation.plan import Config, also, planned
 from evaluation.predictions import read_predictions
-from evaluation.protocols import experiments_of
+from evaluation.protocols import experiments_of, few_shot
 from evaluation.run import Progress, work
-from evaluation.systems import MASC, Fitted, System
-from models.metrics import auc
+from evaluation.systems import MASC, REALS_ONLY, Fitted, System
+from models.metrics import auc, short, threshold_at_fpr
 from tests.synthetic import OUTPUTS, write_dump
 from train import Config as Training
 
@@ -144,6 +147,69 @@ def test_every_system_learns_and_nothing_is_learned_from_permuted_labels(faces, 
     falls = progress.done[f"a/{MASC}"]["importance"]
     assert falls[0]["group"] == "toy.identity" and falls[0]["fall"]["low"] > 0
     assert {entry["name"]: entry["columns"] for entry in results.ablation_of(progress, plan[:1], runs)}[MASC] > 50
+
+
+def test_few_training_faces_are_told_as_a_curve_and_not_as_runs(faces, oracle, tmp_path):
+    experiment = experiments_of(faces, ["given"])[0]
+    plan = [(few_shot(experiment, size, 2), oracle) for size in (40, 100)]
+    progress = Progress.begin(tmp_path / "r", {})
+    work(progress, plan, nothing)
+    runs, growth = results.runs_of(progress, plan, 20, 0)
+    assert runs == []
+    told = [(point["dataset"], point["system"], point["faces"], point["seed"]) for point in growth]
+    assert told == [("a", name, size, 2) for size in (40, 100) for name in (MASC, "coin")]
+    assert growth[0]["figures"]["n_real"] + growth[0]["figures"]["n_fake"] == growth[0]["figures"]["n"]
+    text = for_card(
+        {"runs": [], "remarks": [], "robustness": [], "importance": [], "subgroups": [], "few_shot": growth}
+    )
+    assert "40 faces  100 faces" in text and short(growth[0]["figures"]["auc"]["value"]) in text
+
+
+def test_people_are_told_apart_by_what_was_said_of_their_faces(faces, oracle, tmp_path):
+    plan = [(experiments_of(faces, ["given"])[0], oracle)]
+    progress = Progress.begin(tmp_path / "r", {})
+    work(progress, plan, nothing)
+    found = read_predictions(progress.predictions("in-a", MASC))
+    keys = list(zip(*(found[name].tolist() for name in ("dataset", "path", "face")), strict=True))
+    said = {key: {"gender": ("x", "y")[row % 4 > 1]} for row, key in enumerate(keys)}
+    (entry,) = results.subgroups_of(progress, plan, said, [MASC, "blind"])
+    assert (entry["run"], entry["system"], entry["attribute"]) == ("in-a", MASC, "gender")
+    part = np.array([said[key]["gender"] == "x" for key in keys]) & ~np.isnan(found["p_fake"])
+    (x,) = (group for group in entry["groups"] if group["name"] == "x")
+    assert x["n_real"] + x["n_fake"] == part.sum()
+    reals = part & (found["label"] == 0)
+    if x["fpr"]:
+        assert x["fpr"]["value"] == (found["p_fake"][reals] >= 0.5).mean()
+
+
+def test_thresholds_come_from_the_real_validation_faces(faces):
+    experiment = experiments_of(faces, ["given"])[0]
+    for system in systems.baselines(OUTPUTS, Training(fpr=0.2)):
+        fitted = system.fit(experiment.train, experiment.val)
+        of_reals = fitted.p_fake(experiment.val)[experiment.val.rows["label"] == 0]
+        assert fitted.threshold == threshold_at_fpr(of_reals, 0.2), system.name
+
+
+def test_curves_are_made_for_all_but_ablations_and_are_on_the_card(faces, oracle, tmp_path, monkeypatch):
+    experiment = experiments_of(faces, ["given"])[0]
+    test = experiment.runs[0].tests["a"]
+    found = test.select(np.arange(len(test)) >= 5)  # five faces are lost
+    monkeypatch.setattr(planning, "degraded_faces", lambda *_: (test, {Condition("jpeg", 4): found}))
+    dumps = [type("D", (), {"meta": {"dataset": "a", "data_root": "x"}})]
+    less = [
+        System(f"{MASC}, raw columns only", "ablation", oracle[1].fit),
+        System(REALS_ONLY, "ablation", oracle[1].fit),
+    ]
+    progress = Progress.begin(tmp_path / "r", {})
+    work(progress, [(experiment, [*oracle[:2], *less])], also(Config((), families=("jpeg",)), dumps))
+    curves = [curve for done in progress.done.values() for curve in done.get("robustness", [])]
+    assert [curve["system"] for curve in curves] == [MASC, "coin", REALS_ONLY]
+    (point,) = curves[1]["points"]
+    assert (point["level"], point["parameter"], point["n"], point["lost"]) == (4, "30 quality", len(test) - 5, 5)
+    empty = {name: [] for name in ("runs", "remarks", "importance", "subgroups", "few_shot")}
+    (line,) = (line for line in for_card({**empty, "robustness": curves}).splitlines() if line.startswith("coin; a"))
+    clean, degraded = (short(auc["value"]) for auc in (curves[1]["clean"], point["auc"]))
+    assert line.split() == ["coin;", "a", "jpeg", clean, degraded, f"{curves[1]['slope']:+.4f}", str(len(test)), "5"]
 
 
 def test_a_leak_is_not_chance():
