@@ -91,7 +91,7 @@ def network(
     crop = crop_for(name, settings.px)
 
     def learn(train: Faces, val: Faces) -> Fitted:
-        what = repr((name, settings, seed, names_of(train), names_of(val)))
+        what = repr((name, settings, "all epochs", seed, names_of(train), names_of(val)))
         home = folder / f"{name}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
         if (home / "network.json").is_file():
             fitted = Network.load(home, device)
@@ -99,6 +99,8 @@ def network(
             folder.mkdir(parents=True, exist_ok=True)
             crops = cut(train, crop), train.rows["label"], cut(val, crop), val.rows["label"]
             plan = {"epochs": settings.epochs, "batch_size": settings.batch_size, "weights_dir": weights_dir}
+            # Of all epochs the best is kept. To stop before the learning rate has come down would leave much to chance.
+            plan["patience"] = settings.epochs
             fitted = fit_network(name, *crops, seed=seed, device=device, state=home.with_suffix(".state"), **plan)
             fitted.save(home)
             home.with_suffix(".state").unlink(missing_ok=True)

@@ -89,14 +89,15 @@ def test_a_network_learns_is_kept_and_is_found_by_what_it_was_fitted_on(faces, t
     monkeypatch.setitem(pixels.NETWORKS, "mesoinception4", replace(pixels.NETWORKS["mesoinception4"], quick=settings))
     fits = []
     fit = pixels.fit_network
-    monkeypatch.setattr(pixels, "fit_network", lambda *args, **more: fits.append(args[0]) or fit(*args, **more))
+    monkeypatch.setattr(pixels, "fit_network", lambda *args, **more: fits.append(more) or fit(*args, **more))
     train, val, test = part(table, 0, 80), part(table, 80, 140), part(table, 140, 200)
 
     def fitted(seed=0):
         return network("mesoinception4", Cutter({"made": root}), tmp_path, "cpu", 0.1, seed, True, None).fit(train, val)
 
     once, again = fitted(), fitted()
-    assert len(fits) == 1 and "from scratch; 32 px" in once.notes[0]
+    assert len(fits) == 1 and fits[0]["patience"] == fits[0]["epochs"] == 6  # it does not stop while the rate is high
+    assert "from scratch; 32 px" in once.notes[0]
     p = once.p_fake(test)
     assert (p == again.p_fake(test)).all() and once.threshold == again.threshold
     assert auc(test.rows["label"], p) > 0.9
