@@ -135,7 +135,7 @@ def main(config: Config, out: Path | None = None, overwrite: bool = False, card:
         **results.provenance(),
         "minutes": round((time.perf_counter() - start) / 60, 2),
         "datasets": {dump.meta["dataset"]: about(dump) for dump in dumps},
-        "remarks": remarks_of(faces, runs),
+        "remarks": remarks_of(faces, runs) + results.alike_remarks(progress, plan),
         "runs": runs,
         "few_shot": growth,
         "robustness": [curve for found in done for curve in found.get("robustness", [])],

@@ -16,7 +16,7 @@ from evaluation.delong import delong
 from evaluation.predictions import Predictions, by_video, of_test, read_predictions
 from evaluation.protocols import Experiment, Run
 from evaluation.run import Progress, counts
-from evaluation.sanity import chance
+from evaluation.sanity import auc_among_alike, chance, telling
 from evaluation.subgroups import by_group
 from evaluation.systems import MASC, System
 from models.metrics import summary
@@ -198,6 +198,31 @@ def chance_remarks(runs: Sequence[dict]) -> list[str]:
             f"{test}: trained on permuted labels ({len(aucs)} permutations), {MASC} has a mean AUC of {mean['value']:.3f}; the "
             f"95% interval of the mean, {mean['low']:.3f} to {mean['high']:.3f}, {verdict}"
         )
+    return remarks
+
+
+def alike_remarks(progress: Progress, plan: Plan) -> list[str]:
+    """Where a number tells the labels by itself: what is left of each AUC among faces that are alike in it."""
+    remarks = []
+    for experiment, systems in plan:
+        runs = [run for run in experiment.runs if run.protocol == "in-dataset"]
+        for column in telling(experiment.train) if runs else ():
+            for run in runs:
+                for test, faces in run.tests.items():
+                    keys = zip(*(faces.rows[name].tolist() for name in ("dataset", "path", "face")), strict=True)
+                    values, left, pairs = dict(zip(keys, faces.rows[column].tolist(), strict=True)), [], 0
+                    for system in (system for system in systems if system.kind != "ablation"):
+                        if progress.done[f"{experiment.name}/{system.name}"]["failed"]:
+                            continue
+                        rows = of_test(read_predictions(progress.predictions(run.id, system.name)), test)
+                        keys = zip(*(rows[name].tolist() for name in ("dataset", "path", "face")), strict=True)
+                        of = np.array([values[key] for key in keys])
+                        value, pairs = auc_among_alike(rows["label"], rows["p_fake"], of)
+                        left.append(f"{system.name} {value:.3f}")
+                    remarks.append(
+                        f"{test}: among faces alike in {column} ({pairs} pairs of a real face and a fake of the same twentieth), "
+                        f"the AUC is {'; '.join(left)}"
+                    )
     return remarks
 
 

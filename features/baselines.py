@@ -11,14 +11,16 @@ from features.consistency import cosine, js
 from features.regions import REGIONS
 from features.vector import FeatureTable
 
-TRIVIAL = ("file_bytes", "width", "height", "mean_r", "mean_g", "mean_b", "sharpness")
+FILE = ("file_bytes", "width", "height", "mean_r", "mean_g", "mean_b")
+TRIVIAL = (*FILE, "sharpness", "face_px", "score", "yaw", "pitch", "roll")
 PLAIN_REGIONS = ("upper", "middle", "lower", "left", "right")
 
 
 def trivial_features(rows: dict[str, np.ndarray]) -> FeatureTable:
-    """File size, picture size, mean colour and sharpness: what a detector could learn instead of faces.
+    """File size, picture size, mean colour; of the face its sharpness, size, pose and the finder's confidence: what a detector
+    could learn instead of faces.
 
-    rows: the columns of a dump's index. Returns: (N, 7).
+    rows: the columns of a dump's index. Returns: (N, 12).
     """
     values = np.stack([np.asarray(rows[name], np.float32) for name in TRIVIAL], axis=1)
     return FeatureTable([f"trivial/{name}" for name in TRIVIAL], values)

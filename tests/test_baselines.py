@@ -30,7 +30,7 @@ def test_only_the_disagreeing_region_moves():
 def test_trivial_columns_come_from_the_index():
     rows = {name: np.arange(2) * (place + 1) for place, name in enumerate(TRIVIAL)}
     table = trivial_features(rows)
-    assert table.names[0] == "trivial/file_bytes" and table.values.tolist() == [[0] * 7, list(range(1, 8))]
+    assert table.names[0] == "trivial/file_bytes" and table.values.tolist() == [[0] * 12, list(range(1, 13))]
 
 
 def test_of_several_experts_the_first_identity_counts_and_what_was_left_out_is_no_column():

@@ -4,7 +4,8 @@ import pytest
 from data.dump import read_dump
 from data.gathered import gather
 from evaluation.protocols import experiments_of, few_shot, on_both_sides, sanity, slug
-from evaluation.sanity import beaten, chance, duplicates, leaks
+from evaluation.sanity import auc_among_alike, beaten, chance, duplicates, leaks
+from models.metrics import auc
 from tests.synthetic import write_dump
 
 
@@ -129,6 +130,18 @@ def test_a_label_that_can_be_read_off_the_file_is_reported(faces):
     train.rows["file_bytes"] = 1000 + 500 * (1 - train.rows["label"]) + rng.integers(0, 50, len(train))
     (remark,) = leaks(train, "a")
     assert "file_bytes alone tells real from fake with AUC 1.000" in remark
+
+
+def test_among_alike_only_what_goes_beyond_the_leak_counts():
+    rng = np.random.default_rng(0)
+    y = np.arange(4000) % 2
+    size = 100 + 20 * y + rng.normal(0, 10, 4000)  # fakes are shown larger
+    found, pairs = auc_among_alike(y, size + rng.normal(0, 1, 4000), size)
+    assert auc(y, size) > 0.9 and abs(found - 0.5) < 0.1 and 0 < pairs < 2000 * 2000 / 10
+    seen = y + rng.normal(0, 1, 4000)  # something else that tells them apart, as well as everywhere
+    assert auc_among_alike(y, seen, size)[0] == pytest.approx(auc(y, seen), abs=0.05)
+    alone, none = auc_among_alike(y, seen, np.where(y, 1000.0, 1.0))
+    assert none == 0 and np.isnan(alone)
 
 
 def test_a_detector_no_better_than_the_trivial_baseline_is_reported():

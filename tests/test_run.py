@@ -149,6 +149,20 @@ def test_every_system_learns_and_nothing_is_learned_from_permuted_labels(faces, 
     assert {entry["name"]: entry["columns"] for entry in results.ablation_of(progress, plan[:1], runs)}[MASC] > 50
 
 
+def test_where_a_number_tells_the_labels_what_is_left_without_it_is_told(faces, oracle, tmp_path):
+    leaking = faces.select(np.arange(len(faces)))
+    rng = np.random.default_rng(0)
+    leaking.rows["face_px"] = 100 + 10 * leaking.rows["label"] + rng.normal(0, 4, len(faces))
+    plan = [(experiment, oracle) for experiment in experiments_of(leaking, ["given"])[:1]]
+    progress = Progress.begin(tmp_path / "r", {})
+    work(progress, plan, nothing)
+    (remark,) = results.alike_remarks(progress, plan)
+    assert remark.startswith("a: among faces alike in face_px (") and f"{MASC} " in remark and "; coin 0." in remark
+    assert "blind" not in remark  # it failed
+    same = [(experiment, oracle) for experiment in experiments_of(faces, ["given"])[:1]]
+    assert results.alike_remarks(progress, same) == []
+
+
 def test_few_training_faces_are_told_as_a_curve_and_not_as_runs(faces, oracle, tmp_path):
     experiment = experiments_of(faces, ["given"])[0]
     plan = [(few_shot(experiment, size, 2), oracle) for size in (40, 100)]
