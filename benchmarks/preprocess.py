@@ -136,7 +136,7 @@ class Benchmark:
     def plain(self) -> float:
         """Seconds per face of a loop without batches, threads of ours, or channels_last."""
         experts = [deepcopy(expert).to(memory_format=torch.contiguous_format) for expert in self.panel.experts]
-        masks = {expert.name: expert.masks for expert in experts}
+        masks = {expert.name: expert.masks for expert in experts if hasattr(expert, "masks")}
         faces = 0
 
         def work() -> None:
@@ -146,10 +146,11 @@ class Benchmark:
                 crops = self.cutter([picture.image]) if isinstance(picture, Picture) else ()
                 faces += len(crops)
                 for face in range(len(crops)):
-                    for region in range(len(REGIONS)):
-                        for expert in experts:
-                            expert.masks = masks[expert.name][region : region + 1]
-                            view = crops.views[expert.crop][face : face + 1].to(self.device)
+                    for expert in experts:
+                        view = crops.views[expert.crop][face : face + 1].to(self.device)
+                        for region in range(len(REGIONS) if expert.name in masks else 1):  # or sees the face once
+                            if expert.name in masks:
+                                expert.masks = masks[expert.name][region : region + 1]
                             [answer.cpu() for answer in one_region(expert, view).values()]
 
         return seconds(work, self.device) / max(faces, 1)
@@ -186,10 +187,12 @@ class Benchmark:
 
 
 def one_region(expert: Expert, view: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What an expert whose `masks` are of one region says of it. view: (1, 4, px, px)."""
+    """What an expert whose `masks` are of one region says of it, or of all regions where it has none. view: (1, 4, px, px)."""
     with torch.inference_mode():
         if isinstance(expert, WholeFaceExpert):
             return expert.answer(expert.see(view).contiguous(memory_format=torch.contiguous_format))
+        if not hasattr(expert, "masks"):
+            return expert(view)
         return expert.net(masked_input(view, expert.masks, expert.net.config["px"]))
 
 

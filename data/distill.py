@@ -168,7 +168,9 @@ def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int |
     faces = np.empty((len(rows), 4, SIZE, SIZE), np.uint8)
     for face, row, points in zip(tqdm(faces, desc="cutting faces", disable=None), rows, landmarks, strict=True):
         face[:] = align([read_image(root / dump.rows["path"][row])], np.zeros(1, int), points[None])[0].numpy()
-    outputs = {full: dump.meta["outputs"][full] for full in dump.arrays if not full.endswith(".age_years")}
+    # Years come with the age; traces of how a picture was made are not to be read off a single region of it.
+    left_out = (".age_years", "traces.source", "traces.altered")
+    outputs = {full: dump.meta["outputs"][full] for full in dump.arrays if not full.endswith(left_out)}
     return Teachers(
         faces,
         targets={names[full]: np.asarray(dump.arrays[full][rows, 0], np.float32) for full in outputs},

@@ -68,10 +68,10 @@ def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> tuple
     height, width = image.shape[:2]
     changed = _slightly_changed(image, rng)
     inside, outside = (changed, image) if rng.random() < 0.5 else (image, changed)
-    outline = _outline("face", landmarks, rng.uniform(0.94, 1.06, 2))
-    mask = _filled(outline, height, width).astype(np.float32)
+    shape = outline("face", landmarks, rng.uniform(0.94, 1.06, 2))
+    mask = filled(shape, height, width).astype(np.float32)
     # Elastic deformation and a soft edge, both relative to the face.
-    face_px = np.ptp(outline, axis=0).mean()
+    face_px = np.ptp(shape, axis=0).mean()
     coarse = (max(2, round(height / face_px * 5)), max(2, round(width / face_px * 5)))
     x, y = (
         cv2.resize(rng.uniform(-0.06, 0.06, coarse) * face_px, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -108,17 +108,17 @@ def _transplant(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Warp one region of `source` onto `target`, match its colours, blend its gradients (Perez et al., SIGGRAPH 2003)."""
     to, of = _checked(target, to), _checked(source, of)
-    source, of = _facing_alike(source, of, to)
+    source, of = facing_alike(source, of, to)
     rng = np.random.default_rng(seed)
     height, width = target.shape[:2]
-    warp = _fit(of, to)
+    warp = fit(of, to)
     anchors = _ANCHORS[region]
     warp[:, 2] += (to[anchors] - _apply(warp, of[anchors])).mean(0)
     stretch = rng.uniform(0.97, 1.03, 2)
     # Only where both have face: neither hair beside a turned head nor what lies outside the source's photograph.
     seen = cv2.warpAffine(np.full(source.shape[:2], 255, np.uint8), warp, (width, height), flags=cv2.INTER_NEAREST)
-    mask = seen & _filled(_outline(region, to, stretch), height, width)
-    mask &= _filled(_apply(warp, _outline(region, of, stretch)), height, width)
+    mask = seen & filled(outline(region, to, stretch), height, width)
+    mask &= filled(_apply(warp, outline(region, of, stretch)), height, width)
     if not mask.any():
         raise ValueError(f"the {region} of the face lies outside the photograph")
     donor = colour_transfer(_warped(source, warp, width, height), target, mask > 0)
@@ -136,10 +136,10 @@ def _transplant(
     return np.where(mask[..., None] > 0, forged, target), mask
 
 
-def _facing_alike(image: np.ndarray, landmarks: np.ndarray, to: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def facing_alike(image: np.ndarray, landmarks: np.ndarray, to: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The picture, or its mirror image where that one's landmarks lie nearer to `to` once fitted (a head turned alike)."""
     mirrored = landmarks[[1, 0, 2, 4, 3]] * (-1, 1) + (image.shape[1] - 1, 0)
-    misfit = [np.abs(_apply(_fit(points, to), points) - to).sum() for points in (landmarks, mirrored)]
+    misfit = [np.abs(_apply(fit(points, to), points) - to).sum() for points in (landmarks, mirrored)]
     return (image, landmarks) if misfit[0] <= misfit[1] else (np.ascontiguousarray(image[:, ::-1]), mirrored)
 
 
@@ -152,7 +152,7 @@ def _slightly_changed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray
     return cv2.addWeighted(changed, 1.6, degrade.blur(changed, 1.5), -0.6, 0)
 
 
-def _outline(region: str, landmarks: np.ndarray, stretch: np.ndarray) -> np.ndarray:
+def outline(region: str, landmarks: np.ndarray, stretch: np.ndarray) -> np.ndarray:
     """A region's outline on a photograph, (P, 2) pixels.
 
     stretch: (2,) factors of its width and height, drawn at random so that no two forgeries share a border.
@@ -163,8 +163,8 @@ def _outline(region: str, landmarks: np.ndarray, stretch: np.ndarray) -> np.ndar
     # Eyes and mouth carry the template; where the nose then falls tells how far the head is turned, and the side that it
     # is turned to is foreshortened.
     flat = [0, 1, 3, 4]
-    onto = _fit(TEMPLATE[flat], landmarks[flat])
-    nose = _apply(_fit(landmarks[flat], TEMPLATE[flat]), landmarks[2:3])[0, 0]
+    onto = fit(TEMPLATE[flat], landmarks[flat])
+    nose = _apply(fit(landmarks[flat], TEMPLATE[flat]), landmarks[2:3])[0, 0]
     side = 1 if nose > 56 else -1
     beyond = side * (points[:, 0] - 56)
     width = np.clip((side * (TEMPLATE[1 if side > 0 else 0, 0] - nose)) / 17.6, 0.4, 1)
@@ -172,7 +172,7 @@ def _outline(region: str, landmarks: np.ndarray, stretch: np.ndarray) -> np.ndar
     return _apply(onto, points)
 
 
-def _fit(of: np.ndarray, to: np.ndarray) -> np.ndarray:
+def fit(of: np.ndarray, to: np.ndarray) -> np.ndarray:
     """The affine map (2, 3) that carries the points `of` onto `to`, in the least-squares sense."""
     return np.linalg.lstsq(np.column_stack([of, np.ones(len(of))]), to, rcond=None)[0].T.copy()
 
@@ -181,9 +181,9 @@ def _apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def _filled(outline: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W) uint8: 255 inside the outline's convex hull."""
-    hull = cv2.convexHull(np.rint(outline).astype(np.int32))
+def filled(shape: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H, W) uint8: 255 inside the convex hull of an outline."""
+    hull = cv2.convexHull(np.rint(shape).astype(np.int32))
     return cv2.fillConvexPoly(np.zeros((height, width), np.uint8), hull, 255)
 
 

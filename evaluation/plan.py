@@ -16,7 +16,7 @@ from evaluation import systems
 from evaluation.inspect import importance
 from evaluation.protocols import SIZES, Experiment, datasets_of, experiments_of, few_shot, sanity
 from evaluation.robustness import curves, degraded_faces
-from evaluation.systems import MASC, REALS_ONLY, Fitted, System
+from evaluation.systems import MASC, Fitted, System, without_fakes
 from models.checkpoint import Checkpoint
 from train import Config as Training
 
@@ -69,7 +69,7 @@ def planned(config: Config, faces: Faces, dumps: Sequence[Dump], checkpoint: Che
         if protocol == "in-dataset":
             fitted = [masc, *less, *others, *(pixels if experiment.name != "together" else ())]
         elif protocol == "identity-disjoint":
-            fitted = [masc, *(system for system in less if system.name == REALS_ONLY), *others]
+            fitted = [masc, *(system for system in less if without_fakes(system.name)), *others]
         alone = len(datasets_of(faces)) == 1 and protocol == "in-dataset"
         if checkpoint is not None and (experiment.name == "together" or alone):
             name = f"{MASC} as it is ({config.checkpoint.name})"
@@ -154,7 +154,7 @@ def also(config: Config, dumps: Sequence[Dump]) -> Callable[[Experiment, System,
             ]
         if fitted.checkpoint is not None:
             found["columns"] = len(fitted.checkpoint.info["features"])
-        told = system.kind != "ablation" or system.name == REALS_ONLY
+        told = system.kind != "ablation" or without_fakes(system.name)
         if told and experiment.name in run.tests and experiment.name in degraded:
             clean, of = degraded[experiment.name]
             found["robustness"] = curves(clean, of, {system.name: fitted.p_fake}, experiment.name)

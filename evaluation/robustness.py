@@ -16,7 +16,7 @@ import numpy as np
 from data.cutting import samples_of
 from data.datasets import spread
 from data.degrade import FAMILIES, Condition
-from data.dump import NO_FACE, Dump, read_dump
+from data.dump import NO_FACE, Dump, read_dump, read_settings
 from data.gathered import Faces, gather
 from data.video import split_frame
 from models.metrics import auc, bootstrap
@@ -28,16 +28,19 @@ REPLICATES = 400
 
 
 def degraded_dump(clean: Dump, root: Path, condition: Condition, limit: int | None, settings: Mapping) -> Dump:
-    """The test pictures of `clean` (at most `limit`, evenly spaced) in one condition, by the same experts; made where missing.
+    """The test pictures of `clean` (at most `limit`, evenly spaced) in one condition, by the same experts; made where missing,
+    extended where some of the experts have answered before.
 
     root: the pictures. settings: of preprocessing_pipeline.Config, such as the device.
     Raises: as preprocessing_pipeline.main; ValueError where a picture cannot be read any more.
     """
     experts = tuple(clean.meta["weights"])
+    home = DEGRADED / clean.meta["dataset"] / clean.meta["profile"]
     folder = f"{condition.family}-{condition.level}" + (f"-of-{limit}" if limit else "")
     config = Config(
         data_root=root,
-        out=DEGRADED / clean.meta["dataset"] / clean.meta["profile"] / folder,
+        out=home / folder,
+        extend=fewer(home / folder, clean),
         like=clean.path,
         split="test",
         degrade=str(condition),
@@ -57,6 +60,12 @@ def degraded_dump(clean: Dump, root: Path, condition: Condition, limit: int | No
             f"was made; put the pictures back, or name their folder with --data-root, and delete {dump.path}"
         )
     return dump
+
+
+def fewer(path: Path, clean: Dump) -> bool:
+    """Whether there is a finished dump of some, not all, of the experts of `clean`."""
+    there = set(((read_settings(path / "meta.json") or {}).get("weights") or {}).items())
+    return bool(there) and there < set(clean.meta["weights"].items())
 
 
 def measured(clean: Faces, p_clean: np.ndarray, degraded: Faces, p: np.ndarray) -> dict:

@@ -24,6 +24,12 @@ from train import Config, fit, score
 
 MASC, TRIVIAL = "MASC", "trivial"
 REALS_ONLY = f"{MASC}, real faces only"
+NO_FAKE = "no fake seen"  # how the names of an expert's own evidence end
+
+
+def without_fakes(system: str) -> bool:
+    """Whether a system of that name learns from real faces alone."""
+    return system == REALS_ONLY or system.endswith(NO_FAKE)
 
 
 @dataclass
@@ -114,13 +120,18 @@ def baselines(outputs: Mapping[str, Mapping], config: Config) -> list[System]:
 
 
 def ablations(outputs: Mapping[str, Mapping], config: Config) -> list[System]:
-    """MASC with less: real faces alone, raw or expected columns alone, without and with only each family of experts."""
+    """MASC with less: real faces alone, raw or expected columns alone, an expert's own evidence alone, without and with only each
+    family of experts."""
     there = [name for name in FAMILIES if any(name in groups_of(f"{output}/") for output in outputs)]
     changes = {
         REALS_ONLY: replace(config, one_class=True),
         f"{MASC}, raw columns only": replace(config, only=("raw",)),
         f"{MASC}, expected columns only": replace(config, only=("expected",)),
     }
+    for name in (name for name, output in outputs.items() if output["kind"] == "evidence"):
+        changes[f"{name}, whole face, {NO_FAKE}"] = replace(
+            config, one_class=True, drop=(), only=(f"{name}/level/full",)
+        )
     for family in there if len(there) > 1 else ():
         changes[f"{MASC}, without {family}"] = replace(config, drop=(*config.drop, family))
         changes[f"{MASC}, only {family}"] = replace(config, only=(family,))

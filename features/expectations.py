@@ -19,7 +19,7 @@ from scipy import linalg
 
 from features.consistency import FLOOR, cosine
 from features.regions import PAIRS, REGIONS
-from features.vector import EXPECTED, INDEX, FeatureTable, check_answers
+from features.vector import EXPECTED, INDEX, FeatureTable, check_answers, foreseen
 
 # Of each pair both directions. The whole face is expected from its parts, too: it holds what the part does not show.
 DIRECTIONS = tuple(direction for pair in PAIRS for direction in (pair, pair[::-1]))
@@ -29,10 +29,10 @@ MIN_REALS = 20  # faces; below this a fit is noise
 
 
 def expected_names(outputs: Mapping[str, Mapping]) -> list[str]:
-    """The columns of `Expectations.residuals`, in order."""
+    """The columns of `Expectations.residuals`, in order: of the outputs that can be foreseen."""
     names = []
     for start, end in DIRECTIONS:
-        for name, output in outputs.items():
+        for name, output in foreseen(outputs).items():
             measures = EXPECTED if output["kind"] == "embedding" else EXPECTED[:1]
             names += [f"{name}/{measure}/{start}>{end}" for measure in measures]
     return names
@@ -233,7 +233,7 @@ def cross_fit(
     real: (N,) bool; groups: N names. Real or fake, a face is judged by the real faces of other groups only.
     Raises: ValueError where the real faces are of fewer than 2 groups, or too few.
     """
-    groups, real = np.asarray(groups), np.asarray(real, dtype=bool)
+    groups, real, outputs = np.asarray(groups), np.asarray(real, dtype=bool), foreseen(outputs)
     people = len(np.unique(groups[real]))
     if people < 2:
         raise ValueError(f"real faces of {people} group(s); expectations need at least 2 to be cross-fitted")

@@ -21,6 +21,7 @@ COLUMN = re.compile(r"(?P<output>[^/]+)/(?P<measure>[^/]+)/(?P<first>[a-z]+)(?:[
 
 # How each measure is put into words. {a} and {b} are regions, {what} the attribute.
 PHRASES = {
+    "level": "{what} in the {a}: {value}",
     "cos": "{a} and {b}: {what} similarity {value}",
     "js": "{a} and {b}, {what}: JS divergence {value}",
     "kl": "{a} against {b}, {what}: KL divergence {value}",
@@ -40,6 +41,8 @@ WORDS = {
     "race": "apparent race",
     "gender": "apparent gender",
     "age": "apparent age",
+    "source": "origin of the pixels,",
+    "altered": "evidence of alteration",
 }
 # Where several experts may be asked the same, the sentence says which was.
 EXPERT_WORDS = {"fairface": "FairFace", "arcface": "ArcFace", "facenet": "FaceNet", "clip": "CLIP", "pyfeat": "py-feat"}
@@ -77,7 +80,8 @@ def sentence(column: str, value: float, low: float, high: float) -> str:
     reals = f"real faces {_number(low)} to {_number(high)}"
     if parts is not None and not low <= value <= high:
         alike = (value > high) == (directions([column])[0] < 0)
-        reals += "; unusually alike" if alike else "; unusually far apart"
+        less, more = ("weak", "strong") if parts["measure"] == "level" else ("alike", "far apart")
+        reals += f"; unusually {less if alike else more}"
     if parts is not None and parts["measure"] in BY_NAME:
         one, other = words(parts["measure"])
         if parts["second"]:

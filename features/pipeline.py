@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from features.expectations import Expectations, cross_fit, expected_names
-from features.vector import FeatureTable, groups_of, raw_features, select
+from features.vector import FeatureTable, foreseen, groups_of, raw_features, select
 
 PREFIX = "expectations."  # of the array names in a checkpoint
 
@@ -91,4 +91,4 @@ class FeaturePipeline:
         """
         outputs, names = info["outputs"], list(info["features"])
         state = {name.removeprefix(PREFIX): value for name, value in arrays.items() if name.startswith(PREFIX)}
-        return cls(outputs, names, Expectations.from_state(outputs, state) if state else None)
+        return cls(outputs, names, Expectations.from_state(foreseen(outputs), state) if state else None)

@@ -2,9 +2,9 @@
 
 A name says what was asked, how two regions were compared, and which: `lite.age/kl/full~lower` is KL(full||lower) of the
 age distribution, `lite.identity/cos/upper~lower` a cosine, `lite.age_years/diff/upper~lower` an absolute difference in the
-output's own unit, `lite.blendshapes/l1/upper~lower` a mean absolute difference. The columns of features/expectations.py
-are named alike, with an arrow: `lite.age/expected/upper>lower`, those of features/action_units.py say which muscles:
-`pyfeat.au/AU06-AU12/full`. Groups for ablations follow from the names.
+output's own unit, `lite.blendshapes/l1/upper~lower` a mean absolute difference, `traces.altered/level/inner` what is said
+of one region. The columns of features/expectations.py are named alike, with an arrow: `lite.age/expected/upper>lower`, those
+of features/action_units.py say which muscles: `pyfeat.au/AU06-AU12/full`. Groups for ablations follow from the names.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from features.regions import PAIRS, REGIONS
 
 INDEX = {region: index for index, region in enumerate(REGIONS)}
 EXPECTED = ("expected", "expected_cos")  # the measures of features/expectations.py
-# What an output is about, by its name: the four families of experts. An ImageNet embedding stands in for CLIP's in `lite`.
+# What an output is about, by its name: the four families of experts that judge what is seen, and one that judges how it
+# was made. An ImageNet embedding stands in for CLIP's in `lite`.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "attributes": ("age", "age_years", "gender", "race"),
     "identities": ("identity",),
     "vision_language": ("embedding", "appearance"),
     "expressions": ("expression", "emotion", "affect", "au", "blendshapes"),
+    "traces": ("source", "altered"),
 }
 
 
@@ -107,6 +109,9 @@ def raw_features(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping
     for name, output in outputs.items():
         answers = np.asarray(arrays[name], dtype=np.float32)
         answers = np.where(np.isfinite(answers), answers, np.nan)
+        if output["kind"] == "evidence":
+            columns |= {f"{name}/level/{region}": answers[:, place, 0] for region, place in INDEX.items()}
+            continue
         for first, second in PAIRS:
             a, b = answers[:, INDEX[first]], answers[:, INDEX[second]]
             columns |= _measures(name, output["kind"], a, b, (first, second))
@@ -125,6 +130,11 @@ def groups_of(name: str) -> set[str]:
     families = {family for family, members in FAMILIES.items() if output.rpartition(".")[2] in members}
     more = {"contradiction"} if measure in BY_NAME else set()
     return {name, measure, "expected" if measure in EXPECTED else "raw"} | prefixes | families | more
+
+
+def foreseen(outputs: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """Those outputs of which one region of a real face lets one expect something about another: all but `traces`."""
+    return {name: output for name, output in outputs.items() if "traces" not in groups_of(f"{name}/")}
 
 
 def directions(names: Sequence[str]) -> np.ndarray:

@@ -7,6 +7,7 @@ expert is one file and one row.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 
 # name -> module and class. Imported when it is asked for: some backends take half a minute.
 EXPERTS: dict[str, tuple[str, str]] = {
@@ -16,10 +17,16 @@ EXPERTS: dict[str, tuple[str, str]] = {
     "facenet": ("models.facenet", "FaceNet"),
     "clip": ("models.clip_image", "ClipImage"),
     "pyfeat": ("models.pyfeat", "PyFeat"),
+    "traces": ("models.trace_net", "TraceExpert"),
 }
 PROFILES: dict[str, tuple[str, ...]] = {
-    "lite": ("lite",),
-    "full": ("fairface", "arcface", "facenet", "clip", "pyfeat"),
+    "lite": ("lite", "traces"),
+    "full": ("fairface", "arcface", "facenet", "clip", "pyfeat", "traces"),
+}
+# Experts that come with the project; the weights of all others are downloaded (models/weights.py).
+BUNDLED: dict[str, Path] = {
+    "lite": Path(__file__).parent.parent / "checkpoints" / "region_net.safetensors",
+    "traces": Path(__file__).parent.parent / "checkpoints" / "trace_net.safetensors",
 }
 CLIP_MODEL = "ViT-B/32"  # unless told otherwise; see models/clip_image.py
 

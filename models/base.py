@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from features.regions import REGIONS, Crop, region_masks
 
-KINDS = ("distribution", "embedding", "scalar", "vector")
+KINDS = ("distribution", "embedding", "scalar", "vector", "evidence")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Output:
     """One named output of an expert.
 
     kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised, compared by cosine), `scalar` (one number in
-        a unit of its own) or `vector` (named scalars).
+        a unit of its own), `vector` (named scalars) or `evidence` (one number, larger where the region itself looks forged,
+        which is taken as it is and compared with no other region).
     size: length of the last axis.
     names: class or component names, `size` of them; empty for embeddings.
     """

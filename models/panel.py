@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 
 from features.regions import Crop
-from models import CLIP_MODEL, EXPERTS, PROFILES, clip_image, expert_class
+from models import BUNDLED, CLIP_MODEL, EXPERTS, PROFILES, clip_image, expert_class
 from models.base import Expert, Output
-from models.region_net import BUNDLED
 from models.tensors import MissingWeightsError, sha256_of
 from models.weights import WEIGHTS, Weights, folder_for, locate
 
@@ -57,7 +56,7 @@ def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
 def usual_precision(device: torch.device, names: tuple[str, ...]) -> str:
     """bfloat16 for the published experts on a GPU that computes with it."""
     quick = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if quick and names != ("lite",) else "float32"
+    return "bfloat16" if quick and set(names) - set(BUNDLED) else "float32"
 
 
 def profile_of(profile: str, names: tuple[str, ...]) -> str:
@@ -67,7 +66,7 @@ def profile_of(profile: str, names: tuple[str, ...]) -> str:
 
 
 def published(name: str, clip_model: str = CLIP_MODEL) -> Weights:
-    """Where an expert's weights come from. name: not `lite`, whose weights are bundled."""
+    """Where an expert's weights come from. name: none of `BUNDLED`."""
     return clip_image.published(clip_model) if name == "clip" else WEIGHTS[name]
 
 
@@ -79,9 +78,9 @@ def find_weights(names: Iterable[str], weights_dir: Path | None, clip_model: str
     files, missing = {}, []
     folder = folder_for(weights_dir)  # one complaint, where there is no such folder, not one for each expert
     for name in names:
-        if name == "lite":
-            own = folder / BUNDLED.name if folder else BUNDLED
-            files[name] = own if own.is_file() else BUNDLED
+        if name in BUNDLED:
+            own = folder / BUNDLED[name].name if folder else BUNDLED[name]
+            files[name] = own if own.is_file() else BUNDLED[name]
             continue
         try:
             files[name] = locate(published(name, clip_model), weights_dir)

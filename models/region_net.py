@@ -18,9 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from features.regions import ALIGNED, REGIONS, region_masks
+from models import BUNDLED
 from models.base import Expert, Output
-
-BUNDLED = Path(__file__).parent.parent / "checkpoints" / "region_net.safetensors"
 
 # FairFace's age bins as [first, last] year (Karkkainen & Joo, WACV 2021). The age head scores single years 0..100, after
 # deep label distribution learning (Gao et al., IJCAI 2018); the bins are sums of them.
@@ -152,7 +151,7 @@ class RegionExpert(Expert):
     crop = ALIGNED
     faces_on_cpu = 8  # 64 take 1.5 times as long each
 
-    def __init__(self, weights: Path = BUNDLED, bf16: bool = False) -> None:
+    def __init__(self, weights: Path = BUNDLED["lite"], bf16: bool = False) -> None:
         super().__init__()
         self.net = load_region_net(weights).to(memory_format=torch.channels_last)
         self.outputs = self.net.outputs

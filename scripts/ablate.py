@@ -6,7 +6,7 @@ Two datasets together, another classifier, no person on both sides of a split, r
     python -m scripts.ablate --features outputs/features/dfdc/lite outputs/features/openforensics/lite
     python -m scripts.ablate --head xgboost --identity-disjoint --drop expected
 
-The families: attributes, identities, vision_language, expressions (features/vector.py). A row is what `train.py --only
+The families: attributes, identities, vision_language, expressions, traces (features/vector.py). A row is what `train.py --only
 FAMILY ...` fits on train and calibrates on val (on held-out training groups where val is small); test is only scored. There
 is no --only here: its groups add up, and `raw` beside `identities` would keep the raw columns of all families. --drop says
 what no row may see. Writes table.md, ablation.png and, after each row, results.json, from where the same command goes on.
@@ -36,7 +36,7 @@ from features.vector import FAMILIES, groups_of, raw_features, select
 from models.classifiers import KINDS
 from train import Config, by_people, figures, fit
 
-COLOURS = np.array(["#56b4e9", "#0072b2", "#009e73", "#d55e00"])  # Okabe-Ito: of one family, of two, three, four
+COLOURS = np.array(["#56b4e9", "#0072b2", "#009e73", "#e69f00", "#d55e00"])  # Okabe-Ito: of one family, two, and so on
 COUNTS = "{real} real and {fake} fake frames in {groups} groups"
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "xgboost")
 
@@ -52,7 +52,9 @@ def subsets(faces: Faces, outputs: dict, drop: tuple[str, ...], remarks: list[st
     if not families:
         raise ValueError(f"no column of {', '.join(FAMILIES)} is left; the dumps have {', '.join(outputs)}")
     if missing := [family for family in FAMILIES if family not in families]:
-        remarks.append(f"no column of {', '.join(missing)}: {2 ** len(families) - 1} rows instead of 15")
+        remarks.append(
+            f"no column of {', '.join(missing)}: {2 ** len(families) - 1} rows instead of {2 ** len(FAMILIES) - 1}"
+        )
     if strays := [name for name, found in groups.items() if found.isdisjoint(FAMILIES)]:
         remarks.append(f"in no family, so in no row: {', '.join(strays)}")
     return {" + ".join(x): x for size in range(len(families)) for x in combinations(families, size + 1)}

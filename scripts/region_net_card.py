@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from data.distill import Teachers, load_teachers
 from features.regions import REGIONS
+from models import BUNDLED
 from models.cards import fill
-from models.region_net import BUNDLED, load_region_net
+from models.region_net import load_region_net
 from scripts.train_region_net import answers_of
 
 REPETITIONS = 200
@@ -162,8 +163,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teachers", type=Path, required=True, help="folder of aligned crops and teacher outputs")
     parser.add_argument(
-        "--weights", type=Path, default=BUNDLED, help="the network to measure (default: the bundled one)"
+        "--weights", type=Path, default=BUNDLED["lite"], help="the network to measure (default: the bundled one)"
     )
-    parser.add_argument("--card", type=Path, default=BUNDLED.with_suffix(".md"), help="where the table goes")
+    parser.add_argument("--card", type=Path, default=BUNDLED["lite"].with_suffix(".md"), help="where the table goes")
     args = parser.parse_args()
     main(args.teachers, args.weights, args.card)

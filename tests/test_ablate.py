@@ -56,7 +56,7 @@ def test_a_row_per_subset_and_what_is_in_none_is_said(finished):
     assert [row["families"] for row in found["rows"].values()] == [name.split(" + ") for name in ROWS]
     columns = [row["columns"] for row in found["rows"].values()]
     assert columns[0] + columns[1] == columns[2]
-    assert "no column of vision_language, expressions: 3 rows instead of 15" in found["remarks"]
+    assert "no column of vision_language, expressions, traces: 3 rows instead of 31" in found["remarks"]
     assert "in no family, so in no row: toy.moves" in found["remarks"]
     assert found["counts"]["test"] == {"made": {"real": 24, "fake": 24, "groups": 12}}
     assert {"python", "numpy", "scikit-learn"} <= found["versions"].keys()

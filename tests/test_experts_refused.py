@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import CLIP_MODEL, PROFILES, expert_class
+from models import BUNDLED, CLIP_MODEL, PROFILES, expert_class
 from models.clip_image import ALIASES, published, tower_named
 from models.panel import Panel, find_weights
 from models.pyfeat import PyFeat, import_feat
@@ -197,7 +197,7 @@ def test_the_folder_of_the_environment(official_weights, monkeypatch):
     (expert,) = panel_of(None, "fairface").experts
     assert expert.weights == official_weights / WEIGHTS["fairface"].file
     found = find_weights(PROFILES["full"], None, CLIP_MODEL)
-    assert set(found.values()) == {official_weights / WEIGHTS[name].file for name in USUAL}
+    assert set(found.values()) == {*(official_weights / WEIGHTS[name].file for name in USUAL), BUNDLED["traces"]}
 
 
 # How CLIP's towers are called.

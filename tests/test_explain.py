@@ -24,6 +24,13 @@ def test_which_side_of_real_faces_a_value_lies_on_is_said():
     assert sentence(divergence, 0.5, 0.4, 0.8).endswith("(real faces 0.40 to 0.80)")
 
 
+def test_what_is_said_of_one_region_has_words_too():
+    text = sentence("traces.altered/level/inner", 3.214, -2.0, 1.0)
+    assert text == "Evidence of alteration in the inner face: 3.21 (real faces -2.00 to 1.00; unusually strong)"
+    text = sentence("traces.source/cos/inner~outer", 0.31, 0.6, 0.9)
+    assert text.startswith("Inner face and outer face: origin of the pixels, similarity 0.31 (real faces 0.60 to 0.90;")
+
+
 def test_every_measure_has_words():
     for measure, sign in [
         ("cos", "~"),

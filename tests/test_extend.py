@@ -21,11 +21,11 @@ from preprocessing_pipeline import Config, cli, main
 @pytest.fixture(scope="module")
 def weights(official_weights, tmp_path_factory) -> Path:
     """The files of two experts, the bundled one among them."""
-    from models.region_net import BUNDLED
+    from models import BUNDLED
     from models.weights import WEIGHTS
 
     folder = tmp_path_factory.mktemp("weights")
-    for file in (BUNDLED, official_weights / WEIGHTS["fairface"].file):
+    for file in (BUNDLED["lite"], official_weights / WEIGHTS["fairface"].file):
         (folder / file.name).symlink_to(file)
     return folder
 

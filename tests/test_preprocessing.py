@@ -25,10 +25,10 @@ from data.faces import FaceCutter
 from data.filling import Found
 from data.store import NO_FACE, DumpWriter, read_dump
 from features.regions import REGIONS
-from models import expert_class
+from models import BUNDLED, expert_class
 from models.base import Output
 from models.panel import Panel, experts_of
-from models.region_net import BUNDLED, RegionNet, save_region_net
+from models.region_net import RegionNet, save_region_net
 from preprocessing_pipeline import Config, cli, main, parse, spread
 
 SCRIPT = Path(preprocessing_pipeline.__file__)
@@ -42,7 +42,7 @@ def weights(tmp_path_factory) -> Path:
     age = Output("distribution", 9, tuple("abcdefghi"))
     net = RegionNet({"identity": Output("embedding", 16), "age": age, "age_years": Output("scalar", 1)}, (8, 8), (1, 1))
     folder = tmp_path_factory.mktemp("weights")
-    save_region_net(net, folder / BUNDLED.name, {})
+    save_region_net(net, folder / BUNDLED["lite"].name, {})
     return folder
 
 
@@ -67,7 +67,8 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def configured(dataset: Path, weights: Path, out: Path, **options) -> Config:
-    return Config(dataset, out, weights_dir=weights, device="cpu", batch_size=4, shard_size=4, **options)
+    more = {"experts": ("lite",), "device": "cpu", "batch_size": 4, "shard_size": 4, **options}
+    return Config(dataset, out, weights_dir=weights, **more)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,17 @@ def test_where_experts_are_elsewhere_they_are_asked_while_the_next_faces_are_cut
 
 def start(dataset: Path, weights: Path, out: Path) -> subprocess.Popen:
     options = ["--batch-size", "4", "--shard-size", "1", "--device", "cpu", "--weights-dir", str(weights)]
-    command = [sys.executable, str(SCRIPT), "--data_root", str(dataset), "--out", str(out), *options]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--data_root",
+        str(dataset),
+        "--out",
+        str(out),
+        "--experts",
+        "lite",
+        *options,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -200,7 +211,7 @@ def test_killed_twice_and_started_again_it_ends_with_the_same_bytes(dataset, wei
 
 
 def test_the_commands_of_the_first_version_work_from_anywhere(dataset, tmp_path):
-    if not BUNDLED.is_file():
+    if not BUNDLED["lite"].is_file():
         pytest.skip("needs the bundled network in checkpoints/")
     for label in ("real", "fake"):
         (tmp_path / "tiny" / label).mkdir(parents=True)
@@ -212,7 +223,16 @@ def test_the_commands_of_the_first_version_work_from_anywhere(dataset, tmp_path)
 
 
 def arguments(config: Config, *more: str) -> list[str]:
-    paths = ["--data_root", str(config.data_root), "--out", str(config.out), "--weights-dir", str(config.weights_dir)]
+    paths = [
+        "--experts",
+        "lite",
+        "--data_root",
+        str(config.data_root),
+        "--out",
+        str(config.out),
+        "--weights-dir",
+        str(config.weights_dir),
+    ]
     return [*paths, "--device", "cpu", "--batch-size", "4", "--shard-size", "4", *more]
 
 
@@ -303,7 +323,8 @@ def test_every_face_of_a_picture_on_request(dataset, weights, tmp_path, astronau
 
 def test_the_benchmark_measures_every_stage(dataset, weights, monkeypatch, capsys):
     monkeypatch.setattr(benchmark, "PLAIN", 2)
-    measured = benchmark.main(dataset, 14, configured(dataset, weights, dataset / "unused"), rounds=1)
+    both = configured(dataset, weights, dataset / "unused", experts=("lite", "traces"))
+    measured = benchmark.main(dataset, 14, both, rounds=1)
     assert measured["images"] == 14 and measured["faces"] == 12
     assert (
         min(measured[s] for s in ("end_to_end", "network", "both", "plain_per_face", "decode", "detect", "write")) > 0
@@ -322,7 +343,7 @@ def test_a_profile_that_is_not_there(weights):
     with pytest.raises(ValueError, match="unknown expert nose; the experts are lite, fairface"):
         experts_of("full", ["nose", "clip"])
     assert experts_of("full", ["clip", "fairface"]) == ("fairface", "clip")  # always in one order
-    assert set(expert_class("lite")(weights / BUNDLED.name).outputs) == {"identity", "age", "age_years"}
+    assert set(expert_class("lite")(weights / BUNDLED["lite"].name).outputs) == {"identity", "age", "age_years"}
 
 
 def test_help_and_defaults(capsys):

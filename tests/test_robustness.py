@@ -83,6 +83,18 @@ def test_degraded_dumps_are_made_once_and_faces_are_matched(dataset, clean, tmp_
     assert found[1]["points"][0]["parameter"] == "64 px, shorter side"
 
 
+def test_a_degraded_dump_is_extended_where_an_expert_has_come_to_the_clean_one(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.robustness.DEGRADED", tmp_path / "degraded")
+    few = read_dump(main(Config(dataset, out=tmp_path / "clean", experts=("lite",), device="cpu")))
+    before = degraded_dump(few, dataset, Condition("noise", 2), None, {"device": "cpu"})
+    more = read_dump(main(Config(dataset, out=tmp_path / "clean", experts=("traces",), extend=True, device="cpu")))
+    after = degraded_dump(more, dataset, Condition("noise", 2), None, {"device": "cpu"})
+    assert before.path == after.path and set(after.meta["weights"]) == {"lite", "traces"} > set(before.meta["weights"])
+    assert (after.arrays["lite.identity"] == before.arrays["lite.identity"]).all()
+    rows = [more.rows["path"].tolist().index(path) for path in after.rows["path"]]
+    assert (after.arrays["traces.altered"] != more.arrays["traces.altered"][rows]).mean() > 0.9  # of the noisy pictures
+
+
 def test_pictures_that_are_gone_are_not_taken_for_faces_lost(dataset, clean, tmp_path, monkeypatch):
     monkeypatch.setattr("evaluation.robustness.DEGRADED", tmp_path / "degraded")
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from features import consistency
+from features.expectations import expected_names
 from features.regions import PAIRS, REGIONS
-from features.vector import FAMILIES, FeatureTable, directions, groups_of, raw_features, select
+from features.vector import FAMILIES, FeatureTable, directions, foreseen, groups_of, raw_features, select
 from tests.synthetic import OUTPUTS, answers
 
 LABELS = np.zeros(6, dtype=int)
@@ -41,6 +42,20 @@ def test_columns_hold_what_their_names_say(arrays):
     years = arrays["toy.age_years"][:, :, 0].astype(float)
     assert np.allclose(column["toy.age_years/diff/upper~lower"], abs(years[:, upper] - years[:, lower]), rtol=1e-5)
     assert np.allclose(column["toy.moves/l1/upper~lower"], abs(moves[:, upper] - moves[:, lower]).mean(1), rtol=1e-5)
+
+
+def test_evidence_is_taken_as_it_is_and_nothing_is_expected_of_traces(arrays):
+    faces = {**arrays, "traces.altered": np.arange(6 * len(REGIONS), dtype=np.float16).reshape(6, -1, 1)}
+    outputs = {**OUTPUTS, "traces.altered": {"kind": "evidence", "size": 1, "names": ["logit"]}}
+    outputs["traces.source"] = OUTPUTS["toy.identity"]
+    faces["traces.source"] = arrays["toy.identity"]
+    table = raw_features(faces, outputs)
+    column = dict(zip(table.names, table.values.T, strict=True))
+    levels = [name for name in table.names if "altered" in name]
+    assert levels == [f"traces.altered/level/{region}" for region in REGIONS]
+    assert (column["traces.altered/level/inner"] == np.arange(6) * 8 + REGIONS.index("inner")).all()
+    assert groups_of("traces.altered/level/inner") >= {"raw", "traces", "level"} and (directions(levels) == 1).all()
+    assert list(foreseen(outputs)) == list(OUTPUTS) and not any("traces" in name for name in expected_names(outputs))
 
 
 def test_a_swapped_region_changes_its_own_columns_only(arrays):
@@ -99,6 +114,7 @@ def test_every_output_of_every_expert_belongs_to_one_family():
     names = {"fairface": ("age", "gender", "race"), "arcface": ("identity",), "facenet": ("identity",)}
     names |= {"clip": ("embedding",), "pyfeat": ("au", "emotion", "affect")}
     names["lite"] = ("identity", "age", "age_years", "gender", "race", "expression", "blendshapes", "appearance")
+    names["traces"] = ("source", "altered")
     for expert, outputs in names.items():
         for output in outputs:
             assert len(groups_of(f"{expert}.{output}/js/full~lower") & set(FAMILIES)) == 1, (expert, output)

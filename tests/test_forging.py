@@ -1,0 +1,117 @@
+"""Pairs for training: the same seed gives the same pair, and only what is said to be forged differs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from data.faces import align
+from data.forging import CANVAS, KINDS, Canvases, Forger, changed, on_crop, soft_mask, window
+from features.regions import Crop
+from models.trace_net import CROP
+from tests.test_forge import HOPPER_LANDMARKS, LANDMARKS, hopper  # noqa: F401 (a fixture)
+
+
+@pytest.fixture(scope="module")
+def faces(astronaut: np.ndarray, hopper: np.ndarray) -> Canvases:  # noqa: F811
+    """Two people, each of a dataset of its own, and once more in another light."""
+    images, points, sources = [], [], []
+    for picture, landmarks, name in ((astronaut, LANDMARKS, "a"), (hopper, HOPPER_LANDMARKS, "b")):
+        for gain in (1.0, 0.8):
+            lit = (picture * gain).astype(np.uint8)
+            images.append(align([lit], np.array([0]), landmarks[None], CANVAS)[0].permute(1, 2, 0).numpy())
+            points.append(on_crop(landmarks[None], CANVAS)[0])
+            sources.append(name)
+    x, y, side = window()
+    redrawn = [cv2.GaussianBlur(cv2.resize(i[y : y + side, x : x + side, :3], (128, 128)), (0, 0), 3) for i in images]
+    return Canvases(np.stack(images), np.stack(points), np.array(sources), np.stack(redrawn))
+
+
+def test_landmarks_fall_where_the_face_is_cut(astronaut: np.ndarray) -> None:
+    dotted = np.zeros_like(astronaut)
+    for x, y in LANDMARKS:
+        cv2.circle(dotted, (round(x), round(y)), 2, (255, 255, 255), -1)
+    for crop in (CANVAS, CROP, Crop(0.1, 0.2, 0.9, 0.7, 150)):
+        cut = align([dotted], np.array([0]), LANDMARKS[None], crop)[0, 0].numpy()
+        for x, y in on_crop(LANDMARKS[None], crop)[0]:
+            if 3 < x < crop.px - 4 and 3 < y < crop.px - 4:
+                near = cut[round(y) - 3 : round(y) + 4, round(x) - 3 : round(x) + 4].astype(float)
+                rows, columns = np.mgrid[-3:4, -3:4]
+                middle = np.array([(columns * near).sum(), (rows * near).sum()]) / near.sum()
+                assert np.abs(middle - (x - round(x), y - round(y))).max() < 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_way_changes_what_its_mask_says_and_nothing_else(faces: Canvases, kind: str) -> None:
+    forger, rng, made = Forger(faces, {kind: 1.0}), np.random.default_rng(0), 0
+    for _ in range(12):
+        index = faces.draw(rng)
+        answer = forger.forgery(index, rng)
+        if answer is None:
+            continue
+        image, mask, name = answer
+        real = faces.images[index, ..., :3].astype(float)
+        assert name == kind and image.dtype == np.uint8 and mask.min() >= 0 and mask.max() <= 1
+        apart = np.abs(image - real).mean(-1)
+        # A self-blend may keep the inside and change everything around it.
+        inside, outside = apart[mask > 0.2].mean(), apart[mask < 1e-3].mean() if (mask < 1e-3).any() else 0.0
+        assert max(inside, outside if kind == "self_blend" else 0) > 0.1
+        if kind != "self_blend":
+            assert outside < 0.51
+        made += 1
+    assert made >= 6
+
+
+def test_the_same_seed_gives_the_same_pair_and_other_seeds_others(faces: Canvases) -> None:
+    forger = Forger(faces)
+    pairs = [forger.pair(0, seed, CROP) for seed in (1, 1, 2, 3, 4)]
+    one, again, *others = [pair for pair in pairs if pair is not None]
+    assert all((a == b).all() for a, b in zip(one[:3], again[:3], strict=True))
+    assert others and all((one[0] != other[0]).any() for other in others)
+    assert one[0].shape == (CROP.px, CROP.px, 3) and one[2].shape == (20, 20) and one[2].max() > 0.1
+
+
+def test_real_and_forged_face_differ_by_the_forgery_alone(faces: Canvases) -> None:
+    """Both go through the same light, blur and window, and end at the border of the photograph."""
+    holes = faces.images.copy()
+    holes[:, :60, :, 3] = 0
+    forger = Forger(replace(faces, images=holes), {"resynthesis": 1.0})
+    for seed in range(6):
+        real, forged, share, _ = forger.pair(0, seed, CROP)
+        untouched = cv2.resize(share, (CROP.px, CROP.px), interpolation=cv2.INTER_NEAREST) == 0
+        untouched = cv2.erode(untouched.astype(np.uint8), np.ones((17, 17))) > 0
+        assert untouched.any() and np.abs(real.astype(float) - forged)[untouched].mean() < 2.0
+        assert (real.max(-1) == 0).mean() > 0.05
+
+
+def test_donors_are_others_who_look_alike(faces: Canvases) -> None:
+    rng = np.random.default_rng(0)
+    donors = [faces.donor(0, rng) for _ in range(40)]
+    assert 0 not in donors and donors.count(1) > 20  # the same person in another light is nearest
+
+
+def test_masks_are_soft_and_lie_on_the_face(faces: Canvases) -> None:
+    rng, middle = np.random.default_rng(0), faces.landmarks[0].mean(0)
+    for _ in range(20):
+        mask = soft_mask(faces.landmarks[0], rng)
+        rows, columns = np.nonzero(mask > 0.5)
+        assert mask.shape == (224, 224) and ((mask > 0.05) & (mask < 0.95)).any() and len(rows)
+        assert np.hypot(columns.mean() - middle[0], rows.mean() - middle[1]) < 45
+
+
+def test_slight_changes_are_slight(faces: Canvases) -> None:
+    image = faces.images[0, ..., :3]
+    apart = [np.abs(changed(image, np.random.default_rng(seed)).astype(float) - image).mean() for seed in range(20)]
+    assert max(apart) < 40 and min(apart) < 5 < max(apart)
+
+
+def test_what_cannot_be_forged_is_said(faces: Canvases) -> None:
+    with pytest.raises(ValueError, match="unknown ways to forge: magic"):
+        Forger(faces, {"magic": 1.0})
+    with pytest.raises(ValueError, match="none given"):
+        Forger(faces, {"swap": 0.0})
+    with pytest.raises(ValueError, match="needs redrawn faces"):
+        Forger(replace(faces, redrawn=None))

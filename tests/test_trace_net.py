@@ -1,0 +1,141 @@
+"""The trace network: its answers, its files, its training on a handful of faces."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.forging import Forger
+from features.regions import REGIONS
+from models.resynthesis import redraw
+from models.tensors import WeightsError
+from models.trace_net import TraceExpert, TraceNet, load_trace_net, region_shares, save_trace_net
+from scripts.train_trace_net import Config, Losses, Pairs, load_imagenet, train
+from tests.test_forge import hopper  # noqa: F401 (a fixture)
+from tests.test_forging import faces  # noqa: F401 (a fixture)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
+    save_trace_net(TraceNet(), path, {"trained": "not at all"})
+    return path
+
+
+def pictures(count: int = 2) -> torch.Tensor:
+    found = np.random.default_rng(0).integers(0, 256, (count, 4, 160, 160), dtype=np.uint8)
+    found[:, 3] = 255
+    return torch.from_numpy(found)
+
+
+def test_it_answers_for_every_region(weights: Path) -> None:
+    said = TraceExpert(weights).frozen("cpu")(pictures())
+    assert {name: tuple(value.shape) for name, value in said.items()} == {
+        "source": (2, len(REGIONS), 32),
+        "altered": (2, len(REGIONS), 1),
+    }
+    assert torch.allclose(said["source"].norm(dim=-1), torch.ones(2, len(REGIONS)), atol=1e-5)
+    whole = load_trace_net(weights).eval()(torch.zeros(1, 3, 160, 160))["whole"]
+    black = pictures(1)
+    black[:, 3] = 0  # all of it outside the photograph: nothing of it is seen
+    grey = black.clone()
+    grey[:, :3] = 7
+    expert = TraceExpert(weights).frozen("cpu")
+    assert torch.equal(expert(black)["altered"], expert(grey)["altered"]) and whole.shape == (1,)
+
+
+def test_a_mirror_image_is_judged_alike_with_left_and_right_exchanged(weights: Path) -> None:
+    expert, images = TraceExpert(weights).frozen("cpu"), pictures()
+    said, mirrored = expert(images)["altered"][..., 0], expert(images.flip(-1))["altered"][..., 0]
+    left, right, full = (REGIONS.index(name) for name in ("left", "right", "full"))
+    assert torch.allclose(said[:, left], mirrored[:, right], atol=1e-4)
+    assert torch.allclose(said[:, full], mirrored[:, full], atol=1e-4)
+    assert not torch.allclose(said[:, left], said[:, right], atol=1e-4)
+
+
+def test_regions_are_where_they_should_be() -> None:
+    shares = region_shares()
+    assert torch.allclose(shares.sum((1, 2)), torch.ones(len(REGIONS)))
+    middle = [(torch.arange(20) * shares[i].sum(axis)).sum() for i, axis in enumerate_regions("upper", "lower", axis=1)]
+    assert middle[0] + 5 < middle[1]
+    middle = [(torch.arange(20) * shares[i].sum(axis)).sum() for i, axis in enumerate_regions("left", "right", axis=0)]
+    assert middle[0] + 5 < middle[1]
+    assert (shares[REGIONS.index("inner")] * shares[REGIONS.index("outer")]).sum() < 1e-3
+
+
+def enumerate_regions(*names: str, axis: int) -> list[tuple[int, int]]:
+    return [(REGIONS.index(name), axis) for name in names]
+
+
+def test_files_that_are_not_its_own_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no trace network there"):
+        load_trace_net(tmp_path / "none.safetensors")
+    (tmp_path / "odd.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"odd\.safetensors: not a trace network"):
+        load_trace_net(tmp_path / "odd.safetensors")
+
+
+def test_losses_fall_for_right_answers() -> None:
+    shares = torch.zeros(4, 20, 20)
+    shares[1::2, 6:14, 6:14] = 1
+    regions, losses = region_shares(), Losses()
+    touched = torch.einsum("nhw,rhw->nr", shares, regions) > 0.06
+    source = torch.zeros(4, 32, 20, 20)
+    source[:, 0], source[:, 1] = 1 - shares, shares
+    right = {
+        "whole": torch.tensor([-5.0, 5, -5, 5]),
+        "parts": torch.where(touched, 5.0, -5.0),
+        "cells": shares * 10 - 5,
+        "cell_source": source,
+    }
+    wrong = {name: -value for name, value in right.items()} | {"cell_source": torch.ones_like(source) / 32**0.5}
+    good, bad = (losses(said, shares, regions) for said in (right, wrong))
+    assert all(good[name] < 0.2 < bad[name] for name in good if name != "origins") and good["origins"] < bad["origins"]
+
+
+def test_pairs_alternate_and_repeat_for_a_seed(faces) -> None:  # noqa: F811
+    first, again, other = (next(iter(Pairs(Forger(faces), 2, seed))) for seed in (1, 1, 2))
+    assert first[0].shape == (4, 3, 160, 160) and first[1].shape == (4, 20, 20)
+    assert torch.equal(first[0], again[0]) and not torch.equal(first[0], other[0])
+    assert (first[1][0::2] == 0).all() and (first[1][1::2].amax((1, 2)) > 0.1).all()
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_stopped_training_goes_on_and_writes_what_it_is(faces, tmp_path: Path, capsys) -> None:  # noqa: F811
+    config = Config(steps=2, pairs=1)
+    path = train(faces, config, tmp_path / "run", torch.device("cpu"), None, 0)
+    expert = TraceExpert(path).frozen("cpu")
+    assert torch.isfinite(expert(pictures())["altered"]).all()
+    assert "resuming" not in capsys.readouterr().out
+    train(faces, config, tmp_path / "run", torch.device("cpu"), None, 0)
+    assert "resuming after step 2 of 2" in capsys.readouterr().out
+    with (tmp_path / "run" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["step"] == "2" and float(rows[0]["whole"]) > 0
+    with pytest.raises(ValueError, match="holds a run with"):
+        train(faces, Config(steps=3, pairs=1), tmp_path / "run", torch.device("cpu"), None, 0)
+
+
+def test_the_imagenet_file_is_the_packages(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    given, net = TraceNet(), TraceNet()
+    trunk = [value for part in (given.stem, given.blocks) for value in part.state_dict().values()]
+    official = {f"layer{i}": value for i, value in enumerate([*trunk, torch.zeros(1280, 320, 1, 1)])}
+    torch.save(official, tmp_path / "lite0.pth")
+    load_imagenet(net, tmp_path / "lite0.pth")
+    assert all(torch.equal(a, b) for a, b in zip(net.blocks.parameters(), given.blocks.parameters(), strict=True))
+    torch.save({"one": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="not weights of EfficientNet-Lite0"):
+        load_imagenet(net, tmp_path / "other.pth")
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_an_autoencoder_learns_to_redraw(faces) -> None:  # noqa: F811
+    before = faces.redrawn
+    apart = [np.abs(redraw(before, steps).astype(float) - before).mean() for steps in (1, 25)]
+    assert apart[1] < apart[0] / 1.5 and redraw(before, 1).shape == before.shape
