@@ -248,4 +248,5 @@ def test_permuting_mixes_labels_of_train_and_val_only(faces):
     train, val = seen[0]
     assert (experiment.train.rows["label"] == before).all()
     assert (train.rows["label"] != before).mean() > 0.3 and train.counts()["fake"] == experiment.train.counts()["fake"]
+    assert abs(np.corrcoef(train.rows["label"], before)[0, 1]) < 0.02  # of so few, chance alone would make .08
     assert train.rows["path"].tolist() == experiment.train.rows["path"].tolist() and len(val) == len(experiment.val)
