@@ -1,6 +1,6 @@
 """Dataset folder -> dump: find the faces, show every region of them to the experts, store what those say.
 
-    python preprocessing_pipeline.py --data_root faces                            # the bundled expert; a GPU if there is one
+    python preprocessing_pipeline.py --data_root faces                            # the bundled experts; a GPU if there is one
     python preprocessing_pipeline.py --data_root faces --limit 200 --out outputs/try     # a quick look first
     python preprocessing_pipeline.py --data_root faces --batch-size 4 --device cpu
 With the published experts, whose weights are downloaded once (python -m models.weights list says which, and their terms):

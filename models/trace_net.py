@@ -73,13 +73,14 @@ class TraceNet(nn.Module):
         cells = self.mix(torch.relu(merged))
         source = F.normalize(self.source(cells).float(), dim=1)
         pooled = torch.einsum("nchw,rhw->nrc", cells.float(), self.shares)
-        return {
+        said = {
             "whole": self.verdict(self.drop(self.whole(x).float().mean((2, 3))))[:, 0],
             "parts": torch.einsum("nrc,rc->nr", pooled, self.part.weight) + self.part.bias,
             "cells": self.cell(cells).float()[:, 0],
             "cell_source": source,
-            "source": F.normalize(torch.einsum("nchw,rhw->nrc", source, self.shares), dim=-1),
+            "source": F.normalize(torch.einsum("nchw,rhw->nrc", source, self.shares).float(), dim=-1),
         }
+        return {name: value.float() for name, value in said.items()}
 
 
 def region_shares() -> torch.Tensor:

@@ -23,7 +23,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from data.faces import TEMPLATE, FaceCutter, align
 from features.regions import ALIGNED, REGIONS, region_masks
-from models import PROFILES
+from models import BUNDLED, PROFILES
 from models.base import Output
 from models.clip_image import ClipImage
 from models.fairface import FairFace
@@ -33,7 +33,7 @@ from models.tensors import sha256_of
 from models.weights import WEIGHTS
 from tests.official import tensors
 
-NAMES = PROFILES["full"]
+NAMES = tuple(name for name in PROFILES["full"] if name not in BUNDLED)
 FULL, UPPER, LOWER = (REGIONS.index(name) for name in ("full", "upper", "lower"))
 # How far two answers of the same expert may be apart: distributions and vectors number by number, embeddings by 1 - cosine.
 # same: float32, in other batches or by the library. cuda: float32 with TF32 against a CPU. bf16: against float32, on a CPU.

@@ -127,3 +127,11 @@ def test_an_expert_that_fails_on_a_face_has_no_answer_there_and_others_do(weight
     assert [said[name][:, 0, 0].isnan().tolist() for name in said] == 2 * [[False, False, True, False]] + 2 * [
         [False] * 4
     ]
+
+
+def test_a_profile_that_is_not_there():
+    with pytest.raises(ValueError, match="unknown profile 'huge'; the profiles are lite, full"):
+        experts_of("huge")
+    with pytest.raises(ValueError, match="unknown expert nose; the experts are lite, fairface"):
+        experts_of("full", ["nose", "clip"])
+    assert experts_of("full", ["clip", "fairface"]) == ("fairface", "clip")  # always in one order

@@ -25,9 +25,9 @@ from data.faces import FaceCutter
 from data.filling import Found
 from data.store import NO_FACE, DumpWriter, read_dump
 from features.regions import REGIONS
-from models import BUNDLED, expert_class
+from models import BUNDLED
 from models.base import Output
-from models.panel import Panel, experts_of
+from models.panel import Panel
 from models.region_net import RegionNet, save_region_net
 from preprocessing_pipeline import Config, cli, main, parse, spread
 
@@ -335,15 +335,6 @@ def test_the_benchmark_measures_every_stage(dataset, weights, monkeypatch, capsy
 def test_limit_spreads_over_the_dataset():
     assert spread(list(range(10)), 4) == [0, 2, 5, 7]
     assert spread([1, 2], 5) == [1, 2] and spread([1, 2], None) == [1, 2]
-
-
-def test_a_profile_that_is_not_there(weights):
-    with pytest.raises(ValueError, match="unknown profile 'huge'; the profiles are lite, full"):
-        experts_of("huge")
-    with pytest.raises(ValueError, match="unknown expert nose; the experts are lite, fairface"):
-        experts_of("full", ["nose", "clip"])
-    assert experts_of("full", ["clip", "fairface"]) == ("fairface", "clip")  # always in one order
-    assert set(expert_class("lite")(weights / BUNDLED["lite"].name).outputs) == {"identity", "age", "age_years"}
 
 
 def test_help_and_defaults(capsys):

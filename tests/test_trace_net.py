@@ -58,6 +58,17 @@ def test_a_mirror_image_is_judged_alike_with_left_and_right_exchanged(weights: P
     assert not torch.allclose(said[:, left], said[:, right], atol=1e-4)
 
 
+def test_faces_are_judged_alike_alone_in_a_batch_and_nearly_so_in_bfloat16(weights: Path) -> None:
+    images = pictures(5)
+    together = TraceExpert(weights).frozen("cpu")(images)
+    alone = [TraceExpert(weights).frozen("cpu")(images[i : i + 1]) for i in range(5)]
+    rough = TraceExpert(weights, bf16=True).frozen("cpu")(images)
+    for name, value in together.items():
+        assert value.dtype == rough[name].dtype == torch.float32 and value.isfinite().all()
+        assert torch.allclose(torch.cat([one[name] for one in alone]), value, atol=1e-4)
+        assert torch.allclose(rough[name], value, atol=0.05) and not torch.equal(rough[name], value)
+
+
 def test_regions_are_where_they_should_be() -> None:
     shares = region_shares()
     assert torch.allclose(shares.sum((1, 2)), torch.ones(len(REGIONS)))
