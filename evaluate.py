@@ -42,6 +42,7 @@ from evaluation.compare import compare
 from evaluation.inspect import inconsistency
 from evaluation.inventory import inventory
 from evaluation.plan import PROTOCOLS, Config
+from evaluation.predictions import face_keys
 from evaluation.protocols import of_dataset
 from evaluation.report import write_report
 from evaluation.run import Progress, work
@@ -73,7 +74,7 @@ def training_of(checkpoint: Checkpoint) -> Training:
 def said_of(faces: Faces, outputs: dict) -> dict[tuple, dict[str, str]]:
     """(dataset, path, face) -> attribute -> the group that the experts see."""
     found = attributes(faces, outputs)
-    keys = zip(*(faces.rows[name].tolist() for name in ("dataset", "path", "face")), strict=True)
+    keys = face_keys(faces.rows)
     return {key: {name: str(values[row]) for name, values in found.items()} for row, key in enumerate(keys)}
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from data.datasets import Sample
+from data.degrade import Condition
 from data.dump import NO_FACE, Dump, Row
 from data.faces import FaceCrops, FaceCutter, align
-from data.loading import Picture
+from data.images import ImageError
+from data.loading import Picture, load_ahead
 from features.regions import Crop
 
+AHEAD = 16  # pictures decoded before they are needed
 CHANGED = "the picture has changed since the dump was made"
 
 Pictures = list[tuple[Sample, Picture]]
@@ -63,6 +67,18 @@ class Recutter:
             return [], {}, failures
         views = {crop: align(images, np.array(which), landmarks.reshape(-1, 5, 2), crop) for crop in self.crops}
         return rows, views, failures
+
+
+def cut_again(
+    paths: Sequence[Path], landmarks: np.ndarray, crop: Crop, threads: int = 2, condition: Condition | None = None
+) -> Iterator[torch.Tensor | ImageError]:
+    """The faces that a dump has found, one after another: (4, px, px) uint8 RGBA each, or why its picture cannot be read.
+
+    paths: N pictures or frames. landmarks: (N, 5, 2) px of them. condition: what every picture goes through first.
+    """
+    for picture, points in zip(load_ahead(paths, threads, AHEAD, condition=condition), landmarks, strict=True):
+        unread = isinstance(picture, ImageError)
+        yield picture if unread else align([picture.image], np.array([0]), points[None], crop)[0]
 
 
 def rows_of(crops: FaceCrops, pictures: Pictures) -> list[Row]:

@@ -17,9 +17,9 @@ import torch
 from tqdm import tqdm
 
 from data import degrade
-from data.dump import read_dump
-from data.faces import align
-from data.images import read_image
+from data.cutting import cut_again
+from data.dump import landmarks_of, read_dump
+from data.images import ImageError
 from features.regions import ALIGNED, REGIONS, region_masks
 
 SIZE = 112
@@ -164,10 +164,12 @@ def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int |
         full: name if short.count(name) == 1 else full.replace(".", "_")
         for full, name in zip(dump.arrays, short, strict=True)
     }
-    landmarks = np.stack([dump.rows[f"l{axis}{i}"][rows] for i in range(5) for axis in "xy"], 1).reshape(-1, 5, 2)
+    cut = cut_again([root / path for path in dump.rows["path"][rows]], landmarks_of(dump.rows)[rows], ALIGNED)
     faces = np.empty((len(rows), 4, SIZE, SIZE), np.uint8)
-    for face, row, points in zip(tqdm(faces, desc="cutting faces", disable=None), rows, landmarks, strict=True):
-        face[:] = align([read_image(root / dump.rows["path"][row])], np.zeros(1, int), points[None])[0].numpy()
+    for face, found in zip(tqdm(faces, desc="cutting faces", disable=None), cut, strict=True):
+        if isinstance(found, ImageError):
+            raise found
+        face[:] = found.numpy()
     # Years come with the age; traces of how a picture was made are not to be read off a single region of it.
     left_out = (".age_years", "traces.source", "traces.altered")
     outputs = {full: dump.meta["outputs"][full] for full in dump.arrays if not full.endswith(left_out)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -162,6 +162,12 @@ def read_dump(path: Path) -> Dump:
     failures = [(image, reason) for image, reason in _read_csv(path / "failures.csv", FAILURE_COLUMNS)]
     missing = [(image, int(face), *rest) for image, face, *rest in _read_csv(path / "missing.csv", MISSING_COLUMNS)]
     return Dump(path, meta, rows, arrays, failures, missing)
+
+
+def landmarks_of(rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(N, 5, 2) float64 pixels of the pictures, in the order of `Row`. rows: columns of index.csv."""
+    names = [f"l{axis}{i}" for i in range(5) for axis in "xy"]
+    return np.stack([rows[name] for name in names], axis=1).reshape(-1, 5, 2).astype(np.float64)
 
 
 def newest_dump(root: Path = DUMPS) -> Path:

@@ -70,16 +70,8 @@ def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> tuple
     inside, outside = (changed, image) if rng.random() < 0.5 else (image, changed)
     shape = outline("face", landmarks, rng.uniform(0.94, 1.06, 2))
     mask = filled(shape, height, width).astype(np.float32)
-    # Elastic deformation and a soft edge, both relative to the face.
     face_px = np.ptp(shape, axis=0).mean()
-    coarse = (max(2, round(height / face_px * 5)), max(2, round(width / face_px * 5)))
-    x, y = (
-        cv2.resize(rng.uniform(-0.06, 0.06, coarse) * face_px, (width, height), interpolation=cv2.INTER_CUBIC)
-        for _ in "xy"
-    )
-    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-    mask = cv2.remap(mask, (columns + x).astype(np.float32), (rows + y).astype(np.float32), cv2.INTER_LINEAR)
-    mask = cv2.GaussianBlur(mask, (0, 0), face_px * rng.uniform(0.015, 0.05)) * rng.choice([0.5, 0.75, 1, 1, 1])
+    mask = softened(mask, face_px, rng, bend=0.06, edge=(0.015, 0.05)) * rng.choice([0.5, 0.75, 1, 1, 1])
     # The copy, and its mask with it, is moved by up to 3% of the face and scaled by up to 5%.
     centre = landmarks.mean(0)
     scale = rng.uniform(0.95, 1.05)
@@ -89,6 +81,21 @@ def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> tuple
     mask = cv2.warpAffine(mask, move, (width, height))
     blended = inside * (mask[..., None] / 255) + outside * (1 - mask[..., None] / 255)
     return np.rint(blended).astype(np.uint8), np.rint(mask).astype(np.uint8)
+
+
+def softened(
+    mask: np.ndarray, face_px: float, rng: np.random.Generator, bend: float, edge: tuple[float, float]
+) -> np.ndarray:
+    """A mask (H, W) float32 deformed elastically, by up to `bend`, and blurred, by sigma in the range `edge`; both in faces."""
+    height, width = mask.shape
+    coarse = (max(2, round(height / face_px * 5)), max(2, round(width / face_px * 5)))
+    x, y = (
+        cv2.resize(rng.uniform(-bend, bend, coarse) * face_px, (width, height), interpolation=cv2.INTER_CUBIC)
+        for _ in "xy"
+    )
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    mask = cv2.remap(mask, (columns + x).astype(np.float32), (rows + y).astype(np.float32), cv2.INTER_LINEAR)
+    return cv2.GaussianBlur(mask, (0, 0), face_px * rng.uniform(*edge))
 
 
 def colour_transfer(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -27,9 +27,7 @@ from features.regions import Crop
 CANVAS = Crop.of_box(1.75, 224)
 FACE = 90  # px, about the width of a face on a canvas
 KINDS = {"self_blend": 0.4, "swap": 0.25, "clone": 0.1, "resynthesis": 0.25}
-GRID = 20  # cells a side of the maps that say what was forged
 NEIGHBOURS = 60  # candidates of whom the one most alike is the donor
-_PIXELS = np.stack(np.meshgrid(np.arange(CANVAS.px), np.arange(CANVAS.px)), -1).astype(np.float32)
 
 
 def on_crop(landmarks: np.ndarray, crop: Crop) -> np.ndarray:
@@ -126,11 +124,7 @@ def soft_mask(landmarks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         half = np.array([rng.uniform(0.35, 0.58), rng.uniform(0.42, 0.67)]) * FACE
         outline = middle + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
     mask = forge.filled(outline, CANVAS.px, CANVAS.px).astype(np.float32)
-    coarse = (max(2, round(CANVAS.px / FACE * 5)),) * 2
-    bend = [rng.uniform(-0.08, 0.08, coarse).astype(np.float32) * FACE for _ in "xy"]
-    bend = np.stack([cv2.resize(each, (CANVAS.px,) * 2, interpolation=cv2.INTER_CUBIC) for each in bend], -1)
-    mask = cv2.remap(mask, _PIXELS + bend, None, cv2.INTER_LINEAR)
-    mask = cv2.GaussianBlur(mask, (0, 0), FACE * rng.uniform(0.008, 0.06))
+    mask = forge.softened(mask, FACE, rng, bend=0.08, edge=(0.008, 0.06))
     return mask / max(float(mask.max()), 1.0)
 
 
@@ -212,11 +206,13 @@ class Forger:
         warp = forge.fit(self.faces.landmarks[which], self.faces.landmarks[index])
         return _laid(image, warp, cv2.INTER_LINEAR), _laid(there, warp, cv2.INTER_NEAREST)
 
-    def pair(self, index: int, seed: int, crop: Crop) -> tuple[np.ndarray, np.ndarray, np.ndarray, str] | None:
+    def pair(
+        self, index: int, seed: int, crop: Crop, grid: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str] | None:
         """One face and its forgery as the network sees them. The same seed gives the same pair.
 
-        crop: what to cut out of the canvases, around the same middle.
-        Returns: both (px, px, 3) uint8, black outside the photograph; the share of each cell that is forged, (20, 20)
+        crop: what to cut out of the canvases, around the same middle. grid: cells a side.
+        Returns: both (px, px, 3) uint8, black outside the photograph; the share of each cell that is forged, (grid, grid)
         float32; the way it was made. Or None, see `forgery`.
         """
         rng = np.random.default_rng(seed)
@@ -229,7 +225,7 @@ class Forger:
             cv2.warpAffine(_taken(image, np.random.default_rng(spoil)) * inside, view, (crop.px, crop.px))
             for image in (np.ascontiguousarray(self.faces.images[index, ..., :3]), forged)
         ]
-        share = cv2.resize(cv2.warpAffine(mask, view, (crop.px, crop.px)), (GRID, GRID), interpolation=cv2.INTER_AREA)
+        share = cv2.resize(cv2.warpAffine(mask, view, (crop.px, crop.px)), (grid, grid), interpolation=cv2.INTER_AREA)
         return seen[0], seen[1], share, kind
 
 

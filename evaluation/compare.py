@@ -13,13 +13,12 @@ import numpy as np
 
 from evaluation import page
 from evaluation.page import Cell, Section, Table, figure, number, texts
-from evaluation.predictions import Predictions, by_video, of_test
+from evaluation.predictions import Predictions, by_video, face_keys, of_test
 from evaluation.report import about
 from evaluation.saved import UNITS, flat, read_results, read_scores
 from evaluation.tables import counts, entry_of, tests_of
 from models.metrics import HEADINGS, auc, bootstrap
 
-KEY = ("dataset", "path", "face")  # of a face
 NOTES = (
     "B less A is the difference of the two figures in the reports",
     "Paired: the difference on the faces that both have scored, with the 95% interval of a bootstrap by A's groups in which "
@@ -37,7 +36,7 @@ PARTS = {
 
 
 def rows_of(found: Predictions) -> dict[tuple, int]:
-    return {key: row for row, key in enumerate(zip(*(found[name].tolist() for name in KEY), strict=True))}
+    return {key: row for row, key in enumerate(face_keys(found))}
 
 
 def paired(a: Predictions, b: Predictions, level: str) -> tuple[str, dict | None]:

@@ -11,20 +11,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from data.cutting import cut_again
 from data.degrade import Condition
-from data.faces import align
+from data.dump import landmarks_of
 from data.gathered import Faces
 from data.images import ImageError
-from data.loading import load_ahead
+from evaluation.predictions import FACE, face_keys
 from evaluation.systems import Fitted, System
 from features.regions import Crop
 from models.baselines import Network, crop_for, fit_network
 from models.metrics import threshold_at_fpr
 from models.networks import NETWORKS
-
-LANDMARKS = [f"l{axis}{i}" for i in range(5) for axis in "xy"]
-KEY = ("dataset", "path", "face")
-AHEAD = 16  # pictures decoded before they are needed
 
 
 @dataclass
@@ -49,7 +46,7 @@ class Cutter:
         condition = "".join(found)
         if condition:
             return self._cut(faces, crop, Condition.of(condition))
-        keys = [(crop, *face) for face in zip(*(faces.rows[n].tolist() for n in KEY), strict=True)]
+        keys = [(crop, *face) for face in face_keys(faces.rows)]
         new = [row for row, key in enumerate(keys) if key not in self.kept]
         self.kept |= zip(
             (keys[row] for row in new), self._cut(faces.select(np.array(new, int)), crop, None), strict=True
@@ -67,19 +64,18 @@ class Cutter:
                     f"{self.roots[dataset]}: the pictures of {dataset} are not there any more, and networks look at pictures"
                 )
         out = torch.empty(len(faces), 3, crop.px, crop.px, dtype=torch.uint8)
-        landmarks = np.stack([faces.rows[name] for name in LANDMARKS], axis=1).reshape(-1, 5, 2)
         paths = [self.roots[d] / p for d, p in zip(faces.rows["dataset"], faces.rows["path"], strict=True)]
-        pictures = load_ahead(paths, self.threads, AHEAD, condition=condition)
-        for row, picture in enumerate(tqdm(pictures, total=len(paths), desc="crops", unit=" faces", leave=False)):
-            if isinstance(picture, ImageError):
-                raise picture
-            out[row] = align([picture.image], np.array([0]), landmarks[row : row + 1], crop)[0, :3]
+        cut = cut_again(paths, landmarks_of(faces.rows), crop, self.threads, condition)
+        for row, face in enumerate(tqdm(cut, total=len(paths), desc="crops", unit=" faces", leave=False)):
+            if isinstance(face, ImageError):
+                raise face
+            out[row] = face[:3]
         return out
 
 
 def names_of(faces: Faces) -> str:
     """What faces these are, in order, and what their pictures look like."""
-    names = zip(*(faces.rows[name].tolist() for name in (*KEY, "label", "phash")), strict=True)
+    names = zip(*(faces.rows[name].tolist() for name in (*FACE, "label", "phash")), strict=True)
     return hashlib.sha256(repr(list(names)).encode("utf-8", "surrogateescape")).hexdigest()
 
 

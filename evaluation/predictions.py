@@ -26,6 +26,12 @@ COLUMNS: dict[str, type] = {
     "p_fake": float,
 }
 Predictions = dict[str, np.ndarray]  # column -> (N,)
+FACE = ("dataset", "path", "face")  # what tells a face, in every table
+
+
+def face_keys(rows: Mapping[str, np.ndarray]) -> list[tuple]:
+    """`FACE` of every row."""
+    return list(zip(*(rows[name].tolist() for name in FACE), strict=True))
 
 
 def write_predictions(path: Path, tests: Mapping[str, tuple[Faces, np.ndarray]]) -> None:

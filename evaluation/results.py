@@ -13,7 +13,7 @@ import numpy as np
 
 from data.dump import Dump
 from evaluation.delong import delong
-from evaluation.predictions import Predictions, by_video, of_test, read_predictions
+from evaluation.predictions import Predictions, by_video, face_keys, of_test, read_predictions
 from evaluation.protocols import Experiment, Run
 from evaluation.run import Progress, counts
 from evaluation.sanity import auc_among_alike, chance, telling
@@ -149,8 +149,7 @@ def subgroups_of(
                 found = read_predictions(progress.predictions(run.id, system.name))
                 for test in run.tests:
                     rows = of_test(found, test)
-                    keys = zip(*(rows[name].tolist() for name in ("dataset", "path", "face")), strict=True)
-                    groups = [said[key] for key in keys]
+                    groups = [said[key] for key in face_keys(rows)]
                     for attribute in groups[0] if groups else ():
                         names = np.array([group[attribute] for group in groups], dtype=object)
                         figures = by_group(names, rows["label"], rows["p_fake"], rows["group"], done["threshold"])
@@ -209,14 +208,12 @@ def alike_remarks(progress: Progress, plan: Plan) -> list[str]:
         for column in telling(experiment.train) if runs else ():
             for run in runs:
                 for test, faces in run.tests.items():
-                    keys = zip(*(faces.rows[name].tolist() for name in ("dataset", "path", "face")), strict=True)
-                    values, left, pairs = dict(zip(keys, faces.rows[column].tolist(), strict=True)), [], 0
+                    values, left, pairs = dict(zip(face_keys(faces.rows), faces.rows[column], strict=True)), [], 0
                     for system in (system for system in systems if system.kind != "ablation"):
                         if progress.done[f"{experiment.name}/{system.name}"]["failed"]:
                             continue
                         rows = of_test(read_predictions(progress.predictions(run.id, system.name)), test)
-                        keys = zip(*(rows[name].tolist() for name in ("dataset", "path", "face")), strict=True)
-                        of = np.array([values[key] for key in keys])
+                        of = np.array([values[key] for key in face_keys(rows)])
                         value, pairs = auc_among_alike(rows["label"], rows["p_fake"], of)
                         left.append(f"{system.name} {value:.3f}")
                     remarks.append(

@@ -19,6 +19,7 @@ from data.degrade import FAMILIES, Condition
 from data.dump import NO_FACE, Dump, read_dump, read_settings
 from data.gathered import Faces, gather
 from data.video import split_frame
+from evaluation.predictions import face_keys
 from models.metrics import auc, bootstrap
 from preprocessing_pipeline import Config
 from preprocessing_pipeline import main as preprocess
@@ -73,8 +74,8 @@ def measured(clean: Faces, p_clean: np.ndarray, degraded: Faces, p: np.ndarray) 
 
     clean: the same pictures undegraded, with a face each. Faces are told by path and number.
     """
-    there = {key: row for row, key in enumerate(_keys(degraded))}
-    at = np.array([there.get(key, -1) for key in _keys(clean)])
+    there = {key: row for row, key in enumerate(face_keys(degraded.rows))}
+    at = np.array([there.get(key, -1) for key in face_keys(clean.rows)])
     scores = np.where((at >= 0) & ~np.isnan(p_clean), np.append(p, np.nan)[at], np.nan)
     known, counted = ~np.isnan(scores), ~np.isnan(p_clean)
     y, groups = clean.rows["label"], clean.rows["group"]
@@ -92,10 +93,6 @@ def interval(y: np.ndarray, p: np.ndarray, groups: np.ndarray) -> dict:
     low, high = bootstrap({"auc": auc}, y, p, groups, REPLICATES)["auc"] if len(y) else (np.nan, np.nan)
     values = {"value": auc(y, p) if len(y) else np.nan, "low": low, "high": high}
     return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
-
-
-def _keys(faces: Faces) -> list[tuple]:
-    return list(zip(*(faces.rows[name].tolist() for name in ("dataset", "path", "face")), strict=True))
 
 
 def slope(clean: float | None, points: Sequence[dict]) -> float | None:

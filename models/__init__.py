@@ -24,10 +24,8 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "full": ("fairface", "arcface", "facenet", "clip", "pyfeat", "traces"),
 }
 # Experts that come with the project; the weights of all others are downloaded (models/weights.py).
-BUNDLED: dict[str, Path] = {
-    "lite": Path(__file__).parent.parent / "checkpoints" / "region_net.safetensors",
-    "traces": Path(__file__).parent.parent / "checkpoints" / "trace_net.safetensors",
-}
+_HERE = Path(__file__).parent.parent / "checkpoints"
+BUNDLED: dict[str, Path] = {"lite": _HERE / "region_net.safetensors", "traces": _HERE / "trace_net.safetensors"}
 CLIP_MODEL = "ViT-B/32"  # unless told otherwise; see models/clip_image.py
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
 from features.regions import ALIGNED, REGIONS, region_masks
 from models import BUNDLED
 from models.base import Expert, Output
+from models.tensors import write_half
 
 # FairFace's age bins as [first, last] year (Karkkainen & Joo, WACV 2021). The age head scores single years 0..100, after
 # deep label distribution learning (Gao et al., IJCAI 2018); the bins are sums of them.
@@ -177,10 +177,7 @@ def save_region_net(net: RegionNet, path: Path, notes: dict[str, str]) -> None:
         "outputs": json.dumps({k: v.to_json() for k, v in net.outputs.items()}),
         **notes,
     }
-    tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in net.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata=header)
-    partial.replace(path)
+    write_half(net, path, header)
 
 
 def load_region_net(path: Path) -> RegionNet:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)  # how a web page begins
@@ -67,6 +67,14 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         told = ", ".join(odd[:3]) or type(found).__name__
         raise WeightsError(f"{path}: expected a flat dict of one or more tensors by name, found {told}")
     return dict(items)
+
+
+def write_half(module: nn.Module, path: Path, header: dict[str, str]) -> None:
+    """Weights in float16 as a safetensors file, to a temporary name first."""
+    tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in module.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata=header)
+    partial.replace(path)
 
 
 def load_strictly(

@@ -14,12 +14,9 @@ These are traces of making, not meaning: a family of its own, reported with and 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from timm import create_model
 from torch import nn
 from torch.nn import functional as F
@@ -27,6 +24,7 @@ from torch.nn import functional as F
 from features.regions import REGIONS, Crop, region_masks
 from models import BUNDLED
 from models.base import Expert, Output
+from models.tensors import load_strictly, read_tensors
 
 CROP = Crop.of_box(1.25, 160)
 GRID = 20  # cells a side, on which regions are pooled
@@ -98,7 +96,7 @@ def as_seen(faces: torch.Tensor) -> torch.Tensor:
 class TraceExpert(Expert):
     """The frozen network as an expert: what it says of a face and of its mirror image, on average.
 
-    weights: a file written by `save_trace_net`. bf16: compute in bfloat16.
+    weights: a file that scripts/train_trace_net.py wrote. bf16: compute in bfloat16.
     """
 
     name = "traces"
@@ -126,28 +124,11 @@ def regional(said: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([said["whole"][:, None], said["parts"][:, 1:]], dim=1)
 
 
-def save_trace_net(net: TraceNet, path: Path, notes: dict[str, str]) -> None:
-    """Write weights in float16; `notes` go into the header."""
-    tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in net.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"network": "masc trace network", "notes": json.dumps(notes)})
-    partial.replace(path)
-
-
 def load_trace_net(path: Path) -> TraceNet:
     """The network in `path`, float32, on the CPU.
 
-    Raises: FileNotFoundError; ValueError where the file is not one of `save_trace_net`'s.
+    Raises: FileNotFoundError; ValueError where the file is not one of models.tensors.write_half's of this network.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no trace network there; train one with scripts/train_trace_net.py")
-    net = TraceNet()
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        net.load_state_dict(
-            {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
-        )
-    except (RuntimeError, OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: not a trace network of this project ({error})") from error
+    net, path = TraceNet(), Path(path)
+    load_strictly(net, read_tensors(path), path)
     return net

@@ -33,17 +33,15 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from data.dump import Dump, read_dump
-from data.faces import align
+from data.cutting import cut_again
+from data.dump import Dump, landmarks_of, read_dump
 from data.forging import CANVAS, Canvases, Forger, on_crop, window
 from data.images import ImageError
-from data.loading import load_ahead
 from models.metrics import auc
 from models.resynthesis import SIDE, redraw
-from models.tensors import WeightsError, read_tensors
-from models.trace_net import CROP, GRID, TraceNet, as_seen, save_trace_net
+from models.tensors import WeightsError, read_tensors, write_half
+from models.trace_net import CROP, GRID, TraceNet, as_seen
 
-LANDMARKS = [f"l{axis}{i}" for i in range(5) for axis in "xy"]
 CELLS = 48  # cells of a face whose pairs are compared in one step
 TOUCHED, UNTOUCHED = 0.06, 0.01  # shares of a region from which on, and up to which, it counts as forged or not
 
@@ -69,19 +67,16 @@ def real_faces(dump: Dump, root: Path, limit: int, workers: int) -> tuple[np.nda
     if (rows["label"] == 1).any():
         keep &= rows["split"] == "train"
     index = np.flatnonzero(keep)[: limit or None]
-    landmarks = np.stack([rows[name][index] for name in LANDMARKS], axis=1).reshape(-1, 5, 2).astype(float)
+    landmarks = landmarks_of(rows)[index]
+    cut = cut_again([root / path for path in rows["path"][index]], landmarks, CANVAS, workers)
     canvases, kept, failed = [], [], []
-    pictures = load_ahead([root / rows["path"][i] for i in index], workers, 16)
-    for place, picture in enumerate(tqdm(pictures, total=len(index), desc=dump.meta["dataset"], unit=" faces")):
-        if isinstance(picture, ImageError):
-            failed.append(str(picture))
+    for place, face in enumerate(tqdm(cut, total=len(index), desc=dump.meta["dataset"], unit=" faces")):
+        if isinstance(face, ImageError):
+            failed.append(str(face))
             continue
-        canvases.append(
-            align([picture.image], np.array([0]), landmarks[place : place + 1], CANVAS)[0].permute(1, 2, 0).numpy()
-        )
+        canvases.append(face.permute(1, 2, 0).numpy())
         kept.append(place)
-    size = (0, CANVAS.px, CANVAS.px, 4)
-    images = np.stack(canvases) if canvases else np.empty(size, np.uint8)
+    images = np.stack(canvases) if canvases else np.empty((0, CANVAS.px, CANVAS.px, 4), np.uint8)
     return images, on_crop(landmarks[kept], CANVAS), failed
 
 
@@ -126,7 +121,7 @@ class Pairs(torch.utils.data.IterableDataset):
         while True:
             faces, shares = [], []
             while len(shares) < 2 * self.pairs:
-                pair = self.forger.pair(self.forger.faces.draw(rng), int(rng.integers(1 << 40)), CROP)
+                pair = self.forger.pair(self.forger.faces.draw(rng), int(rng.integers(1 << 40)), CROP, GRID)
                 if pair is not None:
                     faces += pair[:2]
                     shares += [np.zeros((GRID, GRID), np.float32), pair[2]]
@@ -249,7 +244,7 @@ def train(
             append_row(out / "log.csv", row | {name: round(value / count, 4) for name, value in sums.items()})
             sums.clear()
         if (step + 1) % 500 == 0 or step + 1 == config.steps:
-            save_trace_net(average, weights_path, {"trained": f"{step + 1} of {config.steps} steps"})
+            write_half(average, weights_path, {"trained": f"{step + 1} of {config.steps} steps"})
             state = {name: part.state_dict() for name, part in kept.items()}
             partial = state_path.with_suffix(".partial")
             torch.save({"config": asdict(config), "step": step + 1, **state}, partial)

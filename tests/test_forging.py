@@ -11,7 +11,7 @@ import pytest
 from data.faces import align
 from data.forging import CANVAS, KINDS, Canvases, Forger, changed, on_crop, soft_mask, window
 from features.regions import Crop
-from models.trace_net import CROP
+from models.trace_net import CROP, GRID
 from tests.test_forge import HOPPER_LANDMARKS, LANDMARKS, hopper  # noqa: F401 (a fixture)
 
 
@@ -67,7 +67,7 @@ def test_each_way_changes_what_its_mask_says_and_nothing_else(faces: Canvases, k
 
 def test_the_same_seed_gives_the_same_pair_and_other_seeds_others(faces: Canvases) -> None:
     forger = Forger(faces)
-    pairs = [forger.pair(0, seed, CROP) for seed in (1, 1, 2, 3, 4)]
+    pairs = [forger.pair(0, seed, CROP, GRID) for seed in (1, 1, 2, 3, 4)]
     one, again, *others = [pair for pair in pairs if pair is not None]
     assert all((a == b).all() for a, b in zip(one[:3], again[:3], strict=True))
     assert others and all((one[0] != other[0]).any() for other in others)
@@ -80,7 +80,7 @@ def test_real_and_forged_face_differ_by_the_forgery_alone(faces: Canvases) -> No
     holes[:, :60, :, 3] = 0
     forger = Forger(replace(faces, images=holes), {"resynthesis": 1.0})
     for seed in range(6):
-        real, forged, share, _ = forger.pair(0, seed, CROP)
+        real, forged, share, _ = forger.pair(0, seed, CROP, GRID)
         untouched = cv2.resize(share, (CROP.px, CROP.px), interpolation=cv2.INTER_NEAREST) == 0
         untouched = cv2.erode(untouched.astype(np.uint8), np.ones((17, 17))) > 0
         assert untouched.any() and np.abs(real.astype(float) - forged)[untouched].mean() < 2.0

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from data.forging import Forger
+from data.dump import landmarks_of, read_dump
+from data.faces import align
+from data.forging import CANVAS, Forger
+from data.images import read_image
 from features.regions import REGIONS
 from models.resynthesis import redraw
-from models.tensors import WeightsError
-from models.trace_net import TraceExpert, TraceNet, load_trace_net, region_shares, save_trace_net
-from scripts.train_trace_net import Config, Losses, Pairs, load_imagenet, train
+from models.tensors import WeightsError, write_half
+from models.trace_net import TraceExpert, TraceNet, load_trace_net, region_shares
+from preprocessing_pipeline import Config as PreprocessConfig
+from preprocessing_pipeline import main as preprocess
+from scripts.train_trace_net import Config, Losses, Pairs, load_imagenet, real_faces, train
 from tests.test_forge import hopper  # noqa: F401 (a fixture)
 from tests.test_forging import faces  # noqa: F401 (a fixture)
 
@@ -23,7 +31,7 @@ from tests.test_forging import faces  # noqa: F401 (a fixture)
 def weights(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "net.safetensors"
-    save_trace_net(TraceNet(), path, {"trained": "not at all"})
+    write_half(TraceNet(), path, {"trained": "not at all"})
     return path
 
 
@@ -84,10 +92,10 @@ def enumerate_regions(*names: str, axis: int) -> list[tuple[int, int]]:
 
 
 def test_files_that_are_not_its_own_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no trace network there"):
+    with pytest.raises(FileNotFoundError, match="no such file"):
         load_trace_net(tmp_path / "none.safetensors")
     (tmp_path / "odd.safetensors").write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match=r"odd\.safetensors: not a trace network"):
+    with pytest.raises(ValueError, match=r"odd\.safetensors: damaged"):
         load_trace_net(tmp_path / "odd.safetensors")
 
 
@@ -150,3 +158,58 @@ def test_an_autoencoder_learns_to_redraw(faces) -> None:  # noqa: F811
     before = faces.redrawn
     apart = [np.abs(redraw(before, steps).astype(float) - before).mean() for steps in (1, 25)]
     assert apart[1] < apart[0] / 1.5 and redraw(before, 1).shape == before.shape
+
+
+@pytest.fixture
+def pictures_on_disk(astronaut, tmp_path: Path) -> Path:
+    """A dump of two real faces and a fake that train, and a real one that tests; the second real picture is damaged."""
+    root = tmp_path / "faces"
+    root.mkdir()
+    lines = ["path,label,split"]
+    for i, (label, split) in enumerate((("real", "train"), ("real", "train"), ("fake", "train"), ("real", "test"))):
+        crop = cv2.convertScaleAbs(astronaut[:300, 60:360], alpha=1 - 0.1 * i)
+        cv2.imwrite(str(root / f"{i}.png"), crop[..., ::-1])
+        lines.append(f"{i}.png,{label},{split}")
+    (root / "index.csv").write_text("\n".join(lines))
+    out = preprocess(PreprocessConfig(root, out=tmp_path / "dump", experts=("lite",), device="cpu"))
+    (root / "1.png").write_bytes(b"no longer a picture")
+    return out
+
+
+def test_only_real_training_faces_are_taken(pictures_on_disk: Path) -> None:
+    """The claim that no deepfake is seen, and no test face, hangs on this."""
+    dump = read_dump(pictures_on_disk)
+    root = Path(dump.meta["data_root"])
+    images, points, failed = real_faces(dump, root, 0, 1)
+    assert len(images) == len(points) == 1 and len(failed) == 1 and "1.png" in failed[0]
+    row = dump.rows["path"].tolist().index("0.png")
+    assert (
+        images[0]
+        == align([read_image(root / "0.png")], np.array([0]), landmarks_of(dump.rows)[[row]], CANVAS)[0]
+        .permute(1, 2, 0)
+        .numpy()
+    ).all()
+    dump.rows["label"][:], dump.rows["split"][:] = 0, ""  # a set without fakes serves whole
+    assert len(real_faces(dump, root, 0, 1)[0]) == 3 and len(real_faces(dump, root, 1, 1)[0]) == 1
+
+
+def test_mistakes_at_the_command_line_are_one_line(pictures_on_disk: Path, tmp_path: Path) -> None:
+    for options, said in (
+        (["--features", str(tmp_path / "none")], "none: no dump there"),
+        (["--features", str(pictures_on_disk)], "fewer than two real training faces"),
+    ):
+        command = [sys.executable, "-m", "scripts.train_trace_net", *options, "--out", str(tmp_path / "out")]
+        found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+        assert found.returncode == 1 and said in found.stderr and "Traceback" not in found.stderr
+
+
+def test_batch_normalisation_stays_as_it_came_and_the_average_follows(faces, tmp_path: Path) -> None:  # noqa: F811
+    torch.manual_seed(0)
+    before = TraceNet().state_dict()
+    path = train(faces, Config(steps=3, pairs=1, lr=1e-2), tmp_path / "run", torch.device("cpu"), None, 0)
+    after, last = load_trace_net(path).state_dict(), torch.load(tmp_path / "run" / "state.pt", weights_only=True)["net"]
+    running = [name for name in before if "running" in name]
+    assert running and all(torch.equal(before[name], last[name]) for name in running)
+    moved = [(after[name] - last[name]).abs().max() for name in after if name.endswith("weight")]
+    assert all(gap > 0 for gap in moved) and torch.stack(moved).max() < 0.1
+    assert not torch.equal(before["verdict.weight"], last["verdict.weight"])
