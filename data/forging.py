@@ -74,9 +74,11 @@ class Canvases:
     def donor(self, index: int, rng: np.random.Generator) -> int:
         """Somebody else who looks alike, mostly of the same dataset."""
         pool = self.by_source[str(self.sources[index])] if rng.random() < 0.7 else np.arange(len(self))
+        pool = pool[pool != index]
+        if not len(pool):  # the only face of its dataset
+            pool = np.delete(np.arange(len(self)), index)
         pool = pool[rng.integers(len(pool), size=NEIGHBOURS)]
-        apart = np.square(self.looks[pool] - self.looks[index]).sum(1)
-        return int(pool[np.argmin(np.where(pool == index, np.inf, apart))])
+        return int(pool[np.square(self.looks[pool] - self.looks[index]).sum(1).argmin()])
 
 
 def window() -> tuple[int, int, int]:

@@ -156,7 +156,19 @@ class Losses(nn.Module):
         }
 
 
+WARM_UP, CONSTANT = 100, 0.55  # steps; share of all steps after which the rate begins to fall
+SAVE_EVERY, LOG_EVERY = 500, 100  # steps
 WEIGHTS = {"whole": 1.0, "parts": 0.5, "cells": 0.5, "origins": 0.5}
+
+
+def total(parts: dict[str, torch.Tensor]) -> torch.Tensor:
+    return sum(WEIGHTS[name] * loss for name, loss in parts.items())
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Of a step: rises at first, is constant for more than half of the time, then falls along a cosine to nearly nothing."""
+    fallen = min(1.0, max(0.0, (step / config.steps - CONSTANT) / (1 - CONSTANT)))
+    return config.lr * min(1.0, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * fallen)) + 1e-6
 
 
 def load_imagenet(net: TraceNet, path: Path) -> None:
@@ -219,17 +231,14 @@ def train(
     sums, began = Counter(), time.perf_counter()
     for step in tqdm(range(start, config.steps), desc="trace network", unit=" steps", disable=None):
         images, shares = (tensor.to(device) for tensor in next(batches))
-        done = step / config.steps  # constant for more than half of the time, then a cosine to nothing
-        rate = min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, max(0.0, (done - 0.55) / 0.45))))
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * rate + 1e-6
+            group["lr"] = learning_rate(config, step)
         frozen_normalisation(net)
         with torch.autocast(device.type, torch.bfloat16):
             said = net(as_seen(images))
-        said = {name: value.float() for name, value in said.items()}
         parts = losses(said, shares, net.shares)
         optimizer.zero_grad(set_to_none=True)
-        sum(WEIGHTS[name] * loss for name, loss in parts.items()).backward()
+        total(parts).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 3.0)
         optimizer.step()
         with torch.no_grad():
@@ -238,12 +247,12 @@ def train(
                 mean.lerp_(value, 1 - weight)
         sums.update({name: loss.item() for name, loss in parts.items()})
         sums["AUC on its own forgeries"] += auc(np.arange(len(shares)) % 2, said["whole"].detach().cpu().numpy())
-        if (step + 1) % 100 == 0 or step + 1 == config.steps:
-            count = (step % 100) + 1
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
+            count = (step % LOG_EVERY) + 1
             row = {"step": step + 1, "seconds": round(time.perf_counter() - began)}
             append_row(out / "log.csv", row | {name: round(value / count, 4) for name, value in sums.items()})
             sums.clear()
-        if (step + 1) % 500 == 0 or step + 1 == config.steps:
+        if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
             write_half(average, weights_path, {"trained": f"{step + 1} of {config.steps} steps"})
             state = {name: part.state_dict() for name, part in kept.items()}
             partial = state_path.with_suffix(".partial")

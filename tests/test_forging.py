@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.faces import align
-from data.forging import CANVAS, KINDS, Canvases, Forger, changed, on_crop, soft_mask, window
+from data.forging import CANVAS, KINDS, Canvases, Forger, _window, changed, on_crop, soft_mask, window
 from features.regions import Crop
 from models.trace_net import CROP, GRID
 from tests.test_forge import HOPPER_LANDMARKS, LANDMARKS, hopper  # noqa: F401 (a fixture)
@@ -91,6 +91,49 @@ def test_donors_are_others_who_look_alike(faces: Canvases) -> None:
     rng = np.random.default_rng(0)
     donors = [faces.donor(0, rng) for _ in range(40)]
     assert 0 not in donors and donors.count(1) > 20  # the same person in another light is nearest
+
+
+def test_donors_come_from_other_datasets_too_and_are_never_the_face_itself(faces: Canvases) -> None:
+    rng = np.random.default_rng(0)
+    strangers = replace(faces, sources=np.array(list("abcd")))  # nobody else is of the same dataset
+    assert 0 not in {strangers.donor(0, rng) for _ in range(60)}
+    mixed = replace(faces, sources=np.array(["a", "b", "a", "b"]))
+    donors = [mixed.donor(0, rng) for _ in range(200)]
+    assert 0.1 < np.mean(np.array(donors) == 1) < 0.5  # who looks most alike is of the other dataset
+
+
+def test_faces_of_small_datasets_are_drawn_oftener(faces: Canvases) -> None:
+    rng = np.random.default_rng(0)
+    uneven = replace(faces, sources=np.array(["a", "b", "b", "b"]))
+    assert 0.3 < np.mean([uneven.draw(rng) == 0 for _ in range(1000)]) < 0.45  # 1/2 * 1/2 + 1/2 * 1/4
+
+
+def test_self_blends_change_the_inside_or_the_outside(faces: Canvases) -> None:
+    forger, kept = Forger(faces, {"self_blend": 1.0}), []
+    for seed in range(40):
+        made = forger.forgery(0, np.random.default_rng(seed))
+        if made is not None:
+            far = made[1] < 1e-3
+            kept.append((made[0] == faces.images[0, ..., :3])[far].mean() > 0.99)
+    assert 0.2 < np.mean(kept) < 0.8
+
+
+@pytest.mark.parametrize("crop", [CROP, CROP.at(80)])
+def test_the_window_shows_what_the_crop_shows_sometimes_mirrored(faces: Canvases, crop: Crop) -> None:
+    """Seen through many windows the landmarks lie, on average, where those of the crop do."""
+    middle = np.full(2, (CANVAS.px - 1) / 2)
+    scale = crop.px / crop.width * CANVAS.width / CANVAS.px
+    wanted = (faces.landmarks[0] - middle) * scale + (crop.px - 1) / 2
+    flipped, found = 0, []
+    for seed in range(200):
+        view = _window(crop, np.random.default_rng(seed))
+        points = faces.landmarks[0] @ view[:, :2].T + view[:, 2]
+        if points[0, 0] > points[1, 0]:
+            flipped += 1
+            points = (points * (-1, 1) + (crop.px - 1, 0))[:]
+        found.append(points)
+    assert 60 < flipped < 140 and np.abs(np.mean(found, axis=0) - wanted).max() < 0.02 * crop.px
+    assert 0.5 < np.std(found, axis=0).min() < np.std(found, axis=0).max() < 0.08 * crop.px
 
 
 def test_masks_are_soft_and_lie_on_the_face(faces: Canvases) -> None:

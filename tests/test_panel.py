@@ -8,7 +8,7 @@ import torch
 from features.regions import ALIGNED, REGIONS, Crop
 from models import panel as panels
 from models.base import Expert, Output
-from models.panel import BATCH_CPU, Panel, experts_of, find_device, out_of_memory
+from models.panel import BATCH_CPU, Panel, experts_of, find_device, out_of_memory, usual_precision
 
 WIDE = Crop.around(0.5, 0.5, 1.5, 1.5, 32)
 
@@ -135,3 +135,11 @@ def test_a_profile_that_is_not_there():
     with pytest.raises(ValueError, match="unknown expert nose; the experts are lite, fairface"):
         experts_of("full", ["nose", "clip"])
     assert experts_of("full", ["clip", "fairface"]) == ("fairface", "clip")  # always in one order
+
+
+def test_only_published_experts_compute_in_bfloat16_unasked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    gpu = torch.device("cuda")
+    found = [usual_precision(gpu, names) for names in (("lite",), ("traces",), ("lite", "traces"), ("traces", "clip"))]
+    assert found == ["float32", "float32", "float32", "bfloat16"]
+    assert usual_precision(torch.device("cpu"), ("clip",)) == "float32"

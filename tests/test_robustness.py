@@ -9,7 +9,7 @@ import pytest
 
 from data.degrade import Condition
 from data.dump import read_dump
-from evaluation.robustness import curves, degraded_dump, degraded_faces
+from evaluation.robustness import curves, degraded_dump, degraded_faces, fewer
 from preprocessing_pipeline import Config, cli, main
 
 
@@ -91,6 +91,7 @@ def test_a_degraded_dump_is_extended_where_an_expert_has_come_to_the_clean_one(d
     after = degraded_dump(more, dataset, Condition("noise", 2), None, {"device": "cpu"})
     assert before.path == after.path and set(after.meta["weights"]) == {"lite", "traces"} > set(before.meta["weights"])
     assert (after.arrays["lite.identity"] == before.arrays["lite.identity"]).all()
+    assert [fewer(after.path, each) for each in (few, more)] == [False, False] and fewer(few.path, more) is False
     rows = [more.rows["path"].tolist().index(path) for path in after.rows["path"]]
     assert (after.arrays["traces.altered"] != more.arrays["traces.altered"][rows]).mean() > 0.9  # of the noisy pictures
 

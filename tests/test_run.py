@@ -153,12 +153,13 @@ def test_where_a_number_tells_the_labels_what_is_left_without_it_is_told(faces, 
     leaking = faces.select(np.arange(len(faces)))
     rng = np.random.default_rng(0)
     leaking.rows["face_px"] = 100 + 10 * leaking.rows["label"] + rng.normal(0, 4, len(faces))
-    plan = [(experiment, oracle) for experiment in experiments_of(leaking, ["given"])[:1]]
+    fitted = [*oracle, System(REALS_ONLY, "ablation", oracle[1].fit)]
+    plan = [(experiment, fitted) for experiment in experiments_of(leaking, ["given"])[:1]]
     progress = Progress.begin(tmp_path / "r", {})
     work(progress, plan, nothing)
     (remark,) = results.alike_remarks(progress, plan)
     assert remark.startswith("a: among faces alike in face_px (") and f"{MASC} " in remark and "; coin 0." in remark
-    assert "blind" not in remark  # it failed
+    assert "blind" not in remark and REALS_ONLY not in remark  # it failed; it is no baseline
     same = [(experiment, oracle) for experiment in experiments_of(faces, ["given"])[:1]]
     assert results.alike_remarks(progress, same) == []
 
@@ -226,6 +227,36 @@ def test_curves_are_made_for_all_but_ablations_and_are_on_the_card(faces, oracle
     assert line.split() == ["coin;", "a", "jpeg", clean, degraded, f"{curves[1]['slope']:+.4f}", str(len(test)), "5"]
 
 
+def test_what_an_expert_says_by_itself_is_measured_without_a_fake(faces):
+    outputs = {**OUTPUTS, "traces.altered": {"kind": "evidence", "size": 1, "names": ["logit"]}}
+    rng = np.random.default_rng(0)
+    said = faces.rows["label"][:, None, None] + rng.normal(0, 0.5, (len(faces), 8, 1))
+    seen = type(faces)({**faces.arrays, "traces.altered": said.astype(np.float16)}, faces.rows)
+    name = "traces.altered, whole face, no fake seen"
+    by_name = {each.name: each for each in systems.ablations(outputs, Training(drop=("traces.altered",)))}
+    train, val, test = (seen.split(split) for split in ("train", "val", "test"))
+    train = train.select(np.flatnonzero(train.rows["label"] == 0))  # there is none to see
+    p_fake = (
+        by_name[name]
+        .fit(
+            train,
+            val,
+        )
+        .p_fake(test)
+    )
+    assert (
+        auc(test.rows["label"], p_fake)
+        == auc(test.rows["label"], test.arrays["traces.altered"][:, 0, 0].astype(float))
+        > 0.8
+    )
+    assert name not in {each.name for each in systems.ablations(OUTPUTS, Training())}
+    dump = type("D", (), {"meta": {"outputs": outputs, "dataset": "a", "data_root": "x"}})
+    plan = planned(
+        Config((), Training(), few_shot=False, permutations=0, protocols=("people",)), seen, [dump], None, None
+    )
+    assert all({name, REALS_ONLY} <= {each.name for each in fitted} for _, fitted in plan) and plan
+
+
 def test_a_leak_is_not_chance():
     tests = [{"test": "t", "level": "frame", "figures": {"auc": {"value": value}}} for value in (0.71, 0.72, 0.70)]
     run = {"protocol": "sanity", "systems": [{"tests": tests}]}
@@ -248,5 +279,6 @@ def test_permuting_mixes_labels_of_train_and_val_only(faces):
     train, val = seen[0]
     assert (experiment.train.rows["label"] == before).all()
     assert (train.rows["label"] != before).mean() > 0.3 and train.counts()["fake"] == experiment.train.counts()["fake"]
-    assert abs(np.corrcoef(train.rows["label"], before)[0, 1]) < 0.02  # of so few, chance alone would make .08
+    shares = [train.rows["label"][before == label].mean() for label in (0, 1)]
+    assert shares[0] == shares[1]  # they say nothing of the true ones, not even by chance
     assert train.rows["path"].tolist() == experiment.train.rows["path"].tolist() and len(val) == len(experiment.val)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -19,10 +20,10 @@ from data.images import read_image
 from features.regions import REGIONS
 from models.resynthesis import redraw
 from models.tensors import WeightsError, write_half
-from models.trace_net import TraceExpert, TraceNet, load_trace_net, region_shares
+from models.trace_net import TraceExpert, TraceNet, as_seen, load_trace_net, region_shares
 from preprocessing_pipeline import Config as PreprocessConfig
 from preprocessing_pipeline import main as preprocess
-from scripts.train_trace_net import Config, Losses, Pairs, load_imagenet, real_faces, train
+from scripts.train_trace_net import Config, Losses, Pairs, learning_rate, load_imagenet, real_faces, total, train
 from tests.test_forge import hopper  # noqa: F401 (a fixture)
 from tests.test_forging import faces  # noqa: F401 (a fixture)
 
@@ -48,22 +49,26 @@ def test_it_answers_for_every_region(weights: Path) -> None:
         "altered": (2, len(REGIONS), 1),
     }
     assert torch.allclose(said["source"].norm(dim=-1), torch.ones(2, len(REGIONS)), atol=1e-5)
-    whole = load_trace_net(weights).eval()(torch.zeros(1, 3, 160, 160))["whole"]
+    net, seen = load_trace_net(weights).eval(), pictures()[:, :3]
+    with torch.inference_mode():
+        whole = torch.stack([net(as_seen(images))["whole"] for images in (seen, seen.flip(-1))]).mean(0)
+    assert torch.allclose(said["altered"][:, 0, 0], whole, atol=1e-5)  # of the whole face, what is said of it as such
     black = pictures(1)
     black[:, 3] = 0  # all of it outside the photograph: nothing of it is seen
     grey = black.clone()
     grey[:, :3] = 7
     expert = TraceExpert(weights).frozen("cpu")
-    assert torch.equal(expert(black)["altered"], expert(grey)["altered"]) and whole.shape == (1,)
+    assert torch.equal(expert(black)["altered"], expert(grey)["altered"])
 
 
 def test_a_mirror_image_is_judged_alike_with_left_and_right_exchanged(weights: Path) -> None:
     expert, images = TraceExpert(weights).frozen("cpu"), pictures()
-    said, mirrored = expert(images)["altered"][..., 0], expert(images.flip(-1))["altered"][..., 0]
     left, right, full = (REGIONS.index(name) for name in ("left", "right", "full"))
-    assert torch.allclose(said[:, left], mirrored[:, right], atol=1e-4)
-    assert torch.allclose(said[:, full], mirrored[:, full], atol=1e-4)
-    assert not torch.allclose(said[:, left], said[:, right], atol=1e-4)
+    for name, said in expert(images).items():
+        mirrored = expert(images.flip(-1))[name]
+        assert torch.allclose(said[:, left], mirrored[:, right], atol=1e-4)
+        assert torch.allclose(said[:, full], mirrored[:, full], atol=1e-4)
+        assert not torch.allclose(said[:, left], said[:, right], atol=1e-4)
 
 
 def test_faces_are_judged_alike_alone_in_a_batch_and_nearly_so_in_bfloat16(weights: Path) -> None:
@@ -115,6 +120,26 @@ def test_losses_fall_for_right_answers() -> None:
     wrong = {name: -value for name, value in right.items()} | {"cell_source": torch.ones_like(source) / 32**0.5}
     good, bad = (losses(said, shares, regions) for said in (right, wrong))
     assert all(good[name] < 0.2 < bad[name] for name in good if name != "origins") and good["origins"] < bad["origins"]
+
+
+def test_a_region_that_is_hardly_touched_does_not_count() -> None:
+    shares = torch.zeros(2, 20, 20)
+    shares[1, 6:14, 6:14], shares[1, 0, 0] = 0.03, 1  # 3% of the inner face
+    regions, losses = region_shares(), Losses()
+    said = {"whole": torch.zeros(2), "parts": torch.zeros(2, len(REGIONS)), "cells": shares * 0}
+    said["cell_source"] = torch.ones(2, 32, 20, 20) / 32**0.5
+    before = losses(said, shares, regions)["parts"]
+    said["parts"][1, REGIONS.index("inner")] = 9
+    assert losses(said, shares, regions)["parts"] == before
+    said["parts"][0, REGIONS.index("inner")] = 9  # of the real face
+    assert losses(said, shares, regions)["parts"] > before
+
+
+def test_every_loss_counts_and_the_rate_rises_holds_and_falls() -> None:
+    parts = {name: torch.tensor(1.0) for name in ("whole", "parts", "cells", "origins")}
+    assert total(parts) == 2.5 and total({**parts, "whole": torch.tensor(2.0)}) == 3.5
+    rates = [learning_rate(Config(steps=1000, lr=1.0), step) for step in (0, 99, 300, 549, 775, 999)]
+    assert rates == pytest.approx([0.01, 1, 1, 1, 0.5, 0], abs=1e-3)
 
 
 def test_pairs_alternate_and_repeat_for_a_seed(faces) -> None:  # noqa: F811
@@ -207,9 +232,31 @@ def test_batch_normalisation_stays_as_it_came_and_the_average_follows(faces, tmp
     torch.manual_seed(0)
     before = TraceNet().state_dict()
     path = train(faces, Config(steps=3, pairs=1, lr=1e-2), tmp_path / "run", torch.device("cpu"), None, 0)
-    after, last = load_trace_net(path).state_dict(), torch.load(tmp_path / "run" / "state.pt", weights_only=True)["net"]
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    after, last = state["average"], state["net"]
+    written = load_trace_net(path).state_dict()
+    assert all(torch.equal(written[name], value.half().float()) for name, value in after.items() if "num_" not in name)
     running = [name for name in before if "running" in name]
     assert running and all(torch.equal(before[name], last[name]) for name in running)
     moved = [(after[name] - last[name]).abs().max() for name in after if name.endswith("weight")]
     assert all(gap > 0 for gap in moved) and torch.stack(moved).max() < 0.1
     assert not torch.equal(before["verdict.weight"], last["verdict.weight"])
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_what_a_killed_training_had_learned_is_not_lost(faces, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    config, run = Config(steps=4, pairs=1), (tmp_path / "run", torch.device("cpu"), None, 0)
+    batches = Pairs.__iter__
+    monkeypatch.setattr("scripts.train_trace_net.SAVE_EVERY", 2)
+    monkeypatch.setattr(Pairs, "__iter__", lambda self: islice(batches(self), 3))
+    with pytest.raises(StopIteration):
+        train(faces, config, *run)
+    before = torch.load(run[0] / "state.pt", weights_only=True)
+    assert before["step"] == 2
+    monkeypatch.setattr(Pairs, "__iter__", batches)
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)  # so that what was loaded is what is left
+    train(faces, config, *run)
+    after = torch.load(run[0] / "state.pt", weights_only=True)
+    assert after["step"] == 4 and all(torch.equal(after["net"][name], value) for name, value in before["net"].items())
+    moments = [state["optimizer"]["state"][0]["exp_avg"] for state in (before, after)]
+    assert torch.equal(*moments)
