@@ -10,7 +10,7 @@ from data.degrade import Condition
 from data.gathered import Faces
 from data.images import ImageError
 from evaluation import pixels
-from evaluation.pixels import LANDMARKS, Cutter, network
+from evaluation.pixels import Cutter, network
 from models.baselines import crop_for
 from models.metrics import auc, fpr_at
 from models.networks import Settings
@@ -38,7 +38,11 @@ def faces(tmp_path_factory):
         "label": label,
         "phash": np.array([f"{i:016x}" for i in range(200)]),
         "condition": np.full(200, ""),
-        **dict(zip(LANDMARKS, np.repeat(SQUARE.reshape(1, -1), 200, axis=0).T.astype(float), strict=True)),
+        **{
+            f"l{axis}{i}": np.full(200, float(point[at]))
+            for i, point in enumerate(SQUARE)
+            for at, axis in enumerate("xy")
+        },
     }
     return root, Faces({}, rows)
 
@@ -51,10 +55,8 @@ def test_faces_come_in_their_order_and_are_cut_once(faces, monkeypatch):
     root, table = faces
     cut, crop = Cutter({"made": root}), crop_for("mesoinception4", 32)
     read = []
-    load = pixels.load_ahead
-    monkeypatch.setattr(
-        pixels, "load_ahead", lambda paths, *rest, **more: read.extend(paths) or load(paths, *rest, **more)
-    )
+    again = pixels.cut_again
+    monkeypatch.setattr(pixels, "cut_again", lambda paths, *rest: read.extend(paths) or again(paths, *rest))
     first = cut(part(table, 0, 6), crop)
     mixed = cut(table.select(np.array([7, 3, 5])), crop)
     assert first.shape == (6, 3, 32, 32) and (mixed[1] == first[3]).all() and (mixed[2] == first[5]).all()
