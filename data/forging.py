@@ -252,17 +252,20 @@ def _laid(image: np.ndarray, warp: np.ndarray, how: int) -> np.ndarray:
 
 
 def _taken(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """As another camera and another channel would have delivered the whole picture."""
+    """As another camera and another channel would have delivered the whole picture; three in ten through a bad one."""
+    bad = rng.random() < 0.3
     if rng.random() < 0.3:
         light = 128 + rng.uniform(-25, 25, 3) * 0.5 + rng.uniform(-25, 25)
         image = np.clip((image.astype(np.float32) - 128) * rng.uniform(0.75, 1.25) + light, 0, 255).astype(np.uint8)
-    if rng.random() < 0.25:
-        image = degrade.blur(image, rng.uniform(0.3, 1.3))
-    if rng.random() < 0.3:
-        image = degrade.downscale(image, rng.uniform(1.1, 2.2))
-    if rng.random() < 0.15:
-        image = degrade.noise(image, rng.uniform(1, 8), rng)
-    return degrade.jpeg(image, int(rng.integers(35, 98))) if rng.random() < 0.6 else image
+    if rng.random() < (0.4 if bad else 0.25):
+        image = degrade.blur(image, rng.uniform(0.3, 3 if bad else 1.3))
+    if rng.random() < (0.5 if bad else 0.3):
+        image = degrade.downscale(image, rng.uniform(1.1, 4 if bad else 2.2))
+    if rng.random() < (0.4 if bad else 0.15):
+        image = degrade.noise(image, rng.uniform(1, 20 if bad else 8), rng)
+    if rng.random() < (0.8 if bad else 0.6):
+        image = degrade.jpeg(image, int(rng.integers(20 if bad else 35, 98)))
+    return image
 
 
 def _window(crop: Crop, rng: np.random.Generator) -> np.ndarray:

@@ -273,7 +273,7 @@ def heat_maps(title: str, entry: Mapping) -> Drawn:
         for (i, j), value in np.ndenumerate(part):
             if not np.isnan(value):
                 light = np.dot(image.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.5  # luma of ITU-R BT.601
-                shown = f"{value:+z.3f}" if part is difference else f"{value:.2f}"
+                shown = f"{value:+z.3f}".replace("0.", ".", 1) if part is difference else f"{value:.2f}"
                 axis.text(j, i, shown, ha="center", va="center", fontsize=6.5, color="black" if light else "white")
     pairs = [(i, j) for i, j in zip(*np.triu_indices(len(regions), 1), strict=True) if not np.isnan(difference[i, j])]
     said = "Of no pair is the difference known"

