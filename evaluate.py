@@ -67,6 +67,7 @@ def training_of(checkpoint: Checkpoint) -> Training:
         drop=tuple(info["groups_dropped"]),
         only=tuple(info["groups_only"]),
         fpr=info["threshold"]["fpr"],
+        evidence=info["evidence"],
         seed=info["seed"],
     )
 

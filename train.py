@@ -31,12 +31,12 @@ from pathlib import Path
 import numpy as np
 
 from data.dump import newest_dump, read_dump
-from data.gathered import Faces, divided, gather, train_and_val
+from data.gathered import Faces, gather, kept_apart, train_and_val
 from features.explain import PERCENTILES
 from features.people import identity_groups, largest_share, lookalikes
 from features.pipeline import FeaturePipeline
 from features.regions import REGIONS
-from features.vector import FeatureTable, directions, groups_of
+from features.vector import FeatureTable, directions, evidence_columns, groups_of
 from models.checkpoint import CHECKPOINTS, Checkpoint
 from models.classifiers import KINDS
 from models.heads import Head, fit_head
@@ -46,7 +46,9 @@ from models.metrics import summary, table, threshold_at_fpr
 @dataclass(frozen=True)
 class Config:
     """features: dumps (none: the newest). drop, only: groups of columns (features/vector.py). fpr: share of real validation
-    faces that the threshold lets be taken for fakes. out: the checkpoint's folder (None: checkpoints/<name>)."""
+    faces that the threshold lets be taken for fakes. evidence: how much what an expert says as evidence by itself counts beside
+    what the labels teach (models/heads.py); chosen by leaving a dataset out (docs/research.md). out: the checkpoint's folder
+    (None: checkpoints/<name>)."""
 
     features: tuple[Path, ...] = ()
     head: str = "logreg"
@@ -55,6 +57,7 @@ class Config:
     only: tuple[str, ...] = ()
     identity_disjoint: bool = False
     fpr: float = 0.05
+    evidence: float = 0.5
     seed: int = 0
     name: str | None = None
     out: Path | None = None
@@ -65,9 +68,9 @@ class Config:
 
 
 def by_people(faces: Faces) -> Faces:
-    """Groups joined where real faces look like one person, and all of them divided anew into train, val and test.
+    """Groups joined where real faces look like one person, and everybody kept on one side of the splits (`kept_apart`).
 
-    Groups of train and val with a face that may be of a person in test, though not certainly, are in no split ("").
+    Groups of train and val with a face that may be of a person in test, though not certainly, are in no split ("") either.
     Raises: ValueError where no output is an identity embedding.
     """
     names = [name for name in faces.arrays if name.endswith(".identity")]
@@ -80,7 +83,7 @@ def by_people(faces: Faces) -> Faces:
     parts = [faces.rows["dataset"] == name for name in sorted(set(faces.rows["dataset"]))]
     for part in parts:
         groups[part] = identity_groups(whole[part], given[part], real[part])
-    apart = divided(faces, groups)
+    apart = kept_apart(faces, groups)
     testing = apart.rows["split"] == "test"
     doubtful = np.zeros(len(faces), dtype=bool)
     for part in parts:
@@ -126,6 +129,7 @@ def fit(train: Faces, val: Faces, outputs: dict, config: Config, notes: list[str
         val.rows["label"][known],
         config.seed,
         directions(columns.names),
+        config.evidence * evidence_columns(columns.names, pipeline.outputs),
     )
     of_reals = values[known & (val.rows["label"] == 0)]
     if not len(of_reals):
@@ -134,6 +138,7 @@ def fit(train: Faces, val: Faces, outputs: dict, config: Config, notes: list[str
         "outputs": pipeline.outputs,
         "features": pipeline.names,
         "head": head.kind,
+        "evidence": config.evidence,
         "calibration": {"a": head.a, "b": head.b, "how": head.report["calibration"], "on": head.report["held_out"]},
         "threshold": {"p_fake": threshold_at_fpr(head.p_fake(of_reals), config.fpr), "fpr": config.fpr},
         "reference": {"percentiles": list(PERCENTILES), "faces": len(of_reals)},
@@ -165,9 +170,10 @@ def main(config: Config) -> Path:
 
     Raises: FileNotFoundError, ValueError where the dumps cannot be used so (the message says what to do).
     """
-    if not 0 < config.fpr < 1 or config.seed < 0:
+    if not 0 < config.fpr < 1 or config.seed < 0 or config.evidence < 0:
         raise ValueError(
-            f"--fpr lies between 0 and 1 (given: {config.fpr}), --seed is at least 0 (given: {config.seed})"
+            f"--fpr lies between 0 and 1 (given: {config.fpr}), --seed and --evidence are at least 0 (given: {config.seed}, "
+            f"{config.evidence})"
         )
     paths = config.features or (newest_dump(),)
     dumps = [read_dump(path) for path in {Path(path).resolve(): path for path in paths}.values()]
@@ -185,8 +191,8 @@ def main(config: Config) -> Path:
                 f"people were told apart by {judge}, with thresholds that were measured for the bundled embedding"
             )
         people = (
-            f"{before} groups joined into {len(set(faces.rows['group']))} people, divided anew; {left_out} faces that "
-            "resemble somebody in test left out"
+            f"{before} groups joined into {len(set(faces.rows['group']))} people; {left_out} faces left out, who "
+            "are or resemble somebody on a later side of train, val and test"
         )
         if share > 0.2:
             notes.append(f"{share:.0%} of all faces could not be told apart and count as one person, who trains")
@@ -195,7 +201,10 @@ def main(config: Config) -> Path:
     for split, part in (("train", train), ("val", val)):
         print(f"{split:<12}{part.counts()}")
     print(f"test        {int((faces.rows['split'] == 'test').sum())} faces, not looked at; {people}")
-    print(f"head        {config.kind}, seed {config.seed}, threshold at {config.fpr:.0%} of real validation faces")
+    beside = f", evidence {config.evidence:g}" if config.evidence and not config.one_class else ""
+    print(
+        f"head        {config.kind}{beside}, seed {config.seed}, threshold at {config.fpr:.0%} of real validation faces"
+    )
     print(f"checkpoint  {out}", flush=True)
     checkpoint, report = fit(train, val, dumps[0].meta["outputs"], config, notes)
     experts = {name.partition(".")[0] for name in checkpoint.info["outputs"]}
@@ -260,8 +269,14 @@ def cli() -> int:
         "--drop", nargs="+", default=(), metavar="GROUP", help="leave out columns: clip, raw, lite.age, kl, ..."
     )
     parser.add_argument("--only", nargs="+", default=(), metavar="GROUP", help="use these columns alone")
-    parser.add_argument("--identity-disjoint", action="store_true", help="join groups of one person, split anew")
+    parser.add_argument("--identity-disjoint", action="store_true", help="keep everybody on one side of the splits")
     parser.add_argument("--fpr", type=float, default=default.fpr, help="of the threshold, on real validation faces")
+    parser.add_argument(
+        "--evidence",
+        type=float,
+        default=default.evidence,
+        help="weight of the trace network's evidence beside what the labels teach; 0: only what they teach (default %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--name", help="folder below checkpoints/ (default: made of dataset and head)")
     parser.add_argument("--out", type=Path, help="the checkpoint's folder itself, instead of --name")

@@ -11,7 +11,7 @@ import numpy as np
 from data.dump import COLUMNS, Dump
 from features.regions import REGIONS
 
-SPLITS = {"train": 0.7, "val": 0.1, "test": 0.2}  # of the groups, where they are divided anew
+SPLITS = ("train", "val", "test")
 HELD_OUT = 0.15  # of the groups with real faces, where no validation split was given
 LARGE = 0.05  # of all faces
 FEW = 100  # real validation faces; with fewer, threshold and ranges are rough
@@ -81,16 +81,21 @@ def _fraction(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
 
 
-def divided(faces: Faces, groups: Sequence[str]) -> Faces:
-    """The same faces in other groups, divided anew: 70% train, 10% val, 20% test, by the groups' names alone.
+def kept_apart(faces: Faces, groups: Sequence[str]) -> Faces:
+    """The same faces in other, larger groups, none on two sides of the splits; faces that would be are in no split ("").
 
-    A group with more than LARGE of all faces goes to train: many people who cannot be told apart must not be a test.
+    A group is of the last of train, val and test that any of its faces was given; its faces of other splits are left out. So
+    nothing tests that was given to train, whatever has been trained on it. A group with more than LARGE of all faces trains:
+    many people who cannot be told apart must not be a test.
     groups: N names.
     """
     unique, codes, counts = np.unique(np.asarray(groups, dtype=str), return_inverse=True, return_counts=True)
-    place = np.searchsorted(np.cumsum(list(SPLITS.values())), [_fraction(group) for group in unique], side="right")
-    place = np.where(counts > LARGE * len(faces), 0, np.minimum(place, len(SPLITS) - 1))
-    splits = np.array(list(SPLITS))[place[codes]]
+    place = {name: index for index, name in enumerate(SPLITS)}
+    given = np.array([place.get(split, 0) for split in faces.rows["split"].tolist()], dtype=int)
+    side = np.zeros(len(unique), dtype=int)
+    np.maximum.at(side, codes, given)
+    side[counts > LARGE * len(faces)] = 0
+    splits = np.where(given == side[codes], faces.rows["split"], "").astype(object)
     return Faces(faces.arrays, {**faces.rows, "group": np.array(groups, dtype=object), "split": splits})
 
 

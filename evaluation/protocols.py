@@ -125,11 +125,11 @@ def people_apart(faces: Faces) -> list[Experiment]:
         apart = by_people(given)
         share = largest_share(apart.rows["group"])
         before, after = (len(set(part.rows["group"])) for part in (given, apart))
+        left_out, both = int((apart.rows["split"] == "").sum()), on_both_sides(given, apart)
         remarks = [
-            f"{before} groups joined into {after} ({share:.1%} of the faces in the largest, which trains), "
-            f"{int((apart.rows['split'] == '').sum())} faces that resemble somebody in test left out; in the given splits "
-            f"{on_both_sides(given, apart):.0%} of the real test faces belong to somebody who also has training faces, as far "
-            "as the identity embedding can tell"
+            f"{before} groups joined into {after} ({share:.1%} of the faces in the largest, which trains), {left_out} faces left "
+            f"out, who are or resemble somebody on a later side; in the given splits {both:.0%} of the real test faces belong to "
+            "somebody who also has training faces, as far as the identity embedding can tell"
         ]
         test = apart.split("test")
         try:

@@ -133,15 +133,18 @@ def baselines(outputs: Mapping[str, Mapping], config: Config) -> list[System]:
 
 
 def ablations(outputs: Mapping[str, Mapping], config: Config) -> list[System]:
-    """MASC with less: real faces alone, raw or expected columns alone, an expert's own evidence alone, without and with only each
-    family of experts."""
+    """MASC with less: real faces alone, only what labels teach, raw or expected columns alone, an expert's own evidence alone,
+    without and with only each family of experts."""
     there = [name for name in FAMILIES if any(name in groups_of(f"{output}/") for output in outputs)]
     changes = {
         REALS_ONLY: replace(config, one_class=True),
         f"{MASC}, raw columns only": replace(config, only=("raw",)),
         f"{MASC}, expected columns only": replace(config, only=("expected",)),
     }
-    for name in (name for name, output in outputs.items() if output["kind"] == "evidence"):
+    evidence = [name for name, output in outputs.items() if output["kind"] == "evidence"]
+    if evidence and config.evidence and not config.one_class:
+        changes[f"{MASC}, only what labels teach"] = replace(config, evidence=0.0)
+    for name in evidence:
         changes[f"{name}, whole face, {NO_FAKE}"] = replace(
             config, one_class=True, drop=(), only=(f"{name}/level/full",)
         )

@@ -142,6 +142,14 @@ def directions(names: Sequence[str]) -> np.ndarray:
     return np.array([-1.0 if groups_of(name) & {"cos", "expected_cos"} else 1.0 for name in names])
 
 
+def evidence_columns(names: Sequence[str], outputs: Mapping[str, Mapping]) -> np.ndarray:
+    """(F,) bool: what an expert says of the whole face as evidence by itself, which no dataset's fakes have taught it."""
+    kinds = {name: output["kind"] for name, output in outputs.items()}
+    return np.array(
+        [name.endswith("/level/full") and kinds.get(name.partition("/")[0]) == "evidence" for name in names]
+    )
+
+
 def select(names: Sequence[str], drop: Iterable[str] = (), only: Iterable[str] = ()) -> list[str]:
     """The names to keep, in order: those in any group of `only` (all, if it is empty) and in none of `drop`.
 

@@ -4,7 +4,8 @@
 faces only and says how much less consistent than they a face is on the whole. All share one frame, `Head`: missing values
 become the median of the real training faces, columns are standardised and clipped, and the score is calibrated (Platt 1999)
 on faces that the head was not fitted on. Hyper-parameters are chosen on those same faces: the validation split, or held-out
-groups of the training split.
+groups of the training split. Beside what labels teach, columns that are evidence by themselves may count with a fixed weight
+(`evidence`): labels of one dataset also teach what does not hold on the next.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scipy.special import expit
 from models.classifiers import CHOICES, KINDS, MODELS, Linear, Model
 
 PREFIX = "head."  # of the array names in a checkpoint
+FRAME = ("median", "mean", "scale", "evidence")  # of the arrays, what is not the model's
 CLIP = 5.0  # standard deviations: no single column can decide alone
 FOLDS = 5
 MIN_HELD_OUT = 25  # faces of each class; a smaller validation split decides nothing, held-out training groups do
@@ -28,14 +30,16 @@ MIN_HELD_OUT = 25  # faces of each class; a smaller validation split decides not
 class Head:
     """A fitted classifier with its frame.
 
-    median, mean, scale: (F,) float32, of the training faces (median: of the real ones). a, b: calibration, logit = a x score
-    + b. report: how hyper-parameters and calibration were found, JSON-ready.
+    median, mean, scale: (F,) float32, of the training faces (median: of the real ones). evidence: (F,) float32, what a standard
+    deviation of a column adds to the model's score. a, b: calibration, logit = a x score + b. report: how hyper-parameters and
+    calibration were found, JSON-ready.
     """
 
     kind: str
     median: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
+    evidence: np.ndarray
     model: Model
     a: float
     b: float
@@ -48,7 +52,8 @@ class Head:
         """
         if x.ndim != 2 or x.shape[1] != len(self.median):
             raise ValueError(f"features of shape {x.shape}; this head takes (N, {len(self.median)})")
-        return self.model.score(_standardise(x, self.median, self.mean, self.scale)).astype(np.float64)
+        z = _standardise(x, self.median, self.mean, self.scale)
+        return self.model.score(z).astype(np.float64) + z @ self.evidence
 
     def p_fake(self, x: np.ndarray) -> np.ndarray:
         """Calibrated P(fake), (N,) float64; of `oneclass` the share of real faces that are less unusual: it saw no fake."""
@@ -61,7 +66,7 @@ class Head:
         """
         if isinstance(self.model, Linear):
             pair = [_standardise(rows, self.median, self.mean, self.scale) for rows in (x, baseline[None])]
-            parts = self.model.coef * (pair[0] - pair[1])
+            parts = (self.model.coef + self.evidence) * (pair[0] - pair[1])
         else:
             parts = np.empty(x.shape)
             for row, part in zip(x, parts, strict=True):
@@ -72,7 +77,7 @@ class Head:
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays of a checkpoint, names beginning with `head.`; `kind`, `a` and `b` are for its description."""
-        frame = {"median": self.median, "mean": self.mean, "scale": self.scale}
+        frame = {name: getattr(self, name) for name in FRAME}
         model = {f"model.{name}": np.asarray(value) for name, value in self.model.state().items()}
         return {PREFIX + name: value for name, value in (frame | model).items()}
 
@@ -87,7 +92,7 @@ class Head:
             raise ValueError(f"unknown head {kind!r}; the heads are {', '.join(KINDS)}")
         state = {name.removeprefix(PREFIX): value for name, value in arrays.items() if name.startswith(PREFIX)}
         try:
-            frame = [state.pop(name) for name in ("median", "mean", "scale")]
+            frame = [state.pop(name) for name in FRAME]
             model = MODELS[kind](**{name.removeprefix("model."): value for name, value in state.items()})
         except (KeyError, TypeError) as error:
             raise ValueError(f"these arrays are not those of a {kind} head ({error}); train again") from error
@@ -148,6 +153,7 @@ def fit_head(
     y_val: np.ndarray,
     seed: int = 0,
     direction: np.ndarray | None = None,
+    evidence: np.ndarray | None = None,
 ) -> Head:
     """Fit a head, choose its hyper-parameters by the log loss of faces it was not fitted on, and calibrate it on them.
 
@@ -155,7 +161,9 @@ def fit_head(
     fit without its group's fold. `oneclass` leaves fakes out of everything.
 
     x: (N, F) float, NaN where missing; y: (N,) 0 real, 1 fake; groups: N names; x_val, y_val: the validation split, which
-    may be empty; direction: (F,) +1 where more of a column is less consistent, else -1 (`oneclass` alone asks; None: all +1).
+    may be empty; direction: (F,) +1 where more of a column is less consistent, else -1 (`oneclass` alone asks; None: all +1);
+    evidence: (F,) how much each column counts by itself: so many standard deviations of the model's score per standard
+    deviation of the column, both among real faces that it was not fitted on (None: not at all; `oneclass` does not ask).
 
     Raises: ValueError for an unknown kind, a missing class, a column without any value, too few groups.
     """
@@ -174,7 +182,7 @@ def fit_head(
     median = np.nanmedian(x[y == 0], axis=0).astype(np.float32)
     filled = np.where(np.isnan(x), median, x)
     mean, scale = filled.mean(0).astype(np.float32), filled.std(0).astype(np.float32)
-    frame = (median, mean, np.where(scale > 1e-9, scale, np.float32(1)))
+    frame = [median, mean, np.where(scale > 1e-9, scale, np.float32(1))]
     on_val = all((y_val == label).sum() >= MIN_HELD_OUT for label in set(y))
     if on_val:
         splits = [(np.arange(len(y)), np.arange(len(y), len(y) + len(y_val)))]
@@ -191,8 +199,13 @@ def fit_head(
         a, b = _rank(score) if one_class else calibrate(score, y[held_out])
         logit = a * score + b
         loss = float((np.logaddexp(0, logit) - y[held_out] * logit).mean())
-        tried.append((loss, choice, a, b, fits))
-    loss, choice, a, b, fits = min(tried, key=lambda entry: entry[0])
+        tried.append((loss, choice, a, b, fits, score))
+    loss, choice, a, b, fits, score = min(tried, key=lambda entry: entry[0])
+    by_itself = np.zeros(x.shape[1], np.float32)
+    if evidence is not None and evidence.any() and not one_class:
+        reals = y[held_out] == 0
+        by_itself = (evidence * score[reals].std() / np.maximum(z[held_out][reals].std(0), 1e-6)).astype(np.float32)
+        a, b = calibrate(score + z[held_out] @ by_itself, y[held_out])
     model = fits[0]
     if not on_val:
         model = MODELS[kind].fit(z, y, seed, int(np.median([fit.rounds for fit in fits])), **choice)
@@ -204,4 +217,4 @@ def fit_head(
         "held_out_faces": len(held_out),
         "calibration": "rank among real faces" if one_class else "Platt",
     }
-    return Head(kind, *frame, model, a, b, report)
+    return Head(kind, *frame, by_itself, model, a, b, report)

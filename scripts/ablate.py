@@ -142,7 +142,7 @@ def main(config: Config, overwrite: bool = False) -> Path:
     faces, outputs, people = gather(dumps), dumps[0].meta["outputs"], "people may recur across splits"
     if config.identity_disjoint:
         faces = by_people(faces)
-        people = f"people apart, {(faces.rows['split'] == '').sum()} frames in doubt left out"
+        people = f"people apart, {(faces.rows['split'] == '').sum()} frames left out"
     without = f"without {', '.join(config.drop)}" if config.drop else "all columns"
     remarks = [f"{config.kind}, seed {config.seed}, {without}; {people}; nothing is chosen or calibrated on test"]
     remarks.append("figures are on single frames, not on videos, with 95% bootstrap intervals by group")

@@ -13,7 +13,7 @@ from data.dump import read_dump
 from data.gathered import gather, train_and_val
 from models.metrics import summary
 from scripts import ablate
-from tests.synthetic import answers, write_dump
+from tests.synthetic import answers, recurring_people, write_dump
 from train import Config, fit, score
 
 ROWS = ["attributes", "identities", "attributes + identities"]  # of toy.age, toy.age_years, toy.identity
@@ -172,11 +172,11 @@ def test_a_row_that_fails_says_so_in_the_table(dump, tmp_path, monkeypatch):
 
 
 def test_people_can_be_kept_apart(tmp_path):
-    people, label = np.repeat(np.arange(40) % 20, 4), np.tile([0, 0, 1, 1], 40)
-    dump = write_dump(tmp_path / "made" / "toy", groups=40, change=answers(people, label, noise=0.3))
+    dump = write_dump(tmp_path / "made" / "toy", groups=100, change=recurring_people()[1])
     found = results(ablate.main(Config(features=(dump,), drop=("expected",), identity_disjoint=True, out=tmp_path)))
-    assert sum(found["counts"][part]["groups"] for part in ("train", "val")) < 20
-    assert "people apart, 0 frames in doubt left out" in found["remarks"][0]
+    train, val = (found["counts"][part]["groups"] for part in ("train", "val"))  # some may resemble somebody in test
+    assert 15 <= train <= 20 and 15 <= val <= 20
+    assert f"people apart, {400 - 4 * (20 + train + val)} frames left out" in found["remarks"][0]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.checkpoint import Checkpoint, newest_checkpoint
+from predict import BUNDLED
 
 ARRAYS = {"head.coef": np.arange(3.0), "b": np.zeros((2, 2), np.float16)[:, ::-1], "s": np.array(2.5, np.float32)}
 
@@ -65,3 +66,10 @@ def test_newest_checkpoint(tmp_path):
         Checkpoint({}, {}).save(tmp_path / name)
         os.utime(tmp_path / name / "checkpoint.json", (1000 - age, 1000 - age))
     assert newest_checkpoint(tmp_path) == tmp_path / "b"
+
+
+def test_the_bundled_detector_takes_the_trace_networks_evidence_beside_what_labels_teach():
+    found = Checkpoint.load(BUNDLED)
+    counts = np.flatnonzero(found.arrays["head.evidence"])
+    assert [found.info["features"][column] for column in counts] == ["traces.altered/level/full"]
+    assert found.info["evidence"] > 0 and found.arrays["head.evidence"][counts] > 0

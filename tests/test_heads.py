@@ -96,6 +96,28 @@ def test_other_numbers_of_columns_are_refused(head):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_evidence_counts_by_itself_whatever_the_labels_say(kind):
+    """A column of noise has no weight of its own; as evidence it moves the score by so many of the model's own deviations."""
+    weight = np.where(np.arange(12) == 7, 0.5, 0.0)
+    plain = fit_head(kind, X, Y, GROUPS, X_VAL, Y_VAL, seed=3, direction=DOWN)
+    head = fit_head(kind, X, Y, GROUPS, X_VAL, Y_VAL, seed=3, direction=DOWN, evidence=weight)
+    if kind == "oneclass":
+        assert not head.evidence.any() and (head.a, head.b) == (plain.a, plain.b)
+        return
+    assert np.flatnonzero(head.evidence).tolist() == [7] and head.report == plain.report
+    added = head.logit(X_VAL) - plain.logit(X_VAL)
+    reals = Y_VAL == 0
+    assert added[reals].std() == pytest.approx(0.5 * plain.logit(X_VAL[reals]).std(), rel=1e-4)
+    assert np.corrcoef(added, X_VAL[:, 7])[0, 1] > 0.999
+    moved = X_NEW[:1].copy()
+    moved[0, 7] = head.mean[7] + 2 * head.scale[7]
+    base = np.where(np.arange(12) == 7, head.mean, moved[0])
+    at = [fit.contributions(moved, base)[0, 7] / fit.a for fit in (head, plain)]
+    assert at[0] - at[1] == pytest.approx(2 * head.evidence[7], rel=1e-3)
+    assert abs(head.p_fake(X_NEW).mean() - 0.5) < 0.05  # calibrated with it
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_without_validation_faces_training_groups_are_held_out(kind):
     head = fit_head(kind, X, Y, GROUPS, X_VAL[:6], Y_VAL[:6], seed=3, direction=DOWN)
     assert head.report["held_out"] == "5 folds of training groups"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.gathered import Faces, divided
+from data.gathered import Faces, kept_apart
 from features import people
 from features.people import adapted, identity_groups, largest_share, lookalikes
 
@@ -93,12 +93,21 @@ def test_the_largest_share_betrays_chaining():
     assert largest_share(["a", "b", "a", "a"]) == pytest.approx(0.75)
 
 
-@pytest.mark.parametrize("name", ["crowd", "people"])
-def test_a_large_crowd_that_cannot_be_told_apart_never_tests(name):
-    rows = {column: np.array(["x"] * 200, dtype=object) for column in ("split", "dataset", "path", "face")}
-    rows["label"] = np.zeros(200, int)
-    groups = [name] * 100 + [f"person {i}" for i in range(100)]
-    splits = divided(Faces({}, rows), groups).rows["split"]
-    assert set(splits[:100]) == {"train"} and set(splits[100:]) == {"train", "val", "test"}
-    shares = [(splits[100:] == split).mean() for split in ("train", "val", "test")]
-    assert np.allclose(shares, (0.7, 0.1, 0.2), atol=0.12)
+def faces_of(splits):
+    rows = {column: np.array(["x"] * len(splits), dtype=object) for column in ("dataset", "path", "face")}
+    return Faces({}, {**rows, "split": np.array(splits, dtype=object), "label": np.zeros(len(splits), int)})
+
+
+def test_a_group_is_on_the_last_side_that_it_was_given_to_and_its_other_faces_are_left_out():
+    given = ["train", "val", "test", "train", "val", "train", ""]
+    groups = ["tested", "tested", "tested", "validates", "validates", "trains", "trains"]
+    faces = faces_of(given + ["train"] * 200)
+    apart = kept_apart(faces, groups + [f"person {i}" for i in range(200)])
+    assert apart.rows["split"][:7].tolist() == ["", "", "test", "", "val", "train", ""]
+    assert set(apart.rows["split"][7:]) == {"train"} and faces.rows["split"][:7].tolist() == given
+
+
+def test_a_large_crowd_that_cannot_be_told_apart_never_tests():
+    given = ["train", "val", "test", "test"] * 25 + ["test"] * 100
+    splits = kept_apart(faces_of(given), ["crowd"] * 100 + [f"person {i}" for i in range(100)]).rows["split"]
+    assert splits[:4].tolist() == ["train", "", "", ""] and set(splits[100:]) == {"test"}

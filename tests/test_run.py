@@ -227,6 +227,21 @@ def test_curves_are_made_for_all_but_ablations_and_are_on_the_card(faces, oracle
     assert line.split() == ["coin;", "a", "jpeg", clean, degraded, f"{curves[1]['slope']:+.4f}", str(len(test)), "5"]
 
 
+def test_evidence_counts_whatever_labels_teach_unless_it_is_told_not_to(faces):
+    outputs = {**OUTPUTS, "traces.altered": {"kind": "evidence", "size": 1, "names": ["logit"]}}
+    said = np.random.default_rng(0).normal(size=(len(faces), 8, 1))  # nothing that labels could teach
+    seen = type(faces)({**faces.arrays, "traces.altered": said.astype(np.float16)}, faces.rows)
+    training = Training(drop=("expected",))
+    less = {each.name: each for each in systems.ablations(outputs, training)}[f"{MASC}, only what labels teach"]
+    reals = seen.select(np.flatnonzero((seen.rows["split"] == "test") & (seen.rows["label"] == 0)))
+    logits = []
+    for system in (systems.consistency(MASC, "masc", outputs, training), less):
+        p_fake = system.fit(seen.split("train"), seen.split("val")).p_fake(reals)
+        logits.append(np.log(p_fake / (1 - p_fake)))
+    added = np.polyfit(logits[1], logits[0], 1)[0] * logits[1] - logits[0]
+    assert np.corrcoef(added, reals.arrays["traces.altered"][:, 0, 0].astype(float))[0, 1] < -0.9
+
+
 def test_what_an_expert_says_by_itself_is_measured_without_a_fake(faces):
     outputs = {**OUTPUTS, "traces.altered": {"kind": "evidence", "size": 1, "names": ["logit"]}}
     rng = np.random.default_rng(0)
@@ -250,6 +265,8 @@ def test_what_an_expert_says_by_itself_is_measured_without_a_fake(faces):
         > 0.8
     )
     assert name not in {each.name for each in systems.ablations(OUTPUTS, Training())}
+    without = {each.name for each in systems.ablations(outputs, Training(evidence=0.0))}
+    assert set(by_name) - without == {f"{MASC}, only what labels teach"}
     dump = type("D", (), {"meta": {"outputs": outputs, "dataset": "a", "data_root": "x"}})
     plan = planned(
         Config((), Training(), few_shot=False, permutations=0, protocols=("people",)), seen, [dump], None, None

@@ -6,7 +6,16 @@ import pytest
 from features import consistency
 from features.expectations import expected_names
 from features.regions import PAIRS, REGIONS
-from features.vector import FAMILIES, FeatureTable, directions, foreseen, groups_of, raw_features, select
+from features.vector import (
+    FAMILIES,
+    FeatureTable,
+    directions,
+    evidence_columns,
+    foreseen,
+    groups_of,
+    raw_features,
+    select,
+)
 from tests.synthetic import OUTPUTS, answers
 
 LABELS = np.zeros(6, dtype=int)
@@ -150,3 +159,9 @@ def test_tables_are_ordered_by_name_and_say_what_is_missing():
         FeatureTable(["a", "b"], np.zeros((2, 3)))
     with pytest.raises(ValueError, match="repeat"):
         FeatureTable(["a", "a"], np.zeros((2, 2)))
+
+
+def test_evidence_columns_are_what_an_expert_says_of_the_whole_face_as_evidence():
+    names = ["a.odd/level/full", "a.odd/level/inner", "b.age_years/level/full", "a.odd/cos/full~inner"]
+    outputs = {"a.odd": {"kind": "evidence"}, "b.age_years": {"kind": "scalar"}}
+    assert evidence_columns(names, outputs).tolist() == [True, False, False, False]
