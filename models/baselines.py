@@ -20,6 +20,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from features.regions import Crop
+from models.base import native_bf16
 from models.fitted_network import Network, at_side, placed, side_of
 from models.heads import MIN_HELD_OUT, calibrate
 from models.metrics import auc
@@ -185,10 +186,7 @@ def _rate(done: float) -> float:
 
 def _bf16(recipe: Recipe, device: torch.device) -> bool:
     """Whether bfloat16 is faster there."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return recipe.bf16_on_cpu and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return native_bf16(device) and (recipe.bf16_on_cpu or device.type == "cuda")
 
 
 def _faces(

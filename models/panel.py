@@ -12,7 +12,7 @@ import torch
 
 from features.regions import Crop
 from models import BUNDLED, CLIP_MODEL, EXPERTS, PROFILES, clip_image, expert_class
-from models.base import Expert, Output
+from models.base import Expert, Output, native_bf16
 from models.tensors import MissingWeightsError, sha256_of
 from models.weights import WEIGHTS, Weights, folder_for, locate
 
@@ -55,7 +55,7 @@ def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
 
 def usual_precision(device: torch.device, names: tuple[str, ...]) -> str:
     """bfloat16 for the published experts on a GPU that computes with it."""
-    quick = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    quick = device.type == "cuda" and native_bf16(device)
     return "bfloat16" if quick and set(names) - set(BUNDLED) else "float32"
 
 

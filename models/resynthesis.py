@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from models.base import native_bf16
+
 SIDE = 128  # px of what it redraws
 CODES = 4  # channels of the code, at a quarter of the side: a twelfth of the numbers in a picture
 BATCH = 32
@@ -64,7 +66,7 @@ def redraw(pictures: np.ndarray, steps: int, seed: int = 0, device: str | torch.
     everything = torch.from_numpy(pictures)
     for _ in tqdm(range(steps), desc="autoencoder", unit=" steps", disable=None):
         images = _as_seen(everything[rng.integers(len(pictures), size=BATCH)]).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
             drawn = net(images, noise=0.05)
         drawn, images = drawn.float(), images.float()
         loss = (drawn - images).abs().mean()
@@ -76,7 +78,7 @@ def redraw(pictures: np.ndarray, steps: int, seed: int = 0, device: str | torch.
         schedule.step()
     net.eval()
     out = np.empty_like(pictures)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
         for start in range(0, len(pictures), 64):
             drawn = net(_as_seen(everything[start : start + 64]).to(device)).float()
             out[start : start + 64] = ((drawn + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu()
