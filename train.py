@@ -32,6 +32,7 @@ import numpy as np
 
 from data.dump import newest_dump, read_dump
 from data.gathered import Faces, gather, kept_apart, train_and_val
+from features.disagreement import of_regions
 from features.explain import PERCENTILES
 from features.people import identity_groups, largest_share, lookalikes
 from features.pipeline import FeaturePipeline
@@ -41,6 +42,10 @@ from models.checkpoint import CHECKPOINTS, Checkpoint
 from models.classifiers import KINDS
 from models.heads import Head, fit_head
 from models.metrics import summary, table, threshold_at_fpr
+
+# What a face may be like to be judged, of those that a detector is trained on: percentiles of every quality, on the poor side,
+# and of how far they lie from the training faces.
+EDGE, FARTHEST = 1, 99
 
 
 @dataclass(frozen=True)
@@ -134,19 +139,38 @@ def fit(train: Faces, val: Faces, outputs: dict, config: Config, notes: list[str
     of_reals = values[known & (val.rows["label"] == 0)]
     if not len(of_reals):
         raise ValueError("no real validation face has a single feature; there is nothing to set a threshold on")
+    p_reals = head.p_fake(of_reals)
     info = {
         "outputs": pipeline.outputs,
         "features": pipeline.names,
         "head": head.kind,
         "evidence": config.evidence,
         "calibration": {"a": head.a, "b": head.b, "how": head.report["calibration"], "on": head.report["held_out"]},
-        "threshold": {"p_fake": threshold_at_fpr(head.p_fake(of_reals), config.fpr), "fpr": config.fpr},
+        "threshold": {"p_fake": threshold_at_fpr(p_reals, config.fpr), "fpr": config.fpr},
         "reference": {"percentiles": list(PERCENTILES), "faces": len(of_reals)},
+        "seen": limits(train.select(np.flatnonzero(seen)), head.distance(values[known])),
     }
     # A column may be missing on all real validation faces; then the median of the training faces is all there is to say.
     filled = np.where(np.isnan(of_reals).all(0), head.median, of_reals)
     reference = np.nanpercentile(filled, PERCENTILES, axis=0).astype(np.float32)
-    return Checkpoint(info, {"reference": reference, **pipeline.state(), **head.state()}), head.report
+    apart = of_regions(pipeline.names, of_reals, reference)  # a region of which nothing is known disagrees with nothing
+    apart = np.percentile(np.nan_to_num(apart), PERCENTILES, axis=0).astype(np.float32)
+    arrays = {"reference": reference, "real_scores": np.sort(p_reals).astype(np.float32), "disagreement": apart}
+    return Checkpoint(info, {**arrays, **pipeline.state(), **head.state()}), head.report
+
+
+def limits(train: Faces, distances: np.ndarray) -> dict[str, float]:
+    """Beyond what a face is unlike those that a detector was trained on: of every quality, and of `Head.distance`.
+
+    distances: of validation faces, real and fake, since those of training faces are what the head was fitted on.
+    """
+    low = {name: np.percentile(train.rows[name], EDGE) for name in ("face_px", "sharpness", "score")}
+    found = {
+        **low,
+        "yaw": np.percentile(np.abs(train.rows["yaw"]), 100 - EDGE),
+        "distance": np.percentile(distances, FARTHEST),
+    }
+    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
 def figures(checkpoint: Checkpoint, faces: Faces, split: str, seed: int) -> dict[str, dict]:

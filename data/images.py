@@ -73,12 +73,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     check_file(path)
     try:
         with Image.open(path, formats=tuple(FORMATS)) as image:
-            if image.width * image.height > max_pixels:
-                raise ImageError(path, f"larger than the limit of {max_pixels:,} pixels")
-            if min(image.size) < MIN_SIDE:
-                raise ImageError(path, f"too small ({image.width}x{image.height} pixels)")
-            image.load()
-            return np.array(_upright(_rgb(image, path), image))
+            return pixels_of(image, path, max_pixels)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -87,6 +82,16 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise ImageError(path, f"not an image ({', '.join(FORMATS)} are read)") from error
     except DAMAGE as error:
         raise ImageError(path, f"damaged or cut short ({error})") from error
+
+
+def pixels_of(image: Image.Image, path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """An opened picture as `read_image` returns it. path: what messages call it. Raises: ImageError, or one of `DAMAGE`."""
+    if image.width * image.height > max_pixels:
+        raise ImageError(path, f"larger than the limit of {max_pixels:,} pixels")
+    if min(image.size) < MIN_SIDE:
+        raise ImageError(path, f"too small ({image.width}x{image.height} pixels)")
+    image.load()
+    return np.array(_upright(_rgb(image, path), image))
 
 
 def check_file(path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from models.classifiers import CHOICES, KINDS, MODELS, Linear, Model
+from models.classifiers import CHOICES, KINDS, MODELS, Model
 
 PREFIX = "head."  # of the array names in a checkpoint
 FRAME = ("median", "mean", "scale", "evidence")  # of the arrays, what is not the model's
@@ -59,21 +59,24 @@ class Head:
         """Calibrated P(fake), (N,) float64; of `oneclass` the share of real faces that are less unusual: it saw no fake."""
         return expit(self.a * self.logit(x) + self.b)
 
-    def contributions(self, x: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-        """What each column adds to the calibrated logit: its fall when that column alone is set to the baseline.
+    def distance(self, x: np.ndarray) -> np.ndarray:
+        """How far faces lie from those of training: root mean square of the standardised columns, each at most CLIP.
 
-        x: (N, F); baseline: (F,), say the median of real faces. Returns: (N, F), positive towards fake, 0 where missing.
+        x: (N, F). Returns: (N,) float64, about 1 for training faces.
         """
-        if isinstance(self.model, Linear):
-            pair = [_standardise(rows, self.median, self.mean, self.scale) for rows in (x, baseline[None])]
-            parts = (self.model.coef + self.evidence) * (pair[0] - pair[1])
-        else:
-            parts = np.empty(x.shape)
-            for row, part in zip(x, parts, strict=True):
-                changed = np.repeat(row[None], len(row), axis=0)
-                np.fill_diagonal(changed, baseline)
-                part[:] = self.logit(row[None]) - self.logit(changed)
-        return np.where(np.isnan(x), 0.0, self.a * parts)
+        return np.sqrt(np.square(_standardise(x, self.median, self.mean, self.scale), dtype=np.float64).mean(1))
+
+    def contributions(self, x: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What each column adds to the calibrated logit, beside that of a face that is usual in all of them.
+
+        Exact for `logreg` and `oneclass`; integrated gradients for `mlp`, TreeSHAP for `xgboost` (models/classifiers.py).
+        x: (N, F); baseline: (F,), say the median of real faces. Returns: (N, F), positive towards fake, 0 where missing; and
+        (N,), what is left: all of it sums to the logit of `p_fake`.
+        """
+        z, base = (_standardise(rows, self.median, self.mean, self.scale) for rows in (x, baseline[None]))
+        parts = self.model.parts(z, base[0]) + self.evidence * (z - base)
+        parts = np.where(np.isnan(x), 0.0, self.a * parts)
+        return parts, self.a * self.logit(x) + self.b - parts.sum(1)
 
     def state(self) -> dict[str, np.ndarray]:
         """The arrays of a checkpoint, names beginning with `head.`; `kind`, `a` and `b` are for its description."""

@@ -240,8 +240,8 @@ def main() -> Path:
     real, fake = clearest(out / "features" / "predictions.csv")
     print("\nWhat verdicts look like: the real face of those that it trusts most, and the swap that it suspects most.")
     pair = (OUT / "dataset" / real, OUT / "dataset" / fake)
-    run("predict.py", *pair, "--checkpoint", detector, "--pictures", verdicts, "--device", "cpu")
-    print(f"\nBoth as pictures: {verdicts}. All of it took {time.monotonic() - start:.0f} seconds.")
+    run("predict.py", *pair, "--checkpoint", detector, "--explain", verdicts, "--device", "cpu")
+    print(f"\nBoth as cards: {verdicts}. All of it took {time.monotonic() - start:.0f} seconds.")
     print(CLOSING)
     return out
 

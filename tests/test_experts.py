@@ -24,7 +24,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from data.faces import TEMPLATE, FaceCutter, align
 from features.regions import ALIGNED, REGIONS, region_masks
 from models import BUNDLED, PROFILES
-from models.base import Output, native_bf16
+from models.base import Output
 from models.clip_image import ClipImage
 from models.fairface import FairFace
 from models.panel import Panel
@@ -341,11 +341,3 @@ def test_experts_of_boxes_see_what_their_libraries_cut_out(panels, astronaut):
         ours = faces.views[crops[name]][0, :3]
         assert alike(ours, cut(box)) > 0.85, name
         assert max(alike(ours, cut(box + np.tile(shift, 2))) for shift in aside) < 0.7, name
-
-
-@pytest.mark.parametrize(
-    ("able", "native"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)]
-)
-def test_a_cpu_that_only_imitates_bfloat16_is_told(able, native, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert native_bf16(torch.device("cpu")) is native

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(path for path in (*ROOT.glob("*.py"), *ROOT.glob("[sb]*/*.py")) if path.stem != "__init__")
-PACKAGES = ("data", "features", "models", "evaluation", "scripts", "benchmarks", "tests")
+PACKAGES = ("data", "features", "models", "judging", "evaluation", "scripts", "benchmarks", "tests")
 SOURCES = sorted({*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))})
 OURS = {*(path.stem for path in ROOT.glob("*.py")), *PACKAGES}
 # What else of this project the modules of a package, or a top-level script, may import.
@@ -26,9 +26,11 @@ ALLOWED = {
     "features": ("features",),
     "models": ("models", "features.regions"),
     "data": ("data", "features.regions"),
+    "judging": ("data", "features", "models", "judging"),
+    "predict": ("data", "features", "models", "judging"),
     "evaluation": ("data", "features", "models", "evaluation", "preprocessing_pipeline", "train"),
     "evaluate": ("data", "features", "models", "evaluation", "train"),
-    "app": ("data", "features", "models", "predict"),
+    "app": ("data", "features", "models", "judging", "predict"),
 }
 ANY_SCRIPT = ("data", "features", "models")
 HEAVY = ("feat", "open_clip", "ray", "gradio")  # backends of seconds, or tens of seconds, to import

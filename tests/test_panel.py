@@ -7,7 +7,7 @@ import torch
 
 from features.regions import ALIGNED, REGIONS, Crop
 from models import panel as panels
-from models.base import Expert, Output
+from models.base import Expert, Output, native_bf16
 from models.panel import BATCH_CPU, Panel, experts_of, find_device, out_of_memory, usual_precision
 
 WIDE = Crop.around(0.5, 0.5, 1.5, 1.5, 32)
@@ -143,3 +143,11 @@ def test_only_published_experts_compute_in_bfloat16_unasked(monkeypatch):
     found = [usual_precision(gpu, names) for names in (("lite",), ("traces",), ("lite", "traces"), ("traces", "clip"))]
     assert found == ["float32", "float32", "float32", "bfloat16"]
     assert usual_precision(torch.device("cpu"), ("clip",)) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("able", "native"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)]
+)
+def test_a_cpu_that_only_imitates_bfloat16_is_told(able, native, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert native_bf16(torch.device("cpu")) is native

@@ -12,9 +12,15 @@ import pytest
 from PIL import Image
 
 import predict
-from features.explain import HIGH, LOW, topic
+from data.images import ORIENTATION, ImageError
+from features.explain import HIGH, LOW, MEDIAN, topic
+from features.regions import REGIONS
+from judging import detector as judging
+from judging.verdict import FAKE, REAL, UNSURE
 from models.checkpoint import Checkpoint
 from tests.conftest import ROOT
+
+VERDICTS = (REAL, FAKE, UNSURE)
 
 
 def run(*arguments, cwd=ROOT):
@@ -40,7 +46,7 @@ def pictures(tmp_path_factory, astronaut):
 
 
 def test_a_folder_from_the_command_line(pictures, tmp_path):
-    done = run(pictures, "--csv", tmp_path / "v.csv", "--json", tmp_path / "v.json", "--pictures", tmp_path / "drawn")
+    done = run(pictures, "--csv", tmp_path / "v.csv", "--json", tmp_path / "v.json", "--explain", tmp_path / "cards")
     assert done.returncode == 3, done.stderr
     with (tmp_path / "v.csv").open(newline="", encoding="utf-8") as file:
         rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
@@ -48,12 +54,15 @@ def test_a_folder_from_the_command_line(pictures, tmp_path):
     assert rows["noise.png"]["error"] == "no face found" and "not an image" in rows["text.jpg"]["error"]
     said = {Path(row["path"]).name: row for row in json.loads((tmp_path / "v.json").read_text(encoding="utf-8"))}
     for name in ("a face – ü.png", "mirrored.jpg"):
-        assert 0 < float(rows[name]["p_fake"]) < 1 and rows[name]["verdict"] in ("real", "fake")
+        assert 0 < float(rows[name]["p_fake"]) < 1 and rows[name]["verdict"] in VERDICTS
         assert 1 <= len(said[name]["reasons"]) <= 3
         assert rows[name]["reasons"].split(" | ")[0] == said[name]["reasons"][0]["sentence"]
         assert said[name]["quality"]["overall"] == "good"
         assert said[name]["error"] == ""
-    assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+    for suffix in ("png", "json"):
+        assert len(list((tmp_path / "cards").glob(f"*.{suffix}"))) == 2
+    whole = json.loads(next((tmp_path / "cards").glob("*face*.json")).read_text(encoding="utf-8"))
+    assert whole["p_fake"] == said["a face – ü.png"]["p_fake"] and len(whole["regions"]) == 8 and whole["pairs"]
     assert "2 faces scored, 2 inputs not scored" in done.stderr and "Traceback" not in done.stderr
 
 
@@ -71,7 +80,7 @@ def test_exit_codes(pictures, tmp_path):
         ["--no-such-option"],
         ["--device", "cuda:99"],
         ["--csv", tmp_path / "file" / "v.csv"],
-        ["--pictures", tmp_path / "file"],
+        ["--explain", tmp_path / "file"],
         ["--json", "-", "--csv", "-"],
         ["--features", tmp_path],
         ["--max-pixels", "-1"],
@@ -89,21 +98,21 @@ def test_odd_names_cost_nothing(pictures, tmp_path):
     names = [b"not utf-8 \xff.jpg", "🙂".encode() * 60 + b".jpg", b"line\nbreak.jpg"]
     for name in names:
         Path(os.fsdecode(os.fsencode(odd) + b"/" + name)).write_bytes(face)
-    done = run(odd, "--csv", tmp_path / "v.csv", "--pictures", tmp_path / "drawn")
+    done = run(odd, "--csv", tmp_path / "v.csv", "--explain", tmp_path / "cards")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "v.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         rows = list(csv.DictReader(file))
     assert {os.path.basename(os.fsencode(row["path"])) for row in rows} == set(names)  # noqa: PTH119
-    assert len(list((tmp_path / "drawn").glob("*.png"))) == 3
+    assert len(list((tmp_path / "cards").glob("*.png"))) == 3
 
 
 def test_verdicts_come_in_the_order_of_the_pictures(detector, pictures):
     paths = sorted(pictures.iterdir())
-    said = [verdict.path for verdict in predict.judge_files(detector, paths[::-1], 4, 10**8)]
+    said = [verdict.path for verdict in judging.judge_files(detector, paths[::-1], 4, 10**8)]
     assert said == [str(path) for path in paths[::-1]]
 
 
-@pytest.mark.parametrize("key", predict.NEEDED)
+@pytest.mark.parametrize("key", judging.NEEDED)
 def test_half_a_checkpoint_is_refused(tmp_path, key):
     bundled = Checkpoint.load(predict.BUNDLED)
     del bundled.info[key]
@@ -113,7 +122,7 @@ def test_half_a_checkpoint_is_refused(tmp_path, key):
 
 def test_screen_output_is_pure_json(pictures):
     done = run(pictures / "mirrored.jpg", "--json", "-")
-    assert json.loads(done.stdout)[0]["verdict"] in ("real", "fake")
+    assert json.loads(done.stdout)[0]["verdict"] in VERDICTS
 
 
 def test_a_face_scores_the_same_alone_and_among_others(detector, astronaut):
@@ -124,33 +133,61 @@ def test_a_face_scores_the_same_alone_and_among_others(detector, astronaut):
     assert abs(alone[0].p_fake - among[1].p_fake) < 0.01
 
 
+def test_what_adds_up_to_the_score_adds_up(detector, astronaut):
+    verdict = detector.judge([astronaut], ["a"])[0]
+    logit = np.log(verdict.p_fake / (1 - verdict.p_fake))
+    assert sum(verdict.families.values()) + verdict.usual == pytest.approx(logit, abs=1e-4)
+    assert set(verdict.families) == {"attributes", "identities", "vision_language", "expressions", "traces"}
+    whole = verdict.to_json(whole=True)
+    assert sum(whole["families"].values()) + whole["usual"] == pytest.approx(logit, abs=1e-3)
+
+
 def test_a_reason_says_what_its_columns_add(detector, astronaut):
-    """The first reason's contribution is the fall of the logit when its columns, one by one, are those of a real face."""
+    """The first reason's contribution is what those of its columns add that fit the verdict."""
     verdict = detector.judge([astronaut], ["a"])[0]
     answers = detector.panel(detector.cutter([astronaut]).views)
     values, p_fake = detector.score({name: value.numpy() for name, value in answers.items()})
     assert np.isclose(p_fake[0], verdict.p_fake, atol=1e-3)
-
-    def logit(row):
-        p = detector.head.p_fake(row[None])[0]
-        return np.log(p / (1 - p))
-
-    median = detector.checkpoint.arrays["reference"][predict.MEDIAN]
-    names = detector.checkpoint.info["features"]
-    reference, fake, wanted = detector.checkpoint.arrays["reference"], verdict.verdict == "fake", 0.0
+    names, reference = detector.checkpoint.info["features"], detector.checkpoint.arrays["reference"]
+    added, fake, wanted = detector.head.contributions(values, reference[MEDIAN])[0][0], verdict.verdict == FAKE, 0.0
     for column in [i for i, name in enumerate(names) if topic(name) == topic(verdict.reasons[0].feature)]:
-        changed = values[0].copy()
-        changed[column] = median[column]
-        added = logit(values[0]) - logit(changed)
         low, high = reference[[LOW, HIGH] if fake else [2, 4], column]  # the 25th and 75th percentile
-        wanted += added if (low <= values[0, column] <= high) != fake and (added > 0) == fake else 0.0
+        fits = (low <= values[0, column] <= high) != fake and (added[column] > 0) == fake
+        wanted += added[column] if fits else 0.0
     assert np.isclose(verdict.reasons[0].contribution, wanted, atol=1e-3)
-    assert (wanted > 0) == (verdict.verdict == "fake")
+    assert (wanted > 0) == (verdict.verdict == FAKE)
 
 
-def test_verdict_follows_the_stored_threshold(detector, astronaut):
+def test_what_is_said_of_regions_is_what_the_experts_answered(detector, astronaut):
     verdict = detector.judge([astronaut], ["a"])[0]
-    assert (verdict.p_fake >= detector.threshold) == (verdict.verdict == "fake")
+    assert [region.name for region in verdict.regions] == list(REGIONS)
+    assert verdict.regions[0].disagreement is None and verdict.regions[0].rank is None
+    answers = {
+        name: value[0].float().numpy() for name, value in detector.panel(detector.cutter([astronaut]).views).items()
+    }
+    for place, region in enumerate(verdict.regions):
+        assert region.answers["lite.age_years"] == pytest.approx(answers["lite.age_years"][place, 0], abs=0.01)
+        assert list(region.answers["lite.gender"].values()) == pytest.approx(answers["lite.gender"][place], abs=0.01)
+        assert place == 0 or 0 < region.rank < 1
+    (pair,) = [p for p in verdict.pairs if (p.output, p.first, p.second) == ("lite.identity", "upper", "lower")]
+    upper, lower = (answers["lite.identity"][REGIONS.index(name)] for name in ("upper", "lower"))
+    assert pair.value == pytest.approx(upper @ lower / np.linalg.norm(upper) / np.linalg.norm(lower), abs=1e-3)
+
+
+def test_python_takes_a_file_an_array_and_a_picture(detector, pictures, astronaut, tmp_path):
+    turned = Image.fromarray(astronaut).transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[ORIENTATION] = 6  # seen upright
+    said = [
+        detector.predict(given)
+        for given in (pictures / "a face – ü.png", astronaut, Image.fromarray(astronaut), turned)
+    ]
+    assert len({round(verdict.p_fake, 3) for verdict in said}) == 1 and said[0].path.endswith("ü.png")
+    nobody = detector.predict(str(pictures / "noise.png"))
+    assert nobody.error == "no face found" and nobody.p_fake is None
+    for wrong in (pictures / "text.jpg", tmp_path / "none.png", astronaut / 255, astronaut[..., 0], None):
+        with pytest.raises(ImageError):
+            detector.predict(wrong)
+    assert predict.Detector.load(judging.BUNDLED).threshold == detector.threshold
 
 
 def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
@@ -162,7 +199,7 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
 
 def test_a_face_that_no_expert_answers_has_no_score(detector, astronaut, monkeypatch):
     """One of two faces, so that the other's verdict is untouched."""
-    ask = predict.Panel.__call__
+    ask = judging.Panel.__call__
 
     def silent_about_the_first(self, views):
         said = ask(self, views)
@@ -171,10 +208,10 @@ def test_a_face_that_no_expert_answers_has_no_score(detector, astronaut, monkeyp
         return said
 
     alone = detector.judge([astronaut], ["b"])[0]
-    monkeypatch.setattr(predict.Panel, "__call__", silent_about_the_first)
+    monkeypatch.setattr(judging.Panel, "__call__", silent_about_the_first)
     first, second = detector.judge([astronaut, astronaut], ["a", "b"])
     assert first.p_fake is None and first.error == "no expert has an answer about this face" and not first.reasons
-    assert "not scored" in predict.show(first, 0.5)
+    assert "not scored" in predict.show(first)
     assert second.p_fake == pytest.approx(alone.p_fake, abs=1e-3)
 
 
@@ -183,7 +220,7 @@ def test_a_dumps_face_without_answers_has_no_score(tmp_path, capsys):
     from train import Config, main
 
     dump = predict.read_dump(write_dump(tmp_path / "made" / "toy"))
-    detector = predict.Scorer(main(Config(features=(dump.path,), out=tmp_path / "detector")))
+    detector = judging.Scorer(main(Config(features=(dump.path,), out=tmp_path / "detector")))
     lost = int(np.flatnonzero(dump.rows["split"] == "test")[3])
     dump.arrays = {name: np.array(value) for name, value in dump.arrays.items()}
     for value in dump.arrays.values():

@@ -1,0 +1,219 @@
+"""A checkpoint and its experts, ready to judge pictures. In Python:
+
+from predict import Detector
+
+verdict = Detector.load().predict("photo.jpg")      # or uint8 RGB (H, W, 3), or a PIL image
+verdict.p_fake, verdict.verdict, [reason.sentence for reason in verdict.reasons]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from data.faces import FaceCrops, FaceCutter
+from data.images import SUFFIXES, ImageError, pixels_of, read_image
+from data.layouts.tree import files_below
+from data.quality import QUALITIES, in_words
+from features.disagreement import PARTS, by_family, of_regions, pairs_of, ranks
+from features.explain import MEDIAN, reasons
+from features.pipeline import FeaturePipeline
+from features.regions import REGIONS
+from judging.verdict import FAKE, UNSURE, Region, Verdict, beyond, decide, rarity
+from models import CLIP_MODEL
+from models.checkpoint import Checkpoint
+from models.heads import Head
+from models.panel import Panel, find_device
+
+BUNDLED = Path(__file__).parent.parent / "checkpoints" / "default"
+NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold", "seen")  # of a checkpoint
+ARRAYS = ("reference", "real_scores", "disagreement")
+
+
+class Scorer:
+    """A checkpoint, ready to score raw answers.
+
+    checkpoint: a folder that train.py wrote.
+    Raises: FileNotFoundError, ValueError where it cannot be used.
+    """
+
+    def __init__(self, checkpoint: Path = BUNDLED) -> None:
+        self.checkpoint = Checkpoint.load(checkpoint)
+        info, arrays = self.checkpoint.info, self.checkpoint.arrays
+        missing = [name for name in NEEDED if name not in info] + [name for name in ARRAYS if name not in arrays]
+        if missing:
+            raise ValueError(f"{checkpoint}: not a whole detector (lacks {', '.join(missing)}); train again")
+        self.pipeline = FeaturePipeline.from_state(info, arrays)
+        self.head = Head.from_state(info, arrays)
+
+    @property
+    def threshold(self) -> float:
+        return self.checkpoint.info["threshold"]["p_fake"]
+
+    def score(self, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Features (N, F), in the checkpoint's order, and calibrated P(fake) (N,), from raw outputs (N, R, D).
+
+        P(fake) is NaN for a face without a single feature.
+        """
+        values = self.pipeline.transform(arrays).values
+        return values, np.where(np.isnan(values).all(1), np.nan, self.head.p_fake(values))
+
+    def told(self, p_fake: float, values: np.ndarray, quality: dict[str, float]) -> tuple[str, list[str]]:
+        """The verdict about one face, and what speaks against giving one. values: (F,). quality: `QUALITIES` of the face."""
+        doubts = beyond(quality, float(self.head.distance(values[None])[0]), self.checkpoint.info["seen"])
+        return decide(p_fake, self.threshold, doubts, self.head.kind != "oneclass")
+
+    def explain(self, verdict: Verdict, values: np.ndarray, quality: dict[str, float]) -> Verdict:
+        """Fill in what `verdict.p_fake` means. values: (F,) of the face. quality: `QUALITIES` of it."""
+        info, arrays = self.checkpoint.info, self.checkpoint.arrays
+        names, reference = info["features"], arrays["reference"]
+        pushes, usual = (part[0] for part in self.head.contributions(values[None], reference[MEDIAN]))
+        verdict.threshold = self.threshold
+        verdict.verdict, verdict.doubts = self.told(verdict.p_fake, values, quality)
+        verdict.quality, verdict.rarity = in_words(quality), rarity(verdict.p_fake, arrays["real_scores"])
+        leans = verdict.verdict == FAKE or (verdict.verdict == UNSURE and verdict.p_fake >= min(self.threshold, 0.5))
+        verdict.reasons = reasons(names, values, pushes, reference, leans)
+        verdict.families, verdict.usual = by_family(names, pushes), float(usual)
+        embeddings = [name for name, output in info["outputs"].items() if output["kind"] == "embedding"]
+        verdict.pairs = [pair for name in embeddings for pair in pairs_of(name, names, values, reference)]
+        return verdict
+
+    def regions(self, values: np.ndarray, answers: dict[str, np.ndarray]) -> list[Region]:
+        """What each region says and how much it disagrees. values: (F,). answers: "expert.output" -> (R, D)."""
+        info, said = self.checkpoint.info, [{} for _ in REGIONS]
+        for name, output in info["outputs"].items():
+            for place, answer in enumerate(answers[name].astype(np.float64)):
+                if not np.isfinite(answer).all() or output["kind"] in ("embedding", "vector"):
+                    continue
+                one = output["kind"] in ("scalar", "evidence")
+                numbers = [round(float(value), 4) for value in answer]
+                said[place][name] = numbers[0] if one else dict(zip(output["names"], numbers, strict=True))
+        reference = self.checkpoint.arrays
+        apart = of_regions(info["features"], values[None], reference["reference"])
+        rank = ranks(apart, reference["disagreement"])[0]
+        told = {
+            part: (round(float(a), 4), round(float(r), 4)) for part, a, r in zip(PARTS, apart[0], rank, strict=True)
+        }
+        told = {part: pair for part, pair in told.items() if not np.isnan(pair[0])}
+        return [Region(name, *told.get(name, (None, None)), answer) for name, answer in zip(REGIONS, said, strict=True)]
+
+
+class Detector(Scorer):
+    """A checkpoint and its experts, ready to judge pictures.
+
+    faces: `one` (the most central large face) or `all`. weights_dir: a folder with the experts' weight files, which are
+    then not downloaded.
+    Raises: FileNotFoundError, ValueError where the checkpoint cannot be used with the weights at hand.
+    """
+
+    def __init__(
+        self, checkpoint: Path = BUNDLED, device: str = "cpu", faces: str = "one", weights_dir: Path | None = None
+    ) -> None:
+        super().__init__(checkpoint)
+        info = self.checkpoint.info
+        self.panel = Panel(
+            tuple(info["weights"]),
+            find_device(device),
+            bf16=info.get("precision") == "bfloat16",  # as the answers that it was trained on
+            weights_dir=weights_dir,
+            clip_model=info.get("clip_model", CLIP_MODEL),
+        )
+        here = self.panel.weights
+        if info["weights"] != here:
+            raise ValueError(
+                f"{checkpoint}: trained on answers of {_short(info['weights'])}, but the experts here are {_short(here)}; "
+                "preprocess and train again, or restore those weights"
+            )
+        self.cutter = FaceCutter(faces, crops=self.panel.crops.values())
+
+    @classmethod
+    def load(cls, checkpoint: Path | str = BUNDLED, device: str = "cpu", weights_dir: Path | None = None) -> Detector:
+        """The bundled detector, or the one in a folder that train.py wrote. Raises: as the class."""
+        return cls(Path(checkpoint), device, "one", weights_dir)
+
+    def predict(self, image: Path | str | np.ndarray | Image.Image) -> Verdict:
+        """What is said of the most central large face of one picture.
+
+        image: a file, uint8 RGB (H, W, 3), or a PIL image (turned as its EXIF says). Returns: a verdict, whose `error` says
+        why where there is none (no face was found, say). Raises: ImageError (a ValueError) for a file that cannot be read or
+        an array of another kind.
+        """
+        if isinstance(image, str | Path):
+            return self.judge([read_image(Path(image))], [str(image)])[0]
+        if isinstance(image, Image.Image):
+            image = pixels_of(image, Path("the picture"))
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ImageError(Path("the picture"), "neither a file, a PIL image, nor uint8 RGB of shape (H, W, 3)")
+        return self.judge([np.ascontiguousarray(image)], ["picture"])[0]
+
+    def judge(self, images: list[np.ndarray], paths: list[str]) -> list[Verdict]:
+        """One verdict per face, in the order of the pictures; a picture without a face gets one with an error.
+
+        images: uint8 RGB (H, W, 3) each.
+        """
+        if not images:
+            return []
+        crops = self.cutter(images)
+        faceless = set(range(len(images))) - set(crops.image.tolist())
+        found = {index: [Verdict(paths[index], error="no face found")] for index in faceless}
+        for verdict, index in zip(self.judge_crops(crops), crops.image.tolist(), strict=True):
+            verdict.path = paths[index]
+            found.setdefault(index, []).append(verdict)
+        return [verdict for index in range(len(images)) for verdict in found[index]]
+
+    def judge_crops(self, crops: FaceCrops) -> list[Verdict]:
+        """One verdict per face that was cut out, without a path."""
+        if not len(crops.image):
+            return []
+        arrays = {name: value.numpy() for name, value in self.panel(crops.views).items()}
+        values, p_fakes = self.score(arrays)
+        return [
+            self._verdict(crops, row, float(p_fake), values[row], {name: each[row] for name, each in arrays.items()})
+            for row, p_fake in enumerate(p_fakes)
+        ]
+
+    def _verdict(
+        self, crops: FaceCrops, row: int, p_fake: float, values: np.ndarray, answers: dict[str, np.ndarray]
+    ) -> Verdict:
+        verdict = Verdict("", face=int(crops.face[row]), box=tuple(float(x) for x in crops.box[row]))
+        if np.isnan(p_fake):
+            verdict.error = "no expert has an answer about this face"
+            return verdict
+        verdict.p_fake, verdict.aligned = p_fake, crops.aligned[row].permute(1, 2, 0).cpu().numpy()
+        self.explain(verdict, values, {name: float(getattr(crops, name)[row]) for name in QUALITIES})
+        verdict.regions = self.regions(values, answers)
+        silent = [e.name for e in self.panel.experts if np.isnan(answers[f"{e.name}.{[*e.outputs][0]}"]).all()]
+        if silent:
+            verdict.quality["overall"] += f", no answer of {', '.join(silent)}"
+        return verdict
+
+
+def _short(weights: dict[str, str]) -> str:
+    return ", ".join(f"{name} {digest[:12]}" for name, digest in weights.items())
+
+
+def judge_files(detector: Detector, inputs: list[Path], batch_size: int, max_pixels: int) -> Iterator[Verdict]:
+    """Verdicts for pictures and folders of pictures, as they come; what cannot be read costs only itself."""
+    paths: list[Path] = []
+    for given in inputs:
+        inside = files_below(given, SUFFIXES) if given.is_dir() else [given]
+        if not inside:
+            yield Verdict(str(given), error="a folder without pictures")
+        paths += inside
+    bar = tqdm(total=len(paths), unit="image", disable=None if len(paths) > 1 else True)
+    for start in range(0, len(paths), batch_size):
+        batch, images, failed = paths[start : start + batch_size], [], {}
+        for path in batch:
+            try:
+                images.append(read_image(path, max_pixels))
+            except ImageError as error:
+                failed[path] = Verdict(str(path), error=error.reason)
+        judged = detector.judge(images, [str(path) for path in batch if path not in failed])
+        for path in batch:
+            yield from [failed[path]] if path in failed else [v for v in judged if v.path == str(path)]
+        bar.update(len(batch))
+    bar.close()
