@@ -48,9 +48,10 @@ from evaluation.report import write_report
 from evaluation.run import Progress, work
 from evaluation.subgroups import attributes
 from evaluation.systems import MASC, TRIVIAL
-from models.cards import fill
+from models.cards import check_marks, fill
 from models.checkpoint import Checkpoint, newest_checkpoint
 from models.classifiers import KINDS
+from models.tensors import sha256_of
 from train import Config as Training
 
 REPORTS = Path("outputs/reports")
@@ -110,6 +111,8 @@ def main(config: Config, out: Path | None = None, overwrite: bool = False, card:
     Raises: FileNotFoundError, ValueError where checkpoint, dumps and options do not fit together.
     """
     start = time.perf_counter()
+    if card:
+        check_marks(card)
     dumps = [read_dump(path) for path in {path.resolve(): path for path in config.features}.values()]
     checkpoint = Checkpoint.load(config.checkpoint) if config.checkpoint else None
     print(f"features    {', '.join(str(dump.path) for dump in dumps)}")
@@ -117,16 +120,21 @@ def main(config: Config, out: Path | None = None, overwrite: bool = False, card:
         checkpoint.check_answers(dumps[0].meta, str(dumps[0].path))
         config = replace(config, training=training_of(checkpoint))
         print(f"checkpoint  {config.checkpoint}")
+    planning.check_datasets(config, dumps)
     faces, outputs = gather(dumps), dumps[0].meta["outputs"]
     out = out or REPORTS / "-".join(sorted({dump.meta["dataset"] for dump in dumps}))
     plan = planning.planned(config, faces, dumps, checkpoint, NETWORKS)
     settings = jsonable({**asdict(config), "dumps": [results.identity(dump) for dump in dumps]})
+    settings["checkpoint_sha256"] = sha256_of(config.checkpoint / "checkpoint.json") if checkpoint else None
     progress = Progress.begin(out, settings, overwrite)
     print(f"report      {out}: {sum(len(systems) for _, systems in plan)} fits in {len(plan)} experiments", flush=True)
-    work(progress, plan, planning.also(config, dumps))
+    before, now = progress.minutes, results.provenance()
+    if work(progress, plan, planning.also(config, dumps), now["git"]["commit"]):
+        progress.minutes = round(before + (time.perf_counter() - start) / 60, 2)
+        progress.save()
     runs, growth = results.runs_of(progress, plan, config.replicates, config.training.seed)
     compared = [MASC, TRIVIAL, *(system.name for system in plan[0][1] if system.name.endswith("whole face"))]
-    done = progress.done.values()
+    done = [progress.done[f"{experiment.name}/{system.name}"] for experiment, fitted in plan for system in fitted]
     test = faces.split("test")
     parts = {dump.meta["dataset"]: of_dataset(test, dump.meta["dataset"]) for dump in dumps}
     data = {
@@ -134,10 +142,12 @@ def main(config: Config, out: Path | None = None, overwrite: bool = False, card:
         "name": out.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": settings,
-        **results.provenance(),
-        "minutes": round((time.perf_counter() - start) / 60, 2),
+        **now,
+        "minutes": progress.minutes,
         "datasets": {dump.meta["dataset"]: about(dump) for dump in dumps},
-        "remarks": remarks_of(faces, runs) + results.alike_remarks(progress, plan),
+        "remarks": results.made_by(progress, plan, now)
+        + remarks_of(faces, runs)
+        + results.alike_remarks(progress, plan),
         "runs": runs,
         "few_shot": growth,
         "robustness": [curve for found in done for curve in found.get("robustness", [])],
@@ -210,6 +220,10 @@ def cli_run(arguments: list[str]) -> int:
         parser.error("--checkpoint and --no-checkpoint exclude each other")
     if args.permutations < 0 or args.replicates < 2 or (args.limit is not None and args.limit < 1):
         parser.error("--permutations is at least 0, --replicates at least 2, --limit at least 1")
+    if not 0 < args.fpr < 1 or args.seed < 0:
+        parser.error("--fpr lies between 0 and 1, --seed is at least 0")
+    if wrong := [pair for pair in args.data_root if not all(pair.partition("=")[::2])]:
+        parser.error(f"--data-root takes DATASET=DIR, not {', '.join(wrong)}")
     roots = dict(pair.partition("=")[::2] for pair in args.data_root)
     config = Config(
         features=tuple(args.features or [newest_dump()]),
@@ -253,7 +267,7 @@ def cli_compare(arguments: list[str]) -> int:
     parser.add_argument("b", type=Path)
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {REPORTS}/compare-A-B")
     args = parser.parse_args(arguments)
-    out = compare(args.a, args.b, args.out or REPORTS / f"compare-{args.a.name}-{args.b.name}")
+    out = compare(args.a, args.b, args.out or REPORTS / f"compare-{args.a.resolve().name}-{args.b.resolve().name}")
     print((out / "compare.md").read_text(encoding="utf-8") + f"\nwritten: {out / 'compare.html'}")
     return 0
 

@@ -40,6 +40,7 @@ from data.faces import FaceCutter
 from data.filling import fill
 from data.images import MAX_PIXELS
 from data.store import Dump, DumpWriter, ShardWriter, read_dump
+from data.video import split_frame
 from features.regions import REGIONS
 from models import CLIP_MODEL, EXPERTS, PROFILES
 from models.panel import (
@@ -53,6 +54,7 @@ from models.panel import (
     usual_precision,
 )
 
+DEGRADED = Path("outputs/degraded")  # <dataset>/<profile>/<family>-<level> below it
 PRECISIONS = {"float32": False, "bfloat16": True}
 
 
@@ -110,9 +112,15 @@ def main(config: Config) -> Path:
     names = experts_of(config.profile, config.experts)
     profile = profile_of(config.profile, names)
     name = root.resolve().name or "root"
-    out = config.out or DUMPS / name / profile
     condition = Condition.of(config.degrade) if config.degrade else None
+    out = config.out or (degraded_at(name, profile, condition, config.limit) if condition else DUMPS / name / profile)
+    if config.like and Path(config.like).resolve() == Path(out).resolve():
+        raise ValueError(f"{out}: --like names this dump and --out would replace it; choose another --out")
     samples = spread(listed(config, root), config.limit)
+    if condition and condition.clips_only and (picture := next((s for s in samples if not split_frame(s.path)), None)):
+        raise ValueError(
+            f"{root / picture.path}: a picture; {condition.family} compresses clips, and takes video files alone"
+        )
     device = find_device(config.device)
     find_device(config.detect_on, "--detect-on")
     precision = config.precision or begun_with(out, "precision") or usual_precision(device, names)
@@ -155,6 +163,11 @@ def main(config: Config) -> Path:
     return dump.path
 
 
+def degraded_at(name: str, profile: str, condition: Condition, limit: int | None) -> Path:
+    """Where a dump of degraded pictures lies unless told otherwise."""
+    return DEGRADED / name / profile / (f"{condition.family}-{condition.level}" + (f"-of-{limit}" if limit else ""))
+
+
 def listed(config: Config, root: Path) -> list[Sample]:
     """The pictures and frames to look at. Raises: ValueError, FileNotFoundError."""
     if config.like is None:
@@ -164,6 +177,9 @@ def listed(config: Config, root: Path) -> list[Sample]:
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: no such folder; give the one with the pictures of {config.like}")
         samples = samples_of(read_dump(config.like), config.split)
+        files = [root / (split_frame(sample.path) or [sample.path])[0] for sample in samples]
+        if files and not any(file.exists() for file in files):
+            raise FileNotFoundError(f"{files[0]}: not there, nor any other picture of {config.like}; give their folder")
     if not samples:
         raise ValueError(f"{config.like or root}: no picture is in the split {config.split!r}")
     return samples

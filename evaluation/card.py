@@ -79,22 +79,16 @@ def _robustness(curves: Sequence[Mapping]) -> str:
 
 
 def _few_shot(points: Sequence[Mapping]) -> str:
-    sizes = sorted({_round(point["faces"]) for point in points})
+    sizes = sorted({point["asked"] for point in points})
     lines = [["mean AUC on frames over the draws", *(f"{size} faces" for size in sizes)]]
     for dataset, system in _pairs(points, "dataset", "system"):
         mine = [point for point in points if (point["dataset"], point["system"]) == (dataset, system)]
         row = [f"{system}; {dataset}"]
         for size in sizes:
-            aucs = [point["figures"]["auc"]["value"] for point in mine if _round(point["faces"]) == size]
+            aucs = [point["figures"]["auc"]["value"] for point in mine if point["asked"] == size]
             row.append(short(sum(aucs) / len(aucs)) if aucs else "")
         lines.append(row)
     return block("Few training faces", aligned(lines)) if sizes else ""
-
-
-def _round(faces: int) -> int:
-    """The size that was asked for: whole groups make it a little more."""
-    digits = 10 ** (len(str(faces)) - 1)
-    return faces // digits * digits
 
 
 def _leaning(data: Mapping) -> str:

@@ -26,7 +26,7 @@ NOTES = (
 )
 # What else is in a report, and what an entry of it is about.
 PARTS = {
-    "few_shot": ("dataset", "system", "faces", "seed"),
+    "few_shot": ("dataset", "system", "asked", "seed"),
     "robustness": ("dataset", "family", "system"),
     "subgroups": ("run", "dataset", "attribute", "system"),
     "importance": ("run", "group"),

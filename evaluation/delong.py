@@ -24,8 +24,8 @@ def delong(y: np.ndarray, p: np.ndarray, q: np.ndarray) -> dict[str, float]:
     """The difference of two AUCs, p's less q's.
 
     y: (N,) 0 real, 1 fake; p, q: (N,) finite scores of two systems for the same faces.
-    Returns: difference, its standard error, 95% interval (low, high), z and the two-sided p; where both systems rank all
-    faces alike, the error is 0 and p is 1.
+    Returns: difference, its standard error, 95% interval (low, high), z and the two-sided p. Where both systems rank all faces
+    alike, the error is 0 and p is 1; where the error is 0 and they differ (perfect against constant), z and p are NaN.
     Raises: ValueError with fewer than two faces of a class, or other lengths.
     """
     y, p, q = np.asarray(y), np.asarray(p, np.float64), np.asarray(q, np.float64)
@@ -37,7 +37,7 @@ def delong(y: np.ndarray, p: np.ndarray, q: np.ndarray) -> dict[str, float]:
     difference = float(parts[0][0].mean() - parts[1][0].mean())
     variance = sum(np.var(a - b, ddof=1) / len(a) for a, b in zip(*parts, strict=True))
     error = float(np.sqrt(variance))
-    z = difference / error if error > 1e-12 else 0.0
+    z = difference / error if error > 1e-12 else 0.0 if abs(difference) < 1e-12 else float("nan")
     reach = float(norm.ppf(0.975)) * error
     return {
         "difference": difference,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,9 +14,11 @@ from data.dump import Dump
 from data.gathered import Faces
 from evaluation import systems
 from evaluation.inspect import importance
-from evaluation.protocols import SIZES, Experiment, datasets_of, experiments_of, few_shot, sanity
+from evaluation.protocols import SIZES, Experiment, datasets_of, experiments_of, few_shot, sanity, slug
 from evaluation.robustness import curves, degraded_faces
 from evaluation.systems import MASC, Fitted, System, without_fakes
+from features.expectations import expected_names
+from features.vector import raw_features, select
 from models.checkpoint import Checkpoint
 from train import Config as Training
 
@@ -57,6 +59,8 @@ Plan = list[tuple[Experiment, list[System]]]
 def planned(config: Config, faces: Faces, dumps: Sequence[Dump], checkpoint: Checkpoint | None, networks: Path) -> Plan:
     """Every experiment with its systems. networks: where fitted ones are kept. Raises: ValueError where nothing can be tried."""
     outputs, training = dumps[0].meta["outputs"], config.training
+    raw = raw_features({name: value[:1] for name, value in faces.arrays.items()}, outputs).names
+    select([*raw, *expected_names(outputs)], training.drop, training.only)  # said before anything takes long
     masc = systems.consistency(MASC, "masc", outputs, training)
     others = systems.baselines(outputs, training)
     less = systems.ablations(outputs, training) if config.ablations else []
@@ -80,8 +84,41 @@ def planned(config: Config, faces: Faces, dumps: Sequence[Dump], checkpoint: Che
         plan += growth(experiment, [masc, *others]) if config.few_shot else []
         checked = sanity(experiment) if config.permutations else None
         if checked:
-            plan.append((checked, [systems.permuted(masc, seed) for seed in range(config.permutations)]))
+            taught = systems.consistency(MASC, "masc", outputs, replace(training, evidence=0.0))
+            plan.append((checked, [systems.permuted(taught, seed) for seed in range(config.permutations)]))
+    check_names(plan)
     return plan
+
+
+def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
+    """Raises: ValueError where two dumps are of datasets of one name, or --data-root names one that no dump has."""
+    found: dict[str, Path] = {}
+    for dump in dumps:
+        name = dump.meta["dataset"]
+        if name in found:
+            raise ValueError(
+                f"{found[name]} and {dump.path} are both of a dataset called {name}, and their faces could not be told apart; "
+                "evaluate them one after the other, or preprocess one from a folder of another name"
+            )
+        found[name] = dump.path
+    if strange := sorted(set(config.roots) - set(found)):
+        raise ValueError(f"--data-root names {', '.join(strange)}; the dumps are of {', '.join(found)}")
+
+
+def check_names(plan: Plan) -> None:
+    """Raises: ValueError where two experiments, runs or systems would be written to one place."""
+    places: dict[str, str] = {}
+    for experiment, fitted in plan:
+        wanted = {f"experiment {experiment.name}": experiment.name}
+        for run in experiment.runs:
+            wanted |= {f"{run.id}/{slug(system.name)}": f"{run.title} ({system.name})" for system in fitted}
+        for place, title in wanted.items():
+            if place.lower() in places:
+                raise ValueError(
+                    f"two parts of the report would be called {place}: {places[place.lower()]!r} and {title!r}; rename a dataset "
+                    "(its dump's `dataset`, from the folder's name) or a method so that their letters and digits differ"
+                )
+            places[place.lower()] = title
 
 
 def growth(experiment: Experiment, fitted: Sequence[System]) -> Plan:

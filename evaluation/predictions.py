@@ -75,12 +75,14 @@ def of_test(found: Predictions, test: str) -> Predictions:
 def by_video(found: Predictions) -> Predictions:
     """One row per clip: the mean p_fake of its frames. Pictures that belong to no clip are left out.
 
-    A clip is told by dataset, method and video together: two methods may have made fakes of the same name.
+    A clip is told by dataset, method and video together: two methods may have made fakes of the same name. Its `path` is the
+    video, whichever of its frames have a score.
     """
     rows = np.flatnonzero(found["video"] != "")
     names = ("dataset", "method", "video", "label")
     keys = np.array(["\0".join(str(found[name][row]) for name in names) for row in rows], dtype=object)
     _, first, clip = np.unique(keys.astype(str), return_index=True, return_inverse=True)
     columns = {name: values[rows][first] for name, values in found.items()}
+    columns |= {"path": columns["video"], "face": np.zeros(len(first), int)}
     columns["p_fake"] = np.bincount(clip, found["p_fake"][rows], len(first)) / np.bincount(clip, minlength=len(first))
     return columns

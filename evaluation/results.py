@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,7 +23,9 @@ from evaluation.subgroups import by_group
 from evaluation.systems import MASC, System
 from models.metrics import summary
 
-FORMAT = 1
+FORMAT = 2
+FEWEST = 3  # permutations whose mean says something
+ENDS = 1 << 20  # bytes of an array, at each end, that are looked at to tell dumps apart
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm", "xgboost", "facenet-pytorch", "av")
 Plan = Sequence[tuple[Experiment, Sequence[System]]]
 
@@ -43,7 +47,20 @@ def provenance() -> dict:
 def identity(dump: Dump) -> dict:
     """What a dump is, wherever it lies: which pictures, which experts, in which condition."""
     config = {name: dump.meta["config"].get(name) for name in ("samples", "faces", "precision", "degrade")}
-    return {"dataset": dump.meta["dataset"], "faces_found": len(dump), "weights": dump.meta["weights"], **config}
+    about = {"dataset": dump.meta["dataset"], "faces_found": len(dump), "weights": dump.meta["weights"], **config}
+    return {**about, "content": content(dump)}
+
+
+def content(dump: Dump) -> str:
+    """A SHA-256 that tells two dumps apart: their table of faces, and the size, beginning and end of every array."""
+    told = hashlib.sha256((dump.path / "index.csv").read_bytes())
+    for path in sorted(dump.path.glob("*.npy")):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            told.update(f"{path.name} {size}".encode() + file.read(ENDS))
+            file.seek(max(0, size - ENDS))
+            told.update(file.read(ENDS))
+    return told.hexdigest()
 
 
 def figures(found: Predictions, threshold: float, replicates: int, seed: int) -> dict:
@@ -119,12 +136,16 @@ def runs_of(progress: Progress, plan: Plan, replicates: int, seed: int) -> tuple
     return runs, growth
 
 
+ASKED = re.compile(r", (\d+) faces, seed \d+$")  # in the name of a few-shot experiment
+
+
 def points(experiment: Experiment, entries: Sequence[dict]) -> list[dict]:
     """Of the curve that shows how a score grows with training faces."""
     return [
         {
             "dataset": test["test"],
             "system": entry["name"],
+            "asked": int(ASKED.search(experiment.name)[1]),
             "faces": len(experiment.train),
             "figures": test["figures"],
             "seed": int(experiment.name.rpartition(" ")[2]),
@@ -191,11 +212,16 @@ def chance_remarks(runs: Sequence[dict]) -> list[str]:
     remarks = []
     for test, aucs in values.items():
         mean = chance(aucs)
+        said = f"{test}: trained on permuted labels ({len(aucs)} permutations), what labels teach {MASC} has a mean AUC of "
+        said += f"{mean['value']:.3f}"
+        if len(aucs) < FEWEST:
+            remarks.append(f"{said}; too few permutations to say whether that is .50")
+            continue
         holds = mean["low"] <= 0.5 <= mean["high"]
-        verdict = "holds .50, as it must" if holds else "does not hold .50, BUT IT MUST: something leaks the labels"
+        verdict = "does not hold .50, which chance does once in a hundred times: look for what leaks the labels"
         remarks.append(
-            f"{test}: trained on permuted labels ({len(aucs)} permutations), {MASC} has a mean AUC of {mean['value']:.3f}; the "
-            f"95% interval of the mean, {mean['low']:.3f} to {mean['high']:.3f}, {verdict}"
+            f"{said}; the 99% interval of the mean, {mean['low']:.3f} to {mean['high']:.3f}, "
+            f"{'holds .50, as it must' if holds else verdict}"
         )
     return remarks
 
@@ -220,6 +246,18 @@ def alike_remarks(progress: Progress, plan: Plan) -> list[str]:
                         f"{test}: among faces alike in {column} ({pairs} pairs of a real face and a fake of the same twentieth), "
                         f"the AUC is {'; '.join(left)}"
                     )
+    return remarks
+
+
+def made_by(progress: Progress, plan: Plan, now: dict) -> list[str]:
+    """What failed, and which commits made what is told, where that is more than the one that tells it."""
+    done = {f"{e.name}: {s.name}": progress.done[f"{e.name}/{s.name}"] for e, systems in plan for s in systems}
+    failed = [f"{name}: {found['failed']}" for name, found in done.items() if found["failed"]]
+    remarks = [f"{len(failed)} fits FAILED, such as {'; '.join(failed[:3])}"] if failed else []
+    commits = sorted({found["commit"] or "unknown" for found in done.values() if "commit" in found})
+    if commits and commits != [now["git"]["commit"] or "unknown"]:
+        by = ", ".join(commit[:10] for commit in commits)
+        remarks.append(f"fitted by commit {by}, told by {(now['git']['commit'] or 'unknown')[:10]}")
     return remarks
 
 

@@ -21,10 +21,9 @@ from data.gathered import Faces, gather
 from data.video import split_frame
 from evaluation.predictions import face_keys
 from models.metrics import auc, bootstrap
-from preprocessing_pipeline import Config
+from preprocessing_pipeline import Config, degraded_at
 from preprocessing_pipeline import main as preprocess
 
-DEGRADED = Path("outputs/degraded")  # <dataset>/<profile>/<family>-<level> below it
 REPLICATES = 400
 
 
@@ -36,12 +35,11 @@ def degraded_dump(clean: Dump, root: Path, condition: Condition, limit: int | No
     Raises: as preprocessing_pipeline.main; ValueError where a picture cannot be read any more.
     """
     experts = tuple(clean.meta["weights"])
-    home = DEGRADED / clean.meta["dataset"] / clean.meta["profile"]
-    folder = f"{condition.family}-{condition.level}" + (f"-of-{limit}" if limit else "")
+    out = degraded_at(clean.meta["dataset"], clean.meta["profile"], condition, limit)
     config = Config(
         data_root=root,
-        out=home / folder,
-        extend=fewer(home / folder, clean),
+        out=out,
+        extend=fewer(out, clean),
         like=clean.path,
         split="test",
         degrade=str(condition),

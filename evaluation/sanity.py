@@ -84,10 +84,10 @@ def beaten(aucs: Mapping[str, float], masc: str, trivial: str, where: str) -> li
 
 
 def chance(values: Sequence[float]) -> dict[str, float]:
-    """Mean of the AUCs of several permutations of the labels, and the 95% interval of that mean (Student's t).
+    """Mean of the AUCs of several permutations of the labels, and the 99% interval of that mean (Student's t).
 
     The interval of one fit does not do: a random direction in feature space may by luck be one that separates the classes.
     """
     values = np.asarray(values, dtype=np.float64)
-    reach = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    reach = t.ppf(0.995, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return {"value": float(values.mean()), "low": float(values.mean() - reach), "high": float(values.mean() + reach)}

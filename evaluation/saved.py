@@ -40,7 +40,7 @@ MATRIX = [[(Real,)]]
 LISTS = {
     "remarks": str,
     "runs": RUN,
-    "few_shot": {"dataset": str, "system": str, "faces": int, "figures": FIGURES, "seed": int},
+    "few_shot": {"dataset": str, "system": str, "asked": int, "faces": int, "figures": FIGURES, "seed": int},
     "robustness": CURVE,
     "subgroups": {"run": str, "system": str, "dataset": str, "attribute": str, "groups": [GROUP], "largest_gap": GAP},
     "importance": {"run": str, "group": str, "fall": (CELL,)},

@@ -256,13 +256,8 @@ def subgroups(names: Names, found: Sequence[Mapping], runs: Sequence[Mapping]) -
 
 
 def steps(entries: Sequence[Mapping]) -> list[list[Mapping]]:
-    """Few-shot entries of the smallest training set of each seed, of the second smallest, and so on.
-
-    Whole groups are drawn, so the number of faces differs a little between seeds.
-    """
-    sizes = {seed: sorted({e["faces"] for e in part}) for (seed,), part in together(entries, "seed")}
-    places = [sizes[entry["seed"]].index(entry["faces"]) for entry in entries]
-    return [[e for e, place in zip(entries, places, strict=True) if place == step] for step in sorted(set(places))]
+    """Few-shot entries by the size that was asked for; whole groups are drawn, so a training set may be a little larger."""
+    return [[e for e in entries if e["asked"] == asked] for asked in sorted({e["asked"] for e in entries})]
 
 
 def few_shot(names: Names, found: Sequence[Mapping]) -> list[Table]:

@@ -74,14 +74,20 @@ def identity_groups(
 
 
 def lookalikes(
-    embeddings: np.ndarray, is_real: np.ndarray, among: np.ndarray, of: np.ndarray, threshold: float = GUARD
+    embeddings: np.ndarray,
+    is_real: np.ndarray,
+    among: np.ndarray,
+    of: np.ndarray,
+    threshold: float = GUARD,
+    what: np.ndarray | None = None,
 ) -> np.ndarray:
     """Which real faces of `among` are closer than `threshold` to a real face of `of`.
 
-    embeddings: (N, D), of the full face, of one dataset; is_real, among, of: (N,) bool. Returns: (N,) bool.
+    embeddings: (N, D), of the full face, of one dataset; is_real, among, of: (N,) bool; what: (N,) bool, the faces to compare
+    instead of the real ones. Returns: (N,) bool.
     """
     units = adapted(embeddings, is_real)
-    usable = np.asarray(is_real, dtype=bool) & np.isfinite(units).all(1)
+    usable = np.asarray(is_real if what is None else what, dtype=bool) & np.isfinite(units).all(1)
     rows, others = np.flatnonzero(usable & among), np.flatnonzero(usable & of)
     near = np.zeros(len(units), dtype=bool)
     for a, _ in _pairs(units[rows], units[others], threshold):

@@ -92,12 +92,14 @@ def _figures(threshold: float) -> dict[str, Callable[[np.ndarray, np.ndarray], f
 
 
 def threshold_at_fpr(p_real: np.ndarray, fpr: float) -> float:
-    """The lowest threshold that at most a share `fpr` of the real faces' scores reaches.
+    """The lowest threshold that at most a share `fpr` of the real faces' scores reaches. Faces without a score do not count.
 
-    Raises: ValueError without real faces or for a rate outside (0, 1).
+    Raises: ValueError without real faces that have a score, or for a rate outside (0, 1).
     """
     if not 0 < fpr < 1:
         raise ValueError(f"a false positive rate lies between 0 and 1, not at {fpr}")
+    p_real = np.asarray(p_real, dtype=np.float64)
+    p_real = p_real[~np.isnan(p_real)]
     if not len(p_real):
         raise ValueError("no real faces to set a threshold on")
     ordered = np.sort(p_real)[::-1]

@@ -18,6 +18,7 @@ from data.store import write_csv, write_json
 from evaluation.delong import delong
 from evaluation.predictions import COLUMNS, Predictions, by_video
 from evaluation.report import write_report
+from evaluation.results import FORMAT
 from features.regions import REGIONS
 from models.metrics import auc, bootstrap, fpr_at, summary
 
@@ -122,9 +123,8 @@ class Example:
                     faces = self.faces(CLIPS, CLIPS)
                     p = self.scores(faces, SKILL[system] * np.log10(size) / 3)
                     figures = summary(faces["label"], p, faces["group"].tolist(), 0.6, REPLICATES)
-                    entries.append(
-                        {"dataset": CLIPS, "system": system, "faces": size + seed, "figures": figures, "seed": seed}
-                    )
+                    entry = {"dataset": CLIPS, "system": system, "asked": size, "faces": size + seed}
+                    entries.append(entry | {"figures": figures, "seed": seed})
         return entries
 
     def robustness(self) -> list[dict]:
@@ -229,7 +229,7 @@ def write_example(
     example = Example(seed, groups, skill)
     runs = [example.run(folder, name, *RUNS[name]) for name in only]
     data = {
-        "format": 1,
+        "format": FORMAT,
         "name": f"example of {ODD}",
         "created": "2025-11-25T12:00:00+00:00",
         "config": {"training": {"head": "logreg", "drop": []}, "replicates": REPLICATES, "seed": seed},

@@ -52,3 +52,10 @@ def test_refusals():
         delong(np.array([0, 1, 1]), np.arange(3), np.arange(3))
     with pytest.raises(ValueError, match="scores"):
         delong(np.array([0, 0, 1, 1]), np.arange(4), np.arange(3))
+
+
+def test_a_difference_without_an_error_has_no_p():
+    y = np.array([0, 0, 1, 1])
+    found = delong(y, y.astype(float), np.zeros(4))
+    assert found["difference"] == 0.5 and found["error"] == 0 and np.isnan(found["p"])
+    assert delong(y, y.astype(float), y * 2.0)["p"] == 1

@@ -6,6 +6,7 @@ import pytest
 
 from data.dump import read_dump
 from evaluate import cli, training_of
+from evaluation.results import content
 from models.checkpoint import Checkpoint
 from tests.synthetic import write_dump
 from train import Config, main
@@ -82,6 +83,9 @@ def test_two_reports_side_by_side_and_pages_again(report, tmp_path, capsys):
         (["--features", "nowhere"], "no dump there"),
         (["--features", "DUMP", "--networks", "alexnet"], "the networks are mesoinception4"),
         (["--features", "DUMP", "--robustness", "fog"], "the families are jpeg"),
+        (["--features", "DUMP", "--drop", "nonsense"], "no feature belongs to nonsense"),
+        (["--features", "DUMP", "--data-root", "elsewhere=x"], "--data-root names elsewhere; the dumps are of a"),
+        (["--features", "DUMP", "--card", "README.md"], "expected the marks"),
         (["compare", "nowhere", "nowhere"], "nowhere"),
         (["redraw", "nowhere"], "nowhere"),
         (["inventory", "nowhere"], "nowhere"),
@@ -94,6 +98,42 @@ def test_mistakes_are_told_without_a_traceback(dumps, tmp_path, arguments, messa
     assert cli(arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("wrong", [["--fpr", "2"], ["--seed", "-1"], ["--data-root", "x"], ["--data-root", "=x"]])
+def test_options_that_mean_nothing_are_refused(dumps, wrong):
+    with pytest.raises(SystemExit) as stopped:
+        cli(["--features", dumps[0], *wrong])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("x/a", "y/a"), "both of a dataset called a"),
+        (("FF++", "ff"), "two parts of the report would be called"),
+        (("together", "a"), "two parts of the report would be called"),
+    ],
+)
+def test_datasets_whose_results_would_be_one_are_refused(names, message, tmp_path, capsys):
+    dumps = [str(write_dump(tmp_path / name / "toy", 80, seed=seed)) for seed, name in enumerate(names)]
+    assert cli(["--features", *dumps, "--no-checkpoint", "--out", str(tmp_path / "r"), *QUICK]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "r").exists()
+
+
+def test_a_report_of_a_detector_trained_anew_is_not_gone_on_with(dumps, tmp_path, capsys):
+    options = ["--features", dumps[0], "--checkpoint", str(tmp_path / "mine"), "--out", str(tmp_path / "r"), *QUICK]
+    options += ["--no-ablations", "--protocols", "given", "--permutations", "0"]
+    for seed in (0, 1):
+        main(Config((dumps[seed],), out=tmp_path / "mine"))
+        assert cli(options) == (0 if seed == 0 else 2)
+    assert "other settings (checkpoint_sha256)" in capsys.readouterr().err
+
+
+def test_a_dump_made_anew_is_another_one(tmp_path):
+    told = [content(read_dump(write_dump(tmp_path / str(seed) / "a" / "toy", 20, seed=seed))) for seed in (0, 1)]
+    same = content(read_dump(write_dump(tmp_path / "again" / "a" / "toy", 20, seed=0)))
+    assert told[0] == same != told[1]
 
 
 def test_a_dump_without_test_faces_is_told(dumps, tmp_path, capsys):

@@ -104,3 +104,10 @@ def test_table_shows_values_intervals_and_gaps():
     lines = table(rows).splitlines()
     assert len(lines) == 5 and lines[0].split()[:3] == ["faces", "groups", "AUC"]
     assert lines[1].startswith("lfw val") and ".889" in lines[1] and "n/a" in lines[3]
+
+
+def test_faces_without_a_score_set_no_threshold():
+    scores = np.linspace(0, 1, 100)
+    assert threshold_at_fpr(np.append(scores, [np.nan] * 30), 0.05) == threshold_at_fpr(scores, 0.05)
+    with pytest.raises(ValueError, match="no real faces"):
+        threshold_at_fpr(np.array([np.nan]), 0.05)

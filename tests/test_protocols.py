@@ -152,7 +152,7 @@ def test_a_detector_no_better_than_the_trivial_baseline_is_reported():
 def test_the_interval_of_several_permutations_is_students():
     found = chance([0.48, 0.52, 0.50])
     assert found["value"] == pytest.approx(0.5)
-    assert found["high"] - found["value"] == pytest.approx(4.3027 * 0.02 / np.sqrt(3), rel=1e-4)  # t(.975, 2)
+    assert found["high"] - found["value"] == pytest.approx(9.9248 * 0.02 / np.sqrt(3), rel=1e-4)  # t(.995, 2)
 
 
 def test_slugs_are_file_names():

@@ -91,8 +91,8 @@ def test_predictions_of_other_scores_are_told(tmp_path: Path) -> None:
         (None, "no such file; give the folder of a report"),
         ("{", "damaged or not a report"),
         ("[]", "no report of evaluate.py"),
-        ('{"format": 7}', "a report of format 7, this version reads 1"),
-        ('{"format": 1}', "it has no name, created"),
+        ('{"format": 7}', "a report of format 7, this version reads 2"),
+        ('{"format": 2}', "it has no name, created"),
     ],
 )
 def test_no_report(tmp_path: Path, text: str | None, message: str) -> None:

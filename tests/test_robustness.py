@@ -58,7 +58,7 @@ def test_conditions_that_cannot_be_are_refused(dataset, tmp_path, capsys):
 
 
 def test_degraded_dumps_are_made_once_and_faces_are_matched(dataset, clean, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluation.robustness.DEGRADED", tmp_path)
+    monkeypatch.setattr("preprocessing_pipeline.DEGRADED", tmp_path)
     wanted = [Condition("jpeg", 5), Condition("h264", 1), Condition("resize", 3)]
     faces, of = degraded_faces(clean, dataset, wanted, 3, {"device": "cpu"})
     assert [str(condition) for condition in of] == ["jpeg:5", "resize:3"]  # these are no clips
@@ -84,7 +84,7 @@ def test_degraded_dumps_are_made_once_and_faces_are_matched(dataset, clean, tmp_
 
 
 def test_a_degraded_dump_is_extended_where_an_expert_has_come_to_the_clean_one(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluation.robustness.DEGRADED", tmp_path / "degraded")
+    monkeypatch.setattr("preprocessing_pipeline.DEGRADED", tmp_path / "degraded")
     few = read_dump(main(Config(dataset, out=tmp_path / "clean", experts=("lite",), device="cpu")))
     before = degraded_dump(few, dataset, Condition("noise", 2), None, {"device": "cpu"})
     more = read_dump(main(Config(dataset, out=tmp_path / "clean", experts=("traces",), extend=True, device="cpu")))
@@ -97,7 +97,7 @@ def test_a_degraded_dump_is_extended_where_an_expert_has_come_to_the_clean_one(d
 
 
 def test_pictures_that_are_gone_are_not_taken_for_faces_lost(dataset, clean, tmp_path, monkeypatch):
-    monkeypatch.setattr("evaluation.robustness.DEGRADED", tmp_path / "degraded")
+    monkeypatch.setattr("preprocessing_pipeline.DEGRADED", tmp_path / "degraded")
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         degraded_dump(clean, tmp_path / "nowhere", Condition("jpeg", 1), None, {"device": "cpu"})
     (tmp_path / "moved").mkdir()

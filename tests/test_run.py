@@ -73,6 +73,41 @@ def test_a_killed_run_goes_on_with_the_system_it_was_at(faces, oracle, tmp_path)
     with pytest.raises(ValueError, match=r"other settings \(a\)"):
         Progress.begin(tmp_path / "r", {"a": [1, 3]})
     assert Progress.begin(tmp_path / "r", {"a": [1, 3]}, overwrite=True).done == {}
+    assert not (tmp_path / "r" / "predictions").exists()
+
+
+def test_what_failed_or_is_gone_is_tried_again_and_what_changes_no_fit_may_change(faces, oracle, tmp_path):
+    plan = [(experiments_of(faces, ["given"])[0], oracle)]
+    progress = Progress.begin(tmp_path / "r", {"a": 1, "replicates": 5})
+    assert work(progress, plan, nothing, "abc") == 3 and progress.done["a/blind"]["failed"] == "no eyes"
+    assert progress.done["a/coin"]["commit"] == "abc"
+    again = Progress.begin(tmp_path / "r", {"a": 1, "replicates": 9})
+    progress.predictions("in-a", "coin").unlink()
+    seeing = [*oracle[:2], System("blind", "baseline", told(lambda faces: np.zeros(len(faces))))]
+    assert work(again, [(plan[0][0], seeing)], nothing) == 2
+    assert not again.done["a/blind"]["failed"] and again.predictions("in-a", "coin").is_file()
+    now = {"git": {"commit": "def"}}
+    (remark,) = results.made_by(again, [(plan[0][0], seeing)], now)
+    assert remark == "fitted by commit abc, unknown, told by def"
+    assert work(again, [(plan[0][0], seeing)], nothing) == 0
+
+
+def test_a_fit_outlives_what_could_not_be_measured_further(faces, oracle, tmp_path):
+    def no_pictures(experiment, system, fitted):
+        raise FileNotFoundError("the pictures are gone")
+
+    progress = Progress.begin(tmp_path / "r", {})
+    work(progress, [(experiments_of(faces, ["given"])[0], oracle[:1])], no_pictures)
+    done = progress.done[f"a/{MASC}"]
+    assert not done["failed"] and "not measured further: the pictures are gone" in done["notes"]
+
+
+def test_files_of_others_are_never_replaced(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="holds files and no report"):
+            Progress.begin(tmp_path / "thesis", {}, overwrite)
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
@@ -278,7 +313,9 @@ def test_a_leak_is_not_chance():
     tests = [{"test": "t", "level": "frame", "figures": {"auc": {"value": value}}} for value in (0.71, 0.72, 0.70)]
     run = {"protocol": "sanity", "systems": [{"tests": tests}]}
     (remark,) = results.chance_remarks([run])
-    assert "does not hold .50, BUT IT MUST" in remark
+    assert "the 99% interval" in remark and "does not hold .50" in remark and "look for what leaks" in remark
+    run["systems"] = run["systems"] * 0 + [{"tests": tests[:1]}]
+    assert "too few permutations to say" in results.chance_remarks([run])[0]
 
 
 def test_provenance_names_the_commit_and_versions():

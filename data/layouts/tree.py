@@ -46,7 +46,8 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     def refuse(error: OSError) -> None:
         raise error
 
-    entered = set()
+    # Nor those that hold it: a link back to them would list what is beside it as if it were below.
+    entered = {(status.st_dev, status.st_ino) for status in (above.stat() for above in Path(folder).resolve().parents)}
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         status = Path(parent).stat()
         if (status.st_dev, status.st_ino) in entered:
