@@ -7,13 +7,16 @@ PY := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench study lock clean
+.PHONY: help demo app test lint bench study lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(READY)  ## make forgeries of faces that ship with the packages, train on them, judge one of each (offline)
 	@$(PY) -m scripts.demo
+
+app: $(READY)  ## a web page on this machine: drop a picture, see the verdict and why
+	$(PY) app.py
 
 test: $(READY)  ## run the tests
 	$(PY) -m pytest

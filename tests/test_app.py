@@ -1,0 +1,136 @@
+"""The web page: its answers over HTTP, and in a real browser what people see."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from judging.examples import examples
+from tests.conftest import ROOT
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SHOTS = ROOT / "outputs" / "screenshots"
+ANSWERS = 60_000  # ms
+
+
+def browser() -> str:
+    """A Chromium, installed from Debian's packages where this may be done. Skips where there is none."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        command = "apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium"
+        subprocess.run(command, shell=True, capture_output=True, timeout=300, check=False)
+        found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("no Chromium here, and it could not be installed (apt-get install chromium)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """The address of a running page, and the folder that it keeps its files in."""
+    kept = tmp_path_factory.mktemp("served")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--device", "cpu"]
+    environment = {**os.environ, "TMPDIR": str(kept), "no_proxy": "127.0.0.1"}
+    with (kept / "log").open("w") as log:
+        running = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(240):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert running.poll() is None, (kept / "log").read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}", kept
+    finally:
+        running.terminate()
+        running.wait(20)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("uploads")
+    names = {"a photograph": "real", "the same with another face": "forged", "two people": "two"}
+    for title, image in examples().items():
+        Image.fromarray(image).save(folder / f"{names[title]}.png")
+    (folder / "text.jpg").write_text("not a picture")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(folder / "noise.png")
+    return {path.stem: path for path in folder.iterdir()}
+
+
+def left(kept: Path) -> list[Path]:
+    """Files of uploads that are still there."""
+    return [path for folder in kept.glob("masc-app-*") for path in folder.rglob("*") if path.is_file()]
+
+
+def test_programs_get_the_same_json_and_nothing_stays(served, pictures):
+    from gradio_client import Client, handle_file
+
+    address, kept = served
+    client = Client(address, verbose=False)
+    (face,) = client.predict(handle_file(pictures["real"]), api_name="/judge")
+    assert 0 < face["p_fake"] < 1 and face["verdict"] and len(face["regions"]) == 8
+    assert len(client.predict(handle_file(pictures["two"]), api_name="/judge")) == 2
+    for name, message in (("text", "text.jpg: not an image"), ("noise", "noise.png: no face found")):
+        with pytest.raises(Exception, match=message):
+            client.predict(handle_file(pictures[name]), api_name="/judge")
+    assert left(kept) == []
+
+
+def test_people_see_the_answer_in_a_browser(served, pictures):
+    from playwright.sync_api import expect, sync_playwright
+
+    address, kept = served
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=browser(), args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1200, "height": 1400})
+        page.goto(address)
+        told, card = page.locator("#told"), page.locator("#card img")
+
+        def judge(name: str) -> None:
+            page.locator("input[type=file]").first.set_input_files(pictures[name])
+            page.wait_for_timeout(1500)  # the upload
+            page.get_by_role("button", name="Judge", exact=True).click()
+
+        judge("real")
+        expect(told).to_contain_text(re.compile(r"(REAL|CANNOT TELL)"), timeout=ANSWERS)
+        expect(card).to_be_visible()
+        assert card.evaluate("image => image.naturalWidth") == 1200
+        with page.expect_download() as saved:
+            page.get_by_text("Save the JSON").click()
+        real = json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))
+        assert real["path"] == "real.png" and len(real["regions"]) == 8
+        page.screenshot(path=SHOTS / "real.png", full_page=True)
+        judge("forged")
+        expect(told).not_to_contain_text(f"p_fake {real['p_fake']:.2f},", timeout=ANSWERS)
+        expect(told).to_contain_text("p_fake")
+        page.screenshot(path=SHOTS / "forged.png", full_page=True)
+        judge("text")
+        expect(told).to_contain_text("text.jpg: not an image", timeout=ANSWERS)
+        expect(card).to_have_count(0)
+        judge("two")
+        expect(page.get_by_text("Several faces were found")).to_be_visible(timeout=ANSWERS)
+        first = told.inner_text()
+        page.get_by_label("face 2").click()
+        expect(told).not_to_have_text(first, timeout=ANSWERS)
+        page.screenshot(path=SHOTS / "two.png", full_page=True)
+        page.get_by_role("button", name="a photograph").click()
+        expect(told).to_contain_text(f"p_fake {real['p_fake']:.2f}", timeout=ANSWERS)
+        expect(page.get_by_text("What it cannot do")).to_be_visible()
+        chromium.close()
+    assert left(kept) == []
