@@ -1,8 +1,10 @@
-"""Judge face images: real or fake, how sure, and why.
+"""Judge face images and videos: real or fake, how sure, and why.
 
 One picture, several, or folders of them, with the bundled detector:
     python predict.py photo.jpg
     python predict.py photo.jpg folder/ --csv verdicts.csv --explain outputs/cards
+A video: every person in it, over time, and the most suspect frame of each explained:
+    python predict.py clip.mp4 --frames 64 --explain outputs/cards
 With a detector of your own, all faces of each picture, as JSON on the screen:
     python predict.py folder/ --checkpoint checkpoints/mine --faces all --json -
 Without arguments: score the test split of the newest dump with the newest checkpoint, print the metrics and write
@@ -31,8 +33,10 @@ import torch
 from tqdm import tqdm
 
 from data.dump import Dump, newest_dump, read_dump
-from data.images import MAX_PIXELS, read_image
+from data.images import MAX_PIXELS, ImageError, read_image
 from data.quality import QUALITIES
+from data.samples import FRAMES
+from data.video import read_frames
 from judging.detector import BUNDLED, Detector, Scorer, judge_files
 from judging.verdict import COLUMNS, Verdict
 from models.checkpoint import newest_checkpoint
@@ -76,8 +80,16 @@ def show(verdict: Verdict) -> str:
     if verdict.error:
         return f"{verdict.path}: not scored: {verdict.error}"
     face = f" (face {verdict.face + 1})" if verdict.face else ""
+    if verdict.clip:
+        face = f" (person {verdict.face + 1}, in {len(verdict.clip['frames'])} of {verdict.clip['frames_looked_at']} frames)"
     said = f"p_fake {verdict.p_fake:.2f}, fake from {verdict.threshold:.2f} on; {verdict.rarity.words}"
     lines = [f"{verdict.path}{face}: {verdict.verdict.upper()}  {said}"]
+    if verdict.clip:
+        spot = verdict.clip["worst"]
+        when = f"frame {spot['frame'] + 1}" if spot["seconds"] is None else f"{spot['seconds']:.1f} s"
+        lines.append(
+            f"    mean over the frames, 95% {verdict.clip['low']:.2f} to {verdict.clip['high']:.2f}; highest at {when}:"
+        )
     lines += [f"    cannot tell: {doubt}" for doubt in verdict.doubts]
     if verdict.quality["overall"] != "good":
         lines.append(f"    careful: {verdict.quality['overall']}")
@@ -100,6 +112,37 @@ def write_rows(verdicts: list[Verdict], json_file: str | None, csv_file: str | N
             Path(file).write_bytes(content)
 
 
+def stem_of(path: str) -> str:
+    """A file name that every system takes."""
+    return re.sub(r"[^\w.-]+", "_", Path(path).stem, flags=re.ASCII)[:80]
+
+
+def explain(verdict: Verdict, folder: Path, number: int, max_pixels: int) -> None:
+    """A card and JSON of one face; of a person in a video about the most suspect frame."""
+    from judging.card import write_card
+
+    name = f"{number:04d}_{stem_of(verdict.path)}_{verdict.verdict.replace(' ', '_')}"
+    if not verdict.clip:
+        write_card(verdict, read_image(Path(verdict.path), max_pixels), folder, name)
+        return
+    spot = verdict.clip["worst"]
+    (frame,) = read_frames(Path(verdict.path), [(spot["frame"], spot["of"])], max_pixels)
+    if not isinstance(frame, ImageError):
+        write_card(verdict.worst, frame, folder, f"{name}_frame_{spot['frame']}")
+
+
+def draw_clips(verdicts: list[Verdict], folder: Path) -> None:
+    """Scores over time of every video."""
+    from judging.clips import draw_scores
+
+    clips: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        if verdict.clip:
+            clips.setdefault(verdict.path, []).append(verdict)
+    for number, (path, people) in enumerate(clips.items(), 1):
+        draw_scores(people, folder / f"clip_{number:04d}_{stem_of(path)}_scores.png")
+
+
 def main(args: argparse.Namespace) -> int:
     """Do what the command line says. Returns the exit code."""
     checkpoint = args.checkpoint or (BUNDLED if args.inputs else newest_checkpoint())
@@ -118,17 +161,15 @@ def main(args: argparse.Namespace) -> int:
         return 0
     detector = Detector(checkpoint, args.device, args.faces, args.weights_dir)
     verdicts = []
-    for verdict in judge_files(detector, args.inputs, args.batch_size, args.max_pixels):
+    for verdict in judge_files(detector, args.inputs, args.batch_size, args.max_pixels, args.frames):
         verdicts.append(verdict)
         if not quiet:
             tqdm.write(show(verdict))
         if args.explain and not verdict.error:
-            from judging.card import write_card
-
-            stem = re.sub(r"[^\w.-]+", "_", Path(verdict.path).stem, flags=re.ASCII)[:80]
-            name = f"{len(verdicts):04d}_{stem}_{verdict.verdict.replace(' ', '_')}"
-            write_card(verdict, read_image(Path(verdict.path), args.max_pixels), args.explain, name)
-        verdict.aligned = None  # a folder may hold a million pictures
+            explain(verdict, args.explain, len(verdicts), args.max_pixels)
+        verdict.aligned = verdict.worst = verdict.identity = None  # a folder may hold a million pictures
+    if args.explain:
+        draw_clips(verdicts, args.explain)
     write_rows(verdicts, args.json, args.csv)
     failed = [verdict for verdict in verdicts if verdict.error]
     print(f"{len(verdicts) - len(failed)} faces scored, {len(failed)} inputs not scored", file=sys.stderr)
@@ -139,13 +180,16 @@ def main(args: argparse.Namespace) -> int:
 
 def cli() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", nargs="*", metavar="IMAGE|FOLDER", help="pictures, or folders of pictures")
+    parser.add_argument("inputs", nargs="*", metavar="IMAGE|VIDEO|FOLDER", help="pictures, videos, or folders of them")
     parser.add_argument("--checkpoint", type=Path, help="a folder that train.py wrote (default: the bundled one)")
     parser.add_argument("--json", metavar="FILE", help="write all verdicts as JSON; - for the screen")
     parser.add_argument("--csv", metavar="FILE", help="write all verdicts as CSV; - for the screen")
     parser.add_argument("--explain", type=Path, metavar="DIR", help="a card (PNG) and JSON of each face into here")
     parser.add_argument(
         "--faces", choices=("one", "all"), default="one", help="the most central large face, or every face"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=FRAMES, help="of every video, evenly spaced (default %(default)s)"
     )
     parser.add_argument(
         "--features", type=Path, metavar="DUMP", help="without pictures: the dump to score (default: newest)"
@@ -158,8 +202,8 @@ def cli() -> int:
         "--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default %(default)s)"
     )
     args = parser.parse_args()
-    if min(args.batch_size, args.max_pixels) < 1:
-        parser.error("--batch-size and --max-pixels must be at least 1")
+    if min(args.batch_size, args.max_pixels, args.frames) < 1:
+        parser.error("--batch-size, --max-pixels and --frames must be at least 1")
     if "" in args.inputs:
         parser.error("an empty name was given; name pictures or folders")
     if args.json == args.csv == "-":

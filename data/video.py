@@ -92,6 +92,15 @@ def read_clip(
     return frames, packets.frame_bytes
 
 
+def seconds_of(video: Path) -> float | None:
+    """How long a video says it lasts; None where it does not say, or is none."""
+    try:
+        with av.open(str(video), metadata_errors="ignore") as container:
+            return container.duration / av.time_base if container.duration else None
+    except (av.FFmpegError, OSError, ValueError):
+        return None
+
+
 def _place(i: int, n: int, count: int) -> int | None:
     """Which of `count` frames the i-th of n is; None where the one before it is the same."""
     before, place = ((2 * k + 1) * count // (2 * n) for k in (i - 1, i))

@@ -9,6 +9,7 @@ verdict.p_fake, verdict.verdict, [reason.sentence for reason in verdict.reasons]
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,13 @@ from data.faces import FaceCrops, FaceCutter
 from data.images import SUFFIXES, ImageError, pixels_of, read_image
 from data.layouts.tree import files_below
 from data.quality import QUALITIES, in_words
+from data.samples import FRAMES, is_video
+from data.video import VIDEO_SUFFIXES
 from features.disagreement import PARTS, by_family, of_regions, pairs_of, ranks
 from features.explain import MEDIAN, reasons
 from features.pipeline import FeaturePipeline
 from features.regions import REGIONS
+from judging.clips import judge_clip
 from judging.verdict import FAKE, UNSURE, Region, Verdict, beyond, decide, rarity
 from models import CLIP_MODEL
 from models.checkpoint import Checkpoint
@@ -150,6 +154,12 @@ class Detector(Scorer):
             raise ImageError(Path("the picture"), "neither a file, a PIL image, nor uint8 RGB of shape (H, W, 3)")
         return self.judge([np.ascontiguousarray(image)], ["picture"])[0]
 
+    def of_all_faces(self) -> Detector:
+        """The same detector, looking at every face."""
+        other = copy(self)
+        other.cutter = FaceCutter("all", crops=self.panel.crops.values())
+        return other
+
     def judge(self, images: list[np.ndarray], paths: list[str]) -> list[Verdict]:
         """One verdict per face, in the order of the pictures; a picture without a face gets one with an error.
 
@@ -186,6 +196,9 @@ class Detector(Scorer):
         verdict.p_fake, verdict.aligned = p_fake, crops.aligned[row].permute(1, 2, 0).cpu().numpy()
         self.explain(verdict, values, {name: float(getattr(crops, name)[row]) for name in QUALITIES})
         verdict.regions = self.regions(values, answers)
+        judge = next((name for name in answers if name.endswith(".identity")), None)
+        if judge:
+            verdict.identity = np.nan_to_num(answers[judge][REGIONS.index("full")].astype(np.float32))
         silent = [e.name for e in self.panel.experts if np.isnan(answers[f"{e.name}.{[*e.outputs][0]}"]).all()]
         if silent:
             verdict.quality["overall"] += f", no answer of {', '.join(silent)}"
@@ -196,24 +209,34 @@ def _short(weights: dict[str, str]) -> str:
     return ", ".join(f"{name} {digest[:12]}" for name, digest in weights.items())
 
 
-def judge_files(detector: Detector, inputs: list[Path], batch_size: int, max_pixels: int) -> Iterator[Verdict]:
-    """Verdicts for pictures and folders of pictures, as they come; what cannot be read costs only itself."""
+def judge_files(
+    detector: Detector, inputs: list[Path], batch_size: int, max_pixels: int, frames: int = FRAMES
+) -> Iterator[Verdict]:
+    """Verdicts for pictures, videos and folders of them, as they come; what cannot be read costs only itself.
+
+    frames: of every video.
+    """
     paths: list[Path] = []
     for given in inputs:
-        inside = files_below(given, SUFFIXES) if given.is_dir() else [given]
+        inside = files_below(given, SUFFIXES | VIDEO_SUFFIXES) if given.is_dir() else [given]
         if not inside:
-            yield Verdict(str(given), error="a folder without pictures")
+            yield Verdict(str(given), error="a folder without pictures or videos")
         paths += inside
     bar = tqdm(total=len(paths), unit="image", disable=None if len(paths) > 1 else True)
     for start in range(0, len(paths), batch_size):
         batch, images, failed = paths[start : start + batch_size], [], {}
         for path in batch:
+            if is_video(path):
+                continue
             try:
                 images.append(read_image(path, max_pixels))
             except ImageError as error:
                 failed[path] = Verdict(str(path), error=error.reason)
-        judged = detector.judge(images, [str(path) for path in batch if path not in failed])
+        judged = detector.judge(images, [str(path) for path in batch if path not in failed and not is_video(path)])
         for path in batch:
+            if is_video(path):
+                yield from judge_clip(detector.of_all_faces(), path, frames, max_pixels)
+                continue
             yield from [failed[path]] if path in failed else [v for v in judged if v.path == str(path)]
         bar.update(len(batch))
     bar.close()

@@ -59,11 +59,11 @@ class Rarity:
 class Verdict:
     """What is said of one face, or why nothing can be said of one picture (`error`).
 
-    p_fake: calibrated probability, 0 to 1. verdict: `real`, `fake` or `cannot tell`; doubts: why it cannot be told. quality:
-    what the view of the face is like (px, grey levels squared, degrees, probability), and `overall`, in words. rarity: how
-    usual such a p_fake is among real faces. reasons: up to three. regions: all eight. pairs: of every embedding. families:
-    what each family of experts adds to the logit of p_fake; with `usual`, that of a usual real face (of boosted trees: the
-    mean over training faces), they sum to it.
+    p_fake: calibrated probability, 0 to 1; of a person in a video the mean over the frames. verdict: `real`, `fake` or `cannot
+    tell`; doubts: why it cannot be told. quality: what the view of the face is like (px, grey levels squared, degrees,
+    probability), and `overall`, in words. rarity: how usual such a p_fake is among real faces. reasons: up to three. regions:
+    all eight. pairs: of every embedding. families: what each family of experts adds to the logit of p_fake; with `usual`, that
+    of a usual real face (of boosted trees: the mean over training faces), they sum to it.
     """
 
     path: str
@@ -80,6 +80,9 @@ class Verdict:
     usual: float | None = None
     threshold: float | None = None
     error: str = ""
+    clip: dict = field(default_factory=dict)  # of a video: every frame's score, and the interval of the mean
+    worst: Verdict | None = field(default=None, repr=False)  # of a video: about the frame with the highest score
+    identity: np.ndarray | None = field(default=None, repr=False)  # of the whole face, to tell people apart
     box: tuple[float, ...] = ()  # x0, y0, x1, y1 in pixels of the picture
     aligned: np.ndarray | None = field(default=None, repr=False)  # (112, 112, 4) uint8 RGBA, for pictures
 
@@ -87,6 +90,7 @@ class Verdict:
         """JSON-ready. whole: with what stands behind it, region by region."""
         row = {name: getattr(self, name) for name in COLUMNS}
         row |= {"reasons": [reason.to_json() for reason in self.reasons], "box": [round(x, 1) for x in self.box]}
+        row |= {"clip": self.clip} if self.clip else {}
         if not whole or self.error:
             return row
         return row | {
