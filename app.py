@@ -22,7 +22,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +32,6 @@ from judging.card import draw_card
 from judging.examples import examples
 from judging.verdict import Verdict
 from predict import Detector
-
-if TYPE_CHECKING:
-    import gradio
 
 TITLE = "MASC: does this face agree with itself?"
 MAX_BYTES = "20mb"
@@ -134,13 +131,13 @@ def forget(path: str) -> None:
         file.parent.rmdir()
 
 
-def as_sent(upload: gradio.FileData | None) -> str | None:
-    """The path of an upload, instead of gradio's own copies of it, which stay on the disk."""
+def as_sent(upload: Any) -> str | None:
+    """The path of an upload (gradio's FileData, or None), instead of gradio's own copies of it, which stay on the disk."""
     return upload.path if upload else None
 
 
-def build(page: Page) -> gradio.Blocks:
-    """The page. Its own function, since gradio takes seconds to import."""
+def build(page: Page) -> Any:
+    """The page, gradio.Blocks. Its own function, since gradio takes seconds to import."""
     import gradio as gr
 
     def told(answers: list[Answer], which: int = 0) -> tuple:

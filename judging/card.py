@@ -124,7 +124,7 @@ def _face(axes: Axes, verdict: Verdict) -> None:
     if known:
         masks = region_masks()[[REGIONS.index(region.name) for region in known]].astype(float)
         odd = np.tensordot([_odd(region.rank) for region in known], masks, 1) / np.maximum(masks.sum(0), 1)
-        axes.imshow(np.dstack([np.broadcast_to(to_rgb(ODD), (*odd.shape, 3)), 0.75 * odd]))
+        axes.imshow(np.dstack([np.broadcast_to(to_rgb(ODD), (*odd.shape, 3)), 0.55 * odd]))
         most = max(known, key=lambda region: region.disagreement)
         a, b, c, d = (value * size - 0.5 for value in BOXES[most.name])
         style = "--" if most.name == "outer" else "-"
@@ -134,7 +134,7 @@ def _face(axes: Axes, verdict: Verdict) -> None:
         )
         axes.add_patch(box)
         name = "all but the box" if most.name == "outer" else most.name
-        axes.set_xlabel(f"most: {name} (> {most.rank:.0%} of real faces)", fontsize=9, color=INK)
+        axes.set_xlabel(f"most: {name} (> {int(100 * most.rank)}% of real faces)", fontsize=9, color=INK)
     axes.set_title("which regions disagree with the rest", fontsize=10, color=GREY)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -194,7 +194,7 @@ def _regions(axes: Axes, regions: Sequence[Region]) -> None:
         if region.rank is not None:
             odd = _odd(region.rank)
             colour = tuple(odd * np.array(to_rgb(ODD)) + (1 - odd) * np.array(to_rgb(USUAL)))
-            _bar(axes, starts[0], row, width, 0, region.rank, colour, f"> {region.rank:.0%} of reals")
+            _bar(axes, starts[0], row, width, 0, region.rank, colour, f"> {int(100 * region.rank)}% of reals")
         for start, (_, shares, words, middle) in zip(starts[1:], columns, strict=False):
             if shares[row] is not None:
                 _bar(axes, start, row, width, middle, min(shares[row], 1.0), "#9db8cc", words[row])

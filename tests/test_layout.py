@@ -157,3 +157,20 @@ def test_readme_commands_exist() -> None:
         flags = [word.split("=")[0] for word in arguments if word.startswith("--")]
         unknown = [flag for flag in flags if not re.search(rf"{flag}(?![\w-])", help_of(name))]
         assert not unknown, f"{shlex.join(command)}: {', '.join(unknown)} not in its --help"
+
+
+def commands_in(text: str) -> list[str]:
+    """The commands of all blocks that are no Python, without their comments."""
+    fenced = text.split("```")[1::2]
+    blocks = [block for block in fenced if block.startswith("\n")]
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(("make ", "python ", ".venv/bin/python "))]
+
+
+def test_the_korean_readme_has_the_commands_of_the_english_one() -> None:
+    english, korean = (commands_in((ROOT / name).read_text(encoding="utf-8")) for name in ("README.md", "README.ko.md"))
+    assert len(korean) >= 14 and korean == [command for command in english if command in korean]
+    first = english[: english.index("python evaluate.py") + 1]
+    assert korean == [command for command in first if command in korean] and set(first) - set(korean) == set()
+    for name in ("README.md", "README.ko.md"):
+        assert 'Detector.load().predict("photo.jpg")' in (ROOT / name).read_text(encoding="utf-8")
