@@ -26,9 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from data.images import ImageError, read_image
+from data.samples import is_video
+from data.video import read_frames
 from judging.card import draw_card
+from judging.clips import draw_scores, judge_clip
 from judging.examples import examples
 from judging.verdict import Verdict
 from predict import Detector
@@ -36,11 +40,12 @@ from predict import Detector
 TITLE = "MASC: does this face agree with itself?"
 MAX_BYTES = "20mb"
 MAX_PIXELS = 40_000_000
+FRAMES = 12  # of a video
 WAITING = 20  # visitors in the queue; more are asked to come back
 INTRODUCTION = """# Does this face agree with itself?
 
-Drop, paste or choose a picture with a face. Two small networks look at the whole face and at its parts; where the parts disagree
-about who that is, how old, or where their pixels come from, the score rises."""
+Drop, paste or choose a picture with a face, or a short video. Two small networks look at the whole face and at its parts; where
+the parts disagree about who that is, how old, or where their pixels come from, the score rises."""
 LIMITS = """**What it cannot do.** It is one hint among others and never proof: on pictures of a kind that it has not seen it is
 right little more often than a coin. It looks for faces that were swapped or altered; a wholly generated face can agree with
 itself perfectly. It says nothing about sound, text or the rest of the picture, and what it guesses of age or gender is no
@@ -68,6 +73,12 @@ def words(verdict: Verdict) -> str:
         lines.append(f"<p><b>Careful:</b> {html.escape(str(verdict.quality['overall']))}.</p>")
     sentences = [f"<li>{html.escape(reason.sentence)}</li>" for reason in verdict.reasons]
     return "\n".join([*lines, f"<ol>{''.join(sentences)}</ol>" if sentences else ""])
+
+
+def png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def data_uri(kind: str, content: bytes) -> str:
@@ -98,11 +109,25 @@ class Page:
         judged = [verdict for verdict in verdicts if not verdict.error]
         if not judged:
             raise ImageError(Path(name), verdicts[0].error)
+        return [Answer(words(v), png(draw_card(v, image)), v.to_json(whole=True)) for v in judged]
+
+    def of_clip(self, path: str) -> list[Answer]:
+        """One for every person in a video, with the card of the most suspect frame. Raises: ImageError where there is nobody."""
+        people = judge_clip(self.detector, Path(path), FRAMES, MAX_PIXELS)
+        if people[0].error:
+            raise ImageError(Path(path), people[0].error)
+        curve = (
+            f'<img alt="Scores over time" style="width:100%" src="{data_uri("image/png", png(draw_scores(people)))}">'
+        )
         found = []
-        for verdict in judged:
-            file = io.BytesIO()
-            draw_card(verdict, image).savefig(file, format="png")
-            found.append(Answer(words(verdict), file.getvalue(), verdict.to_json(whole=True)))
+        for person in people:
+            spot = person.clip["worst"]
+            (frame,) = read_frames(Path(path), [(spot["frame"], spot["of"])], MAX_PIXELS)
+            person.path = person.worst.path = Path(path).name
+            seen, of = len(person.clip["frames"]), person.clip["frames_looked_at"]
+            frames = f"<p>Person {person.face + 1}, in {seen} of {of} frames.</p>"
+            card = png(draw_card(person.worst, frame))
+            found.append(Answer(frames + words(person) + curve, card, person.to_json(whole=True)))
         return found
 
     def of_file(self, path: str | None) -> list[Answer]:
@@ -111,7 +136,7 @@ class Page:
             raise ImageError(Path("picture"), "choose one first")
         name = Path(path).name
         try:
-            return self.answers(read_image(Path(path), MAX_PIXELS), name)
+            return self.of_clip(path) if is_video(name) else self.answers(read_image(Path(path), MAX_PIXELS), name)
         except ImageError as error:
             raise ImageError(Path(name), error.reason) from None
         finally:
@@ -175,6 +200,9 @@ def build(page: Page) -> Any:
                 picture = gr.Image(label="A picture", type="filepath", sources=["upload", "clipboard"], height=320)
                 picture.preprocess = as_sent
                 ask = gr.Button("Judge", variant="primary")
+                clip = gr.File(label="Or a short video", type="filepath", file_types=["video"], height=120)
+                clip.preprocess = as_sent
+                ask_clip = gr.Button("Judge the video")
                 gr.Markdown("Or try:")
                 tries = {name: gr.Button(name, size="sm") for name in page.examples}
             with gr.Column(scale=2):
@@ -184,6 +212,7 @@ def build(page: Page) -> Any:
         gr.Markdown(LIMITS)
         out = [kept, several, sentences, card, picture]
         ask.click(on_file, picture, out, api_name=False)
+        ask_clip.click(on_file, clip, [*out[:-1], clip], api_name=False)
         for name, button in tries.items():
             button.click(lambda name=name: on_example(name), None, out, api_name=False)
         several.input(on_face, [kept, several], [sentences, card], api_name=False)

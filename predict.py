@@ -140,7 +140,7 @@ def draw_clips(verdicts: list[Verdict], folder: Path) -> None:
         if verdict.clip:
             clips.setdefault(verdict.path, []).append(verdict)
     for number, (path, people) in enumerate(clips.items(), 1):
-        draw_scores(people, folder / f"clip_{number:04d}_{stem_of(path)}_scores.png")
+        draw_scores(people).savefig(folder / f"clip_{number:04d}_{stem_of(path)}_scores.png")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
@@ -140,11 +142,8 @@ def told(detector, person: Person, path: Path, number: int, seen: int, frames: i
     )
 
 
-def draw_scores(verdicts: list[Verdict], path: Path) -> Path:
-    """Scores over time as a PNG, a line per person. verdicts: of one clip."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def draw_scores(verdicts: list[Verdict]) -> Figure:
+    """Scores over time, a line per person. verdicts: of one clip."""
     figure = Figure(figsize=(12, 4), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -167,8 +166,7 @@ def draw_scores(verdicts: list[Verdict], path: Path) -> Path:
     )
     axes.set(ylim=(0, 1), xlabel="seconds" if timed else "frame", ylabel="p_fake; band: 95% of its mean")
     axes.legend(loc="upper left", fontsize=9)
-    figure.savefig(path)
-    return path
+    return figure
 
 
 def _colours() -> Iterator[str]:

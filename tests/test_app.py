@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -90,7 +91,21 @@ def test_programs_get_the_same_json_and_nothing_stays(served, pictures):
     assert left(kept) == []
 
 
-def test_people_see_the_answer_in_a_browser(served, pictures):
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> Path:
+    """Two seconds of a photograph."""
+    path = tmp_path_factory.mktemp("clip") / "still.mp4"
+    image = next(iter(examples().values()))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=12)
+        stream.width, stream.height, stream.pix_fmt = *image.shape[1::-1], "yuv420p"
+        for _ in range(24):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_people_see_the_answer_in_a_browser(served, pictures, clip):
     from playwright.sync_api import expect, sync_playwright
 
     address, kept = served
@@ -127,6 +142,12 @@ def test_people_see_the_answer_in_a_browser(served, pictures):
         page.get_by_label("face 2").click()
         expect(told).not_to_have_text(first, timeout=ANSWERS)
         page.screenshot(path=SHOTS / "two.png", full_page=True)
+        page.locator("input[type=file]").nth(1).set_input_files(clip)
+        page.wait_for_timeout(1500)
+        page.get_by_role("button", name="Judge the video").click()
+        expect(told).to_contain_text("Person 1, in 12 of 12 frames", timeout=ANSWERS)
+        expect(page.get_by_alt_text("Scores over time")).to_be_visible()
+        page.screenshot(path=SHOTS / "video.png", full_page=True)
         page.get_by_role("button", name="a photograph").click()
         expect(told).to_contain_text(f"p_fake {real['p_fake']:.2f}", timeout=ANSWERS)
         expect(page.get_by_text("What it cannot do")).to_be_visible()

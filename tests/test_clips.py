@@ -131,4 +131,5 @@ def test_the_command_line_tells_each_person_and_draws_them(film, tmp_path):
 
 
 def test_scores_over_time_are_drawn(said, tmp_path):
-    assert np.asarray(Image.open(draw_scores(said, tmp_path / "s.png"))).shape[1] == 1200
+    draw_scores(said).savefig(tmp_path / "s.png")
+    assert np.asarray(Image.open(tmp_path / "s.png")).shape[1] == 1200
