@@ -116,9 +116,13 @@ def test_people_see_the_answer_in_a_browser(served, pictures, clip):
         page.goto(address)
         told, card = page.locator("#told"), page.locator("#card img")
 
+        def send(place: int, path: Path) -> None:
+            with page.expect_response(lambda response: "/upload" in response.url and response.ok, timeout=ANSWERS):
+                page.locator("input[type=file]").nth(place).set_input_files(path)
+            page.wait_for_timeout(500)  # the page takes notice
+
         def judge(name: str) -> None:
-            page.locator("input[type=file]").first.set_input_files(pictures[name])
-            page.wait_for_timeout(1500)  # the upload
+            send(0, pictures[name])
             page.get_by_role("button", name="Judge", exact=True).click()
 
         judge("photograph")
@@ -142,8 +146,7 @@ def test_people_see_the_answer_in_a_browser(served, pictures, clip):
         page.get_by_label("face 2").click()
         expect(told).not_to_have_text(first, timeout=ANSWERS)
         page.screenshot(path=SHOTS / "two.png", full_page=True)
-        page.locator("input[type=file]").nth(1).set_input_files(clip)
-        page.wait_for_timeout(1500)
+        send(1, clip)
         page.get_by_role("button", name="Judge the video").click()
         expect(told).to_contain_text("Person 1, in 12 of 12 frames", timeout=ANSWERS)
         expect(page.get_by_alt_text("Scores over time")).to_be_visible()

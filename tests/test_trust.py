@@ -1,0 +1,47 @@
+"""benchmarks/explanations.py: what it calls blame, which pixels it gives back, and that its figures are of what it says."""
+
+import numpy as np
+import pytest
+
+from benchmarks.explanations import BLAMED, blamed, faithfulness, interval, part_mask
+from data.faces import TEMPLATE
+from judging.verdict import Region, Verdict
+
+
+def test_the_blamed_part_disagrees_most_of_those_that_can_be_altered():
+    regions = [Region("full", None, None, {}), Region("left", 9.0, 0.99, {})]
+    regions += [Region(name, apart, 0.5, {}) for name, apart in (("upper", None), ("middle", 0.3), ("lower", 0.2))]
+    assert blamed(Verdict("a", regions=regions)) == "middle"
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_parts_are_given_back_where_the_face_is(scale):
+    landmarks = TEMPLATE * scale + (30, 10)
+    masks = {part: part_mask(part, landmarks, 260, 300) for part in BLAMED}
+    assert {part: mask.sum() / (112 * scale) ** 2 for part, mask in masks.items()} == pytest.approx(
+        {"upper": 0.5625, "middle": 0.3125, "lower": 0.375}, abs=0.02
+    )
+    eye, mouth = (np.rint(landmarks[i]).astype(int) for i in (0, 3))
+    assert masks["upper"][eye[1], eye[0]] and not masks["lower"][eye[1], eye[0]]
+    assert masks["lower"][mouth[1], mouth[0]] and not masks["upper"][mouth[1], mouth[0]]
+
+
+def entry(altered, found, fall):
+    p_fake = {"original": 0.3, "forged": 0.7, **dict.fromkeys(BLAMED, 0.6)}
+    return {"altered": altered, "blamed": found, "untouched": "upper", "p_fake": p_fake | {found: fall}}
+
+
+def test_figures_are_shares_and_falls_of_the_logit():
+    found = [entry("lower", "lower", 0.5), entry("upper", "lower", 0.5), entry("middle", "middle", 0.7)] * 20
+    told = faithfulness(found)
+    assert told["forgeries"] == 60 and told["blamed is altered"][0] == pytest.approx(2 / 3)
+    assert told["same part of the untouched face"][0] == pytest.approx(1 / 3)
+    seven, six = np.log(7 / 3), np.log(6 / 4)
+    assert told["logit falls by, blamed part given back"][0] == pytest.approx((seven + seven + 0) / 3)
+    assert told["another part given back"][0] == pytest.approx(seven - six)
+    assert told["of those with p_fake of at least one half"][0] == pytest.approx(2 / 3)
+
+
+def test_intervals_hold_the_mean_and_shrink():
+    few, many = (interval(np.arange(n) % 2 * 1.0) for n in (20, 2000))
+    assert few[1] < 0.5 < few[2] and many[1] < 0.5 < many[2] and many[2] - many[1] < (few[2] - few[1]) / 5
