@@ -30,7 +30,7 @@ def dataset(tmp_path_factory, astronaut) -> Path:
     root.mkdir()
     lines = [("path", "label", "group", "split")]
     for split, count in FACES.items():
-        for label in ("real", "fake", "cannot tell"):
+        for label in ("real", "fake"):
             for i in range(count):
                 x, y = 60 + 6 * len(lines) % 50, 2 * len(lines) % 15
                 face = astronaut.copy()
