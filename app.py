@@ -132,8 +132,8 @@ class Page:
 
     def of_file(self, path: str | None) -> list[Answer]:
         """Of an upload, which is deleted. Raises: ImageError with a message for whoever sent it."""
-        if not path:
-            raise ImageError(Path("picture"), "choose one first")
+        if not path or not Path(path).resolve().is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"]).resolve()):
+            raise ImageError(Path("picture"), "choose one first")  # never a file of this machine
         name = Path(path).name
         try:
             return self.of_clip(path) if is_video(name) else self.answers(read_image(Path(path), MAX_PIXELS), name)
@@ -192,6 +192,7 @@ def build(page: Page) -> Any:
         except ImageError as error:
             raise gr.Error(f"{error.path}: {error.reason}", print_exception=False) from None
 
+    alone = {"concurrency_limit": 1, "concurrency_id": "detector"}  # one queue for all that ask it
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 60)) as blocks:
         gr.Markdown(INTRODUCTION)
         kept = gr.State([], time_to_live=1800)
@@ -211,16 +212,16 @@ def build(page: Page) -> Any:
         card = gr.HTML(elem_id="card")
         gr.Markdown(LIMITS)
         out = [kept, several, sentences, card, picture]
-        ask.click(on_file, picture, out, api_name=False)
-        ask_clip.click(on_file, clip, [*out[:-1], clip], api_name=False)
+        ask.click(on_file, picture, out, api_name=False, **alone)
+        ask_clip.click(on_file, clip, [*out[:-1], clip], api_name=False, **alone)
         for name, button in tries.items():
-            button.click(lambda name=name: on_example(name), None, out, api_name=False)
+            button.click(lambda name=name: on_example(name), None, out, api_name=False, **alone)
         several.input(on_face, [kept, several], [sentences, card], api_name=False)
         with gr.Row(visible=False):  # /judge, for programs
             sent, answer = gr.File(type="filepath"), gr.JSON()
             sent.preprocess = as_sent
-            gr.Button().click(for_programs, sent, answer, api_name="judge")
-    return blocks.queue(default_concurrency_limit=1, max_size=WAITING)
+            gr.Button().click(for_programs, sent, answer, api_name="judge", **alone)
+    return blocks.queue(max_size=WAITING)
 
 
 def main() -> int:

@@ -32,7 +32,7 @@ from data.images import ImageError, read_image
 from data.quality import QUALITIES
 from features.regions import BOXES
 from judging.detector import BUNDLED, Detector
-from judging.verdict import UNSURE, Verdict
+from judging.verdict import UNSURE, Verdict, unlike
 from models.metrics import auc
 
 ALTERED = {"eyes": "upper", "nose": "middle", "mouth": "lower", "jaw": "lower"}
@@ -139,7 +139,7 @@ def coverage(detector: Detector, dumps: list[Dump], split: str) -> dict:
         for row in known
     ]
     given = np.array([verdict != UNSURE for verdict, _ in told])
-    usual = np.array([not doubts or "leans" in doubts[0] for _, doubts in told])
+    usual = np.array([not unlike(doubts) for _, doubts in told])
     order = np.argsort(detector.head.distance(values[known]))
     sure = np.argsort(-np.abs(p_fake[known] - 0.5))
     curve = []

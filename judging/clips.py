@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data.images import MAX_PIXELS, ImageError
 from data.video import read_frames, seconds_of
-from judging.verdict import FAKE, REAL, UNSURE, Verdict, decide, rarity
+from judging.verdict import FAKE, REAL, UNSURE, Verdict, decide, rarity, unlike
 
 AT_ONCE = 8  # frames in memory
 SAME = 0.35  # cosine of two faces, plus NEAR times how much their boxes overlap, from which on they are one person's
@@ -42,7 +42,7 @@ class Person:
     def add(self, place: int, verdict: Verdict) -> None:
         self.places.append(place)
         self.p_fake.append(verdict.p_fake)
-        self.doubtful += any("leans" not in doubt for doubt in verdict.doubts)
+        self.doubtful += unlike(verdict.doubts)
         if verdict.identity is not None:
             self.identity = self.identity + verdict.identity
         self.box = verdict.box

@@ -136,6 +136,14 @@ def beyond(quality: Mapping[str, float], distance: float, seen: Mapping[str, flo
     return found
 
 
+LEANS = "it leans towards fake, and too many real faces do as well"
+
+
+def unlike(doubts: list[str]) -> bool:
+    """Whether a face is not one of those that can be judged; a score that only leans is about one that can."""
+    return any(not doubt.startswith(LEANS) for doubt in doubts)
+
+
 def decide(p_fake: float, threshold: float, doubts: list[str], calibrated: bool) -> tuple[str, list[str]]:
     """The verdict, and all doubts. A score between one half and the threshold leans towards fake, and that is all.
 
@@ -146,5 +154,5 @@ def decide(p_fake: float, threshold: float, doubts: list[str], calibrated: bool)
     if p_fake >= threshold:
         return FAKE, []
     if calibrated and p_fake >= 0.5:
-        return UNSURE, [f"it leans towards fake, and too many real faces do as well (fake from {threshold:.2f} on)"]
+        return UNSURE, [f"{LEANS} (fake from {threshold:.2f} on)"]
     return REAL, []

@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from judging.examples import NAMES, examples
@@ -89,6 +90,15 @@ def test_programs_get_the_same_json_and_nothing_stays(served, pictures):
         with pytest.raises(Exception, match=message):
             client.predict(handle_file(pictures[name]), api_name="/judge")
     assert left(kept) == []
+
+
+def test_files_of_this_machine_are_neither_read_nor_deleted(served, pictures):
+    address, _ = served
+    path = pictures["photograph"]  # it was never uploaded by this name
+    data = {"data": [{"path": str(path), "meta": {"_type": "gradio.FileData"}}]}
+    event = requests.post(f"{address}/gradio_api/call/judge", json=data, timeout=60).json()["event_id"]
+    told = requests.get(f"{address}/gradio_api/call/judge/{event}", timeout=60).text
+    assert "event: error" in told and "p_fake" not in told and path.is_file()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from judging import clips
 from judging.clips import Person, assign, draw_scores, judge_clip, overlap
 from judging.detector import Detector
 from judging.examples import COLLINS, HOPPER, photograph
-from judging.verdict import FAKE, REAL, UNSURE, Verdict
+from judging.verdict import FAKE, LEANS, REAL, UNSURE, Verdict
 from tests.conftest import ROOT
 
 FRAMES = 6
@@ -100,7 +100,7 @@ def face(identity, box=(0, 0, 10, 10), p=0.5, doubts=()):
 def test_faces_go_to_whom_they_look_like_and_strangers_are_new():
     people: list[Person] = []
     assign(people, [face([1, 0]), face([0, 1], (20, 0, 30, 10))], 0)
-    assign(people, [face([0.1, 1], (0, 0, 10, 10)), face([1, 0.2], (20, 0, 30, 10), doubts=["it leans towards"])], 1)
+    assign(people, [face([0.1, 1], (0, 0, 10, 10)), face([1, 0.2], (20, 0, 30, 10), doubts=[LEANS])], 1)
     assign(people, [face([-1, -1], (50, 0, 60, 10), doubts=["the face is blurred"])], 2)
     assert [person.places for person in people] == [[0, 1], [0, 1], [2]]
     assert [person.doubtful for person in people] == [0, 0, 1]
