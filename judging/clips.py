@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
 from data.images import MAX_PIXELS, ImageError
 from data.video import read_frames, seconds_of
 from judging.verdict import FAKE, REAL, UNSURE, Verdict, decide, rarity, unlike
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AT_ONCE = 8  # frames in memory
 SAME = 0.35  # cosine of two faces, plus NEAR times how much their boxes overlap, from which on they are one person's
@@ -144,6 +146,9 @@ def told(detector, person: Person, path: Path, number: int, seen: int, frames: i
 
 def draw_scores(verdicts: list[Verdict]) -> Figure:
     """Scores over time, a line per person. verdicts: of one clip."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(12, 4), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

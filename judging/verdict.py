@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from features.disagreement import Pair
 from features.explain import Reason
@@ -114,8 +114,8 @@ class Verdict:
 def rarity(p_fake: float, real_scores: np.ndarray) -> Rarity:
     """How usual a score is among real validation faces. real_scores: (N,) their p_fake."""
     count, total = int((real_scores >= p_fake).sum()), len(real_scores)
-    low = float(beta.ppf(0.025, count, total - count + 1)) if count else 0.0
-    high = float(beta.ppf(0.975, count + 1, total - count)) if count < total else 1.0
+    low = float(betaincinv(count, total - count + 1, 0.025)) if count else 0.0
+    high = float(betaincinv(count + 1, total - count, 0.975)) if count < total else 1.0
     return Rarity(count / total, low, high)
 
 
