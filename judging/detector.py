@@ -222,6 +222,7 @@ def judge_files(
         if not inside:
             yield Verdict(str(given), error="a folder without pictures or videos")
         paths += inside
+    paths = list(dict.fromkeys(paths))  # a picture, and the folder that it lies in: judged once
     bar = tqdm(total=len(paths), unit="image", disable=None if len(paths) > 1 else True)
     for start in range(0, len(paths), batch_size):
         batch, images, failed = paths[start : start + batch_size], [], {}

@@ -112,6 +112,12 @@ def test_verdicts_come_in_the_order_of_the_pictures(detector, pictures):
     assert said == [str(path) for path in paths[::-1]]
 
 
+def test_a_picture_and_its_folder_are_judged_once(detector, pictures):
+    given = [pictures / "mirrored.jpg", pictures, pictures / "mirrored.jpg"]
+    said = [verdict.path for verdict in judging.judge_files(detector, given, 4, 10**8)]
+    assert sorted(said) == sorted(str(path) for path in pictures.iterdir())
+
+
 @pytest.mark.parametrize("key", judging.NEEDED)
 def test_half_a_checkpoint_is_refused(tmp_path, key):
     bundled = Checkpoint.load(predict.BUNDLED)
