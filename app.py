@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from matplotlib.figure import Figure
 from data.images import ImageError, read_image
 from data.samples import is_video
 from data.video import read_frames
-from judging.card import draw_card
+from judging.card import COLOURS, GREY, draw_card
 from judging.clips import draw_scores, judge_clip
 from judging.examples import examples
 from judging.verdict import Verdict
@@ -63,11 +64,8 @@ class Answer:
 
 def words(verdict: Verdict) -> str:
     """A verdict as HTML: the headline, what speaks against trusting it, and the reasons."""
-    colour = {"fake": "#d55e00", "real": "#0072b2"}.get(verdict.verdict, "#5f6368")
-    lines = [
-        f'<h2 style="color:{colour};margin:0">{verdict.verdict.upper()}</h2>',
-        f"<p>p_fake {verdict.p_fake:.2f}, fake from {verdict.threshold:.2f} on; {html.escape(verdict.rarity.words)}.</p>",
-    ]
+    colour = COLOURS.get(verdict.verdict, GREY)
+    lines = [f'<h2 style="color:{colour};margin:0">{verdict.verdict.upper()}</h2>', f"<p>{verdict.score}.</p>"]
     lines += [f"<p><b>Cannot tell:</b> {html.escape(doubt)}.</p>" for doubt in verdict.doubts]
     if verdict.quality.get("overall", "good") != "good":
         lines.append(f"<p><b>Careful:</b> {html.escape(str(verdict.quality['overall']))}.</p>")
@@ -135,6 +133,10 @@ class Page:
         if not path or not Path(path).resolve().is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"]).resolve()):
             raise ImageError(Path("picture"), "choose one first")  # never a file of this machine
         name = Path(path).name
+        if not Path(path).is_file():  # gradio keeps equal files once, and the first answer has deleted it
+            raise ImageError(
+                Path(name), "it was sent twice at once and is deleted with the first answer; send it again"
+            )
         try:
             return self.of_clip(path) if is_video(name) else self.answers(read_image(Path(path), MAX_PIXELS), name)
         except ImageError as error:
@@ -150,10 +152,9 @@ class Page:
 
 def forget(path: str) -> None:
     """Delete an upload and the folder that was made for it."""
-    file = Path(path)
-    file.unlink(missing_ok=True)
-    if file.parent.is_relative_to(Path(os.environ["GRADIO_TEMP_DIR"])) and not any(file.parent.iterdir()):
-        file.parent.rmdir()
+    Path(path).unlink(missing_ok=True)
+    with suppress(OSError):  # it holds something else, or is gone
+        Path(path).parent.rmdir()
 
 
 def as_sent(upload: Any) -> str | None:
@@ -165,10 +166,10 @@ def build(page: Page) -> Any:
     """The page, gradio.Blocks. Its own function, since gradio takes seconds to import."""
     import gradio as gr
 
-    def told(answers: list[Answer], which: int = 0) -> tuple:
+    def told(answers: list[Answer]) -> tuple:
         names = [f"face {number + 1}" for number in range(len(answers))]
-        several = gr.Radio(names, value=names[which], visible=len(names) > 1, label="Several faces were found; show")
-        return answers, several, answers[which].told, shown(answers[which])
+        several = gr.Radio(names, value=names[0], visible=len(names) > 1, label="Several faces were found; show")
+        return answers, several, answers[0].told, shown(answers[0])
 
     def nothing(message: str) -> tuple:
         return [], gr.Radio(visible=False), f"<p><b>{html.escape(message)}</b></p>", ""

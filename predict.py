@@ -82,8 +82,7 @@ def show(verdict: Verdict) -> str:
     face = f" (face {verdict.face + 1})" if verdict.face else ""
     if verdict.clip:
         face = f" (person {verdict.face + 1}, in {len(verdict.clip['frames'])} of {verdict.clip['frames_looked_at']} frames)"
-    said = f"p_fake {verdict.p_fake:.2f}, fake from {verdict.threshold:.2f} on; {verdict.rarity.words}"
-    lines = [f"{verdict.path}{face}: {verdict.verdict.upper()}  {said}"]
+    lines = [f"{verdict.path}{face}: {verdict.verdict.upper()}  {verdict.score}"]
     if verdict.clip:
         spot = verdict.clip["worst"]
         when = f"frame {spot['frame'] + 1}" if spot["seconds"] is None else f"{spot['seconds']:.1f} s"
@@ -113,22 +112,24 @@ def write_rows(verdicts: list[Verdict], json_file: str | None, csv_file: str | N
 
 
 def stem_of(path: str) -> str:
-    """A file name that every system takes."""
-    return re.sub(r"[^\w.-]+", "_", Path(path).stem, flags=re.ASCII)[:80]
+    """A file name that every system takes: letters and digits of any alphabet, not too many for its bytes."""
+    return re.sub(r"[^\w.-]+", "_", Path(path).stem)[:40]
 
 
 def explain(verdict: Verdict, folder: Path, number: int, max_pixels: int) -> None:
     """A card and JSON of one face; of a person in a video about the most suspect frame."""
     from judging.card import write_card
 
-    name = f"{number:04d}_{stem_of(verdict.path)}_{verdict.verdict.replace(' ', '_')}"
-    if not verdict.clip:
-        write_card(verdict, read_image(Path(verdict.path), max_pixels), folder, name)
-        return
-    spot = verdict.clip["worst"]
-    (frame,) = read_frames(Path(verdict.path), [(spot["frame"], spot["of"])], max_pixels)
-    if not isinstance(frame, ImageError):
-        write_card(verdict.worst, frame, folder, f"{name}_frame_{spot['frame']}")
+    shown, place, path = verdict.worst or verdict, "", Path(verdict.path)
+    if verdict.clip:
+        spot = verdict.clip["worst"]
+        (image,) = read_frames(path, [(spot["frame"], spot["of"])], max_pixels)
+        place = f"_person_{verdict.face + 1}_frame_{spot['frame'] + 1}"
+    else:
+        image = read_image(path, max_pixels)
+    if not isinstance(image, ImageError):
+        said = shown.verdict.replace(" ", "_")
+        write_card(shown, image, folder, f"{number:04d}_{stem_of(verdict.path)}{place}_{said}")
 
 
 def draw_clips(verdicts: list[Verdict], folder: Path) -> None:

@@ -155,7 +155,7 @@ def fit(train: Faces, val: Faces, outputs: dict, config: Config, notes: list[str
     reference = np.nanpercentile(filled, PERCENTILES, axis=0).astype(np.float32)
     apart = of_regions(pipeline.names, of_reals, reference)  # a region of which nothing is known disagrees with nothing
     apart = np.percentile(np.nan_to_num(apart), PERCENTILES, axis=0).astype(np.float32)
-    arrays = {"reference": reference, "real_scores": np.sort(p_reals).astype(np.float32), "disagreement": apart}
+    arrays = {"reference": reference, "real_scores": np.sort(p_reals), "disagreement": apart}
     return Checkpoint(info, {**arrays, **pipeline.state(), **head.state()}), head.report
 
 

@@ -10,7 +10,7 @@ fall more for the blamed one? Beside it, what giving back the part that was real
 Coverage: on the labelled faces of the split, how accurate are verdicts where one is given, and how accurate would they be if
 the least usual faces were left out, few or many? Accuracy is that of p_fake at one half.
 
-Prints all, with 95% bootstrap intervals by face; --out DIR also writes them as JSON, and the curve as a picture.
+Prints all, with 95% bootstrap intervals by group; --out DIR also writes them as JSON, and the curve as a picture.
 """
 
 from __future__ import annotations
@@ -33,19 +33,17 @@ from data.quality import QUALITIES
 from features.regions import BOXES
 from judging.detector import BUNDLED, Detector
 from judging.verdict import UNSURE, Verdict, unlike
-from models.metrics import auc
+from models.metrics import auc, bootstrap
 
 ALTERED = {"eyes": "upper", "nose": "middle", "mouth": "lower", "jaw": "lower"}
 ORDER = ("eyes", "nose", "mouth", "eyes", "nose", "jaw")  # each part of the face equally often
 BLAMED = ("upper", "middle", "lower")
-REPLICATES = 2000
 
 
-def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and 95% percentile bootstrap interval. values: (N,)."""
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(REPLICATES, len(values)))].mean(1)
-    return float(values.mean()), *map(float, np.percentile(means, [2.5, 97.5]))
+def interval(values: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95% bootstrap interval by group. values, groups: (N,)."""
+    found = bootstrap({"mean": lambda _, drawn: float(drawn.mean())}, values, values, groups.tolist())
+    return float(values.mean()), *found["mean"]
 
 
 def blamed(verdict: Verdict) -> str:
@@ -90,7 +88,8 @@ def forgeries(detector: Detector, dumps: list[Dump], split: str, count: int, see
                 continue
             p_fake = dict(zip(("original", "forged", *BLAMED), (verdict.p_fake for verdict in said), strict=True))
             told = {"altered": ALTERED[kind], "kind": kind, "blamed": blamed(said[1]), "untouched": blamed(said[0])}
-            found.append({"dataset": dump.meta["dataset"], **told, "p_fake": p_fake})
+            whose = {"dataset": dump.meta["dataset"], "group": str(rows["group"][row])}
+            found.append({**whose, **told, "p_fake": p_fake})
     return found
 
 
@@ -100,6 +99,7 @@ def logit(p: float) -> float:
 
 def faithfulness(found: list[dict]) -> dict:
     """Blame and deletion, with intervals. found: of `forgeries`."""
+    groups = np.array([f"{each['dataset']}/{each['group']}" for each in found])
     hits = np.array([each["blamed"] == each["altered"] for each in found], float)
     still = np.array([each["untouched"] == each["altered"] for each in found], float)
     falls = {"blamed": [], "another": [], "altered": []}
@@ -112,18 +112,20 @@ def faithfulness(found: list[dict]) -> dict:
     arrays = {name: np.array(values) for name, values in falls.items()}
     return {
         "forgeries": len(found),
-        "blamed is altered": interval(hits),
-        "of those with p_fake of at least one half": _some(hits, [each["p_fake"]["forged"] >= 0.5 for each in found]),
-        "same part of the untouched face": interval(still),
-        "logit falls by, blamed part given back": interval(arrays["blamed"]),
-        "another part given back": interval(arrays["another"]),
-        "blamed less another": interval(arrays["blamed"] - arrays["another"]),
-        "altered part given back": interval(arrays["altered"]),
+        "blamed is altered": interval(hits, groups),
+        "of those with p_fake of at least one half": _some(
+            hits, groups, np.array([each["p_fake"]["forged"] >= 0.5 for each in found])
+        ),
+        "same part of the untouched face": interval(still, groups),
+        "logit falls by, blamed part given back": interval(arrays["blamed"], groups),
+        "another part given back": interval(arrays["another"], groups),
+        "blamed less another": interval(arrays["blamed"] - arrays["another"], groups),
+        "altered part given back": interval(arrays["altered"], groups),
     }
 
 
-def _some(values: np.ndarray, keep: list[bool]) -> tuple[float, float, float] | None:
-    return interval(values[np.array(keep)]) if sum(keep) > 1 else None
+def _some(values: np.ndarray, groups: np.ndarray, keep: np.ndarray) -> tuple[float, float, float] | None:
+    return interval(values[keep], groups[keep]) if keep.sum() > 1 else None
 
 
 def coverage(detector: Detector, dumps: list[Dump], split: str) -> dict:
@@ -132,7 +134,7 @@ def coverage(detector: Detector, dumps: list[Dump], split: str) -> dict:
     values, p_fake = detector.score(faces.arrays)
     rows = faces.rows
     known = np.flatnonzero(~np.isnan(p_fake))
-    label = rows["label"][known]
+    label, groups = rows["label"][known], rows["group"][known]
     right = ((p_fake[known] >= 0.5) == (label == 1)).astype(float)
     told = [
         detector.told(float(p_fake[row]), values[row], {name: float(rows[name][row]) for name in QUALITIES})
@@ -148,18 +150,18 @@ def coverage(detector: Detector, dumps: list[Dump], split: str) -> dict:
         curve.append(
             {
                 "coverage": share,
-                "accuracy": interval(right[kept]),
+                "accuracy": interval(right[kept], groups[kept]),
                 "auc": auc(label[kept], p_fake[known][kept]) if len(set(label[kept])) == 2 else None,
-                "accuracy of the surest": interval(right[surest]),
+                "accuracy of the surest": interval(right[surest], groups[surest]),
             }
         )
     return {
         "faces": len(known),
         "judged": float(given.mean()),
-        "accuracy of what is judged": interval(right[given]) if given.any() else None,
-        "accuracy of all": interval(right),
+        "accuracy of what is judged": _some(right, groups, given),
+        "accuracy of all": interval(right, groups),
         "unlike what was seen": float(1 - usual.mean()),
-        "accuracy of those": interval(right[~usual]) if (~usual).sum() > 1 else None,
+        "accuracy of those": _some(right, groups, ~usual),
         "curve": curve,
     }
 

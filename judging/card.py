@@ -145,38 +145,34 @@ def _odd(rank: float) -> float:
     return float(np.clip((rank - 0.8) / 0.19, 0, 1))
 
 
-def _columns(regions: Sequence[Region]) -> list[tuple[str, list[float | None], list[str], float]]:
+Column = tuple[str, list[float | None], list[str], float]
+
+
+def _columns(regions: Sequence[Region]) -> list[Column]:
     """What the table of regions shows beside disagreement: title, bar lengths from 0 to 1, words, and the bars' middle."""
-    found: list[tuple[str, list[float | None], list[str], float]] = []
-    keys = list(regions[0].answers) if regions else []
-    last = {key.rpartition(".")[2]: key for key in keys[::-1]}
-    values = {name: [region.answers.get(key) for region in regions] for name, key in last.items()}
+    first: dict[str, str] = {}  # what is said -> the first expert output that says it
+    for key in regions[0].answers if regions else ():
+        first.setdefault(key.rpartition(".")[2], key)
+    values = {name: [region.answers.get(key) for region in regions] for name, key in first.items()}
+    found = []
     if "age_years" in values:
         years = values["age_years"]
-        found.append(
-            ("age, years", [None if y is None else y / 80 for y in years], [_short(y, "{:.0f}") for y in years], 0)
-        )
+        lengths = [None if y is None else y / 80 for y in years]
+        found.append(("age, years", lengths, ["" if y is None else f"{y:.0f}" for y in years], 0))
     elif "age" in values:
-        likely = [max(v, key=v.get) if v else "" for v in values["age"]]
-        found.append(
-            ("age, years", [v[w] if v else None for v, w in zip(values["age"], likely, strict=True)], likely, 0)
-        )
+        found.append(_likeliest("age, years", values["age"]))
     if "gender" in values:
         share = [v.get("Female") if v else None for v in values["gender"]]
-        words = ["" if s is None else f"{s:.0%} female" for s in share]
-        found.append(("gender", share, words, 0.5))
-    for name in ("expression", "emotion"):
-        if name in values:
-            likely = [max(v, key=v.get) if v else "" for v in values[name]]
-            share = [v[w] if v else None for v, w in zip(values[name], likely, strict=True)]
-            words = [f"{w.lower()} {s:.0%}" if w else "" for s, w in zip(share, likely, strict=True)]
-            found.append(("expression", share, words, 0))
-            break
-    return found
+        found.append(("gender", share, ["" if s is None else f"{s:.0%} female" for s in share], 0.5))
+    feeling = values.get("expression", values.get("emotion"))
+    return [*found, _likeliest("expression", feeling)] if feeling else found
 
 
-def _short(value: float | None, how: str) -> str:
-    return "" if value is None else how.format(value)
+def _likeliest(title: str, values: Sequence[dict[str, float] | None]) -> Column:
+    """The class that each region finds most likely."""
+    best = [max(v, key=v.get) if v else None for v in values]
+    share = [None if b is None else v[b] for v, b in zip(values, best, strict=True)]
+    return title, share, ["" if b is None else f"{b.lower()} {s:.0%}" for b, s in zip(best, share, strict=True)], 0
 
 
 def _regions(axes: Axes, regions: Sequence[Region]) -> None:

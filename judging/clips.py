@@ -22,8 +22,12 @@ from judging.verdict import FAKE, REAL, UNSURE, Verdict, decide, rarity, unlike
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from judging.detector import Detector
+
 AT_ONCE = 8  # frames in memory
-SAME = 0.35  # cosine of two faces, plus NEAR times how much their boxes overlap, from which on they are one person's
+# Cosine of two faces, plus NEAR times how much their boxes overlap, from which on they are one person's; the overlap alone where
+# no expert tells identities.
+SAME = 0.35
 NEAR = 0.3
 SEEN = 0.1  # of the frames: somebody who is in fewer, and in more than one, is told to be hardly seen
 DRAWS = 2000
@@ -34,8 +38,8 @@ class Person:
     """One person of a clip. places: which of the frames; p_fake: of each of them; doubtful: frames in which the face is unlike
     those of training; worst: the verdict about the frame with the highest score."""
 
-    identity: np.ndarray
     box: tuple[float, ...]
+    identity: np.ndarray | float = 0.0  # the sum over the frames
     places: list[int] = field(default_factory=list)
     p_fake: list[float] = field(default_factory=list)
     doubtful: int = 0
@@ -53,6 +57,8 @@ class Person:
 
     def alike(self, verdict: Verdict) -> float:
         """How much a face looks like this person's, and lies where theirs was."""
+        if verdict.identity is None:
+            return overlap(self.box, verdict.box)
         lengths = np.linalg.norm(self.identity) * np.linalg.norm(verdict.identity)
         cosine = float(self.identity @ verdict.identity / lengths) if lengths > 0 else 0.0
         return cosine + NEAR * overlap(self.box, verdict.box)
@@ -75,15 +81,15 @@ def assign(people: list[Person], verdicts: list[Verdict], place: int) -> None:
             people[row].add(place, verdicts[column])
             left.discard(int(column))
     for column in sorted(left):
-        person = Person(np.zeros_like(verdicts[column].identity), verdicts[column].box)
+        person = Person(verdicts[column].box)
         person.add(place, verdicts[column])
         people.append(person)
 
 
-def judge_clip(detector, path: Path, frames: int, max_pixels: int = MAX_PIXELS) -> list[Verdict]:
+def judge_clip(detector: Detector, path: Path, frames: int, max_pixels: int = MAX_PIXELS) -> list[Verdict]:
     """One verdict per person, who is seen most first; one with an error where there is nobody or no video.
 
-    detector: judging.detector.Detector that looks at all faces. frames: how many to look at. p_fake of a verdict is the mean
+    detector: one that looks at all faces. frames: how many to look at. p_fake of a verdict is the mean
     over the frames, `clip` holds each of them, and `worst` the verdict about the most suspect one.
     """
     people: list[Person] = []
@@ -109,7 +115,9 @@ def judge_clip(detector, path: Path, frames: int, max_pixels: int = MAX_PIXELS) 
     return [told(detector, person, path, number, seen, frames, duration) for number, person in enumerate(people)]
 
 
-def told(detector, person: Person, path: Path, number: int, seen: int, frames: int, duration: float | None) -> Verdict:
+def told(
+    detector: Detector, person: Person, path: Path, number: int, seen: int, frames: int, duration: float | None
+) -> Verdict:
     """What is said of one person of a clip."""
     scores = np.array(person.p_fake)
     draws = np.random.default_rng(0).integers(len(scores), size=(DRAWS, len(scores)))

@@ -148,11 +148,18 @@ class Detector(Scorer):
         """
         if isinstance(image, str | Path):
             return self.judge([read_image(Path(image))], [str(image)])[0]
-        if isinstance(image, Image.Image):
-            image = pixels_of(image, Path("the picture"))
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ImageError(Path("the picture"), "neither a file, a PIL image, nor uint8 RGB of shape (H, W, 3)")
-        return self.judge([np.ascontiguousarray(image)], ["picture"])[0]
+        name = Path("the picture")
+        if (
+            isinstance(image, np.ndarray)
+            and image.dtype == np.uint8
+            and image.ndim == 3
+            and image.shape[2] == 3
+            and image.size
+        ):
+            image = Image.fromarray(image)
+        if not isinstance(image, Image.Image):
+            raise ImageError(name, "neither a file, a PIL image, nor uint8 RGB of shape (H, W, 3)")
+        return self.judge([pixels_of(image, name)], [str(name)])[0]
 
     def of_all_faces(self) -> Detector:
         """The same detector, looking at every face."""

@@ -86,13 +86,21 @@ class Verdict:
     box: tuple[float, ...] = ()  # x0, y0, x1, y1 in pixels of the picture
     aligned: np.ndarray | None = field(default=None, repr=False)  # (112, 112, 4) uint8 RGBA, for pictures
 
+    @property
+    def score(self) -> str:
+        """p_fake in words, beside the threshold and real faces."""
+        return f"p_fake {self.p_fake:.2f}, fake from {self.threshold:.2f} on; {self.rarity.words}"
+
     def to_json(self, whole: bool = False) -> dict:
-        """JSON-ready. whole: with what stands behind it, region by region."""
+        """JSON-ready. whole: with what stands behind it, region by region; of a person in a video behind the most suspect frame,
+        under `worst_frame`."""
         row = {name: getattr(self, name) for name in COLUMNS}
         row |= {"reasons": [reason.to_json() for reason in self.reasons], "box": [round(x, 1) for x in self.box]}
         row |= {"clip": self.clip} if self.clip else {}
         if not whole or self.error:
             return row
+        if self.worst is not None:
+            return row | {"worst_frame": self.worst.to_json(whole=True)}
         return row | {
             "threshold": self.threshold,
             "rarity": asdict(self.rarity) | {"words": self.rarity.words} if self.rarity else None,

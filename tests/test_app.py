@@ -101,6 +101,19 @@ def test_files_of_this_machine_are_neither_read_nor_deleted(served, pictures):
     assert "event: error" in told and "p_fake" not in told and path.is_file()
 
 
+def test_a_picture_sent_twice_at_once_is_asked_for_again(served, pictures):
+    """Gradio keeps equal files once; what the first answer has deleted is not there for the second."""
+    address, kept = served
+    for _ in range(2):
+        with pictures["photograph"].open("rb") as file:
+            (path,) = requests.post(f"{address}/gradio_api/upload", files={"files": file}, timeout=60).json()
+    data = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
+    events = [requests.post(f"{address}/gradio_api/call/judge", json=data, timeout=60).json() for _ in range(2)]
+    told = [requests.get(f"{address}/gradio_api/call/judge/{e['event_id']}", timeout=60).text for e in events]
+    assert "event: complete" in told[0] and "send it again" in told[1] and str(kept) not in told[1]
+    assert left(kept) == []
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     """Two seconds of a photograph."""

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from data.video import read_frames, seconds_of
 from judging import clips
-from judging.clips import Person, assign, draw_scores, judge_clip, overlap
+from judging.clips import Person, assign, draw_scores, judge_clip, overlap, told
 from judging.detector import Detector
 from judging.examples import COLLINS, HOPPER, photograph
 from judging.verdict import FAKE, LEANS, REAL, UNSURE, Verdict
@@ -64,6 +65,8 @@ def test_a_person_is_the_mean_of_their_frames_and_the_worst_is_told(said):
             scores.max(), abs=1e-4
         )
         assert spot["seconds"] == pytest.approx((spot["frame"] + 0.5) / FRAMES * 12, abs=0.1)
+        whole = person.to_json(whole=True)  # what sums to a logit is that of the worst frame, not of the mean
+        assert "families" not in whole and whole["worst_frame"]["p_fake"] == person.worst.p_fake
         assert person.verdict in (REAL, FAKE, UNSURE) and person.to_json()["clip"]["frames_looked_at"] == FRAMES
 
 
@@ -107,6 +110,33 @@ def test_faces_go_to_whom_they_look_like_and_strangers_are_new():
     assert overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3) and overlap((0, 0, 1, 1), (5, 5, 6, 6)) == 0
 
 
+def test_without_an_identity_the_place_tells_people_apart():
+    people: list[Person] = []
+    for place in range(3):
+        faces = [face([0], (0, place, 10, 10 + place)), face([0], (20, 0, 30, 10))]
+        for each in faces:
+            each.identity = None
+        assign(people, faces, place)
+    assert [person.places for person in people] == [[0, 1, 2], [0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("scores", "doubtful", "seen", "verdict", "words"),
+    [
+        ([0.9] * 8, 0, 8, FAKE, ""),
+        ([0.1] * 8, 0, 8, REAL, ""),
+        ([0.9] * 8, 5, 8, UNSURE, "in 5 of 8 frames the face is unlike"),
+        ([0.9], 0, 30, UNSURE, "seen in 1 of 30 frames only"),
+        ([0.99, 0.99, 0.99, 0.4], 0, 4, UNSURE, "on either side of"),
+    ],
+)
+def test_when_a_clip_can_be_told(detector, scores, doubtful, seen, verdict, words):
+    person = Person((0, 0, 1, 1), places=list(range(len(scores))), p_fake=scores, doubtful=doubtful)
+    person.worst = Verdict("x", p_fake=max(scores), box=(0, 0, 1, 1))
+    found = told(detector, person, Path("c.mp4"), 0, seen, seen, None)
+    assert found.verdict == verdict and words in " ".join(found.doubts)
+
+
 def test_the_command_line_tells_each_person_and_draws_them(film, tmp_path):
     command = [
         sys.executable,
@@ -125,6 +155,8 @@ def test_the_command_line_tells_each_person_and_draws_them(film, tmp_path):
     names = sorted(path.name for path in (tmp_path / "cards").iterdir())
     assert len(names) == 5 and names[-1] == "clip_0001_two_people_scores.png"
     card = json.loads(next((tmp_path / "cards").glob("0001*.json")).read_text())
+    assert "_person_1_frame_" in next((tmp_path / "cards").glob("0001*.json")).name
+    assert next((tmp_path / "cards").glob("0001*.json")).stem.endswith(card["verdict"].replace(" ", "_"))
     assert card["p_fake"] == pytest.approx(max(rows[0]["clip"]["p_fake"]), abs=1e-3)
     spot = rows[0]["clip"]["worst"]
     assert isinstance(read_frames(film, [(spot["frame"], spot["of"])])[0], np.ndarray)

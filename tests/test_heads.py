@@ -69,6 +69,12 @@ def test_missing_values_stand_at_the_median_of_real_faces(head):
     assert np.isfinite(head.p_fake(np.full((1, 12), np.nan))).all()
 
 
+def test_distance_is_about_one_on_faces_like_those_of_training(head):
+    assert head.distance(X_NEW).mean() == pytest.approx(1, abs=0.15)
+    odd = X_NEW[:1] * 0 + head.mean + 3 * head.scale
+    assert head.distance(odd)[0] == pytest.approx(3, rel=1e-3) and head.distance(X_NEW[:1] * np.nan).shape == (1,)
+
+
 def test_contributions_sum_to_the_logit(head):
     baseline = np.median(X[Y == 0], axis=0)
     rows = X_NEW[:6].copy()

@@ -39,6 +39,14 @@ def test_files_below_follows_links(tmp_path: Path) -> None:
     assert files_below(tmp_path / "near", SUFFIXES) == [tmp_path / "near" / "link" / "x.jpg"]
 
 
+def test_a_link_back_up_lists_nothing_twice_under_another_label(tmp_path: Path) -> None:
+    for name in ("real", "fake"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jpg").touch()
+    (tmp_path / "real" / "loop").symlink_to(tmp_path)
+    assert files_below(tmp_path / "real", SUFFIXES) == [tmp_path / "real" / "x.jpg"]
+
+
 def test_perceptual_hash(astronaut: np.ndarray) -> None:
     def distance(a: np.ndarray, b: np.ndarray) -> int:
         return (int(perceptual_hash(a), 16) ^ int(perceptual_hash(b), 16)).bit_count()

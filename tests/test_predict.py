@@ -190,7 +190,8 @@ def test_python_takes_a_file_an_array_and_a_picture(detector, pictures, astronau
     assert len({round(verdict.p_fake, 3) for verdict in said}) == 1 and said[0].path.endswith("ü.png")
     nobody = detector.predict(str(pictures / "noise.png"))
     assert nobody.error == "no face found" and nobody.p_fake is None
-    for wrong in (pictures / "text.jpg", tmp_path / "none.png", astronaut / 255, astronaut[..., 0], None):
+    odd = (astronaut / 255, astronaut[..., 0], astronaut[:0], astronaut[:3, :3], None)
+    for wrong in (pictures / "text.jpg", tmp_path / "none.png", *odd):
         with pytest.raises(ImageError):
             detector.predict(wrong)
     assert predict.Detector.load(judging.BUNDLED).threshold == detector.threshold

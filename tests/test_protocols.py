@@ -3,7 +3,7 @@ import pytest
 
 from data.dump import read_dump
 from data.gathered import gather
-from evaluation.protocols import experiments_of, few_shot, on_both_sides, sanity, slug
+from evaluation.protocols import experiments_of, few_shot, on_both_sides, resembling, sanity, slug
 from evaluation.sanity import auc_among_alike, beaten, chance, duplicates, leaks
 from models.metrics import auc
 from tests.synthetic import write_dump
@@ -90,6 +90,24 @@ def test_on_both_sides_counts_real_test_faces_of_people_who_train(faces):
     groups[test[:6]] = groups[train[0]]
     apart.rows["group"] = groups
     assert on_both_sides(given, apart) == pytest.approx(6 / len(test))
+
+
+def test_fakes_that_resemble_training_fakes_are_counted(faces):
+    given = faces.select(faces.rows["dataset"] == "a")
+    name = next(name for name in given.arrays if name.endswith(".identity"))
+    fake = given.rows["label"] == 1
+    before = resembling(given)
+    test, train = (np.flatnonzero(fake & (given.rows["split"] == split)) for split in ("test", "train"))
+    given.arrays[name] = given.arrays[name].copy()
+    given.arrays[name][test] = given.arrays[name][train[: len(test)]]
+    assert resembling(given) == 1 > before
+
+
+def test_few_shot_is_left_out_where_groups_are_too_large(faces):
+    experiment = experiments_of(faces, ["given"])[0]
+    groups = np.array([f"g{row % 2}" for row in range(len(experiment.train))], dtype=object)
+    experiment.train.rows["group"] = groups
+    assert few_shot(experiment, 20, 0) is None
 
 
 def test_few_shot_sets_are_nested_whole_groups_of_about_the_size(faces):

@@ -54,7 +54,37 @@ def test_a_degraded_dump_has_the_test_pictures_with_their_groups(dataset, clean,
 def test_conditions_that_cannot_be_are_refused(dataset, tmp_path, capsys):
     command = ["--data_root", str(dataset), "--out", str(tmp_path / "d"), "--device", "cpu", "--degrade"]
     assert cli([*command, "fog:1"]) == 2 and "jpeg:1 to 5" in capsys.readouterr().err
-    assert cli([*command, "h264:1"]) == 2 and "compresses clips" in capsys.readouterr().err
+    assert cli([*command, "h264:1"]) == 2
+    told = capsys.readouterr()
+    assert "compresses clips, and takes video files alone" in told.err and "experts" not in told.out, (
+        "before anything is loaded"
+    )
+
+
+def test_degraded_pictures_have_a_place_of_their_own_and_never_replace_the_clean_dump(
+    dataset, clean, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("preprocessing_pipeline.DEGRADED", tmp_path / "degraded")
+    command = [
+        "--data_root",
+        str(dataset),
+        "--like",
+        str(clean.path),
+        "--split",
+        "test",
+        "--degrade",
+        "jpeg:4",
+        "--device",
+        "cpu",
+    ]
+    assert cli(command) == 0
+    assert read_dump(tmp_path / "degraded" / dataset.name / "lite" / "jpeg-4").meta["config"]["degrade"] == "jpeg:4"
+    assert cli([*command, "--out", str(clean.path), "--overwrite"]) == 2
+    assert "--like names this dump" in capsys.readouterr().err and len(read_dump(clean.path)) == len(clean)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert cli(["--data_root", str(empty), *command[2:], "--out", str(tmp_path / "e")]) == 2
+    assert "nor any other picture of" in capsys.readouterr().err and not (tmp_path / "e").exists()
 
 
 def test_degraded_dumps_are_made_once_and_faces_are_matched(dataset, clean, tmp_path, monkeypatch):

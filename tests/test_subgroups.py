@@ -93,6 +93,9 @@ def test_a_video_is_told_by_dataset_method_and_name(tmp_path):
     found = by_video(of_test(read_predictions(tmp_path / "p.csv"), "t"))
     clips = dict(zip(zip(found["method"], found["video"], strict=True), found["p_fake"].round(6), strict=True))
     assert clips == {("m1", "000_003"): 0.3, ("m2", "000_003"): 0.9, ("", "000"): 0.1}
+    assert found["path"].tolist() == found["video"].tolist() and not found["face"].any(), (
+        "whichever frames have a score"
+    )
 
 
 def test_faces_lost_to_detection_are_counted_and_raise_no_alarm():

@@ -91,6 +91,27 @@ def test_metrics_hold_every_figure_with_its_interval(trained):
     assert any("only 24 real validation faces" in note for note in metrics["warnings"])
 
 
+def test_limits_are_those_of_99_of_100_training_faces(tmp_path):
+    rng = np.random.default_rng(0)
+    view = {
+        "face_px": rng.uniform(50, 250, 240),
+        "sharpness": rng.uniform(5, 90, 240),
+        "score": rng.uniform(0.9, 1, 240),
+    }
+    view |= {"yaw": rng.uniform(-40, 60, 240)}
+    dump = write_dump(tmp_path / "made" / "toy", change=view)
+    checkpoint = Checkpoint.load(main(Config(features=(dump,), out=tmp_path / "out")))
+    seen, train = checkpoint.info["seen"], read_dump(dump).rows["split"] == "train"
+    for name in ("face_px", "sharpness", "score"):
+        assert (view[name][train] < seen[name]).mean() == pytest.approx(0.01, abs=0.01)
+    assert (np.abs(view["yaw"][train]) > seen["yaw"]).mean() == pytest.approx(0.01, abs=0.01)
+    assert 0.8 < seen["distance"] < 5
+    reals = checkpoint.arrays["real_scores"]
+    assert len(reals) == 24 and (np.diff(reals) >= 0).all()
+    assert (reals >= checkpoint.info["threshold"]["p_fake"]).mean() <= 0.05
+    assert (np.diff(checkpoint.arrays["disagreement"], axis=0) >= 0).all()
+
+
 def test_the_test_split_changes_nothing(trained, tmp_path):
     dump = read_dump(trained[0])
     test = dump.rows["split"] == "test"

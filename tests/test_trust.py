@@ -1,5 +1,7 @@
 """benchmarks/explanations.py: what it calls blame, which pixels it gives back, and that its figures are of what it says."""
 
+from itertools import count
+
 import numpy as np
 import pytest
 
@@ -26,9 +28,13 @@ def test_parts_are_given_back_where_the_face_is(scale):
     assert masks["lower"][mouth[1], mouth[0]] and not masks["upper"][mouth[1], mouth[0]]
 
 
+number = count()
+
+
 def entry(altered, found, fall):
     p_fake = {"original": 0.3, "forged": 0.7, **dict.fromkeys(BLAMED, 0.6)}
-    return {"altered": altered, "blamed": found, "untouched": "upper", "p_fake": p_fake | {found: fall}}
+    told = {"altered": altered, "blamed": found, "untouched": "upper", "p_fake": p_fake | {found: fall}}
+    return {"dataset": "a", "group": f"{altered} {next(number)}", **told}
 
 
 def test_figures_are_shares_and_falls_of_the_logit():
@@ -43,5 +49,7 @@ def test_figures_are_shares_and_falls_of_the_logit():
 
 
 def test_intervals_hold_the_mean_and_shrink():
-    few, many = (interval(np.arange(n) % 2 * 1.0) for n in (20, 2000))
+    few, many = (interval(np.arange(n) % 2 * 1.0, np.arange(n)) for n in (20, 2000))
     assert few[1] < 0.5 < few[2] and many[1] < 0.5 < many[2] and many[2] - many[1] < (few[2] - few[1]) / 5
+    alike = interval(np.repeat(np.arange(20) % 2 * 1.0, 100), np.repeat(np.arange(20), 100))
+    assert alike[2] - alike[1] > 3 * (many[2] - many[1]), "faces of one group are drawn together"
