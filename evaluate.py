@@ -40,10 +40,10 @@ from evaluation import results, sanity
 from evaluation.card import for_card
 from evaluation.compare import compare
 from evaluation.inspect import inconsistency
-from evaluation.inventory import inventory
+from evaluation.inventory import survey, text_of
 from evaluation.plan import PROTOCOLS, Config
 from evaluation.predictions import face_keys
-from evaluation.protocols import of_dataset
+from evaluation.protocols import of_dataset, unused
 from evaluation.report import write_report
 from evaluation.run import Progress, work
 from evaluation.subgroups import attributes
@@ -90,7 +90,7 @@ def about(dump: Dump) -> dict:
 
 def remarks_of(faces: Faces, runs: list[dict]) -> list[str]:
     """What a reviewer would ask for."""
-    remarks = sanity.duplicates(faces)
+    remarks = unused(faces) + sanity.duplicates(faces)
     for name in sorted(set(faces.rows["dataset"].tolist())):
         remarks += sanity.leaks(of_dataset(faces, name).split("train"), name)
     remarks += results.chance_remarks(runs)
@@ -257,8 +257,9 @@ def cli_inventory(arguments: list[str]) -> int:
     parser.add_argument("--layout", metavar="NAME", help="where it cannot be told (docs/datasets.md)")
     parser.add_argument("--compression", metavar="LEVEL", help="of FaceForensics++: raw, c23 or c40")
     args = parser.parse_args(arguments)
-    print(inventory(args.root, args.index, args.layout, args.compression))
-    return 0
+    found = survey(args.root, args.index, args.layout, args.compression)
+    print(text_of(found))
+    return 2 if found.reason else 0
 
 
 def cli_compare(arguments: list[str]) -> int:

@@ -58,11 +58,6 @@ class Inventory:
     inside: dict[str, str] = field(default_factory=dict)
 
 
-def inventory(root: Path, index: Path | None = None, layout: str | None = None, compression: str | None = None) -> str:
-    """The inventory as text. Raises: FileNotFoundError where there is no such folder or index."""
-    return text_of(survey(root, index, layout, compression))
-
-
 def survey(
     root: Path, index: Path | None = None, layout: str | None = None, compression: str | None = None
 ) -> Inventory:

@@ -66,8 +66,11 @@ def by_given_splits(faces: Faces) -> list[Experiment]:
     In the last, a classifier that tells the datasets apart, and not real from fake, shows itself by AUCs far from .5 in opposite
     directions.
     """
-    experiments, tests = [], {name: of_dataset(faces.split("test"), name) for name in datasets_of(faces)}
-    tests = {name: test for name, test in tests.items() if enough(test)}
+    experiments, every = [], {name: of_dataset(faces.split("test"), name) for name in datasets_of(faces)}
+    tests = {name: test for name, test in every.items() if enough(test)}
+    reals, fakes = (
+        [name for name, test in every.items() if test.counts()[label] >= MIN_FACES] for label in ("real", "fake")
+    )
     for name in datasets_of(faces):
         remarks: list[str] = []
         try:
@@ -80,9 +83,9 @@ def by_given_splits(faces: Faces) -> list[Experiment]:
         if others := {other: test for other, test in tests.items() if other != name}:
             runs.append(Run(f"from-{slug(name)}", "cross-dataset", f"trained on {name}, tested on others", others))
         crossed = {
-            f"reals of {a}, fakes of {b}": crossing(tests[a], tests[b])
-            for a in tests
-            for b in tests
+            f"reals of {a}, fakes of {b}": crossing(every[a], every[b])
+            for a in reals
+            for b in fakes
             if a != b and name in (a, b)
         }
         if crossed:
@@ -90,6 +93,24 @@ def by_given_splits(faces: Faces) -> list[Experiment]:
             runs.append(Run(f"crossed-{slug(name)}", "cross-auc", title, crossed))
         experiments.append(Experiment(name, train, val, runs, remarks))
     return experiments
+
+
+def unused(faces: Faces) -> list[str]:
+    """For each dataset that cannot train, or cannot be tested on, by its given splits: why, for a reader of the tables."""
+    remarks = []
+    for name in datasets_of(faces):
+        given = of_dataset(faces, name)
+        try:
+            train_and_val(given, [])
+        except ValueError as error:
+            remarks.append(f"{name}: nothing is trained on it ({error})")
+        if not enough(given.split("test")):
+            counts = given.split("test").counts()
+            reason = f"{counts['real']} real and {counts['fake']} fake test faces, {MIN_FACES} of each are needed"
+            remarks.append(
+                f"{name}: not tested by itself ({reason}); what there is serves against other datasets' faces"
+            )
+    return remarks
 
 
 def crossing(reals: Faces, fakes: Faces) -> Faces:

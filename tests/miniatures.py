@@ -19,6 +19,7 @@ from skimage.data import astronaut
 
 from data.datasets import list_dataset
 from data.samples import Clip
+from evaluation.inventory import survey, text_of
 
 SIDE = 64  # px of every picture and frame
 BAR = 8  # px, the width of one of eight bars
@@ -266,6 +267,11 @@ def bench_celeb(root: Path) -> Path:
 def clips(root: Path, **options: object) -> dict[str, Clip]:
     """The clips that are found, by their paths."""
     return {clip.video or clip.pictures[0]: clip for clip in list_dataset(root, **options)[1].clips}
+
+
+def inventory(root: Path, **options: object) -> str:
+    """What `evaluate.py inventory` prints."""
+    return text_of(survey(root, **options))
 
 
 def told(clip: Clip) -> tuple[int, str, str, str]:

@@ -19,6 +19,8 @@ import pytest
 import requests
 from PIL import Image
 
+from app import Page
+from data.images import ImageError
 from judging.examples import NAMES, examples
 from tests.conftest import ROOT
 
@@ -99,6 +101,22 @@ def test_files_of_this_machine_are_neither_read_nor_deleted(served, pictures):
     event = requests.post(f"{address}/gradio_api/call/judge", json=data, timeout=60).json()["event_id"]
     told = requests.get(f"{address}/gradio_api/call/judge/{event}", timeout=60).text
     assert "event: error" in told and "p_fake" not in told and path.is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ["beside.png", "uploads-of-others/a.png", "uploads/../beside.png", "uploads/link/a.png"]
+)
+def test_only_uploads_are_opened(tmp_path, monkeypatch, name):
+    """Whatever gradio lets through."""
+    for folder in ("uploads", "uploads-of-others"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "uploads/link").symlink_to(tmp_path / "uploads-of-others")
+    (tmp_path / name).write_text("not for visitors")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    for wrong in (str(tmp_path / name), "", None):
+        with pytest.raises(ImageError, match="choose one first"):
+            Page(None).of_file(wrong)
+    assert (tmp_path / name).is_file()
 
 
 def test_a_picture_sent_twice_at_once_is_asked_for_again(served, pictures):

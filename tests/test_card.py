@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from features.disagreement import Pair
 from features.explain import Reason
-from features.regions import REGIONS
+from features.regions import REGIONS, region_masks
 from judging.card import BLUE, ORANGE, draw_card, write_card
 from judging.verdict import FAKE, REAL, UNSURE, Rarity, Region, Verdict
 
@@ -93,6 +94,31 @@ def test_it_shows_what_was_found(verdict, astronaut):
 def test_colour_says_the_verdict(verdict, astronaut):
     fake, real = (drawn(replace(verdict, verdict=which), astronaut)[0] for which in (FAKE, REAL))
     assert share(fake, ORANGE) > 1.3 * share(real, ORANGE) and share(real, BLUE) > 1.3 * share(fake, BLUE)
+
+
+def test_only_the_region_that_disagrees_is_coloured(verdict, astronaut):
+    plain = [replace(region, rank=region.rank and 0.5) for region in verdict.regions]
+    without, with_it = (
+        replace(verdict, aligned=np.full((112, 112, 4), 255, np.uint8), regions=regions)
+        for regions in (plain, verdict.regions)
+    )
+    layers = []
+    for each in (without, with_it):
+        (face,) = [axes for axes in drawn(each, astronaut)[1].axes if axes.get_title().startswith("which regions")]
+        layers.append(face.images[1].get_array())
+    assert not layers[0][..., 3].any()
+    lower = region_masks()[REGIONS.index("lower")].astype(bool)
+    assert (layers[1][lower, 3] > 0).all() and not layers[1][~lower, 3].any()
+    assert np.allclose(layers[1][0, 0, :3], to_rgb(ORANGE))
+
+
+def test_only_pairs_outside_nine_of_ten_real_faces_are_framed(verdict, astronaut):
+    usual = Pair("lite.identity", "left", "right", 0.61, 0.48, 0.75, 0.4)
+    _, figure = drawn(replace(verdict, pairs=[*verdict.pairs, usual]), astronaut)
+    told = {text.get_text(): text for text in figure.findobj(Text)}
+    assert told[".31"].get_weight() == "bold" and told[".61"].get_weight() != "bold"
+    frames = [patch for patch in told[".31"].axes.patches if not patch.get_fill()]
+    assert [patch.get_width() for patch in frames] == [0.92]
 
 
 def test_doubts_and_poor_views_are_written_on_it(verdict, astronaut):

@@ -8,6 +8,7 @@ from data.dump import read_dump
 from evaluate import cli, training_of
 from evaluation.results import content
 from models.checkpoint import Checkpoint
+from tests.miniatures import pictures
 from tests.synthetic import write_dump
 from train import Config, main
 
@@ -98,6 +99,13 @@ def test_mistakes_are_told_without_a_traceback(dumps, tmp_path, arguments, messa
     assert cli(arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+def test_a_folder_that_cannot_be_used_is_a_mistake(tmp_path, capsys):
+    assert cli(["inventory", str(tmp_path)]) == 2
+    assert "cannot be used as it is" in capsys.readouterr().out
+    pictures(tmp_path / "real"), pictures(tmp_path / "fake")
+    assert cli(["inventory", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize("wrong", [["--fpr", "2"], ["--seed", "-1"], ["--data-root", "x"], ["--data-root", "=x"]])

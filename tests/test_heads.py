@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.classifiers import KINDS, Mlp
-from models.heads import Head, fit_head
+from models.heads import Head, calibrate, fit_head
 
 TWO_CLASS = [kind for kind in KINDS if kind != "oneclass"]
 
@@ -135,7 +135,7 @@ def test_evidence_counts_by_itself_whatever_the_labels_say(kind):
     base = np.where(np.arange(12) == 7, head.mean, moved[0])
     at = [fit.contributions(moved, base)[0][0, 7] / fit.a for fit in (head, plain)]
     assert at[0] - at[1] == pytest.approx(2 * head.evidence[7], rel=1e-3)
-    assert abs(head.p_fake(X_NEW).mean() - 0.5) < 0.05  # calibrated with it
+    assert (head.a, head.b) == pytest.approx(calibrate(head.logit(X_VAL), Y_VAL), rel=1e-3)  # with it, not without
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from data.datasets import FRAMES
-from evaluation.inventory import inventory, survey
+from evaluation.inventory import survey
 from tests import miniatures
-from tests.miniatures import pictures
+from tests.miniatures import inventory, pictures
 
 # The inventory of what is no dataset, or a poor one.
 

@@ -13,9 +13,9 @@ from data.layouts import LAYOUTS, recognise
 from data.layouts.names import actor, linked, person, sources
 from data.loading import Picture, load_ahead
 from data.samples import Clip, film_order, with_val
-from evaluation.inventory import inventory, survey
+from evaluation.inventory import survey
 from tests import miniatures
-from tests.miniatures import clip, listed, pictures
+from tests.miniatures import clip, inventory, listed, pictures
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "faceforensics": miniatures.faceforensics,

@@ -11,9 +11,9 @@ import pytest
 
 from data.datasets import fill_groups_and_splits, find_samples
 from data.layouts import recognise
-from evaluation.inventory import inventory, survey
+from evaluation.inventory import survey
 from tests import miniatures
-from tests.miniatures import clip, clips, listed, pictures, told
+from tests.miniatures import clip, clips, inventory, listed, pictures, told
 
 # FaceForensics++ and DeepFakeDetection.
 
@@ -92,6 +92,22 @@ def test_faceforensics_says_what_is_missing(tmp_path: Path) -> None:
     assert "empty files: 1" in text
     assert "note: FaceShifter is not there" in text
     assert "passed over" not in text.replace("so passed over", ""), "the strangers are said once"
+
+
+def test_faceforensics_in_folders_of_another_case(tmp_path: Path) -> None:
+    root = miniatures.faceforensics(tmp_path)
+    (root / "original_sequences/youtube").rename(root / "original_sequences/YouTube")
+    (root / "manipulated_sequences/Deepfakes").rename(root / "manipulated_sequences/DeepFakes")
+    found = clips(root)
+    assert told(found["original_sequences/YouTube/c23/videos/071.mp4"]) == (0, "054_071", "train", "real")
+    assert found["manipulated_sequences/DeepFakes/c23/videos/054_071.mp4"].method == "Deepfakes"
+    assert len(found) == 8 + 2 * 8
+    assert recognise(root) == "faceforensics"
+    text = inventory(root)
+    assert "passed over" not in text
+    assert "Deepfakes is not there" not in text
+    shutil.rmtree(root / "original_sequences")
+    assert "note: original_sequences/youtube: the real videos are not there" in inventory(root)
 
 
 @pytest.mark.parametrize(

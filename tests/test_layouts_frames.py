@@ -10,9 +10,9 @@ import pytest
 
 from data.datasets import find_samples
 from data.layouts import recognise
-from evaluation.inventory import inventory, survey
+from evaluation.inventory import survey
 from tests import miniatures
-from tests.miniatures import bench_entry, clips, listed, pictures, told
+from tests.miniatures import bench_entry, clips, inventory, listed, pictures, told
 
 # WildDeepfake.
 
@@ -119,7 +119,9 @@ def test_deepfakebench_of_celeb_df(tmp_path: Path) -> None:
     assert found["Celeb-DF-v2/Celeb-synthesis/frames/id1_id0_0000"].method == "CelebDFv2"
     assert {clip.split for clip in found.values()} == {"train", "val", "test"}
     assert len(found) == 12, "a clip in three splits is one clip"
-    assert "3 clips are in several of its splits" in inventory(tmp_path)
+    text = inventory(tmp_path)
+    assert "3 clips are in several of its splits" in text
+    assert "1 of its entries are no clips with a list of frames, and passed over: CelebDFv2_real/val/frames" in text
     with pytest.raises(ValueError, match="only faceforensics|levels there: none, and none called c23"):
         find_samples(tmp_path, index=path, compression="c23")
 
@@ -183,6 +185,18 @@ def test_deepfakebench_paths_stay_in_the_folder(tmp_path: Path) -> None:
     clips_of = {"a": bench_entry("x_Real", "good"), "b": bench_entry("x_Real", "good/../../secret")}
     listed(tmp_path / "root/x.json", {"x": {"x_Real": {"test": clips_of}}})
     assert [*clips(tmp_path / "root")] == ["good"]
+
+
+def test_deepfakebench_names_what_is_malformed(tmp_path: Path) -> None:
+    pictures(tmp_path / "good")
+    strange = {"a": {"frames": "good/001.png"}, "b": ["good/001.png"], "c": {"label": "x_Real"}}
+    splits = {"train": {"good": bench_entry("x_Real", "good"), **strange}, "test": ["good/001.png"]}
+    listed(tmp_path / "x.json", {"x": {"x_Real": {**splits, "test": {"c23": {"d": None}}}}, "made by": "hand"})
+    assert [*clips(tmp_path)] == ["good"]
+    note = survey(tmp_path).notes[-1]
+    assert note == (
+        "5 of its entries are no clips with a list of frames, and passed over: made by, x_Real/train/a, x_Real/train/b, ..."
+    )
 
 
 def test_which_list(tmp_path: Path) -> None:

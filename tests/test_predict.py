@@ -13,7 +13,8 @@ from PIL import Image
 
 import predict
 from data.images import ORIENTATION, ImageError
-from features.explain import HIGH, LOW, MEDIAN, topic
+from features.disagreement import PARTS
+from features.explain import HIGH, LOW, MEDIAN, PERCENTILES, topic
 from features.regions import REGIONS
 from judging import detector as judging
 from judging.verdict import FAKE, REAL, UNSURE
@@ -174,10 +175,23 @@ def test_what_is_said_of_regions_is_what_the_experts_answered(detector, astronau
     for place, region in enumerate(verdict.regions):
         assert region.answers["lite.age_years"] == pytest.approx(answers["lite.age_years"][place, 0], abs=0.01)
         assert list(region.answers["lite.gender"].values()) == pytest.approx(answers["lite.gender"][place], abs=0.01)
-        assert place == 0 or 0 < region.rank < 1
+        if place:  # among the percentiles of the real faces that it was trained on
+            known = detector.checkpoint.arrays["disagreement"][:, PARTS.index(region.name)]
+            below = int((known < region.disagreement).sum())
+            assert below == len(known) or 100 * region.rank <= PERCENTILES[below]
+            assert below == 0 or 100 * region.rank >= PERCENTILES[below - 1]
+    assert len({region.rank for region in verdict.regions}) > 4
     (pair,) = [p for p in verdict.pairs if (p.output, p.first, p.second) == ("lite.identity", "upper", "lower")]
     upper, lower = (answers["lite.identity"][REGIONS.index(name)] for name in ("upper", "lower"))
     assert pair.value == pytest.approx(upper @ lower / np.linalg.norm(upper) / np.linalg.norm(lower), abs=1e-3)
+
+
+def test_a_face_worse_than_those_of_training_is_not_judged(detector, astronaut):
+    height, width = astronaut.shape[:2]
+    small = Image.fromarray(astronaut).resize((width * 2 // 7, height * 2 // 7), Image.Resampling.LANCZOS)
+    verdict = detector.predict(small)
+    assert verdict.verdict == UNSURE and verdict.p_fake is not None
+    assert any("px wide, less than 99 of 100" in doubt for doubt in verdict.doubts), verdict.doubts
 
 
 def test_python_takes_a_file_an_array_and_a_picture(detector, pictures, astronaut, tmp_path):

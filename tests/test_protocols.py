@@ -3,7 +3,7 @@ import pytest
 
 from data.dump import read_dump
 from data.gathered import gather
-from evaluation.protocols import experiments_of, few_shot, on_both_sides, resembling, sanity, slug
+from evaluation.protocols import experiments_of, few_shot, on_both_sides, resembling, sanity, slug, unused
 from evaluation.sanity import auc_among_alike, beaten, chance, duplicates, leaks
 from models.metrics import auc
 from tests.synthetic import write_dump
@@ -54,6 +54,19 @@ def test_a_dataset_with_too_few_test_faces_is_not_tested_on(faces):
     assert [run.id for experiment in found for run in experiment.runs] == ["in-a", "from-b"]
     with pytest.raises(ValueError, match="20 faces of each class"):
         experiments_of(faces.select(faces.rows["split"] != "test"), ["given"])
+
+
+def test_a_dataset_of_fakes_alone_is_tried_against_the_reals_of_others(faces):
+    """And whoever reads the tables is told why it has none of its own."""
+    fakes = faces.select((faces.rows["dataset"] == "a") | (faces.rows["label"] == 1))
+    (experiment,) = experiments_of(fakes, ["given"])
+    assert [run.id for run in experiment.runs] == ["in-a", "crossed-a"]
+    (test,) = experiment.runs[1].tests.values()
+    assert set(zip(test.rows["dataset"], test.rows["label"], strict=True)) == {("a", 0), ("b", 1)}
+    trains, tested = unused(fakes)
+    assert trains.startswith("b: nothing is trained on it (") and "no real" in trains
+    assert tested.startswith("b: not tested by itself (0 real and ")
+    assert unused(faces) == []
 
 
 def test_together(faces):

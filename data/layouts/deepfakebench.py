@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -32,6 +31,7 @@ FAKES = {
     "FF-SH": "FaceShifter",
     "DFD_fake": "DeepFakeDetection",
 }
+EXAMPLES = 3  # of malformed entries, that are named
 PROBES = 50  # paths by which it is found how much to cut
 
 
@@ -87,7 +87,8 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     if len(lists) != 1:
         found = ", ".join(path.name for path in lists) or "none"
         raise ValueError(f"{root}: lists of DeepfakeBench there: {found}; name one with --index")
-    entries = _of_level(lists[0], list(_entries(read_table(lists[0]))), compression)
+    every, malformed = _entries(read_table(lists[0]))
+    entries = _of_level(lists[0], every, compression)
     cut, there = _cut(root, lists[0], entries), _Names(root)
     clips: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]] = {}
     missing, gone = [], 0
@@ -104,24 +105,33 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     notes += [f"{gone} of the frames that it names are not there"] * bool(gone)
     notes += [f"{several} clips are in several of its splits; those in test are for testing only"] * bool(several)
     listed = _listed(clips)
+    if malformed:
+        told = ", ".join(malformed[:EXAMPLES]) + ", ..." * (len(malformed) > EXAMPLES)
+        notes.append(f"{len(malformed)} of its entries are no clips with a list of frames, and passed over: {told}")
     return Listing(listed if any(clip.split == "val" for clip in listed) else with_val(listed), missing, [], notes)
 
 
-def _entries(data: dict) -> Iterator[Entry]:
-    """What is not as it should be is passed over: the list of DFDC holds a clip where a table of clips belongs."""
+def _entries(data: dict) -> tuple[list[Entry], list[str]]:
+    """The clips of a list, and where what is none stands: DFDC's holds a clip where a table of clips belongs."""
+    entries, malformed = [], [name for name, labels in data.items() if not isinstance(labels, dict)]
     tables = (labels for labels in data.values() if isinstance(labels, dict))
     for label, splits in ((label, splits) for labels in tables for label, splits in labels.items()):
         for split, content in splits.items():
-            content = content if isinstance(content, dict) else {}
+            if not isinstance(content, dict):
+                malformed.append(f"{label}/{split}")
+                continue
             levels = {key: value for key, value in content.items() if key in LEVELS and isinstance(value, dict)}
             for level, clips in (levels or {"": content}).items():
                 for name, clip in clips.items():
-                    if isinstance(clip, dict) and isinstance(clip.get("frames"), list):
-                        paths = (PurePosixPath(str(path).replace("\\", "/")) for path in clip["frames"])
-                        frames = tuple(sorted(paths, key=lambda path: film_order(path.as_posix())))
-                        own = clip.get("label")
-                        known = SPLIT_NAMES.get(split.lower(), "")
-                        yield Entry(name, own if isinstance(own, str) else label, known, level, frames)
+                    if not (isinstance(clip, dict) and isinstance(clip.get("frames"), list)):
+                        malformed.append("/".join(filter(None, (label, split, level, name))))
+                        continue
+                    paths = (PurePosixPath(str(path).replace("\\", "/")) for path in clip["frames"])
+                    frames = tuple(sorted(paths, key=lambda path: film_order(path.as_posix())))
+                    own = clip.get("label")
+                    known = SPLIT_NAMES.get(split.lower(), "")
+                    entries.append(Entry(name, own if isinstance(own, str) else label, known, level, frames))
+    return entries, malformed
 
 
 def _of_level(path: Path, entries: list[Entry], compression: str | None) -> list[Entry]:

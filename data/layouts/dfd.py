@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data.layouts import faceforensics, names
 from data.layouts.faceforensics import level_of
-from data.layouts.tree import clips_in
+from data.layouts.tree import below, clips_in
 from data.samples import Clip, Listing
 
 FOLDERS = {"real": "original_sequences/actors", "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection"}
@@ -22,15 +22,15 @@ FOLDERS = {"real": "original_sequences/actors", "DeepFakeDetection": "manipulate
 
 def fits(root: Path) -> bool:
     """A folder that holds FaceForensics++ too is that: this one is then asked for by name."""
-    return not faceforensics.fits(root) and any((root / folder).is_dir() for folder in FOLDERS.values())
+    return not faceforensics.fits(root) and any(below(root, folder).is_dir() for folder in FOLDERS.values())
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
     """Raises: ValueError where there are several compression levels and none is named, or not the one that is."""
-    level = level_of(root, [root / folder for folder in FOLDERS.values()], compression)
+    level = level_of(root, [below(root, folder) for folder in FOLDERS.values()], compression)
     clips, unlisted = [], []
     for method, folder in FOLDERS.items():
-        for found in clips_in(root, root / folder / level):
+        for found in clips_in(root, below(root, folder) / level):
             group = names.actor(found.name)
             if group:
                 clips.append(Clip(found.video, int(method != "real"), found.pictures, group, "", method))

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from data.layouts import names
-from data.layouts.tree import Found, clips_in, folders_in, read_json
+from data.layouts.tree import Found, below, clips_in, folders_in, read_json
 from data.samples import Clip, Listing
 
 LEVELS = ("raw", "c0", "c23", "c40")
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 
 def fits(root: Path) -> bool:
-    return any((root / folder).is_dir() for folder in (REAL, *(f"{FAKE}/{method}" for method in METHODS)))
+    return any(below(root, folder).is_dir() for folder in (REAL, *(f"{FAKE}/{method}" for method in METHODS)))
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
@@ -32,12 +32,12 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     Raises: ValueError where there are several levels and none is named, for one that is not there, and for lists that are
     not as the official ones.
     """
-    folders = {"real": root / REAL} | {method: root / FAKE / method for method in METHODS}
+    folders = {"real": below(root, REAL)} | {method: below(root, f"{FAKE}/{method}") for method in METHODS}
     level = level_of(root, folders.values(), compression)
     found = {method: clips_in(root, folder / level) for method, folder in folders.items()}
     named = _named(found)
     official, absent = _official_pairs(root)
-    notes = [f"compression {level}", *_notes(root)]
+    notes = [f"compression {level}", *_notes(root, folders)]
     if official:
         place = {clip.video: {official.get(source) for source in ids} for clip, _, ids in named}
         place = {video: pairs.pop() for video, pairs in place.items() if len(pairs) == 1 and None not in pairs}
@@ -118,11 +118,12 @@ def _missing(
     return missing
 
 
-def _notes(root: Path) -> list[str]:
-    known = {*METHODS, "DeepFakeDetection"}
-    others = [folder.name for folder in folders_in(root / FAKE) if folder.name not in known]
-    notes = [f"{method} is not there" for method in METHODS if not (root / FAKE / method).is_dir()]
-    notes += [f"{FAKE}/{name}: no method of FaceForensics++, passed over" for name in others]
-    if (root / FAKE / "DeepFakeDetection").is_dir():
+def _notes(root: Path, folders: dict[str, Path]) -> list[str]:
+    fakes, dfd = below(root, FAKE), below(root, f"{FAKE}/DeepFakeDetection")
+    others = [folder for folder in folders_in(fakes) if folder not in (*folders.values(), dfd)]
+    notes = [f"{REAL}: the real videos are not there"] * (not folders["real"].is_dir())
+    notes += [f"{method} is not there" for method in METHODS if not folders[method].is_dir()]
+    notes += [f"{FAKE}/{folder.name}: no method of FaceForensics++, passed over" for folder in others]
+    if dfd.is_dir():
         notes.append("DeepFakeDetection lies here too; --layout dfd reads it")
     return notes

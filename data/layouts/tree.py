@@ -73,6 +73,15 @@ def child(folder: Path, *names: str) -> Path | None:
     return next((found for found in folders_in(folder) if found.name.lower() in wanted), None)
 
 
+def below(root: Path, path: str) -> Path:
+    """root / path, where it is written as given; otherwise what is there under the same names in another case, if anything."""
+    found = root
+    for name in Path(path).parts:
+        exact = found / name
+        found = exact if exact.is_dir() else child(found, name) or exact
+    return found
+
+
 def pictures_in(root: Path, folder: Path) -> tuple[str, ...]:
     """Pictures directly in `folder`, as paths relative to `root`, in the order of the film."""
     names = [entry.name for entry in _entries(folder) if Path(entry.name).suffix.lower() in SUFFIXES]
