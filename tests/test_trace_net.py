@@ -18,12 +18,13 @@ from data.faces import align
 from data.forging import CANVAS, Forger
 from data.images import read_image
 from features.regions import REGIONS
+from models.networks import lite0_weights
 from models.resynthesis import redraw
 from models.tensors import WeightsError, write_half
 from models.trace_net import TraceExpert, TraceNet, as_seen, load_trace_net, region_shares
 from preprocessing_pipeline import Config as PreprocessConfig
 from preprocessing_pipeline import main as preprocess
-from scripts.train_trace_net import Config, Losses, Pairs, learning_rate, load_start, real_faces, total, train
+from scripts.train_trace_net import Config, Losses, Pairs, begin, learning_rate, real_faces, total, train
 from tests.test_forge import hopper  # noqa: F401 (a fixture)
 from tests.test_forging import faces  # noqa: F401 (a fixture)
 
@@ -165,21 +166,16 @@ def test_a_stopped_training_goes_on_and_writes_what_it_is(faces, tmp_path: Path,
         train(faces, Config(steps=3, pairs=1), tmp_path / "run", torch.device("cpu"), None, 0)
 
 
-def test_training_starts_from_the_packages_imagenet_file_or_from_a_trace_network(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    given, net = TraceNet(), TraceNet()
-    trunk = [value for part in (given.stem, given.blocks) for value in part.state_dict().values()]
-    official = {f"layer{i}": value for i, value in enumerate([*trunk, torch.zeros(1280, 320, 1, 1)])}
-    torch.save(official, tmp_path / "lite0.pth")
-    load_start(net, tmp_path / "lite0.pth")
-    assert all(torch.equal(a, b) for a, b in zip(net.blocks.parameters(), given.blocks.parameters(), strict=True))
-    assert not torch.equal(net.verdict.weight, given.verdict.weight)
-    write_half(given, tmp_path / "own.safetensors", {})
-    load_start(net, tmp_path / "own.safetensors")
-    assert torch.equal(net.verdict.weight, given.verdict.weight.half().float())
+def test_training_starts_from_imagenet_or_from_a_trace_network(tmp_path: Path) -> None:
+    net, found = begin(None), lite0_weights()
+    assert all(torch.equal(value, found[f"blocks.{key}"]) for key, value in net.blocks.state_dict().items())
+    assert torch.equal(net.stem[0].weight, found["conv_stem.weight"])
+    assert torch.equal(net.stem[1].running_var, found["bn1.running_var"])
+    write_half(net, tmp_path / "own.safetensors", {})
+    assert torch.equal(begin(tmp_path / "own.safetensors").verdict.weight, net.verdict.weight.half().float())
     torch.save({"one": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match="not weights of EfficientNet-Lite0"):
-        load_start(net, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="other.pth"):
+        begin(tmp_path / "other.pth")
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -234,7 +230,7 @@ def test_mistakes_at_the_command_line_are_one_line(pictures_on_disk: Path, tmp_p
 
 def test_batch_normalisation_stays_as_it_came_and_the_average_follows(faces, tmp_path: Path) -> None:  # noqa: F811
     torch.manual_seed(0)
-    before = TraceNet().state_dict()
+    before = begin(None).state_dict()
     path = train(faces, Config(steps=3, pairs=1, lr=1e-2), tmp_path / "run", torch.device("cpu"), None, 0)
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     after, last = state["average"], state["net"]
