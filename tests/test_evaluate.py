@@ -1,6 +1,7 @@
 """The command that makes reports, from dumps to pages."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -57,8 +58,9 @@ def test_the_same_command_has_nothing_left_to_fit(report, dumps, capsys):
 
 
 def test_a_checkpoint_is_measured_as_it_is_beside_refits_with_its_settings(dumps, tmp_path):
-    checkpoint = main(Config((dumps[0],), head="mlp", drop=("toy.age",), fpr=0.1, seed=3, out=tmp_path / "mine"))
-    assert training_of(Checkpoint.load(checkpoint)) == Config(head="mlp", drop=("toy.age",), fpr=0.1, seed=3)
+    config = Config(head="mlp", drop=("toy.age",), fpr=0.1, evidence=0.25, seed=3)
+    checkpoint = main(replace(config, features=(dumps[0],), out=tmp_path / "mine"))
+    assert training_of(Checkpoint.load(checkpoint)) == config
     card = tmp_path / "card.md"
     options = ["--no-ablations", "--protocols", "given", *QUICK, "--permutations", "0", "--card", str(card)]
     assert cli(["--features", dumps[0], "--checkpoint", str(checkpoint), "--out", str(tmp_path / "r"), *options]) == 0

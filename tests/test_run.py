@@ -309,6 +309,23 @@ def test_what_an_expert_says_by_itself_is_measured_without_a_fake(faces):
     assert all({name, REALS_ONLY} <= {each.name for each in fitted} for _, fitted in plan) and plan
 
 
+def test_permuted_labels_are_checked_without_what_counts_beside_labels(faces, monkeypatch):
+    """Evidence needs no labels, so a detector with it is no coin whatever the labels are."""
+    weights = {}
+    kept = systems.permuted
+    monkeypatch.setattr(
+        systems, "consistency", lambda name, kind, outputs, config: System(name, str(config.evidence), len)
+    )
+    monkeypatch.setattr(
+        systems, "permuted", lambda system, seed: weights.setdefault(seed, system.kind) and kept(system, seed)
+    )
+    dump = type("D", (), {"meta": {"outputs": OUTPUTS, "dataset": "a", "data_root": "x"}})
+    config = Config((), Training(evidence=0.5), few_shot=False, permutations=2, ablations=False, protocols=("given",))
+    plan = planned(config, faces, [dump], None, None)
+    assert weights == {0: "0.0", 1: "0.0"}
+    assert {s.kind for _, fitted in plan for s in fitted if s.name == MASC} == {"0.5"}
+
+
 def test_a_leak_is_not_chance():
     tests = [{"test": "t", "level": "frame", "figures": {"auc": {"value": value}}} for value in (0.71, 0.72, 0.70)]
     run = {"protocol": "sanity", "systems": [{"tests": tests}]}
