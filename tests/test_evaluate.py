@@ -141,6 +141,14 @@ def test_a_report_of_a_detector_trained_anew_is_not_gone_on_with(dumps, tmp_path
 
 
 def test_a_dump_made_anew_is_another_one(tmp_path):
+    dump = read_dump(write_dump(tmp_path / "large" / "a" / "toy", 20, seed=0))
+    (dump.path / "large.npy").write_bytes(bytes(3 << 20))
+    before = content(dump)
+    for place in (0, (3 << 20) - 1):  # of a large array, both ends are looked at
+        changed = bytearray(3 << 20)
+        changed[place] = 1
+        (dump.path / "large.npy").write_bytes(changed)
+        assert content(dump) != before
     told = [content(read_dump(write_dump(tmp_path / str(seed) / "a" / "toy", 20, seed=seed))) for seed in (0, 1)]
     same = content(read_dump(write_dump(tmp_path / "again" / "a" / "toy", 20, seed=0)))
     assert told[0] == same != told[1]
