@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.faces import align
-from data.forging import CANVAS, KINDS, Canvases, Forger, _window, changed, on_crop, soft_mask, window
+from data.forging import CANVAS, KINDS, Canvases, Forger, _taken, _window, changed, on_crop, soft_mask, window
 from features.regions import Crop
 from models.trace_net import CROP, GRID
 from tests.test_forge import HOPPER_LANDMARKS, LANDMARKS, hopper  # noqa: F401 (a fixture)
@@ -149,6 +149,18 @@ def test_slight_changes_are_slight(faces: Canvases) -> None:
     image = faces.images[0, ..., :3]
     apart = [np.abs(changed(image, np.random.default_rng(seed)).astype(float) - image).mean() for seed in range(20)]
     assert max(apart) < 40 and min(apart) < 5 < max(apart)
+
+
+def test_some_pictures_go_through_a_bad_channel() -> None:
+    """Milder ones leave a grey picture less than 8.5 of noise, and a fine pattern more than 3 of its 60."""
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    fine = np.uint8(np.indices((64, 64)).sum(0)[..., None].repeat(3, 2) // 3 % 2 * 120 + 60)
+    noise, detail = (
+        np.array([_taken(image, np.random.default_rng(seed)).std((0, 1)).mean() for seed in range(300)])
+        for image in (grey, fine)
+    )
+    assert 0.005 < (noise > 8.5).mean() < 0.1
+    assert 0.02 < (detail < 3).mean() < 0.15 and np.median(detail) > 40
 
 
 def test_what_cannot_be_forged_is_said(faces: Canvases) -> None:
