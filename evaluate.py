@@ -247,9 +247,10 @@ def cli_run(arguments: list[str]) -> int:
 
 
 def cli_inventory(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="evaluate.py inventory", description="What lies in a dataset folder, and what is missing."
+    description = (
+        "What lies in a dataset folder, and what is missing. Exit code 2 where it holds nothing that can be used."
     )
+    parser = argparse.ArgumentParser(prog="evaluate.py inventory", description=description)
     parser.add_argument("root", type=Path)
     parser.add_argument(
         "--index", type=Path, metavar="FILE", help="an index.csv or DeepfakeBench JSON that lies elsewhere"
@@ -259,7 +260,7 @@ def cli_inventory(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     found = survey(args.root, args.index, args.layout, args.compression)
     print(text_of(found))
-    return 2 if found.reason else 0
+    return 0 if found.counts else 2
 
 
 def cli_compare(arguments: list[str]) -> int:

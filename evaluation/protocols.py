@@ -96,19 +96,19 @@ def by_given_splits(faces: Faces) -> list[Experiment]:
 
 
 def unused(faces: Faces) -> list[str]:
-    """For each dataset that cannot train, or cannot be tested on, by its given splits: why, for a reader of the tables."""
+    """For each dataset that cannot train alone, or be tested alone, by its given splits: why, for a reader of the tables."""
     remarks = []
     for name in datasets_of(faces):
         given = of_dataset(faces, name)
-        try:
-            train_and_val(given, [])
-        except ValueError as error:
-            remarks.append(f"{name}: nothing is trained on it ({error})")
-        if not enough(given.split("test")):
-            counts = given.split("test").counts()
-            reason = f"{counts['real']} real and {counts['fake']} fake test faces, {MIN_FACES} of each are needed"
+        train, test = (given.split(split).counts() for split in ("train", "test"))
+        if not (train["real"] and train["fake"]):
             remarks.append(
-                f"{name}: not tested by itself ({reason}); what there is serves against other datasets' faces"
+                f"{name}: nothing is trained on it alone ({train['real']} real and {train['fake']} fake training faces)"
+            )
+        if not enough(given.split("test")):
+            remarks.append(
+                f"{name}: not tested by itself ({test['real']} real and {test['fake']} fake test faces; {MIN_FACES} of each are "
+                "needed)"
             )
     return remarks
 
@@ -127,12 +127,12 @@ def crossing(reals: Faces, fakes: Faces) -> Faces:
 def together(faces: Faces) -> list[Experiment]:
     """All datasets train together, each is tested by itself."""
     names = datasets_of(faces)
-    if len(names) < 2:
+    tests = {name: of_dataset(faces.split("test"), name) for name in names}
+    tests = {name: test for name, test in tests.items() if enough(test)}
+    if len(names) < 2 or not tests:
         return []
     remarks: list[str] = []
     train, val = train_and_val(faces, remarks)
-    tests = {name: of_dataset(faces.split("test"), name) for name in names}
-    tests = {name: test for name, test in tests.items() if enough(test)}
     run = Run("together", "in-dataset", f"trained on {' and '.join(names)} together", tests)
     return [Experiment("together", train, val, [run], remarks)]
 

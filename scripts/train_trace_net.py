@@ -60,6 +60,7 @@ class Config:
     ema: float = 0.998
     autoencoder_steps: int = 300
     seed: int = 0
+    start: str = ""  # a trace network to train further; "": ImageNet's trunk
     limit: int = 0  # real faces of each dump (0: all)
 
 
@@ -174,10 +175,10 @@ def learning_rate(config: Config, step: int) -> float:
     return config.lr * min(1.0, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * fallen)) + 1e-6
 
 
-def begin(path: Path | None) -> TraceNet:
+def begin(path: str = "") -> TraceNet:
     """The network in a file, or a new one with ImageNet's EfficientNet-Lite0 for a trunk. Raises: as load_trace_net."""
     if path:
-        return load_trace_net(path)
+        return load_trace_net(Path(path))
     net, found = TraceNet(), lite0_weights()
     stem = {key: found[name] for key, name in zip(net.stem.state_dict(), found, strict=False)}
     net.stem.load_state_dict(stem)
@@ -194,16 +195,14 @@ def frozen_normalisation(net: nn.Module) -> None:
             module.eval()
 
 
-def train(
-    faces: Canvases, config: Config, out: Path, device: torch.device, start_from: Path | None, workers: int
-) -> Path:
+def train(faces: Canvases, config: Config, out: Path, device: torch.device, workers: int) -> Path:
     """Train, or go on where a stopped run of the same config left off. Returns: the path of the weights.
 
     Raises: ValueError where `out` holds a run of another config.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    net = begin(start_from).to(device, memory_format=torch.channels_last)
+    net = begin(config.start).to(device, memory_format=torch.channels_last)
     average, losses = TraceNet().to(device, memory_format=torch.channels_last), Losses().to(device)
     average.load_state_dict(net.state_dict())
     decay = [p for p in net.parameters() if p.ndim > 1]
@@ -271,17 +270,19 @@ def main() -> None:
     parser.add_argument(
         "--data-root", nargs="+", default=(), metavar="DATASET=DIR", help="where pictures lie that have moved"
     )
-    parser.add_argument("--start", type=Path, metavar="FILE", help="a trace network to train further")
+    parser.add_argument("--start", default="", metavar="FILE", help="a trace network to train further")
     parser.add_argument("--out", type=Path, default=Path("outputs/trace_net"), help="where weights, log and state go")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=2, help="processes that forge, default 2")
-    for name, default in asdict(Config()).items():
+    numbers = {name: value for name, value in asdict(Config()).items() if name != "start"}
+    for name, default in numbers.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}"
         )
     args = parser.parse_args()
     config = Config(**{name: getattr(args, name) for name in asdict(Config())})
     try:
+        begin(config.start)  # what is wrong with it is told before anything takes long
         dumps = [read_dump(path) for path in args.features]
         moved = dict(pair.partition("=")[::2] for pair in args.data_root)
         roots = [Path(moved.get(dump.meta["dataset"], dump.meta["data_root"])) for dump in dumps]
@@ -289,7 +290,7 @@ def main() -> None:
         faces = gather_faces(dumps, roots, config, max(1, args.workers))
         print(f"{len(faces)} real faces: {dict(Counter(faces.sources.tolist()))}")
         faces = with_redrawn(faces, config, device)
-        print("weights:", train(faces, config, args.out, device, args.start, args.workers))
+        print("weights:", train(faces, config, args.out, device, args.workers))
     except (ValueError, OSError) as error:
         sys.exit(f"train_trace_net: {error}")
 

@@ -103,9 +103,28 @@ def test_mistakes_are_told_without_a_traceback(dumps, tmp_path, arguments, messa
     assert not (tmp_path / "r").exists()
 
 
+def test_a_dataset_that_only_tests_or_has_only_fakes_is_reported_with_a_remark(dumps, tmp_path):
+    tests = str(write_dump(tmp_path / "t" / "toy", 80, seed=5, splits=(0.0, 0.0)))
+    fakes = str(write_dump(tmp_path / "f" / "toy", 80, seed=6, label=1))
+    options = ["--no-checkpoint", "--protocols", "given", "--no-ablations", *QUICK, "--permutations", "0"]
+    assert cli(["--features", dumps[0], tests, fakes, "--out", str(tmp_path / "r"), *options]) == 0
+    data = results(tmp_path / "r")
+    runs = {run["id"]: {test["test"] for system in run["systems"] for test in system["tests"]} for run in data["runs"]}
+    assert runs["from-a"] == {"t"}
+    assert runs["crossed-a"] == {"reals of a, fakes of f", "reals of a, fakes of t", "reals of t, fakes of a"}
+    for said in ("t: nothing is trained on it alone (0 real and 0 fake", "f: not tested by itself (0 real and "):
+        assert any(remark.startswith(said) for remark in data["remarks"]), said
+    with_reals = str(write_dump(tmp_path / "n" / "toy", 80, seed=7, label=0))
+    arguments = ["--features", with_reals, fakes, "--out", str(tmp_path / "none"), *options]
+    assert cli([*arguments, "--protocols", "given", "together"]) == 2
+
+
 def test_a_folder_that_cannot_be_used_is_a_mistake(tmp_path, capsys):
     assert cli(["inventory", str(tmp_path)]) == 2
     assert "cannot be used as it is" in capsys.readouterr().out
+    (tmp_path / "index.csv").write_text("path,label\n")
+    assert cli(["inventory", str(tmp_path)]) == 2
+    (tmp_path / "index.csv").unlink()
     pictures(tmp_path / "real"), pictures(tmp_path / "fake")
     assert cli(["inventory", str(tmp_path)]) == 0
 

@@ -106,6 +106,12 @@ def test_faceforensics_in_folders_of_another_case(tmp_path: Path) -> None:
     text = inventory(root)
     assert "passed over" not in text
     assert "Deepfakes is not there" not in text
+    (root / "original_sequences/youtube").mkdir()  # empty: not what is meant
+    assert len(clips(root)) == 8 + 2 * 8
+    shutil.copytree(root / "original_sequences/YouTube", root / "original_sequences/youtube", dirs_exist_ok=True)
+    assert sum(video.startswith("original_sequences/youtube/") for video in clips(root)) == 8
+    (root / "manipulated_sequences/deepfakedetection/c23").mkdir(parents=True)
+    assert "passed over: 8 other" in inventory(root) and "no method" not in inventory(root)
     shutil.rmtree(root / "original_sequences")
     assert "note: original_sequences/youtube: the real videos are not there" in inventory(root)
 
@@ -133,6 +139,16 @@ def test_dfd(tmp_path: Path) -> None:
     assert told(found[f"{fake}/01_02__kitchen_pan__YVGY8LOK.mp4"]) == (1, "actor01", "", "DeepFakeDetection")
     assert {clip.group for clip in found.values()} == {"actor01", "actor02", "actor03"}
     assert "only one of them is swapped" in inventory(tmp_path)
+
+
+def test_dfd_in_folders_of_another_case(tmp_path: Path) -> None:
+    root = miniatures.dfd(tmp_path)
+    before = len(clips(root))
+    (root / "original_sequences/actors").rename(root / "original_sequences/Actors")
+    (root / "manipulated_sequences/DeepFakeDetection").rename(root / "manipulated_sequences/Deepfakedetection")
+    assert recognise(root) == "dfd" and len(clips(root)) == before
+    shutil.rmtree(root / "original_sequences")
+    assert recognise(root) == "dfd"
 
 
 def test_dfd_beside_faceforensics(tmp_path: Path) -> None:

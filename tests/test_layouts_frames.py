@@ -189,14 +189,26 @@ def test_deepfakebench_paths_stay_in_the_folder(tmp_path: Path) -> None:
 
 def test_deepfakebench_names_what_is_malformed(tmp_path: Path) -> None:
     pictures(tmp_path / "good")
-    strange = {"a": {"frames": "good/001.png"}, "b": ["good/001.png"], "c": {"label": "x_Real"}}
-    splits = {"train": {"good": bench_entry("x_Real", "good"), **strange}, "test": ["good/001.png"]}
-    listed(tmp_path / "x.json", {"x": {"x_Real": {**splits, "test": {"c23": {"d": None}}}}, "made by": "hand"})
-    assert [*clips(tmp_path)] == ["good"]
-    note = survey(tmp_path).notes[-1]
-    assert note == (
-        "5 of its entries are no clips with a list of frames, and passed over: made by, x_Real/train/a, x_Real/train/b, ..."
+    good, none = (
+        {"good": bench_entry("x_Real", "good")},
+        "of its entries are no clips with a list of frames, and passed over",
     )
+    strange = {"a": {"frames": "good/001.png"}, "b": ["good/001.png"], "c": {"label": "x_Real"}}
+    for splits, note in (
+        ({"train": {**good, **strange}}, "3 NONE: x_Real/train/a, x_Real/train/b, x_Real/train/c"),
+        ({"train": good, "test": ["good/001.png"]}, "1 NONE: x_Real/test"),
+        ({"train": good, "test": {"c23": {"d": None}}}, "1 NONE: x_Real/test/c23/d"),
+        ({"train": {"c23": good, "c40": ["a"], "x": good["good"]}}, "2 NONE: x_Real/train/c40, x_Real/train/x"),
+        ({"train": {**good, **strange}, "val": None}, "4 NONE: x_Real/train/a, x_Real/train/b, x_Real/train/c, ..."),
+    ):
+        listed(tmp_path / "x.json", {"x": {"x_Real": splits}})
+        assert [*clips(tmp_path, layout="deepfakebench")] == ["good"]
+        assert survey(tmp_path, layout="deepfakebench").notes[-1] == note.replace("NONE", none)
+    listed(tmp_path / "x.json", {"x": {"x_Real": {"train": strange}}, "made by": "hand"})
+    with pytest.raises(
+        ValueError, match="x.json: none of its entries is a clip with a list of frames: made by, x_Real"
+    ):
+        find_samples(tmp_path)
 
 
 def test_which_list(tmp_path: Path) -> None:

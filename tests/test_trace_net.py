@@ -153,29 +153,34 @@ def test_pairs_alternate_and_repeat_for_a_seed(faces) -> None:  # noqa: F811
 @pytest.mark.usefixtures("one_thread")
 def test_a_stopped_training_goes_on_and_writes_what_it_is(faces, tmp_path: Path, capsys) -> None:  # noqa: F811
     config = Config(steps=2, pairs=1)
-    path = train(faces, config, tmp_path / "run", torch.device("cpu"), None, 0)
+    path = train(faces, config, tmp_path / "run", torch.device("cpu"), 0)
     expert = TraceExpert(path).frozen("cpu")
     assert torch.isfinite(expert(pictures())["altered"]).all()
     assert "resuming" not in capsys.readouterr().out
-    train(faces, config, tmp_path / "run", torch.device("cpu"), None, 0)
+    train(faces, config, tmp_path / "run", torch.device("cpu"), 0)
     assert "resuming after step 2 of 2" in capsys.readouterr().out
     with (tmp_path / "run" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["step"] == "2" and float(rows[0]["whole"]) > 0
     with pytest.raises(ValueError, match="holds a run with"):
-        train(faces, Config(steps=3, pairs=1), tmp_path / "run", torch.device("cpu"), None, 0)
+        train(faces, Config(steps=3, pairs=1), tmp_path / "run", torch.device("cpu"), 0)
 
 
-def test_training_starts_from_imagenet_or_from_a_trace_network(tmp_path: Path) -> None:
-    net, found = begin(None), lite0_weights()
+def test_training_starts_from_imagenet_or_from_a_trace_network(faces, tmp_path: Path) -> None:  # noqa: F811
+    net, found = begin(), lite0_weights()
     assert all(torch.equal(value, found[f"blocks.{key}"]) for key, value in net.blocks.state_dict().items())
     assert torch.equal(net.stem[0].weight, found["conv_stem.weight"])
     assert torch.equal(net.stem[1].running_var, found["bn1.running_var"])
     write_half(net, tmp_path / "own.safetensors", {})
-    assert torch.equal(begin(tmp_path / "own.safetensors").verdict.weight, net.verdict.weight.half().float())
+    assert torch.equal(begin(str(tmp_path / "own.safetensors")).verdict.weight, net.verdict.weight.half().float())
+    still = Config(steps=1, pairs=1, lr=0.0, start=str(tmp_path / "own.safetensors"))
+    trained = load_trace_net(train(faces, still, tmp_path / "run", torch.device("cpu"), 0))
+    assert torch.allclose(trained.verdict.weight, net.verdict.weight, atol=2e-3)
+    with pytest.raises(ValueError, match="holds a run with"):
+        train(faces, Config(steps=1, pairs=1, lr=0.0), tmp_path / "run", torch.device("cpu"), 0)
     torch.save({"one": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="other.pth"):
-        begin(tmp_path / "other.pth")
+        begin(str(tmp_path / "other.pth"))
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -222,6 +227,7 @@ def test_mistakes_at_the_command_line_are_one_line(pictures_on_disk: Path, tmp_p
     for options, said in (
         (["--features", str(tmp_path / "none")], "none: no dump there"),
         (["--features", str(pictures_on_disk)], "fewer than two real training faces"),
+        (["--features", str(tmp_path / "none"), "--start", str(tmp_path / "gone")], "gone"),
     ):
         command = [sys.executable, "-m", "scripts.train_trace_net", *options, "--out", str(tmp_path / "out")]
         found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
@@ -230,8 +236,8 @@ def test_mistakes_at_the_command_line_are_one_line(pictures_on_disk: Path, tmp_p
 
 def test_batch_normalisation_stays_as_it_came_and_the_average_follows(faces, tmp_path: Path) -> None:  # noqa: F811
     torch.manual_seed(0)
-    before = begin(None).state_dict()
-    path = train(faces, Config(steps=3, pairs=1, lr=1e-2), tmp_path / "run", torch.device("cpu"), None, 0)
+    before = begin().state_dict()
+    path = train(faces, Config(steps=3, pairs=1, lr=1e-2), tmp_path / "run", torch.device("cpu"), 0)
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     after, last = state["average"], state["net"]
     written = load_trace_net(path).state_dict()
@@ -245,7 +251,7 @@ def test_batch_normalisation_stays_as_it_came_and_the_average_follows(faces, tmp
 
 @pytest.mark.usefixtures("one_thread")
 def test_what_a_killed_training_had_learned_is_not_lost(faces, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
-    config, run = Config(steps=4, pairs=1), (tmp_path / "run", torch.device("cpu"), None, 0)
+    config, run = Config(steps=4, pairs=1), (tmp_path / "run", torch.device("cpu"), 0)
     batches = Pairs.__iter__
     monkeypatch.setattr("scripts.train_trace_net.SAVE_EVERY", 2)
     monkeypatch.setattr(Pairs, "__iter__", lambda self: islice(batches(self), 3))

@@ -88,6 +88,9 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
         found = ", ".join(path.name for path in lists) or "none"
         raise ValueError(f"{root}: lists of DeepfakeBench there: {found}; name one with --index")
     every, malformed = _entries(read_table(lists[0]))
+    told = ", ".join(malformed[:EXAMPLES]) + ", ..." * (len(malformed) > EXAMPLES)
+    if not every:
+        raise ValueError(f"{lists[0]}: none of its entries is a clip with a list of frames: {told or 'it is empty'}")
     entries = _of_level(lists[0], every, compression)
     cut, there = _cut(root, lists[0], entries), _Names(root)
     clips: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]] = {}
@@ -106,7 +109,6 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     notes += [f"{several} clips are in several of its splits; those in test are for testing only"] * bool(several)
     listed = _listed(clips)
     if malformed:
-        told = ", ".join(malformed[:EXAMPLES]) + ", ..." * (len(malformed) > EXAMPLES)
         notes.append(f"{len(malformed)} of its entries are no clips with a list of frames, and passed over: {told}")
     return Listing(listed if any(clip.split == "val" for clip in listed) else with_val(listed), missing, [], notes)
 
@@ -121,6 +123,7 @@ def _entries(data: dict) -> tuple[list[Entry], list[str]]:
                 malformed.append(f"{label}/{split}")
                 continue
             levels = {key: value for key, value in content.items() if key in LEVELS and isinstance(value, dict)}
+            malformed += [f"{label}/{split}/{key}" for key in content if levels and key not in levels]
             for level, clips in (levels or {"": content}).items():
                 for name, clip in clips.items():
                     if not (isinstance(clip, dict) and isinstance(clip.get("frames"), list)):

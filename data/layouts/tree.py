@@ -74,11 +74,12 @@ def child(folder: Path, *names: str) -> Path | None:
 
 
 def below(root: Path, path: str) -> Path:
-    """root / path, where it is written as given; otherwise what is there under the same names in another case, if anything."""
+    """root / path, or what is there under the same names in another case; of several, one that holds something."""
     found = root
     for name in Path(path).parts:
-        exact = found / name
-        found = exact if exact.is_dir() else child(found, name) or exact
+        same = [folder for folder in folders_in(found) if folder.name.lower() == name.lower()]
+        same.sort(key=lambda folder, name=name: (not _entries(folder), folder.name != name))
+        found = same[0] if same else found / name
     return found
 
 
