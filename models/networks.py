@@ -89,14 +89,14 @@ B4, XCEPTION = "efficientnet_b4.ra2_in1k", "legacy_xception.tf_in1k"
 VIT = "vit_base_patch16_224.augreg_in21k_ft_in1k"
 XCEPTION_URL = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/xception-43020ad28.pth"
 # Where other processes compute too, OMP_WAIT_POLICY=PASSIVE in the environment may make these several times as fast.
-# `quick` is what 2 cores with AVX512-BF16, otherwise idle, train on 5,600 faces in about 6 minutes each (Lite0: twice that).
-# Faces a second there, channels last (which is faster for all), bfloat16 / float32:
+# `quick` is what 2 cores with AVX512-BF16, otherwise idle, train on 5,600 faces in about 6 minutes each. EfficientNet-Lite0
+# was measured without AVX512 only (17 minutes). Faces a second, channels last (which is faster for all), bfloat16 / float32:
 #                    training                                    scoring
 #   MesoInception-4  112 px 460 / 285                            112 px 1280 / 1050
 #   EfficientNet-B4  64 px 43 / 60,    112 px 23 / 22            64 px 350 / 300,   112 px 160 / 120
 #   Xception         64 px 80 / 55,    112 px 34 / 19            64 px 310 / 170,   112 px 120 / 72
 #   ViT-B/16         64 px 26 / 19,    112 px 11 / 7             64 px 94 / 60,     112 px 39 / 20
-# EfficientNet-Lite0 at 112 px on 2 cores without it, float32: 45 training, 260 scoring.
+#   EfficientNet-Lite0, without AVX512: 112 px - / 45                112 px - / 260
 NETWORKS: dict[str, Recipe] = {
     "mesoinception4": Recipe(  # pictures in [0, 1], as in the paper
         *(MesoInception4, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 2e-3, 2e-3),

@@ -6,9 +6,8 @@ was stopped):
     python -m scripts.train_trace_net --features outputs/features/*/lite --out outputs/trace_net
 
 Only the landmarks of the dumps are used, whatever their experts; the pictures must lie where the dump found them, or where
---data-root says. Of each dump the real faces of its train split serve, or all of them
-where it has no fakes. It begins with ImageNet's weights, which an installed package brings, or trains a network further: `--start
-FILE`.
+--data-root says. Of each dump the real faces of its train split serve, or all of them where it has no fakes. Training begins
+with ImageNet's weights, which an installed package brings, or with those of `--start FILE`.
 
 Losses: cross-entropy of the whole face, of each region (put there or not; regions that are hardly touched do not count), of
 each cell (what share of it was put there), and of pairs of cells (of one origin or of two).

@@ -125,7 +125,8 @@ def test_a_folder_that_cannot_be_used_is_a_mistake(tmp_path, capsys):
     (tmp_path / "index.csv").write_text("path,label\n")
     assert cli(["inventory", str(tmp_path)]) == 2
     (tmp_path / "index.csv").unlink()
-    pictures(tmp_path / "real"), pictures(tmp_path / "fake")
+    for label in ("real", "fake"):
+        pictures(tmp_path / label)
     assert cli(["inventory", str(tmp_path)]) == 0
 
 
