@@ -163,6 +163,15 @@ def test_some_pictures_go_through_a_bad_channel() -> None:
     assert 0.02 < (detail < 3).mean() < 0.15 and np.median(detail) > 25
 
 
+def test_some_pictures_are_compressed_at_the_size_to_which_they_were_shrunk(monkeypatch) -> None:
+    sides = []
+    monkeypatch.setattr("data.forging.degrade.jpeg", lambda image, quality: sides.append(len(image)) or image)
+    grey = np.full((224, 224, 3), 128, np.uint8)
+    assert all(_taken(grey, np.random.default_rng(seed)).shape == grey.shape for seed in range(400))
+    small = np.array(sides)[np.array(sides) < 224]
+    assert 0.1 < len(small) / len(sides) < 0.35 and 56 <= small.min() < 90 and small.max() > 170
+
+
 def test_what_cannot_be_forged_is_said(faces: Canvases) -> None:
     with pytest.raises(ValueError, match="unknown ways to forge: magic"):
         Forger(faces, {"magic": 1.0})
