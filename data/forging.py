@@ -259,17 +259,17 @@ def _taken(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = np.clip((image.astype(np.float32) - 128) * rng.uniform(0.75, 1.25) + light, 0, 255).astype(np.uint8)
     if rng.random() < (0.4 if bad else 0.25):
         image = degrade.blur(image, rng.uniform(0.3, 3 if bad else 1.3))
-    side = len(image)
+    height, width = image.shape[:2]
     if rng.random() < (0.5 if bad else 0.35):  # shrunk, and sent on like this, or enlarged first
-        px = round(side / rng.uniform(1.1, 4 if bad else 2.2))
-        image = cv2.resize(image, (px, px), interpolation=cv2.INTER_AREA)
+        factor = rng.uniform(1.1, 4 if bad else 2.2)
+        image = cv2.resize(image, (round(width / factor), round(height / factor)), interpolation=cv2.INTER_AREA)
         if rng.random() < 0.5:
-            image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < (0.4 if bad else 0.15):
         image = degrade.noise(image, rng.uniform(1, 20 if bad else 8), rng)
     if rng.random() < (0.8 if bad else 0.6):
         image = degrade.jpeg(image, int(rng.integers(20 if bad else 35, 98)))
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR) if len(image) < side else image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) if len(image) < height else image
 
 
 def _window(crop: Crop, rng: np.random.Generator) -> np.ndarray:

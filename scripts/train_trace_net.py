@@ -1,6 +1,7 @@
 """Train the trace network on real faces and forgeries that are made of them on the fly. Fakes in the dumps are never looked at.
 
-As the bundled network began (about 80 minutes on 2 cores that have nothing else to do; resumes where it was stopped):
+Much as the bundled network began (4,500 steps, of milder channels; about 80 minutes on 2 cores that
+have nothing else to do; resumes where it was stopped):
     python preprocessing_pipeline.py --experts lite --data_root DATA/dfdc --index DATA/index.csv      (... and each other set)
     python -m scripts.train_trace_net --features outputs/features/*/lite --out outputs/trace_net
 
@@ -190,7 +191,8 @@ def begin(path: str = "") -> TraceNet:
 
 def folded(net: TraceNet) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
     """The network in training mode, but with the statistics of batch normalisation that it came with: batches of pairs would
-    distort them. Each normalisation is multiplied into the convolution before it: the same answers and gradients, faster.
+    distort them. Each normalisation is multiplied into the convolution before it: the same answers and gradients (in float32),
+    faster.
     """
     pairs = [
         (f"{name}.{conv}", f"{name}.{norm}")
@@ -203,6 +205,9 @@ def folded(net: TraceNet) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
         layer = twin.get_submodule(conv)
         layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0, 0, 0]))
         twin.set_submodule(norm, twin.get_submodule(norm).act)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in twin.modules()), (
+        "a normalisation follows no convolution"
+    )
 
     def forward(images: torch.Tensor) -> dict[str, torch.Tensor]:
         values = dict(net.named_parameters())

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data import degrade
 from data.faces import align
 from data.forging import CANVAS, KINDS, Canvases, Forger, _taken, _window, changed, on_crop, soft_mask, window
 from features.regions import Crop
@@ -164,12 +165,16 @@ def test_some_pictures_go_through_a_bad_channel() -> None:
 
 
 def test_some_pictures_are_compressed_at_the_size_to_which_they_were_shrunk(monkeypatch) -> None:
-    sides = []
+    sides, noisy, noise = [], [], degrade.noise
+    monkeypatch.setattr(
+        "data.forging.degrade.noise", lambda image, sigma, rng: noisy.append(len(image)) or noise(image, sigma, rng)
+    )
     monkeypatch.setattr("data.forging.degrade.jpeg", lambda image, quality: sides.append(len(image)) or image)
-    grey = np.full((224, 224, 3), 128, np.uint8)
+    grey = np.full((224, 200, 3), 128, np.uint8)
     assert all(_taken(grey, np.random.default_rng(seed)).shape == grey.shape for seed in range(400))
     small = np.array(sides)[np.array(sides) < 224]
-    assert 0.1 < len(small) / len(sides) < 0.35 and 56 <= small.min() < 90 and small.max() > 170
+    assert min(noisy) < 200 and max(noisy) == 224
+    assert 0.2 < len(small) / len(sides) < 0.29 and 56 <= small.min() < 90 and small.max() > 170
 
 
 def test_what_cannot_be_forged_is_said(faces: Canvases) -> None:
