@@ -268,6 +268,9 @@ def test_a_folded_normalisation_changes_neither_answers_nor_gradients() -> None:
     assert plain.keys() == quick.keys() and sum("bn" in name for name in plain) > 90
     for name, value in plain.items():
         assert (value - quick[name]).norm() <= 3e-3 * value.norm(), name  # rounding crosses some kinks of ReLU6
+    net.drop.p = 0.5
+    answers = folded(net.eval())
+    assert not torch.equal(answers(images)["whole"], answers(images)["whole"])  # in training mode
 
 
 @pytest.mark.usefixtures("one_thread")
