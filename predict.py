@@ -37,20 +37,20 @@ from data.images import MAX_PIXELS, ImageError, read_image
 from data.quality import QUALITIES
 from data.samples import FRAMES
 from data.video import read_frames
-from judging.detector import BUNDLED, Detector, Scorer, judge_files
-from judging.verdict import COLUMNS, Verdict
+from evaluation.metrics import summary, table
+from inference.detector import BUNDLED, Detector, Explainer, predict_files
+from inference.verdict import COLUMNS, Verdict
 from models.checkpoint import newest_checkpoint
-from models.metrics import summary, table
 
-__all__ = ["Detector", "Verdict"]  # for use in Python: see judging/detector.py
+__all__ = ["Detector", "Verdict"]  # for use in Python: see inference/detector.py
 
 
-def score_dump(detector: Scorer, dump: Dump, split: str) -> Path:
+def score_dump(detector: Explainer, dump: Dump, split: str) -> Path:
     """Score one split of a dump, print the metrics, write predictions.csv beside it. Returns the file's path.
 
     Raises: ValueError where the dump was made with other experts, or has no such split.
     """
-    detector.checkpoint.check_answers(dump.meta, str(dump.path))
+    detector.checkpoint.check_outputs(dump.meta, str(dump.path))
     rows = np.flatnonzero(dump.rows["split"] == split)
     if not len(rows):
         raise ValueError(
@@ -59,19 +59,32 @@ def score_dump(detector: Scorer, dump: Dump, split: str) -> Path:
     values, p_fake = detector.score({name: value[rows] for name, value in dump.arrays.items()})
     label, group, known = dump.rows["label"][rows], dump.rows["group"][rows], ~np.isnan(p_fake)
     if not known.any():
-        raise ValueError(f"{dump.path}: no face of split {split!r} has a single feature; see its missing.csv")
+        raise ValueError(
+            f"{dump.path}: no face of split {split!r} has a single feature; see its missing.csv"
+        )
     figures = summary(label[known], p_fake[known], group[known], detector.threshold)
     print(table({f"{dump.meta['dataset']} {split}": figures}))
     if not known.all():
-        print(f"warning: {int((~known).sum())} faces have not a single feature and no score; see missing.csv")
+        print(
+            f"warning: {int((~known).sum())} faces have not a single feature and no score; see missing.csv"
+        )
     out = dump.path / "predictions.csv"
     with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "face", "label", "group", "split", "p_fake", "verdict"))
         for row, p, columns in zip(rows, p_fake, values, strict=True):
             quality = {name: float(dump.rows[name][row]) for name in QUALITIES}
-            said = ("", "") if np.isnan(p) else (f"{p:.6f}", detector.told(p, columns, quality)[0])
-            writer.writerow([*(dump.rows[name][row] for name in ("path", "face", "label", "group", "split")), *said])
+            said = (
+                ("", "")
+                if np.isnan(p)
+                else (f"{p:.6f}", detector.decide_verdict(p, columns, quality)[0])
+            )
+            writer.writerow(
+                [
+                    *(dump.rows[name][row] for name in ("path", "face", "label", "group", "split")),
+                    *said,
+                ]
+            )
     return out
 
 
@@ -85,14 +98,18 @@ def show(verdict: Verdict) -> str:
     lines = [f"{verdict.path}{face}: {verdict.verdict.upper()}  {verdict.score}"]
     if verdict.clip:
         spot = verdict.clip["worst"]
-        when = f"frame {spot['frame'] + 1}" if spot["seconds"] is None else f"{spot['seconds']:.1f} s"
+        when = (
+            f"frame {spot['frame'] + 1}" if spot["seconds"] is None else f"{spot['seconds']:.1f} s"
+        )
         lines.append(
             f"    mean over the frames, 95% {verdict.clip['low']:.2f} to {verdict.clip['high']:.2f}; highest at {when}:"
         )
     lines += [f"    cannot tell: {doubt}" for doubt in verdict.doubts]
     if verdict.quality["overall"] != "good":
         lines.append(f"    careful: {verdict.quality['overall']}")
-    sentences = [reason.sentence for reason in verdict.reasons] or ["no single comparison speaks for this verdict"]
+    sentences = [reason.sentence for reason in verdict.reasons] or [
+        "no single comparison speaks for this verdict"
+    ]
     return "\n".join([*lines, *(f"  - {sentence}" for sentence in sentences)])
 
 
@@ -102,7 +119,9 @@ def write_rows(verdicts: list[Verdict], json_file: str | None, csv_file: str | N
     writer = csv.DictWriter(table, COLUMNS)
     writer.writeheader()
     writer.writerows(verdict.to_csv() for verdict in verdicts)
-    rows = json.dumps([verdict.to_json() for verdict in verdicts], indent=1, ensure_ascii=False) + "\n"
+    rows = (
+        json.dumps([verdict.to_json() for verdict in verdicts], indent=1, ensure_ascii=False) + "\n"
+    )
     for file, text in ((json_file, rows), (csv_file, table.getvalue())):
         content = text.encode("utf-8", "surrogateescape")  # file names need not be UTF-8
         if file == "-":
@@ -118,7 +137,7 @@ def stem_of(path: str) -> str:
 
 def explain(verdict: Verdict, folder: Path, number: int, max_pixels: int) -> None:
     """A card and JSON of one face; of a person in a video about the most suspect frame."""
-    from judging.card import write_card
+    from inference.card import write_card
 
     shown, place, path = verdict.worst or verdict, "", Path(verdict.path)
     if verdict.clip:
@@ -134,7 +153,7 @@ def explain(verdict: Verdict, folder: Path, number: int, max_pixels: int) -> Non
 
 def draw_clips(verdicts: list[Verdict], folder: Path) -> None:
     """Scores over time of every video."""
-    from judging.clips import draw_scores
+    from inference.clips import draw_scores
 
     clips: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
@@ -155,52 +174,88 @@ def main(args: argparse.Namespace) -> int:
     if args.explain:
         args.explain.mkdir(parents=True, exist_ok=True)
     if not args.inputs:
-        detector = Scorer(checkpoint)
+        detector = Explainer(checkpoint)
         dump = read_dump(args.features or newest_dump())
         print(f"checkpoint: {checkpoint}\ndump: {dump.path}, split {args.split}")
         print("written:", score_dump(detector, dump, args.split))
         return 0
     detector = Detector(checkpoint, args.device, args.faces, args.weights_dir)
     verdicts = []
-    for verdict in judge_files(detector, args.inputs, args.batch_size, args.max_pixels, args.frames):
+    for verdict in predict_files(
+        detector, args.inputs, args.batch_size, args.max_pixels, args.frames
+    ):
         verdicts.append(verdict)
         if not quiet:
             tqdm.write(show(verdict))
         if args.explain and not verdict.error:
             explain(verdict, args.explain, len(verdicts), args.max_pixels)
-        verdict.aligned = verdict.worst = verdict.identity = None  # a folder may hold a million pictures
+        verdict.aligned = verdict.worst = verdict.identity = (
+            None  # a folder may hold a million pictures
+        )
     if args.explain:
         draw_clips(verdicts, args.explain)
     write_rows(verdicts, args.json, args.csv)
     failed = [verdict for verdict in verdicts if verdict.error]
-    print(f"{len(verdicts) - len(failed)} faces scored, {len(failed)} inputs not scored", file=sys.stderr)
+    print(
+        f"{len(verdicts) - len(failed)} faces scored, {len(failed)} inputs not scored",
+        file=sys.stderr,
+    )
     for verdict in failed if quiet else []:
         print(f"  {verdict.path}: {verdict.error}", file=sys.stderr)
     return 3 if failed else 0
 
 
 def cli() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", nargs="*", metavar="IMAGE|VIDEO|FOLDER", help="pictures, videos, or folders of them")
-    parser.add_argument("--checkpoint", type=Path, help="a folder that train.py wrote (default: the bundled one)")
-    parser.add_argument("--json", metavar="FILE", help="write all verdicts as JSON; - for the screen")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="IMAGE|VIDEO|FOLDER",
+        help="pictures, videos, or folders of them",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a folder that train.py wrote (default: the bundled one)"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write all verdicts as JSON; - for the screen"
+    )
     parser.add_argument("--csv", metavar="FILE", help="write all verdicts as CSV; - for the screen")
-    parser.add_argument("--explain", type=Path, metavar="DIR", help="a card (PNG) and JSON of each face into here")
     parser.add_argument(
-        "--faces", choices=("one", "all"), default="one", help="the most central large face, or every face"
+        "--explain", type=Path, metavar="DIR", help="a card (PNG) and JSON of each face into here"
     )
     parser.add_argument(
-        "--frames", type=int, default=FRAMES, help="of every video, evenly spaced (default %(default)s)"
+        "--faces",
+        choices=("one", "all"),
+        default="one",
+        help="the most central large face, or every face",
     )
     parser.add_argument(
-        "--features", type=Path, metavar="DUMP", help="without pictures: the dump to score (default: newest)"
+        "--frames",
+        type=int,
+        default=FRAMES,
+        help="of every video, evenly spaced (default %(default)s)",
     )
-    parser.add_argument("--split", default="test", help="without pictures: the split to score (default: test)")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="DUMP",
+        help="without pictures: the dump to score (default: newest)",
+    )
+    parser.add_argument(
+        "--split", default="test", help="without pictures: the split to score (default: test)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="local weight files (or MASC_WEIGHTS)")
+    parser.add_argument(
+        "--weights-dir", type=Path, metavar="DIR", help="local weight files (or MASC_WEIGHTS)"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="pictures at a time")
     parser.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, help="refuse larger pictures (default %(default)s)"
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        help="refuse larger pictures (default %(default)s)",
     )
     args = parser.parse_args()
     if min(args.batch_size, args.max_pixels, args.frames) < 1:
@@ -210,7 +265,9 @@ def cli() -> int:
     if args.json == args.csv == "-":
         parser.error("--json - and --csv - cannot share the screen; give one of them a file")
     if not args.inputs and (args.json or args.csv or args.explain):
-        parser.error("--json, --csv and --explain need pictures; a dump is scored into its predictions.csv")
+        parser.error(
+            "--json, --csv and --explain need pictures; a dump is scored into its predictions.csv"
+        )
     if args.inputs and args.features:
         parser.error("give pictures or --features, not both")
     args.inputs = [Path(given) for given in args.inputs]

@@ -27,13 +27,13 @@ from tqdm import tqdm
 from data import forge
 from data.dump import Dump, landmarks_of, read_dump
 from data.faces import similarity
-from data.gathered import gather
+from data.feature_dataset import join_dumps
 from data.images import ImageError, read_image
 from data.quality import QUALITIES
+from evaluation.metrics import auc, bootstrap
 from features.regions import BOXES
-from judging.detector import BUNDLED, Detector
-from judging.verdict import UNSURE, Verdict, unlike
-from models.metrics import auc, bootstrap
+from inference.detector import BUNDLED, Detector
+from inference.verdict import UNSURE, Verdict, unlike
 
 ALTERED = {"eyes": "upper", "nose": "middle", "mouth": "lower", "jaw": "lower"}
 ORDER = ("eyes", "nose", "mouth", "eyes", "nose", "jaw")  # each part of the face equally often
@@ -42,13 +42,17 @@ BLAMED = ("upper", "middle", "lower")
 
 def interval(values: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
     """Mean and 95% bootstrap interval by group. values, groups: (N,)."""
-    found = bootstrap({"mean": lambda _, drawn: float(drawn.mean())}, values, values, groups.tolist())
+    found = bootstrap(
+        {"mean": lambda _, drawn: float(drawn.mean())}, values, values, groups.tolist()
+    )
     return float(values.mean()), *found["mean"]
 
 
 def blamed(verdict: Verdict) -> str:
     """The part that disagrees most, of those that a forgery here may alter."""
-    apart = {region.name: region.disagreement for region in verdict.regions if region.name in BLAMED}
+    apart = {
+        region.name: region.disagreement for region in verdict.regions if region.name in BLAMED
+    }
     return max(apart, key=lambda name: -np.inf if apart[name] is None else apart[name])
 
 
@@ -59,15 +63,24 @@ def part_mask(part: str, landmarks: np.ndarray, height: int, width: int) -> np.n
     template = ((x + 1j * y) - shift) / scale / 112 + (0.5 + 0.5j) / 112
     x0, y0, x1, y1 = BOXES[part]
     # Parts that reach the template's border end there: what lies beyond is hardly seen, and is nobody's face.
-    return (template.real >= x0) & (template.real < x1) & (template.imag >= y0) & (template.imag < y1)
+    return (
+        (template.real >= x0) & (template.real < x1) & (template.imag >= y0) & (template.imag < y1)
+    )
 
 
-def forgeries(detector: Detector, dumps: list[Dump], split: str, count: int, seed: int) -> list[dict]:
+def forgeries(
+    detector: Detector, dumps: list[Dump], split: str, count: int, seed: int
+) -> list[dict]:
     """What was altered, what was blamed, and p_fake of the original, the forgery, and the forgery with each part given back."""
     rng, found = np.random.default_rng(seed), []
     for dump in dumps:
         rows = dump.rows
-        good = (rows["label"] == 0) & (rows["split"] == split) & (rows["face_px"] > 70) & (np.abs(rows["yaw"]) < 25)
+        good = (
+            (rows["label"] == 0)
+            & (rows["split"] == split)
+            & (rows["face_px"] > 70)
+            & (np.abs(rows["yaw"]) < 25)
+        )
         order = rng.permutation(np.flatnonzero(good))[:count]
         landmarks, root = landmarks_of(rows), Path(dump.meta["data_root"])
         for place, row in enumerate(
@@ -79,15 +92,31 @@ def forgeries(detector: Detector, dumps: list[Dump], split: str, count: int, see
                 continue
             try:
                 image, other = (read_image(root / rows["path"][each]) for each in (row, donor))
-                forged, _ = forge.region_swap(image, other, landmarks[row], landmarks[donor], kind, seed=place)
+                forged, _ = forge.region_swap(
+                    image, other, landmarks[row], landmarks[donor], kind, seed=place
+                )
             except (ImageError, ValueError):
                 continue
-            back = [np.where(part_mask(p, landmarks[row], *image.shape[:2])[..., None], image, forged) for p in BLAMED]
-            said = detector.judge([image, forged, *back], list("abcde"))
+            back = [
+                np.where(part_mask(p, landmarks[row], *image.shape[:2])[..., None], image, forged)
+                for p in BLAMED
+            ]
+            said = detector.predict_images([image, forged, *back], list("abcde"))
             if len(said) != 5 or any(verdict.error for verdict in said):
                 continue
-            p_fake = dict(zip(("original", "forged", *BLAMED), (verdict.p_fake for verdict in said), strict=True))
-            told = {"altered": ALTERED[kind], "kind": kind, "blamed": blamed(said[1]), "untouched": blamed(said[0])}
+            p_fake = dict(
+                zip(
+                    ("original", "forged", *BLAMED),
+                    (verdict.p_fake for verdict in said),
+                    strict=True,
+                )
+            )
+            told = {
+                "altered": ALTERED[kind],
+                "kind": kind,
+                "blamed": blamed(said[1]),
+                "untouched": blamed(said[0]),
+            }
             whose = {"dataset": dump.meta["dataset"], "group": str(rows["group"][row])}
             found.append({**whose, **told, "p_fake": p_fake})
     return found
@@ -108,7 +137,9 @@ def faithfulness(found: list[dict]) -> dict:
         fall = {part: whole - logit(each["p_fake"][part]) for part in BLAMED}
         falls["blamed"].append(fall[each["blamed"]])
         falls["altered"].append(fall[each["altered"]])
-        falls["another"].append(np.mean([value for part, value in fall.items() if part != each["blamed"]]))
+        falls["another"].append(
+            np.mean([value for part, value in fall.items() if part != each["blamed"]])
+        )
     arrays = {name: np.array(values) for name, values in falls.items()}
     return {
         "forgeries": len(found),
@@ -124,20 +155,24 @@ def faithfulness(found: list[dict]) -> dict:
     }
 
 
-def _some(values: np.ndarray, groups: np.ndarray, keep: np.ndarray) -> tuple[float, float, float] | None:
+def _some(
+    values: np.ndarray, groups: np.ndarray, keep: np.ndarray
+) -> tuple[float, float, float] | None:
     return interval(values[keep], groups[keep]) if keep.sum() > 1 else None
 
 
 def coverage(detector: Detector, dumps: list[Dump], split: str) -> dict:
     """Accuracy of the verdicts that are given, and of those on the most usual share of the faces."""
-    faces = gather(dumps).split(split)
+    faces = join_dumps(dumps).split(split)
     values, p_fake = detector.score(faces.arrays)
     rows = faces.rows
     known = np.flatnonzero(~np.isnan(p_fake))
     label, groups = rows["label"][known], rows["group"][known]
     right = ((p_fake[known] >= 0.5) == (label == 1)).astype(float)
     told = [
-        detector.told(float(p_fake[row]), values[row], {name: float(rows[name][row]) for name in QUALITIES})
+        detector.told(
+            float(p_fake[row]), values[row], {name: float(rows[name][row]) for name in QUALITIES}
+        )
         for row in known
     ]
     given = np.array([verdict != UNSURE for verdict, _ in told])
@@ -151,7 +186,9 @@ def coverage(detector: Detector, dumps: list[Dump], split: str) -> dict:
             {
                 "coverage": share,
                 "accuracy": interval(right[kept], groups[kept]),
-                "auc": auc(label[kept], p_fake[known][kept]) if len(set(label[kept])) == 2 else None,
+                "auc": auc(label[kept], p_fake[known][kept])
+                if len(set(label[kept])) == 2
+                else None,
                 "accuracy of the surest": interval(right[surest], groups[surest]),
             }
         )
@@ -190,7 +227,11 @@ def draw(result: dict, path: Path) -> None:
             markersize=13,
             label="the verdicts given",
         )
-    axes.set(xlabel="share of faces that are judged", ylabel="accuracy at p_fake one half", xlim=(1.02, 0.08))
+    axes.set(
+        xlabel="share of faces that are judged",
+        ylabel="accuracy at p_fake one half",
+        xlim=(1.02, 0.08),
+    )
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)
@@ -199,19 +240,25 @@ def draw(result: dict, path: Path) -> None:
 def said(name: str, value: object) -> str:
     if isinstance(value, tuple):
         return f"  {name:<46}{value[0]:>8.3f}  95% {value[1]:.3f} to {value[2]:.3f}"
-    return (
-        f"  {name:<46}{value if isinstance(value, int | str) else f'{value:8.3f}' if value is not None else 'n/a':>8}"
-    )
+    return f"  {name:<46}{value if isinstance(value, int | str) else f'{value:8.3f}' if value is not None else 'n/a':>8}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--features", type=Path, nargs="+", required=True, help="dumps with real faces, and fakes for coverage"
+        "--features",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="dumps with real faces, and fakes for coverage",
     )
     parser.add_argument("--checkpoint", type=Path, default=BUNDLED)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--faces", type=int, default=300, help="forgeries of each dump (default %(default)s)")
+    parser.add_argument(
+        "--faces", type=int, default=300, help="forgeries of each dump (default %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for explanations.json and coverage.png")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -220,7 +267,7 @@ def main() -> None:
         detector = Detector(args.checkpoint, args.device)
         dumps = [read_dump(path) for path in args.features]
         for dump in dumps:
-            detector.checkpoint.check_answers(dump.meta, str(dump.path))
+            detector.checkpoint.check_outputs(dump.meta, str(dump.path))
         found = forgeries(detector, dumps, args.split, args.faces, args.seed)
         if not found:
             raise ValueError(f"no face of split {args.split!r} could be forged and judged again")
@@ -231,12 +278,19 @@ def main() -> None:
             name = dump.meta["dataset"]
             told[name] = coverage(detector, [dump], args.split)
             print(f"\nCoverage, {name} {args.split}")
-            print("\n".join(said(key, value) for key, value in told[name].items() if key != "curve"))
+            print(
+                "\n".join(said(key, value) for key, value in told[name].items() if key != "curve")
+            )
             for point in told[name]["curve"]:
                 print(said(f"most usual {point['coverage']:.0%}: accuracy", point["accuracy"]))
         if args.out:
             args.out.mkdir(parents=True, exist_ok=True)
-            everything = {"split": args.split, "faithfulness": trusted, "coverage": told, "forgeries": found}
+            everything = {
+                "split": args.split,
+                "faithfulness": trusted,
+                "coverage": told,
+                "forgeries": found,
+            }
             (args.out / "explanations.json").write_text(json.dumps(everything, indent=1) + "\n")
             for name, result in told.items():
                 draw(result, args.out / f"coverage-{name}.png")

@@ -28,7 +28,9 @@ Cut = tuple[list[Row], dict[Crop, torch.Tensor], list[tuple[str, str]]]
 def samples_of(dump: Dump, split: str = "") -> list[Sample]:
     """The pictures of a dump in which a face was found, with the groups and splits they have there; of one split, or all."""
     names = [field.name for field in fields(Sample)]
-    rows = dict.fromkeys(zip(*(dump.rows[name].tolist() for name in names), strict=True))  # one for several faces
+    rows = dict.fromkeys(
+        zip(*(dump.rows[name].tolist() for name in names), strict=True)
+    )  # one for several faces
     samples = [Sample(**dict(zip(names, row, strict=True))) for row in rows]
     return [sample for sample in samples if split in ("", sample.split)]
 
@@ -42,7 +44,9 @@ class Finder:
     def __call__(self, pictures: Pictures) -> Cut:
         crops = self.cutter([picture.image for _, picture in pictures])
         seen = set(crops.image.tolist())
-        failures = [(sample.path, NO_FACE) for i, (sample, _) in enumerate(pictures) if i not in seen]
+        failures = [
+            (sample.path, NO_FACE) for i, (sample, _) in enumerate(pictures) if i not in seen
+        ]
         return rows_of(crops, pictures), crops.views, failures
 
 
@@ -61,22 +65,33 @@ class Recutter:
                 continue
             rows += mine
             which += [index] * len(mine)
-        landmarks = np.array([[getattr(r, f"l{axis}{i}") for i in range(5) for axis in "xy"] for r in rows])
+        landmarks = np.array(
+            [[getattr(r, f"l{axis}{i}") for i in range(5) for axis in "xy"] for r in rows]
+        )
         images = [picture.image for _, picture in pictures]
         if not rows:
             return [], {}, failures
-        views = {crop: align(images, np.array(which), landmarks.reshape(-1, 5, 2), crop) for crop in self.crops}
+        views = {
+            crop: align(images, np.array(which), landmarks.reshape(-1, 5, 2), crop)
+            for crop in self.crops
+        }
         return rows, views, failures
 
 
 def cut_again(
-    paths: Sequence[Path], landmarks: np.ndarray, crop: Crop, threads: int = 2, condition: Condition | None = None
+    paths: Sequence[Path],
+    landmarks: np.ndarray,
+    crop: Crop,
+    threads: int = 2,
+    condition: Condition | None = None,
 ) -> Iterator[torch.Tensor | ImageError]:
     """The faces that a dump has found, one after another: (4, px, px) uint8 RGBA each, or why its picture cannot be read.
 
     paths: N pictures or frames. landmarks: (N, 5, 2) px of them. condition: what every picture goes through first.
     """
-    for picture, points in zip(load_ahead(paths, threads, AHEAD, condition=condition), landmarks, strict=True):
+    for picture, points in zip(
+        load_ahead(paths, threads, AHEAD, condition=condition), landmarks, strict=True
+    ):
         unread = isinstance(picture, ImageError)
         yield picture if unread else align([picture.image], np.array([0]), points[None], crop)[0]
 
@@ -89,10 +104,25 @@ def rows_of(crops: FaceCrops, pictures: Pictures) -> list[Row]:
         height, width = picture.image.shape[:2]
         rows.append(
             Row(
-                *(sample.path, crops.face[i], sample.label, sample.group, sample.split, sample.video, sample.method),
+                *(
+                    sample.path,
+                    crops.face[i],
+                    sample.label,
+                    sample.group,
+                    sample.split,
+                    sample.video,
+                    sample.method,
+                ),
                 *crops.box[i],
                 *crops.landmarks[i].ravel(),
-                *(crops.score[i], crops.face_px[i], crops.sharpness[i], crops.yaw[i], crops.pitch[i], crops.roll[i]),
+                *(
+                    crops.score[i],
+                    crops.face_px[i],
+                    crops.sharpness[i],
+                    crops.yaw[i],
+                    crops.pitch[i],
+                    crops.roll[i],
+                ),
                 *(width, height, picture.file_bytes, *picture.mean, picture.phash),
             )
         )

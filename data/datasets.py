@@ -19,7 +19,17 @@ from scipy.sparse.csgraph import connected_components
 from data.images import SUFFIXES
 from data.layouts import COMPRESSED, LAYOUTS, recognise
 from data.layouts.tree import files_below
-from data.samples import FRAMES, LABELS, SHARES, SPLIT_NAMES, Clip, Listing, Sample, divide, is_video
+from data.samples import (
+    FRAMES,
+    LABELS,
+    SHARES,
+    SPLIT_NAMES,
+    Clip,
+    Listing,
+    Sample,
+    divide,
+    is_video,
+)
 from data.video import VIDEO_SUFFIXES
 
 __all__ = [
@@ -68,7 +78,9 @@ def find_samples(
         kinds = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
         raise ValueError(f"{root}: no images or videos ({kinds}) in it; {EXPECTED}")
     if not samples:
-        raise ValueError(f"{root}: looks like {name}, but none of its videos or frames is there (docs/datasets.md)")
+        raise ValueError(
+            f"{root}: looks like {name}, but none of its videos or frames is there (docs/datasets.md)"
+        )
     return samples
 
 
@@ -82,7 +94,9 @@ def list_dataset(
     if index and not index.is_file():
         raise FileNotFoundError(f"{index}: no such file; give an index.csv, or leave --index out")
     if layout not in (None, PLAIN, *LAYOUTS):
-        raise ValueError(f"--layout {layout}: there is no such layout; the layouts are {', '.join((PLAIN, *LAYOUTS))}")
+        raise ValueError(
+            f"--layout {layout}: there is no such layout; the layouts are {', '.join((PLAIN, *LAYOUTS))}"
+        )
     name = layout or _layout_of(root, index)
     if compression and name not in COMPRESSED:
         raise ValueError(
@@ -91,7 +105,9 @@ def list_dataset(
     if name == PLAIN:
         return name, Listing(_plain(root, index))
     if index and name != "deepfakebench":
-        raise ValueError(f"{index}: --index does not go with the layout {name}, which has lists of its own")
+        raise ValueError(
+            f"{index}: --index does not go with the layout {name}, which has lists of its own"
+        )
     return name, LAYOUTS[name].read(root, index, compression)
 
 
@@ -124,7 +140,9 @@ def _clip(sample: Sample) -> Clip:
     """Of a picture, or of a video file, which is a group of its own unless one is given."""
     group, split, method = sample.group, sample.split, sample.method
     if is_video(sample.path):
-        return Clip(sample.path, sample.label, (), group or sample.video or sample.path, split, method)
+        return Clip(
+            sample.path, sample.label, (), group or sample.video or sample.path, split, method
+        )
     return Clip(sample.video, sample.label, (sample.path,), group, split, method)
 
 
@@ -132,7 +150,11 @@ def _below(root: Path, index: Path) -> list[Sample]:
     """What `index` lists below `root`. Raises: ValueError."""
     samples, prefix = _read_index(index), root.resolve()
     base = index.parent.resolve()
-    inside = [(base / sample.path, sample) for sample in samples if (base / sample.path).is_relative_to(prefix)]
+    inside = [
+        (base / sample.path, sample)
+        for sample in samples
+        if (base / sample.path).is_relative_to(prefix)
+    ]
     if not inside:
         raise ValueError(f"{index}: none of its {len(samples)} pictures lies in {root}")
     return [replace(sample, path=path.relative_to(prefix).as_posix()) for path, sample in inside]
@@ -140,13 +162,20 @@ def _below(root: Path, index: Path) -> list[Sample]:
 
 def _folders(parent: Path, names: Iterable[str]) -> list[tuple[Path, str]]:
     """The folders directly below `parent` that are called one of `names`, in any case, with that name."""
-    folders = [folder for folder in sorted(parent.iterdir()) if folder.name.lower() in names and folder.is_dir()]
+    folders = [
+        folder
+        for folder in sorted(parent.iterdir())
+        if folder.name.lower() in names and folder.is_dir()
+    ]
     return [(folder, folder.name.lower()) for folder in folders]
 
 
 def _labelled_folders(root: Path) -> Iterator[tuple[Path, str, str]]:
     """(Folder, real or fake, split)."""
-    for part, split in [(root, ""), *((folder, SPLIT_NAMES[name]) for folder, name in _folders(root, SPLIT_NAMES))]:
+    for part, split in [
+        (root, ""),
+        *((folder, SPLIT_NAMES[name]) for folder, name in _folders(root, SPLIT_NAMES)),
+    ]:
         yield from ((folder, name, split) for folder, name in _folders(part, ("real", "fake")))
 
 
@@ -157,7 +186,9 @@ def _read_folders(root: Path) -> list[Sample]:
         raise ValueError(f"{root}: nothing in it says what is real and what is fake; {EXPECTED}")
     parts = [folder for folder, _ in _folders(root, SPLIT_NAMES)]
     if parts and any(folder.parent == root for folder, _, _ in folders):
-        raise ValueError(f"{root}: has both real/ or fake/ and {parts[0].name}/; which holds the dataset? {EXPECTED}")
+        raise ValueError(
+            f"{root}: has both real/ or fake/ and {parts[0].name}/; which holds the dataset? {EXPECTED}"
+        )
     return [
         Sample(path.relative_to(root).as_posix(), LABELS[name], split=split)
         for folder, name, split in folders
@@ -180,7 +211,9 @@ def _read_index(index: Path) -> list[Sample]:
                 sample = _sample(row, reader.line_num)
                 first = lines.setdefault(sample.path, reader.line_num)
                 if first != reader.line_num:
-                    raise ValueError(f"lists {sample.path!r} twice, in lines {first} and {reader.line_num}")
+                    raise ValueError(
+                        f"lists {sample.path!r} twice, in lines {first} and {reader.line_num}"
+                    )
                 samples.append(sample)
     except (ValueError, csv.Error) as error:  # text that is not UTF-8 is a ValueError too
         raise ValueError(f"{index}: {error}") from error
@@ -189,7 +222,10 @@ def _read_index(index: Path) -> list[Sample]:
 
 def _sample(row: dict[str, str | None], line: int) -> Sample:
     """One row of index.csv. Raises: ValueError."""
-    text = {name: (row.get(name) or "").strip() for name in ("path", "label", "group", "split", "video", "method")}
+    text = {
+        name: (row.get(name) or "").strip()
+        for name in ("path", "label", "group", "split", "video", "method")
+    }
     path = PurePosixPath(text["path"])
     if not path.parts or path.is_absolute() or ".." in path.parts:
         raise ValueError(
@@ -198,9 +234,18 @@ def _sample(row: dict[str, str | None], line: int) -> Sample:
     if text["label"].lower() not in LABELS:
         raise ValueError(f"line {line}: label {text['label']!r} is none of {', '.join(LABELS)}")
     if text["split"] and text["split"].lower() not in SPLIT_NAMES:
-        raise ValueError(f"line {line}: split {text['split']!r} is none of {', '.join(SPLIT_NAMES)}")
+        raise ValueError(
+            f"line {line}: split {text['split']!r} is none of {', '.join(SPLIT_NAMES)}"
+        )
     split = SPLIT_NAMES.get(text["split"].lower(), "")
-    return Sample(path.as_posix(), LABELS[text["label"].lower()], text["group"], split, text["video"], text["method"])
+    return Sample(
+        path.as_posix(),
+        LABELS[text["label"].lower()],
+        text["group"],
+        split,
+        text["video"],
+        text["method"],
+    )
 
 
 def group_near_duplicates(hashes: list[str]) -> list[str]:
@@ -217,18 +262,24 @@ def group_near_duplicates(hashes: list[str]) -> list[str]:
     for text in hashes:
         if len(text) != 16:
             raise ValueError(f"{text!r} is not a perceptual hash of 16 hexadecimal digits")
-    values, place = np.unique(np.array([int(text, 16) for text in hashes], np.uint64), return_inverse=True)
+    values, place = np.unique(
+        np.array([int(text, 16) for text in hashes], np.uint64), return_inverse=True
+    )
     bands = [((1 << 11) - 1) << start & (1 << 64) - 1 for start in range(0, 64, 11)]
     group = np.arange(len(values))
     for equal in combinations(bands, len(bands) - NEAR):
         for left, right in _equal_pairs(values & np.uint64(sum(equal))):
-            near = (np.bitwise_count(values[left] ^ values[right]) <= NEAR) & (group[left] != group[right])
+            near = (np.bitwise_count(values[left] ^ values[right]) <= NEAR) & (
+                group[left] != group[right]
+            )
             if near.any():
                 ends = group[left[near]], group[right[near]]
                 links = coo_array((np.ones(near.sum()), ends), shape=(len(group), len(group)))
                 group = connected_components(links, directed=False)[1][group]
     _, first, group = np.unique(group, return_index=True, return_inverse=True)
-    return [f"p{value:016x}" for value in values[first[group[place]]]]  # `values` ascend: the first is the smallest
+    return [
+        f"p{value:016x}" for value in values[first[group[place]]]
+    ]  # `values` ascend: the first is the smallest
 
 
 def _equal_pairs(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -258,7 +309,10 @@ def fill_groups_and_splits(samples: list[Sample], hashes: list[str]) -> list[Sam
         if sample.group:
             given[near][sample.group] += 1
     groups = [
-        sample.group or (min(given[near], key=lambda name: (-given[near][name], name)) if near in given else near)
+        sample.group
+        or (
+            min(given[near], key=lambda name: (-given[near][name], name)) if near in given else near
+        )
         for sample, near in zip(samples, alike, strict=True)
     ]
     known: dict[str, set[str]] = defaultdict(set)
@@ -266,7 +320,10 @@ def fill_groups_and_splits(samples: list[Sample], hashes: list[str]) -> list[Sam
         if sample.split:
             known[group].add(sample.split)
     chosen = divide(set(groups) - set(known), SHARES, fill=not known)
-    chosen |= {group: next(split for split in ("test", "val", "train") if split in known[group]) for group in known}
+    chosen |= {
+        group: next(split for split in ("test", "val", "train") if split in known[group])
+        for group in known
+    }
     return [
         replace(sample, group=group, split=sample.split or chosen[group])
         for sample, group in zip(samples, groups, strict=True)

@@ -36,7 +36,9 @@ def downscale(image: np.ndarray, factor: float) -> np.ndarray:
     height, width = image.shape[:2]
     small = (max(1, round(width / factor)), max(1, round(height / factor)))
     return cv2.resize(
-        cv2.resize(image, small, interpolation=cv2.INTER_AREA), (width, height), interpolation=cv2.INTER_LINEAR
+        cv2.resize(image, small, interpolation=cv2.INTER_AREA),
+        (width, height),
+        interpolation=cv2.INTER_LINEAR,
     )
 
 
@@ -87,7 +89,9 @@ def kernel_blur(image: np.ndarray, size: float) -> np.ndarray:
 def pixelation(image: np.ndarray, factor: float) -> np.ndarray:
     """Shrink by `factor` and enlarge again, linearly both times, without averaging."""
     height, width = image.shape[:2]
-    small = cv2.resize(image, (int(width // factor), int(height // factor)), interpolation=cv2.INTER_LINEAR)
+    small = cv2.resize(
+        image, (int(width // factor), int(height // factor)), interpolation=cv2.INTER_LINEAR
+    )
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
@@ -97,7 +101,9 @@ def resize(image: np.ndarray, side: float) -> np.ndarray:
     factor = side / min(height, width)
     if factor >= 1:
         return image
-    return cv2.resize(image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(
+        image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA
+    )
 
 
 def _uint8(image: np.ndarray) -> np.ndarray:
@@ -171,5 +177,11 @@ def conditions(families: tuple[str, ...]) -> list[Condition]:
     """Every level of every family named. Raises: ValueError for an unknown one."""
     unknown = [name for name in families if name not in FAMILIES]
     if unknown:
-        raise ValueError(f"unknown degradation {', '.join(unknown)}; the families are {', '.join(FAMILIES)}")
-    return [Condition(name, level + 1) for name in families for level in range(len(FAMILIES[name].levels))]
+        raise ValueError(
+            f"unknown degradation {', '.join(unknown)}; the families are {', '.join(FAMILIES)}"
+        )
+    return [
+        Condition(name, level + 1)
+        for name in families
+        for level in range(len(FAMILIES[name].levels))
+    ]

@@ -45,7 +45,9 @@ class FaceFinder:
         self.device = device
         self.min_score = min_score
         mtcnn = MTCNN(min_face_size=SMALLEST, keep_all=True, device=device).eval()
-        self.mtcnn = mtcnn.to(memory_format=torch.channels_last)  # a third faster on a CPU, with the same bits
+        self.mtcnn = mtcnn.to(
+            memory_format=torch.channels_last
+        )  # a third faster on a CPU, with the same bits
 
     def __call__(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """images: (H, W, 3) uint8 RGB each, of any sizes.
@@ -56,7 +58,11 @@ class FaceFinder:
         if self.device.type == "cpu":
             found = one_thread_each(lambda image: self._find([image])[0], images)
         else:
-            found = [faces for i in range(0, len(images), TOGETHER) for faces in self._find(images[i : i + TOGETHER])]
+            found = [
+                faces
+                for i in range(0, len(images), TOGETHER)
+                for faces in self._find(images[i : i + TOGETHER])
+            ]
         return [ranked(faces, *image.shape[:2]) for faces, image in zip(found, images, strict=True)]
 
     @torch.inference_mode()
@@ -70,7 +76,9 @@ class FaceFinder:
                 found[i] = faces
         counts = [len(faces) for faces in found]
         rows = np.concatenate(found)
-        box, landmarks = self._settle(images, np.repeat(np.arange(len(images)), counts), rows[:, :4])
+        box, landmarks = self._settle(
+            images, np.repeat(np.arange(len(images)), counts), rows[:, :4]
+        )
         rows = np.column_stack([box, rows[:, 4], landmarks.reshape(-1, 10)])
         return np.split(rows, np.cumsum(counts)[:-1])
 
@@ -91,7 +99,9 @@ class FaceFinder:
             found.append(rows[rows[:, 4] >= self.min_score])
         return found
 
-    def _settle(self, images: list[np.ndarray], which: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _settle(
+        self, images: list[np.ndarray], which: np.ndarray, box: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (F, 4) and landmarks (F, 5, 2), float64, as MTCNN's last network sees them in the picture itself.
 
         `detect` squeezes faces that reach over the border of its canvas and so misplaces the landmarks of tight crops:
@@ -103,10 +113,13 @@ class FaceFinder:
             corner = np.floor((box[:, :2] + box[:, 2:] - size[:, None]) / 2)
             side = np.ceil(size).clip(1)
             views = [
-                window(images[i], int(x), int(y), int(s)) for i, (x, y), s in zip(which, corner, side, strict=True)
+                window(images[i], int(x), int(y), int(s))
+                for i, (x, y), s in zip(which, corner, side, strict=True)
             ]
             pixels = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2)
-            moves, points, _ = self.mtcnn.onet((pixels.float() - 127.5) / 128)  # in sides of the view
+            moves, points, _ = self.mtcnn.onet(
+                (pixels.float() - 127.5) / 128
+            )  # in sides of the view
             moves = moves.view(-1, 2, 2).double().cpu().numpy() + [[0, 0], [1, 1]]
             points = points.view(-1, 2, 5).transpose(1, 2).double().cpu().numpy()
             box = (corner[:, None] + side[:, None, None] * moves).reshape(-1, 4)
@@ -139,10 +152,14 @@ def window(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
     x, y: px, the upper left corner. side: px.
     """
     height, width = image.shape[:2]
-    left, top, right, bottom = np.clip([x, y, x + side, y + side], 0, [width, height, width, height])
+    left, top, right, bottom = np.clip(
+        [x, y, x + side, y + side], 0, [width, height, width, height]
+    )
     square = np.zeros((side, side, 3), np.uint8)
     square[top - y : bottom - y, left - x : right - x] = image[top:bottom, left:right]
-    return cv2.resize(square, (48, 48), interpolation=cv2.INTER_AREA if side > 48 else cv2.INTER_LINEAR)
+    return cv2.resize(
+        square, (48, 48), interpolation=cv2.INTER_AREA if side > 48 else cv2.INTER_LINEAR
+    )
 
 
 def ranked(faces: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -86,7 +86,9 @@ def load_teachers(folder: Path, limit: int | None = None) -> Teachers:
     """
     folder = Path(folder)
     if not (folder / "aligned112.zip").is_file():
-        raise FileNotFoundError(f"{folder}: expected aligned112.zip, index.csv and the teachers' .npy files there")
+        raise FileNotFoundError(
+            f"{folder}: expected aligned112.zip, index.csv and the teachers' .npy files there"
+        )
     with (folder / "index.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     keep = np.arange(len(rows))
@@ -96,7 +98,9 @@ def load_teachers(folder: Path, limit: int | None = None) -> Teachers:
     faces = np.empty((len(rows), 4, SIZE, SIZE), np.uint8)
     with zipfile.ZipFile(folder / "aligned112.zip") as archive:
         for face, row in zip(faces, rows, strict=True):
-            rgb = cv2.imdecode(np.frombuffer(archive.read(row["aligned"]), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+            rgb = cv2.imdecode(
+                np.frombuffer(archive.read(row["aligned"]), np.uint8), cv2.IMREAD_COLOR
+            )[..., ::-1]
             face[:3] = rgb.transpose(2, 0, 1)
             face[3] = np.where(missing_pixels(rgb), 0, 255)
 
@@ -118,11 +122,17 @@ def load_teachers(folder: Path, limit: int | None = None) -> Teachers:
         "blendshapes": load("blendshapes"),
         "appearance": load("appearance"),
     }
-    people = {name: index for index, name in enumerate(sorted({row["identity"] for row in rows if row["identity"]}))}
+    people = {
+        name: index
+        for index, name in enumerate(sorted({row["identity"] for row in rows if row["identity"]}))
+    }
     person = np.array([people.get(row["identity"], -1) for row in rows])
     fold = np.array([row["fold"] for row in rows])
     rng = np.random.default_rng(1)
-    lucky_people, lucky_rows = np.append(rng.random(len(people)) < 0.1, False), rng.random(len(rows)) < 0.05
+    lucky_people, lucky_rows = (
+        np.append(rng.random(len(people)) < 0.1, False),
+        rng.random(len(rows)) < 0.05,
+    )
     fold[(fold == "train") & np.where(person >= 0, lucky_people[person], lucky_rows)] = "val"
     return Teachers(
         faces,
@@ -145,7 +155,9 @@ def load_teachers(folder: Path, limit: int | None = None) -> Teachers:
     )
 
 
-def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int | None = None) -> Teachers:
+def teachers_from_dump(
+    folder: Path, data_root: Path | None = None, limit: int | None = None
+) -> Teachers:
     """The real faces of a dump, with what its experts said of the whole face as targets.
 
     data_root: where the dump's images are (default: where they were when it was made). An output is named after itself
@@ -164,7 +176,9 @@ def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int |
         full: name if short.count(name) == 1 else full.replace(".", "_")
         for full, name in zip(dump.arrays, short, strict=True)
     }
-    cut = cut_again([root / path for path in dump.rows["path"][rows]], landmarks_of(dump.rows)[rows], ALIGNED)
+    cut = cut_again(
+        [root / path for path in dump.rows["path"][rows]], landmarks_of(dump.rows)[rows], ALIGNED
+    )
     faces = np.empty((len(rows), 4, SIZE, SIZE), np.uint8)
     for face, found in zip(tqdm(faces, desc="cutting faces", disable=None), cut, strict=True):
         if isinstance(found, ImageError):
@@ -172,12 +186,18 @@ def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int |
         face[:] = found.numpy()
     # Years come with the age; traces of how a picture was made are not to be read off a single region of it.
     left_out = (".age_years", "traces.source", "traces.altered")
-    outputs = {full: dump.meta["outputs"][full] for full in dump.arrays if not full.endswith(left_out)}
+    outputs = {
+        full: dump.meta["outputs"][full] for full in dump.arrays if not full.endswith(left_out)
+    }
     return Teachers(
         faces,
-        targets={names[full]: np.asarray(dump.arrays[full][rows, 0], np.float32) for full in outputs},
+        targets={
+            names[full]: np.asarray(dump.arrays[full][rows, 0], np.float32) for full in outputs
+        },
         kinds={names[full]: info["kind"] for full, info in outputs.items()},
-        names={names[full]: tuple(info["names"]) for full, info in outputs.items() if info["names"]},
+        names={
+            names[full]: tuple(info["names"]) for full, info in outputs.items() if info["names"]
+        },
         person=np.full(len(rows), -1),
         fold=dump.rows["split"][rows],
         source=np.full(len(rows), dump.meta["dataset"]),
@@ -185,7 +205,7 @@ def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int |
     )
 
 
-class Disturbed(torch.utils.data.Dataset):
+class Augmented(torch.utils.data.Dataset):
     """Training views: a face, shifted, turned, lit and degraded at random, and the mask of the region that is shown.
 
     Item: (face (4, px, px) uint8, mask (px, px) bool, row). Named regions mostly; sometimes a random box or half-plane.
@@ -216,14 +236,22 @@ class Disturbed(torch.utils.data.Dataset):
         if rng.random() < 0.5:
             matrix = matrix @ np.array([[-1, 0, SIZE - 1], [0, 1, 0], [0, 0, 1.0]])
         return cv2.warpAffine(
-            image, matrix, (self.px, self.px), flags=cv2.INTER_AREA if scale < 0.6 else cv2.INTER_LINEAR
+            image,
+            matrix,
+            (self.px, self.px),
+            flags=cv2.INTER_AREA if scale < 0.6 else cv2.INTER_LINEAR,
         )
 
     def _degrade(self, rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         curve = np.arange(256)[:, None] / 255.0
         gain = rng.uniform(0.75, 1.25) * rng.normal(1, 0.05, 3)
         curve = (
-            np.clip((curve ** np.exp(rng.normal(0, 0.2)) - 0.5) * gain + 0.5 + rng.uniform(-0.1, 0.1), 0, 1) * 255
+            np.clip(
+                (curve ** np.exp(rng.normal(0, 0.2)) - 0.5) * gain + 0.5 + rng.uniform(-0.1, 0.1),
+                0,
+                1,
+            )
+            * 255
         ).astype(np.uint8)
         rgb = cv2.LUT(rgb, curve[:, None, :])
         if rng.random() < 0.15:

@@ -74,7 +74,9 @@ class Row:
         return f"{self.path}#{self.face}"
 
 
-COLUMNS: dict[str, Callable] = {f.name: {"str": str, "int": int, "float": float}[f.type] for f in fields(Row)}
+COLUMNS: dict[str, Callable] = {
+    f.name: {"str": str, "int": int, "float": float}[f.type] for f in fields(Row)
+}
 
 
 @dataclass
@@ -99,7 +101,10 @@ class Dump:
     @property
     def keys(self) -> list[str]:
         """`path#face` of every row: what rows of two dumps are matched by."""
-        return [f"{path}#{face}" for path, face in zip(self.rows["path"], self.rows["face"], strict=True)]
+        return [
+            f"{path}#{face}"
+            for path, face in zip(self.rows["path"], self.rows["face"], strict=True)
+        ]
 
 
 def read_settings(path: Path) -> dict | None:
@@ -128,7 +133,9 @@ def _read_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         lines = list(csv.reader(file))
     if not lines or lines[0] != list(header):
-        raise ValueError(f"{path}: expected the columns {', '.join(header)}; run preprocessing_pipeline.py again")
+        raise ValueError(
+            f"{path}: expected the columns {', '.join(header)}; run preprocessing_pipeline.py again"
+        )
     return lines[1:]
 
 
@@ -142,10 +149,16 @@ def read_dump(path: Path) -> Dump:
     meta = read_settings(path / "meta.json")
     if meta is None:
         if (path / "unfinished").is_dir():
-            raise ValueError(f"{path}: this dump is unfinished; run its preprocessing_pipeline.py command again")
-        raise FileNotFoundError(f"{path}: no dump there (no meta.json); make one with preprocessing_pipeline.py")
+            raise ValueError(
+                f"{path}: this dump is unfinished; run its preprocessing_pipeline.py command again"
+            )
+        raise FileNotFoundError(
+            f"{path}: no dump there (no meta.json); make one with preprocessing_pipeline.py"
+        )
     if meta["format"] != FORMAT:
-        raise ValueError(f"{path}: a dump of format {meta['format']}, this version reads {FORMAT}; make it again")
+        raise ValueError(
+            f"{path}: a dump of format {meta['format']}, this version reads {FORMAT}; make it again"
+        )
     lines = _read_csv(path / "index.csv", list(COLUMNS))
     columns = zip(*lines, strict=True) if lines else [()] * len(COLUMNS)
     rows = {
@@ -155,12 +168,21 @@ def read_dump(path: Path) -> Dump:
     arrays = {}
     for name, output in meta["outputs"].items():
         # A memory map cannot be empty.
-        arrays[name] = np.load(path / f"{name}.npy", mmap_mode="r" if lines else None, allow_pickle=False)
+        arrays[name] = np.load(
+            path / f"{name}.npy", mmap_mode="r" if lines else None, allow_pickle=False
+        )
         shape = (len(lines), len(meta["regions"]), output["size"])
         if arrays[name].shape != shape:
-            raise ValueError(f"{path / name}.npy: shape {arrays[name].shape}, expected {shape}; make the dump again")
-    failures = [(image, reason) for image, reason in _read_csv(path / "failures.csv", FAILURE_COLUMNS)]
-    missing = [(image, int(face), *rest) for image, face, *rest in _read_csv(path / "missing.csv", MISSING_COLUMNS)]
+            raise ValueError(
+                f"{path / name}.npy: shape {arrays[name].shape}, expected {shape}; make the dump again"
+            )
+    failures = [
+        (image, reason) for image, reason in _read_csv(path / "failures.csv", FAILURE_COLUMNS)
+    ]
+    missing = [
+        (image, int(face), *rest)
+        for image, face, *rest in _read_csv(path / "missing.csv", MISSING_COLUMNS)
+    ]
     return Dump(path, meta, rows, arrays, failures, missing)
 
 

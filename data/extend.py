@@ -25,9 +25,15 @@ SPOILED = 0.05  # of the faces without an answer because of their pictures: this
 def check_extendable(dump: Dump, settings: Mapping, samples: Sequence[Sample]) -> None:
     """Whether answers computed with these settings, of these pictures, fit those in `dump`. Raises: ValueError."""
     there = {key: dump.meta["config"].get(key) for key in settings}
-    differing = [f"\n  {key}: {there[key]!r} there, {now!r} now" for key, now in settings.items() if there[key] != now]
+    differing = [
+        f"\n  {key}: {there[key]!r} there, {now!r} now"
+        for key, now in settings.items()
+        if there[key] != now
+    ]
     if differing:
-        raise ValueError(f"{dump.path}: cannot be extended, it has other settings:{''.join(differing)}")
+        raise ValueError(
+            f"{dump.path}: cannot be extended, it has other settings:{''.join(differing)}"
+        )
     lost = set(dump.rows["path"].tolist()) - {sample.path for sample in samples}
     if lost:
         raise ValueError(
@@ -44,7 +50,9 @@ class Extension(ShardWriter):
     Raises: ValueError where other experts are being added, or another process is at it.
     """
 
-    def __init__(self, dump: Dump, outputs: Mapping[str, Mapping], settings: dict, shard_size: int = 256) -> None:
+    def __init__(
+        self, dump: Dump, outputs: Mapping[str, Mapping], settings: dict, shard_size: int = 256
+    ) -> None:
         self.dump, self.outputs = dump, dict(outputs)
         self.rows: dict[str, list[Row]] = {}
         for values in zip(*(dump.rows[name].tolist() for name in COLUMNS), strict=True):
@@ -54,12 +62,18 @@ class Extension(ShardWriter):
         self.config = {**settings, "index": index}
         self._lock = self.lock(self.unfinished)
         if json.loads((dump.path / "meta.json").read_text(encoding="utf-8")) != dump.meta:
-            raise ValueError(f"{dump.path}: was changed meanwhile by another process; run the same command again")
+            raise ValueError(
+                f"{dump.path}: was changed meanwhile by another process; run the same command again"
+            )
         begun = read_settings(self.unfinished / "config.json")
-        if begun is not None and set(begun["config"].get("weights", ())) <= set(dump.meta["weights"]):
+        if begun is not None and set(begun["config"].get("weights", ())) <= set(
+            dump.meta["weights"]
+        ):
             begun = None  # a run that died while it tidied up
         if begun is not None and begun["config"] != self.config:
-            differing = sorted(key for key in begun["config"] if begun["config"][key] != self.config.get(key))
+            differing = sorted(
+                key for key in begun["config"] if begun["config"][key] != self.config.get(key)
+            )
             raise ValueError(
                 f"{dump.path}: is being extended with other settings ({', '.join(differing)}); finish that with the same "
                 f"command as before, or delete {self.unfinished}"
@@ -70,17 +84,27 @@ class Extension(ShardWriter):
             self.shard_size = begun["shard_size"]
 
     def write_shard(
-        self, number: int, rows: list[Row], arrays: dict[str, np.ndarray], failures: list[tuple[str, str]]
+        self,
+        number: int,
+        rows: list[Row],
+        arrays: dict[str, np.ndarray],
+        failures: list[tuple[str, str]],
     ) -> None:
         """Put one shard on disk. rows: those that the answers are of. failures: (path, reason) of the pictures of the others.
 
         Raises: ValueError where rows are not the dump's, or are unaccounted for.
         """
-        keys = [(row.path, row.face) for sample in self.samples_of(number) for row in self.rows[sample.path]]
+        keys = [
+            (row.path, row.face)
+            for sample in self.samples_of(number)
+            for row in self.rows[sample.path]
+        ]
         place = {key: index for index, key in enumerate(keys)}
         given = [(row.path, row.face) for row in rows]
         reasons = dict(failures)
-        if {*given} | {key for key in keys if key[0] in reasons} != {*keys} or len({*given}) != len(given):
+        if {*given} | {key for key in keys if key[0] in reasons} != {*keys} or len({*given}) != len(
+            given
+        ):
             raise ValueError(f"shard {number}: the faces are not those of {self.dump.path}")
         regions = len(self.dump.meta["regions"])
         whole = {}
@@ -90,7 +114,12 @@ class Extension(ShardWriter):
                 with np.errstate(over="ignore"):
                     whole[name][[place[key] for key in given]] = arrays[name]
         experts = sorted({name.partition(".")[0] for name in self.outputs})
-        missing = [(*key, expert, reasons[key[0]]) for key in keys if key not in {*given} for expert in experts]
+        missing = [
+            (*key, expert, reasons[key[0]])
+            for key in keys
+            if key not in {*given}
+            for expert in experts
+        ]
         self.put(number, keys, whole, missing=missing)
 
     def finish(self, meta: dict) -> Dump:
@@ -100,14 +129,22 @@ class Extension(ShardWriter):
         """
         if self.pending():
             raise ValueError(f"{self.out}: {len(self.pending())} shards are missing")
-        spoiled = {(path, face): reason for path, face, _, reason in self.notes("missing") if reason != NOT_FINITE}
+        spoiled = {
+            (path, face): reason
+            for path, face, _, reason in self.notes("missing")
+            if reason != NOT_FINITE
+        }
         if len(spoiled) > SPOILED * len(self.dump):
             (path, _), reason = next(iter(spoiled.items()))
             raise ValueError(
                 f"{self.out}: not extended, {len(spoiled)} of {len(self.dump)} faces have no usable picture any more ({path}: "
                 f"{reason}); the dump was made from {self.dump.meta['data_root']}. Delete {self.unfinished} and try again"
             )
-        self.merge(len(self.dump), len(self.dump.meta["regions"]), {k: o["size"] for k, o in self.outputs.items()})
+        self.merge(
+            len(self.dump),
+            len(self.dump.meta["regions"]),
+            {k: o["size"] for k, o in self.outputs.items()},
+        )
         new = {name.partition(".")[0] for name in self.outputs}
         before = [entry for entry in self.dump.missing if entry[2] not in new]
         write_csv(self.out / "missing.csv", MISSING_COLUMNS, [*before, *self.notes("missing")])

@@ -22,7 +22,13 @@ from features.regions import ALIGNED, Crop
 SIZE = ALIGNED.px  # px, the side of an aligned crop
 # Where the viewer's left eye, right eye, the nose tip and the mouth corners lie in it (InsightFace's `arcface_dst`).
 TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ]
 )
 # A face this many times larger than its crop is still sampled straight from the photograph; larger ones are shrunk to
 # that first. The result is about as sharp as one resize by Lanczos or antialiased bicubic filtering.
@@ -98,7 +104,14 @@ class FaceCutter:
         rows = np.concatenate([np.empty((0, 15)), *found])
         box, score, landmarks = rows[:, :4], rows[:, 4], rows[:, 5:].reshape(-1, 5, 2)
         views = {crop: align(images, image, landmarks, crop) for crop in self.crops}
-        numbers = (box, landmarks, score, (box[:, 2:] - box[:, :2]).min(1), sharpness(views[ALIGNED]), *pose(landmarks))
+        numbers = (
+            box,
+            landmarks,
+            score,
+            (box[:, 2:] - box[:, :2]).min(1),
+            sharpness(views[ALIGNED]),
+            *pose(landmarks),
+        )
         return FaceCrops(views, image, face, *(values.astype(np.float32) for values in numbers))
 
 
@@ -115,12 +128,16 @@ def similarity(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     middle = source.mean(1, keepdims=True)
     spread = (np.abs(source - middle) ** 2).sum(1)
     if not (np.isfinite(spread) & (spread > 0)).all():
-        raise ValueError("these landmarks are no face: some are missing or all five are the same point")
+        raise ValueError(
+            "these landmarks are no face: some are missing or all five are the same point"
+        )
     forward = ((source - middle).conj() * (target - target.mean())).sum(1) / spread
     return 1 / forward, middle[:, 0] - target.mean() / forward
 
 
-def align(images: list[np.ndarray], which: np.ndarray, landmarks: np.ndarray, crop: Crop = ALIGNED) -> torch.Tensor:
+def align(
+    images: list[np.ndarray], which: np.ndarray, landmarks: np.ndarray, crop: Crop = ALIGNED
+) -> torch.Tensor:
     """Faces turned, scaled and shifted so that their landmarks come as near the ArcFace template as they can.
 
     The surroundings of each face are cut out of its picture, shrunk with area averaging where the face is much larger
@@ -134,26 +151,38 @@ def align(images: list[np.ndarray], which: np.ndarray, landmarks: np.ndarray, cr
     return torch.cat([torch.empty(0, 4, crop.px, crop.px, dtype=torch.uint8), *aligned])
 
 
-def _align(images: list[np.ndarray], which: np.ndarray, landmarks: np.ndarray, crop: Crop) -> torch.Tensor:
+def _align(
+    images: list[np.ndarray], which: np.ndarray, landmarks: np.ndarray, crop: Crop
+) -> torch.Tensor:
     """`align` of a few faces."""
     scale, shift = similarity(landmarks)
     px = crop.px
-    step = np.array([crop.width, crop.height]) * (SIZE / px)  # pixels of the template per pixel of the crop
+    step = np.array([crop.width, crop.height]) * (
+        SIZE / px
+    )  # pixels of the template per pixel of the crop
     first = complex(crop.x0 * SIZE - 0.5 + step[0] / 2, crop.y0 * SIZE - 0.5 + step[1] / 2)
     middle = scale * (first + complex(*step) * (px - 1) / 2) + shift
     side = int(np.ceil(COARSEST * px * np.sqrt(2))) + 2 * MARGIN
     patches = np.empty((len(which), side, side, 3), np.uint8)
-    placed = np.empty((len(which), 2, 4))  # x and y in the patch: factors of column, row, 1; the photograph's end
+    placed = np.empty(
+        (len(which), 2, 4)
+    )  # x and y in the patch: factors of column, row, 1; the photograph's end
     for i, picture in enumerate(which):
         coarse = abs(scale[i]) * step.max()
-        patches[i], corner, shrunk, placed[i, :, 3] = _surroundings(images[picture], middle[i], coarse, side)
-        to_picture = np.array([[scale[i].real, -scale[i].imag], [scale[i].imag, scale[i].real]]) * step
+        patches[i], corner, shrunk, placed[i, :, 3] = _surroundings(
+            images[picture], middle[i], coarse, side
+        )
+        to_picture = (
+            np.array([[scale[i].real, -scale[i].imag], [scale[i].imag, scale[i].real]]) * step
+        )
         placed[i, :, :2] = to_picture * shrunk[:, None]
         corner_of_crop = scale[i] * first + shift[i]
         placed[i, :, 2] = ((corner_of_crop.real, corner_of_crop.imag) - corner + 0.5) * shrunk - 0.5
     column, row, constant, reach = torch.from_numpy(placed).float()[:, None, None].unbind(-1)
     steps = torch.arange(px, dtype=torch.float32)
-    where = column * steps[:, None] + row * steps[:, None, None] + constant  # (F, px, px, 2), x and y in the patch
+    where = (
+        column * steps[:, None] + row * steps[:, None, None] + constant
+    )  # (F, px, px, 2), x and y in the patch
     inside = ((where >= -0.5) & (where <= reach - 0.5)).all(-1)[:, None]
     patch = torch.from_numpy(patches).permute(0, 3, 1, 2).float()
     grid = (2 * where + 1) / side - 1

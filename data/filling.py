@@ -23,7 +23,7 @@ BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} images [{elapsed}, {rem
 
 Batch = list[tuple[Sample, Picture | ImageError]]
 Views = dict[Crop, torch.Tensor]
-Answers = dict[str, torch.Tensor]
+Predictions = dict[str, torch.Tensor]
 
 
 @dataclass
@@ -38,19 +38,23 @@ class Found:
     rows: list[Row]
     failures: list[tuple[str, str]]
     views: Views
-    answers: Answers
+    predictions: Predictions
 
 
 def cut(shard: int, batch: Batch, find: Finder | Recutter) -> Found:
     """The faces of a batch, before any expert sees them."""
-    failures = [(sample.path, item.reason) for sample, item in batch if isinstance(item, ImageError)]
-    rows, views, faceless = find([(sample, item) for sample, item in batch if isinstance(item, Picture)])
+    failures = [
+        (sample.path, item.reason) for sample, item in batch if isinstance(item, ImageError)
+    ]
+    rows, views, faceless = find(
+        [(sample, item) for sample, item in batch if isinstance(item, Picture)]
+    )
     return Found(shard, len(batch), rows, failures + faceless, views, {})
 
 
-def ask(found: Found, panel: Callable[[Views], Answers]) -> Found:
+def infer(found: Found, ensemble: Callable[[Views], Predictions]) -> Found:
     """The same with the experts' answers, and without the crops."""
-    return replace(found, views={}, answers=panel(found.views) if found.rows else {})
+    return replace(found, views={}, predictions=ensemble(found.views) if found.rows else {})
 
 
 @contextmanager
@@ -69,7 +73,7 @@ def fill(
     writer: ShardWriter,
     root: Path,
     find: Finder | Recutter,
-    panel: Callable[[Views], Answers],
+    ensemble: Callable[[Views], Predictions],
     on_cpu: bool,
     batch_size: int,
     workers: int,
@@ -86,18 +90,28 @@ def fill(
     paths, total = (root / sample.path for sample in left), len(writer.samples)
     with (
         one_thread_per_operation(),
-        closing(load_ahead(paths, workers, batch_size + workers, max_pixels, condition)) as pictures,
-        tqdm(total=total, initial=total - len(left), unit=" images", bar_format=BAR, disable=not left) as bar,
+        closing(
+            load_ahead(paths, workers, batch_size + workers, max_pixels, condition)
+        ) as pictures,
+        tqdm(
+            total=total, initial=total - len(left), unit=" images", bar_format=BAR, disable=not left
+        ) as bar,
     ):
         loaded = zip(left, pictures, strict=True)
-        jobs = ((n, batch) for n, samples in pending for batch in batches(islice(loaded, len(samples)), batch_size))
+        jobs = (
+            (n, batch)
+            for n, samples in pending
+            for batch in batches(islice(loaded, len(samples)), batch_size)
+        )
         if on_cpu:
-            asked = in_order(lambda job: ask(cut(*job, find), panel), jobs, workers, workers)
+            inferred = in_order(
+                lambda job: infer(cut(*job, find), ensemble), jobs, workers, workers
+            )
         else:
             found = in_order(lambda job: cut(*job, find), jobs, workers, workers)
-            asked = in_order(lambda each: ask(each, panel), found, 1, 1)
-        with closing(asked):
-            for number, parts in groupby(asked, key=lambda found: found.shard):
+            inferred = in_order(lambda each: infer(each, ensemble), found, 1, 1)
+        with closing(inferred):
+            for number, parts in groupby(inferred, key=lambda found: found.shard):
                 shard = []
                 for part in parts:
                     shard.append(part)
@@ -107,7 +121,12 @@ def fill(
 
 def write(writer: ShardWriter, number: int, parts: list[Found]) -> None:
     """Put together what the batches of one shard yielded."""
-    names = next((part.answers for part in parts if part.answers), {})
-    arrays = {name: torch.cat([p.answers[name] for p in parts if p.answers]).numpy() for name in names}
-    rows, failures = ([item for part in parts for item in getattr(part, kind)] for kind in ("rows", "failures"))
+    names = next((part.predictions for part in parts if part.predictions), {})
+    arrays = {
+        name: torch.cat([p.predictions[name] for p in parts if p.predictions]).numpy()
+        for name in names
+    }
+    rows, failures = (
+        [item for part in parts for item in getattr(part, kind)] for kind in ("rows", "failures")
+    )
     writer.write_shard(number, rows, arrays, failures)

@@ -24,7 +24,7 @@ from data import degrade, forge
 from data.faces import SIZE, similarity
 from features.regions import Crop
 
-CANVAS = Crop.of_box(1.75, 224)
+ALIGNED_PX = Crop.of_box(1.75, 224)
 FACE = 90  # px, about the width of a face on a canvas
 KINDS = {"self_blend": 0.4, "swap": 0.25, "clone": 0.1, "resynthesis": 0.25}
 NEIGHBOURS = 60  # candidates of whom the one most alike is the donor
@@ -40,7 +40,7 @@ def on_crop(landmarks: np.ndarray, crop: Crop) -> np.ndarray:
 
 
 @dataclass
-class Canvases:
+class AlignedCrops:
     """N real faces.
 
     images: (N, 224, 224, 4) uint8 RGBA of `CANVAS`, alpha 0 outside the photograph. landmarks: (N, 5, 2) px of the canvas.
@@ -55,11 +55,18 @@ class Canvases:
     looks: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.by_source = {name: np.flatnonzero(self.sources == name) for name in sorted(set(self.sources.tolist()))}
+        self.by_source = {
+            name: np.flatnonzero(self.sources == name)
+            for name in sorted(set(self.sources.tolist()))
+        }
         # Pose, and the colour of the skin, in units in which people who look alike are near each other.
-        skin = self.images[:, 80:150, 80:145, :3].reshape(len(self.images), -1, 3).mean(1) / np.float32(255)
+        skin = self.images[:, 80:150, 80:145, :3].reshape(len(self.images), -1, 3).mean(
+            1
+        ) / np.float32(255)
         lab = cv2.cvtColor(skin[None].astype(np.float32), cv2.COLOR_RGB2LAB)[0]
-        self.looks = np.column_stack([self.landmarks.reshape(len(lab), -1) / 2, 0.35 * lab]).astype(np.float32)
+        self.looks = np.column_stack([self.landmarks.reshape(len(lab), -1) / 2, 0.35 * lab]).astype(
+            np.float32
+        )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -73,7 +80,9 @@ class Canvases:
 
     def donor(self, index: int, rng: np.random.Generator) -> int:
         """Somebody else who looks alike, mostly of the same dataset."""
-        pool = self.by_source[str(self.sources[index])] if rng.random() < 0.7 else np.arange(len(self))
+        pool = (
+            self.by_source[str(self.sources[index])] if rng.random() < 0.7 else np.arange(len(self))
+        )
         pool = pool[pool != index]
         if not len(pool):  # the only face of its dataset
             pool = np.delete(np.arange(len(self)), index)
@@ -83,9 +92,12 @@ class Canvases:
 
 def window() -> tuple[int, int, int]:
     """x, y, side of the square of a canvas that an autoencoder redraws: the face with some room."""
-    side = round(CANVAS.px / CANVAS.width) + 16
-    x, y = (round(-start / CANVAS.width * CANVAS.px) - 8 for start in (CANVAS.x0, CANVAS.y0))
-    return x, min(y + 8, CANVAS.px - side), side
+    side = round(ALIGNED_PX.px / ALIGNED_PX.width) + 16
+    x, y = (
+        round(-start / ALIGNED_PX.width * ALIGNED_PX.px) - 8
+        for start in (ALIGNED_PX.x0, ALIGNED_PX.y0)
+    )
+    return x, min(y + 8, ALIGNED_PX.px - side), side
 
 
 def changed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -125,16 +137,16 @@ def soft_mask(landmarks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     else:
         half = np.array([rng.uniform(0.35, 0.58), rng.uniform(0.42, 0.67)]) * FACE
         outline = middle + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
-    mask = forge.filled(outline, CANVAS.px, CANVAS.px).astype(np.float32)
+    mask = forge.filled(outline, ALIGNED_PX.px, ALIGNED_PX.px).astype(np.float32)
     mask = forge.softened(mask, FACE, rng, bend=0.08, edge=(0.008, 0.06))
     return mask / max(float(mask.max()), 1.0)
 
 
 @dataclass(frozen=True)
-class Forger:
+class PseudoFakes:
     """Makes pairs of a real face and a forgery of it. kinds: how often each way is taken; they need not sum to 1."""
 
-    faces: Canvases
+    faces: AlignedCrops
     kinds: Mapping[str, float] = field(default_factory=lambda: dict(KINDS))
 
     def __post_init__(self) -> None:
@@ -146,7 +158,9 @@ class Forger:
         if self.kinds.get("resynthesis") and self.faces.redrawn is None:
             raise ValueError("resynthesis needs redrawn faces: see models/resynthesis.py")
 
-    def forgery(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, str] | None:
+    def forgery(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, str] | None:
         """Returns: the forged canvas (224, 224, 3) uint8, how much of each pixel is forged (224, 224) float32, and the way
         it was made; None where nothing to speak of was changed (the donor's face lies outside its photograph, say)."""
         share = np.array(list(self.kinds.values()), float)
@@ -156,7 +170,9 @@ class Forger:
             donor = self.faces.donor(index, rng)
             other, points = self.faces.images[donor, ..., :3], self.faces.landmarks[donor]
             try:
-                forged, mask = forge.face_swap(image, other, landmarks, points, int(rng.integers(1 << 30)))
+                forged, mask = forge.face_swap(
+                    image, other, landmarks, points, int(rng.integers(1 << 30))
+                )
             except ValueError:
                 return None
             return forged, mask.astype(np.float32) / 255, kind
@@ -168,9 +184,11 @@ class Forger:
             mask = soft_mask(landmarks, rng) * rng.choice([0.25, 0.5, 0.75, 1, 1, 1])
         else:
             outside = image
-            inside, there = (self._swapped if kind == "swap" else self._redrawn)(index, rng)
+            inside, there = (self._swapped if kind == "swap" else self._reconstructed)(index, rng)
             there = cv2.erode(there, np.ones((3, 3))) & self.faces.images[index, ..., 3]
-            mask = soft_mask(landmarks, rng) * (cv2.GaussianBlur(there, (0, 0), 1.5) / np.float32(255))
+            mask = soft_mask(landmarks, rng) * (
+                cv2.GaussianBlur(there, (0, 0), 1.5) / np.float32(255)
+            )
             mask *= rng.choice([0.75, 1, 1, 1])
             if (mask > 0.5).sum() < 150:
                 return None
@@ -186,21 +204,30 @@ class Forger:
     def _swapped(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Somebody else's canvas laid over this face, and where (224, 224) uint8 it holds a photograph."""
         donor, landmarks = self.faces.donor(index, rng), self.faces.landmarks[index]
-        image, points = forge.facing_alike(self.faces.images[donor], self.faces.landmarks[donor], landmarks)
+        image, points = forge.similar_pose(
+            self.faces.images[donor], self.faces.landmarks[donor], landmarks
+        )
         warp = forge.fit(points, landmarks)
-        return _laid(image[..., :3], warp, cv2.INTER_CUBIC), _laid(image[..., 3], warp, cv2.INTER_NEAREST)
+        return _laid(image[..., :3], warp, cv2.INTER_CUBIC), _laid(
+            image[..., 3], warp, cv2.INTER_NEAREST
+        )
 
-    def _redrawn(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _reconstructed(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """This face, or sometimes another one laid over it, as the autoencoder draws it; and where it does."""
         which = self.faces.donor(index, rng) if rng.random() < 0.35 else index
         (x, y, side), drawn = window(), self.faces.redrawn[which]
         px = int(rng.choice([64, 96, 128, 128]))
         if px != len(drawn):
             drawn = cv2.resize(drawn, (px, px), interpolation=cv2.INTER_AREA)
-        drawn = cv2.resize(drawn, (side, side), interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC])))
+        drawn = cv2.resize(
+            drawn, (side, side), interpolation=int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
+        )
         if rng.random() < 0.4:
             drawn = _sharpened(drawn, 1.5, rng.uniform(0.3, 1.5))
-        image, there = self.faces.images[index, ..., :3].copy(), np.zeros((CANVAS.px,) * 2, np.uint8)
+        image, there = (
+            self.faces.images[index, ..., :3].copy(),
+            np.zeros((ALIGNED_PX.px,) * 2, np.uint8),
+        )
         image[y : y + side, x : x + side] = drawn
         there[y + 3 : y + side - 3, x + 3 : x + side - 3] = 255
         if which == index:
@@ -222,12 +249,22 @@ class Forger:
         if made is None:
             return None
         forged, mask, kind = made
-        spoil, view, inside = int(rng.integers(1 << 30)), _window(crop, rng), self.faces.images[index, ..., 3:] > 0
+        spoil, view, inside = (
+            int(rng.integers(1 << 30)),
+            _window(crop, rng),
+            self.faces.images[index, ..., 3:] > 0,
+        )
         seen = [
-            cv2.warpAffine(_taken(image, np.random.default_rng(spoil)) * inside, view, (crop.px, crop.px))
+            cv2.warpAffine(
+                _taken(image, np.random.default_rng(spoil)) * inside, view, (crop.px, crop.px)
+            )
             for image in (np.ascontiguousarray(self.faces.images[index, ..., :3]), forged)
         ]
-        share = cv2.resize(cv2.warpAffine(mask, view, (crop.px, crop.px)), (grid, grid), interpolation=cv2.INTER_AREA)
+        share = cv2.resize(
+            cv2.warpAffine(mask, view, (crop.px, crop.px)),
+            (grid, grid),
+            interpolation=cv2.INTER_AREA,
+        )
         return seen[0], seen[1], share, kind
 
 
@@ -243,12 +280,16 @@ def _moved(image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -
     shift = rng.uniform(-1, 1, 2) * (0.03, 0.02) * FACE
     how = cv2.INTER_LINEAR if rng.random() < 0.5 else cv2.INTER_CUBIC
     warp = np.column_stack([np.diag(scale), middle + shift - scale * middle])
-    return cv2.warpAffine(image, warp, (CANVAS.px,) * 2, flags=how, borderMode=cv2.BORDER_REFLECT)
+    return cv2.warpAffine(
+        image, warp, (ALIGNED_PX.px,) * 2, flags=how, borderMode=cv2.BORDER_REFLECT
+    )
 
 
 def _laid(image: np.ndarray, warp: np.ndarray, how: int) -> np.ndarray:
     border = cv2.BORDER_REPLICATE if image.ndim == 3 else cv2.BORDER_CONSTANT
-    return cv2.warpAffine(np.ascontiguousarray(image), warp, (CANVAS.px,) * 2, flags=how, borderMode=border)
+    return cv2.warpAffine(
+        np.ascontiguousarray(image), warp, (ALIGNED_PX.px,) * 2, flags=how, borderMode=border
+    )
 
 
 def _taken(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -256,28 +297,36 @@ def _taken(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     bad = rng.random() < 0.3
     if rng.random() < 0.3:
         light = 128 + rng.uniform(-25, 25, 3) * 0.5 + rng.uniform(-25, 25)
-        image = np.clip((image.astype(np.float32) - 128) * rng.uniform(0.75, 1.25) + light, 0, 255).astype(np.uint8)
+        image = np.clip(
+            (image.astype(np.float32) - 128) * rng.uniform(0.75, 1.25) + light, 0, 255
+        ).astype(np.uint8)
     if rng.random() < (0.4 if bad else 0.25):
         image = degrade.blur(image, rng.uniform(0.3, 3 if bad else 1.3))
     height, width = image.shape[:2]
     if rng.random() < (0.5 if bad else 0.35):  # shrunk, and sent on like this, or enlarged first
         factor = rng.uniform(1.1, 4 if bad else 2.2)
-        image = cv2.resize(image, (round(width / factor), round(height / factor)), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(
+            image, (round(width / factor), round(height / factor)), interpolation=cv2.INTER_AREA
+        )
         if rng.random() < 0.5:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     if rng.random() < (0.4 if bad else 0.15):
         image = degrade.noise(image, rng.uniform(1, 20 if bad else 8), rng)
     if rng.random() < (0.8 if bad else 0.6):
         image = degrade.jpeg(image, int(rng.integers(20 if bad else 35, 98)))
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) if len(image) < height else image
+    return (
+        cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        if len(image) < height
+        else image
+    )
 
 
 def _window(crop: Crop, rng: np.random.Generator) -> np.ndarray:
     """A canvas to a crop around the same middle, turned, zoomed, shifted and mirrored at random: (2, 3)."""
-    zoom = rng.uniform(0.93, 1.07) * (CANVAS.width / CANVAS.px) / (crop.width / crop.px)
+    zoom = rng.uniform(0.93, 1.07) * (ALIGNED_PX.width / ALIGNED_PX.px) / (crop.width / crop.px)
     angle = np.deg2rad(rng.uniform(-6, 6))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * zoom
     if rng.random() < 0.5:
         turn = turn @ np.diag([-1, 1])
-    middle = np.full(2, (CANVAS.px - 1) / 2)
+    middle = np.full(2, (ALIGNED_PX.px - 1) / 2)
     return np.column_stack([turn, (crop.px - 1) / 2 + rng.uniform(-4, 4, 2) - turn @ middle])

@@ -106,7 +106,9 @@ def check_file(path: Path) -> None:
     except ValueError as error:
         raise ImageError(path, f"not a file name ({error})") from error
     if not regular:
-        raise ImageError(path, "a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+        raise ImageError(
+            path, "a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        )
     if status.st_size == 0:
         raise ImageError(path, "an empty file")
 
@@ -141,6 +143,10 @@ def perceptual_hash(image: np.ndarray) -> str:
 
     image: (H, W, 3) uint8 RGB.
     """
-    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
-    low = dctn(small.astype(np.float64))[:8, :8].round(3)  # rounded: noise must not decide about flat pictures
+    small = cv2.resize(
+        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA
+    )
+    low = dctn(small.astype(np.float64))[:8, :8].round(
+        3
+    )  # rounded: noise must not decide about flat pictures
     return np.packbits(low > np.median(low)).tobytes().hex()

@@ -20,7 +20,9 @@ from data.degrade import H264, Condition
 from data.images import MAX_PIXELS, ImageError, perceptual_hash, read_image
 from data.video import read_clip, split_frame
 
-BATCH_BYTES = 256 << 20  # a batch of large pictures ends early: 32 of 100 megapixels would need 10 GB
+BATCH_BYTES = (
+    256 << 20
+)  # a batch of large pictures ends early: 32 of 100 megapixels would need 10 GB
 AHEAD_BYTES = 512 << 20  # decoded pictures that wait for their turn
 JOB = 8  # frames of one video that are read together; more would be decoded faster, and take more memory
 
@@ -57,7 +59,9 @@ def load(path: Path, max_pixels: int) -> Picture | ImageError:
         return error
 
 
-def _load_frames(paths: list[Path], max_pixels: int, condition: Condition | None) -> list[Picture | ImageError]:
+def _load_frames(
+    paths: list[Path], max_pixels: int, condition: Condition | None
+) -> list[Picture | ImageError]:
     """Frames of one video."""
     frames = [split_frame(path) for path in paths]
     crf = condition.value if condition and condition.family == H264 else None
@@ -85,7 +89,9 @@ def in_order(
     waiting: deque[tuple[Future, int]] = deque()
 
     def full() -> bool:
-        held = sum(nbytes(each.result()) for each, _ in waiting if each.done() and not each.exception())
+        held = sum(
+            nbytes(each.result()) for each, _ in waiting if each.done() and not each.exception()
+        )
         many = sum(count for _, count in waiting) > ahead and len(waiting) > min(threads, ahead)
         return many or held > AHEAD_BYTES
 
@@ -122,7 +128,9 @@ def load_ahead(
         if condition is None or isinstance(picture, ImageError):
             return [picture]
         if condition.clips_only:
-            raise ValueError(f"{job[0]}: {condition.family} compresses clips, and this is a single picture")
+            raise ValueError(
+                f"{job[0]}: {condition.family} compresses clips, and this is a single picture"
+            )
         return [_picture(condition(picture.image), picture.file_bytes)]
 
     def nbytes(pictures: list[Picture | ImageError]) -> int:

@@ -8,9 +8,22 @@ import torch
 # The same points on a head in three dimensions, in the template's pixels, z towards the viewer. x and y are the
 # template's mean with its mirror image, the depths those of a typical skull: this face seen from the front is
 # 'straight'.
-HEAD = np.array([[-17.6, -20.1, 0.0], [17.6, -20.1, 0.0], [0.0, 0.0, 14.0], [-14.6, 20.5, 2.0], [14.6, 20.5, 2.0]])
+HEAD = np.array(
+    [
+        [-17.6, -20.1, 0.0],
+        [17.6, -20.1, 0.0],
+        [0.0, 0.0, 14.0],
+        [-14.6, 20.5, 2.0],
+        [14.6, 20.5, 2.0],
+    ]
+)
 
-QUALITIES = ("face_px", "sharpness", "yaw", "score")  # of data/faces.py, that tell how far a verdict can be trusted
+QUALITIES = (
+    "face_px",
+    "sharpness",
+    "yaw",
+    "score",
+)  # of data/faces.py, that tell how far a verdict can be trusted
 # Below or beyond these a verdict deserves a warning; shorter side of the face in source pixels, variance of the Laplacian
 # of the aligned crop, degrees.
 SMALL_FACE, BLURRED, TURNED = 64, 30.0, 35.0
@@ -25,8 +38,14 @@ def sharpness(aligned: torch.Tensor) -> np.ndarray:
     red, green, blue, alpha = aligned.long().unbind(1)
     grey = 299 * red + 587 * green + 114 * blue  # thousandths
     inner = (slice(None), slice(1, -1), slice(1, -1))
-    around = [(slice(None), rows, columns) for rows, columns in ((slice(0, -2), inner[2]), (slice(2, None), inner[2]))]
-    around += [(slice(None), rows, columns) for rows, columns in ((inner[1], slice(0, -2)), (inner[1], slice(2, None)))]
+    around = [
+        (slice(None), rows, columns)
+        for rows, columns in ((slice(0, -2), inner[2]), (slice(2, None), inner[2]))
+    ]
+    around += [
+        (slice(None), rows, columns)
+        for rows, columns in ((inner[1], slice(0, -2)), (inner[1], slice(2, None)))
+    ]
     inside = alpha[inner] > 0
     for place in around:
         inside = inside & (alpha[place] > 0)
@@ -43,7 +62,9 @@ def pose(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns: yaw (to the viewer's right is positive), pitch (upwards) and roll (clockwise), each (F,) float32 degrees.
     """
     points = np.asarray(landmarks, np.float64).reshape(-1, 5, 2)
-    axes = np.linalg.pinv(HEAD - HEAD.mean(0)) @ (points - points.mean(1, keepdims=True))  # (F, 3, 2)
+    axes = np.linalg.pinv(HEAD - HEAD.mean(0)) @ (
+        points - points.mean(1, keepdims=True)
+    )  # (F, 3, 2)
     right, down = np.moveaxis(axes / np.linalg.norm(axes, axis=1, keepdims=True), -1, 0)
     ahead = np.cross(right, down)[:, 2]
     yaw = np.arctan2(right[:, 2], ahead)
@@ -61,4 +82,7 @@ def in_words(figures: dict[str, float]) -> dict[str, float | str]:
         poor.append("blurred")
     if abs(figures["yaw"]) > TURNED:
         poor.append("turned away")
-    return {"overall": ", ".join(poor) or "good", **{name: round(value, 2) for name, value in figures.items()}}
+    return {
+        "overall": ", ".join(poor) or "good",
+        **{name: round(value, 2) for name, value in figures.items()},
+    }

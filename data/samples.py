@@ -62,7 +62,10 @@ class Clip:
     def samples(self, frames: int = FRAMES) -> list[Sample]:
         """At most `frames` of it, evenly spaced."""
         paths = evenly(self.pictures, frames) if self.pictures else frame_names(self.video, frames)
-        return [Sample(path, self.label, self.group, self.split, self.video, self.method) for path in paths]
+        return [
+            Sample(path, self.label, self.group, self.split, self.video, self.method)
+            for path in paths
+        ]
 
 
 @dataclass
@@ -81,7 +84,9 @@ class Listing:
     def samples(self, frames: int = FRAMES) -> list[Sample]:
         """Sorted by path, frames of one video by their number. Raises: ValueError for `frames` below 1."""
         frame_names("", frames)  # says so for pictures too
-        return sorted((sample for clip in self.clips for sample in clip.samples(frames)), key=_order)
+        return sorted(
+            (sample for clip in self.clips for sample in clip.samples(frames)), key=_order
+        )
 
 
 def _order(sample: Sample) -> tuple[str, int]:
@@ -105,13 +110,21 @@ def film_order(name: str) -> tuple[str | int, ...]:
     return tuple(int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name))
 
 
-def divide(groups: Iterable[str], shares: dict[str, tuple[float, float]], fill: bool) -> dict[str, str]:
+def divide(
+    groups: Iterable[str], shares: dict[str, tuple[float, float]], fill: bool
+) -> dict[str, str]:
     """A split for each group, by a hash of its name alone, so that a group stays where it is when others come or go.
 
     shares: `SHARES` or `FITTING`. fill: leave no split empty where there are groups enough.
     """
-    place = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48 for name in sorted(groups)}
-    chosen = {name: next(split for split, (_, end) in shares.items() if x < end) for name, x in place.items()}
+    place = {
+        name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
+        for name in sorted(groups)
+    }
+    chosen = {
+        name: next(split for split, (_, end) in shares.items() if x < end)
+        for name, x in place.items()
+    }
     for split, (first, end) in shares.items() if fill else ():
         count = Counter(chosen.values())
         spare = [name for name in chosen if count[chosen[name]] > 1]
@@ -124,4 +137,6 @@ def with_val(clips: Iterable[Clip]) -> list[Clip]:
     """The same with an eighth of the training groups for validation, where the official lists know train and test only."""
     clips = list(clips)
     chosen = divide({clip.group for clip in clips if clip.split == "train"}, FITTING, fill=True)
-    return [replace(clip, split=chosen[clip.group]) if clip.split == "train" else clip for clip in clips]
+    return [
+        replace(clip, split=chosen[clip.group]) if clip.split == "train" else clip for clip in clips
+    ]

@@ -4,7 +4,7 @@ Until a dump (data/dump.py) is finished its folder holds `unfinished/`: the sett
 fixed range of the samples. Every file is written under a temporary name, flushed to disk and renamed. A run that is
 killed at any instant and started again repeats at most one shard, and its files do not tell that it was interrupted.
 
-An expert without an answer about a face (models/panel.py makes all of it NaN where some of it is not finite, or nothing that
+An expert without an answer about a face (models/ensemble.py makes all of it NaN where some of it is not finite, or nothing that
 float16 can hold) costs that face only its own columns, and missing.csv says why.
 """
 
@@ -126,7 +126,9 @@ class ShardWriter:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise ValueError(f"{self.out}: another process is writing this dump; wait for it, or stop it") from None
+            raise ValueError(
+                f"{self.out}: another process is writing this dump; wait for it, or stop it"
+            ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
                 raise
@@ -151,10 +153,18 @@ class ShardWriter:
         """(number, samples) of each shard that is not on disk yet, in order."""
         if self.complete:
             return []
-        return [(number, self.samples_of(number)) for number in self.numbers() if not self._shard(number).exists()]
+        return [
+            (number, self.samples_of(number))
+            for number in self.numbers()
+            if not self._shard(number).exists()
+        ]
 
     def put(
-        self, number: int, keys: Sequence[tuple[str, int]], arrays: Mapping[str, np.ndarray], **notes: list
+        self,
+        number: int,
+        keys: Sequence[tuple[str, int]],
+        arrays: Mapping[str, np.ndarray],
+        **notes: list,
     ) -> None:
         """One shard on disk, whole or not at all, with its list of missing answers.
 
@@ -164,17 +174,24 @@ class ShardWriter:
         tensors, broken = {}, {}
         for name, array in arrays.items():
             if len(array) != len(keys):
-                raise ValueError(f"shard {number}: {len(array)} values of {name} for {len(keys)} rows")
+                raise ValueError(
+                    f"shard {number}: {len(array)} values of {name} for {len(keys)} rows"
+                )
             with np.errstate(over="ignore"):
                 tensors[name] = np.ascontiguousarray(array, "<f2")
             expert = name.partition(".")[0]
             broken[expert] = broken.get(expert, False) | ~np.isfinite(tensors[name]).all((1, 2))
         missing = notes.pop("missing", [])
         explained = {(path, face, expert) for path, face, expert, _ in missing}
-        lost = [(*keys[row], expert) for expert, rows in broken.items() for row in np.flatnonzero(rows)]
+        lost = [
+            (*keys[row], expert) for expert, rows in broken.items() for row in np.flatnonzero(rows)
+        ]
         missing = [*missing, *((*key, NOT_FINITE) for key in lost if key not in explained)]
         with replacing(self._shard(number)) as file:
-            text = {name: json.dumps(value) for name, value in {**notes, "missing": sorted(missing)}.items()}
+            text = {
+                name: json.dumps(value)
+                for name, value in {**notes, "missing": sorted(missing)}.items()
+            }
             file.write(save(tensors, metadata=text))
 
     def notes(self, name: str) -> Iterator[list]:
@@ -189,7 +206,9 @@ class ShardWriter:
         Plain writes: into a memory map, a full disk would be a bus error.
         """
         with ExitStack() as stack:
-            files = {name: stack.enter_context(replacing(self.out / f"{name}.npy")) for name in sizes}
+            files = {
+                name: stack.enter_context(replacing(self.out / f"{name}.npy")) for name in sizes
+            }
             for name, file in files.items():
                 shape = (faces, regions, sizes[name])
                 header = {"descr": "<f2", "fortran_order": False, "shape": shape}
@@ -199,7 +218,9 @@ class ShardWriter:
                     for name, file in files.items() if shard.keys() else ():
                         array = shard.get_tensor(name)
                         if array.shape[1:] != (regions, sizes[name]):
-                            raise ValueError(f"{name}: shape {array.shape[1:]}, promised {(regions, sizes[name])}")
+                            raise ValueError(
+                                f"{name}: shape {array.shape[1:]}, promised {(regions, sizes[name])}"
+                            )
                         file.write(array.tobytes())
 
 
@@ -215,10 +236,17 @@ class DumpWriter(ShardWriter):
     """
 
     def __init__(
-        self, out: Path, config: dict, samples: Sequence[Sample], shard_size: int = 256, overwrite: bool = False
+        self,
+        out: Path,
+        config: dict,
+        samples: Sequence[Sample],
+        shard_size: int = 256,
+        overwrite: bool = False,
     ) -> None:
         super().__init__(out, "unfinished", samples, shard_size)
-        digest = hashlib.sha256(json.dumps([astuple(sample) for sample in self.samples]).encode()).hexdigest()
+        digest = hashlib.sha256(
+            json.dumps([astuple(sample) for sample in self.samples]).encode()
+        ).hexdigest()
         self.config = {**config, "images": len(self.samples), "samples": digest}
         finished = read_settings(self.out / "meta.json")
         begun = read_settings(self.unfinished / "config.json")
@@ -244,27 +272,47 @@ class DumpWriter(ShardWriter):
         """Whether the dump in `out` is this one. Raises: ValueError where it is another, or no dump at all."""
         if found is None:
             # A folder with `unfinished/` and no settings in it is a start that was cut short.
-            strangers = [] if self.unfinished.is_dir() else [p.name for p in self._files() if p.exists()]
+            strangers = (
+                [] if self.unfinished.is_dir() else [p.name for p in self._files() if p.exists()]
+            )
             if strangers:
                 raise ValueError(
                     f"{self.out}: holds {strangers[0]} and no dump; choose another --out, or move that file"
                 )
             return False
-        here, there = ({"format": data["format"], **data["config"]} for data in (self.settings(), found))
+        here, there = (
+            {"format": data["format"], **data["config"]} for data in (self.settings(), found)
+        )
         if here != there and not overwrite:
-            differing = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
-            lines = "".join(f"\n  {key}: {there.get(key)!r} there, {here.get(key)!r} now" for key in differing)
-            extend = " --extend to add experts to it," if {*differing} <= {"weights", "profile", "clip_model"} else ""
+            differing = sorted(
+                key for key in here.keys() | there.keys() if here.get(key) != there.get(key)
+            )
+            lines = "".join(
+                f"\n  {key}: {there.get(key)!r} there, {here.get(key)!r} now" for key in differing
+            )
+            extend = (
+                " --extend to add experts to it,"
+                if {*differing} <= {"weights", "profile", "clip_model"}
+                else ""
+            )
             advice = f"Use --overwrite to replace it,{extend} or choose another --out."
             raise ValueError(f"{self.out}: holds a dump with other settings:{lines}\n{advice}")
         return here == there
 
     def _files(self) -> list[Path]:
         names = ("index.csv", "failures.csv", "missing.csv")
-        return [*(self.out / name for name in names), *self.out.glob("*.npy"), *self.out.glob("*.partial")]
+        return [
+            *(self.out / name for name in names),
+            *self.out.glob("*.npy"),
+            *self.out.glob("*.partial"),
+        ]
 
     def write_shard(
-        self, number: int, rows: list[Row], arrays: dict[str, np.ndarray], failures: list[tuple[str, str]]
+        self,
+        number: int,
+        rows: list[Row],
+        arrays: dict[str, np.ndarray],
+        failures: list[tuple[str, str]],
     ) -> None:
         """Put one shard on disk, whole or not at all.
 
@@ -303,9 +351,19 @@ class DumpWriter(ShardWriter):
         kept = [sample for sample in self.samples if sample.path in faces]
         kept = fill_groups_and_splits(kept, [hashes[sample.path] for sample in kept])
         of = {sample.path: sample for sample in kept}
-        self.merge(faces.total(), len(meta["regions"]), {k: output["size"] for k, output in meta["outputs"].items()})
-        rows = (replace(row, group=of[row.path].group, split=of[row.path].split) for row in self._rows())
-        write_csv(self.out / "index.csv", list(COLUMNS), ([getattr(row, name) for name in COLUMNS] for row in rows))
+        self.merge(
+            faces.total(),
+            len(meta["regions"]),
+            {k: output["size"] for k, output in meta["outputs"].items()},
+        )
+        rows = (
+            replace(row, group=of[row.path].group, split=of[row.path].split) for row in self._rows()
+        )
+        write_csv(
+            self.out / "index.csv",
+            list(COLUMNS),
+            ([getattr(row, name) for name in COLUMNS] for row in rows),
+        )
         failures = list(self.notes("failures"))
         write_csv(self.out / "failures.csv", FAILURE_COLUMNS, failures)
         write_csv(self.out / "missing.csv", MISSING_COLUMNS, self.notes("missing"))
@@ -320,7 +378,10 @@ class DumpWriter(ShardWriter):
             "no_face": no_face,
             "unreadable": len(failures) - no_face,
         }
-        write_json(self.out / "meta.json", {"format": FORMAT, **meta, "config": self.config, "counts": counts})
+        write_json(
+            self.out / "meta.json",
+            {"format": FORMAT, **meta, "config": self.config, "counts": counts},
+        )
         shutil.rmtree(self.unfinished, ignore_errors=True)
         self.complete = True
         return read_dump(self.out)

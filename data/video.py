@@ -29,7 +29,9 @@ from av.video.stream import VideoStream
 
 from data.images import MAX_PIXELS, MIN_SIDE, ImageError, check_file
 
-VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"))
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
+)
 # The containers that are read, by FFmpeg's names. It knows more, and goes by content: some are playlists that name other files.
 FORMATS = ("mov", "matroska", "avi", "mpeg", "mpegts", "asf", "flv")
 # Of these the time of every packet is that of the frame in it; AVI and MPEG number packets as they are stored.
@@ -63,7 +65,10 @@ def read_frames(
 
 
 def read_clip(
-    video: Path, wanted: Sequence[tuple[int, int]], max_pixels: int = MAX_PIXELS, crf: float | None = None
+    video: Path,
+    wanted: Sequence[tuple[int, int]],
+    max_pixels: int = MAX_PIXELS,
+    crf: float | None = None,
 ) -> tuple[list[np.ndarray | ImageError], int]:
     """The frames (i, n) of a video, and how many bytes a frame of its stream takes on average.
 
@@ -84,7 +89,9 @@ def read_clip(
     if packets is None:
         return [ImageError(path, failure) for path in _frame_paths(video, wanted)], 0
     repeated = f"the video has only {packets.count} frames: this one would repeat an earlier one"
-    lost = failure or f"damaged or cut short: this one of its {packets.count} frames cannot be decoded"
+    lost = (
+        failure or f"damaged or cut short: this one of its {packets.count} frames cannot be decoded"
+    )
     frames = [
         ImageError(path, repeated) if place is None else found.get(place, ImageError(path, lost))
         for path, place in zip(_frame_paths(video, wanted), places, strict=True)
@@ -131,8 +138,12 @@ def _opened(video: Path, max_pixels: int) -> Iterator[tuple[InputContainer, Vide
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
         # With its protocol, a name that holds a colon is a name.
-        with av.open(f"file:{video}", container_options=options, metadata_errors="ignore") as container:
-            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        with av.open(
+            f"file:{video}", container_options=options, metadata_errors="ignore"
+        ) as container:
+            streams = [
+                s for s in container.streams.video if not s.disposition & Disposition.attached_pic
+            ]
             if not streams:
                 raise ImageError(video, "no video in it, only sound or other data")
             codec = streams[0].codec_context
@@ -158,7 +169,9 @@ def _list_packets(video: Path, max_pixels: int) -> _Packets:
     check_file(video)
     with _opened(video, max_pixels) as (container, stream):
         # The last packet is empty: it asks the decoder for what it holds back.
-        listed = [(p.pts, p.is_keyframe, p.size, p.is_discard) for p in container.demux(stream) if p.size]
+        listed = [
+            (p.pts, p.is_keyframe, p.size, p.is_discard) for p in container.demux(stream) if p.size
+        ]
         shown = [(time, key) for time, key, _, discard in listed if not discard]
         timed = _is_timed(container) and all(time is not None for time, _ in shown)
         times = sorted({time for time, _ in shown}) if timed else None
@@ -187,7 +200,9 @@ def _decoded(
                 _check_size(video, frame.width, frame.height, max_pixels)
                 yield number, _upright(frame)
 
-        yield from images(numbers) if crf is None else _compressed(images, numbers, packets.count, crf)
+        yield from (
+            images(numbers) if crf is None else _compressed(images, numbers, packets.count, crf)
+        )
 
 
 def _by_time(
@@ -250,11 +265,16 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 
 
 def _compressed(
-    images: Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]], numbers: Sequence[int], count: int, crf: float
+    images: Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]],
+    numbers: Sequence[int],
+    count: int,
+    crf: float,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The same frames, each compressed in a run of frames around it. images: reads frames by ascending numbers."""
     before, after = RUN
-    runs = {number: range(max(0, number - before), min(count, number + after + 1)) for number in numbers}
+    runs = {
+        number: range(max(0, number - before), min(count, number + after + 1)) for number in numbers
+    }
     reader = images(sorted(set(chain.from_iterable(runs.values()))))
     held: dict[int, np.ndarray] = {}
     for number, run in runs.items():
@@ -273,9 +293,15 @@ def h264(images: Sequence[np.ndarray], crf: float) -> list[np.ndarray]:
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": str(crf), "threads": "1"})
         stream.width, stream.height = width, height
-        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"  # halved colour needs even sides
+        stream.pix_fmt = (
+            "yuv444p" if width % 2 or height % 2 else "yuv420p"
+        )  # halved colour needs even sides
         for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+            container.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                )
+            )
         container.mux(stream.encode())
     file.seek(0)
     with av.open(file) as container:

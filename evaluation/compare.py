@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from evaluation import page
+from evaluation.metrics import HEADINGS, auc, bootstrap
 from evaluation.page import Cell, Section, Table, figure, number, texts
 from evaluation.predictions import Predictions, by_video, face_keys, of_test
 from evaluation.report import about
 from evaluation.saved import UNITS, flat, read_results, read_scores
 from evaluation.tables import counts, entry_of, tests_of
-from models.metrics import HEADINGS, auc, bootstrap
 
 NOTES = (
     "B less A is the difference of the two figures in the reports",
@@ -45,9 +45,15 @@ def paired(a: Predictions, b: Predictions, level: str) -> tuple[str, dict | None
     Returns: in words, and {"value", "low", "high"} (None without faces of both classes).
     """
     there, here = rows_of(a), rows_of(b)
-    shared = [key for key in there if key in here and a["label"][there[key]] == b["label"][here[key]]]
+    shared = [
+        key for key in there if key in here and a["label"][there[key]] == b["label"][here[key]]
+    ]
     all_of_them = len(shared) == len(there) == len(here)
-    said = f"the same {len(shared)}" if all_of_them else f"{len(shared)} of {len(there)} and {len(here)}"
+    said = (
+        f"the same {len(shared)}"
+        if all_of_them
+        else f"{len(shared)} of {len(there)} and {len(here)}"
+    )
     if other := len(there.keys() & here.keys()) - len(shared):
         said += f"; {other} with another label in B are left out"
     first = {name: values[[there[key] for key in shared]] for name, values in a.items()}
@@ -59,11 +65,11 @@ def paired(a: Predictions, b: Predictions, level: str) -> tuple[str, dict | None
     if not 0 < y.sum() < len(y):
         return said, None
     scores = np.column_stack([first["p_fake"], second["p_fake"]])
-    low, high = bootstrap({"it": _less}, y, scores, first["group"].tolist())["it"]
-    return said, {"value": _less(y, scores), "low": low, "high": high}
+    low, high = bootstrap({"it": _delta_auc}, y, scores, first["group"].tolist())["it"]
+    return said, {"value": _delta_auc(y, scores), "low": low, "high": high}
 
 
-def _less(y: np.ndarray, scores: np.ndarray) -> float:
+def _delta_auc(y: np.ndarray, scores: np.ndarray) -> float:
     return auc(y, scores[:, 1]) - auc(y, scores[:, 0])
 
 
@@ -94,8 +100,13 @@ def run_section(folders: tuple[Path, Path], a: Mapping, b: Mapping) -> Section:
     for level in UNITS:
         rows, others, faces = [], [], {}
         for test, systems, figures in pairs(a, b, level):
-            faces.setdefault(test, {}).update(dict.fromkeys(counts(each, level) for each in figures))
-            found = [scores_of(folder, system, kept) for folder, system in zip(folders, systems, strict=True)]
+            faces.setdefault(test, {}).update(
+                dict.fromkeys(counts(each, level) for each in figures)
+            )
+            found = [
+                scores_of(folder, system, kept)
+                for folder, system in zip(folders, systems, strict=True)
+            ]
             said, difference = "n/a", None
             if None not in found:
                 said, difference = paired(*(of_test(each, test) for each in found), level)
@@ -107,7 +118,16 @@ def run_section(folders: tuple[Path, Path], a: Mapping, b: Mapping) -> Section:
         if rows:
             title = f"{a['title']}, {UNITS[level]}"
             notes = [*(f"{test}: {' or '.join(told)}" for test, told in faces.items()), *NOTES]
-            head = ["test", "system", "AUC in A", "AUC in B", "B less A", "faces", "paired", "threshold"]
+            head = [
+                "test",
+                "system",
+                "AUC in A",
+                "AUC in B",
+                "B less A",
+                "faces",
+                "paired",
+                "threshold",
+            ]
             blocks.append(Table("", f"{title}: AUC, 95% intervals by group", head, rows, notes, 2))
             notes = ["A → B and B less A; the 95% intervals are in the reports"]
             head = ["test", "system", *(HEADINGS[name] for name in rest)]
@@ -132,16 +152,23 @@ def differing(a: Mapping, b: Mapping) -> Table:
     for part in ("git", "versions", "config", "datasets"):
         found = [flat(data[part], part) for data in (a, b)]
         rows += _differing(*found)
-    runs = [{run["id"]: {part: run[part] for part in ("train", "val")} for run in data["runs"]} for data in (a, b)]
+    runs = [
+        {run["id"]: {part: run[part] for part in ("train", "val")} for run in data["runs"]}
+        for data in (a, b)
+    ]
     for run in runs[0]:
         if run in runs[1]:
             rows += _differing(*(flat(each[run], run) for each in runs))
-    return Table("", "Code, versions, settings and counts that differ", ["what", "A", "B"], rows, texts=3)
+    return Table(
+        "", "Code, versions, settings and counts that differ", ["what", "A", "B"], rows, texts=3
+    )
 
 
 def _differing(a: Mapping[str, str], b: Mapping[str, str]) -> list[list[Cell]]:
     keys = dict.fromkeys([*a, *b])
-    return [texts(key, a.get(key, "–"), b.get(key, "–")) for key in keys if a.get(key) != b.get(key)]
+    return [
+        texts(key, a.get(key, "–"), b.get(key, "–")) for key in keys if a.get(key) != b.get(key)
+    ]
 
 
 def items(data: Mapping) -> dict[tuple, str]:
@@ -178,18 +205,27 @@ def compare(a: Path, b: Path, out: Path | None = None) -> Path:
     folders = Path(a), Path(b)
     data = [read_results(folder) for folder in folders]
     out = Path(
-        out or folders[1].resolve().parent / "-".join(["compare", *(folder.resolve().name for folder in folders)])
+        out
+        or folders[1].resolve().parent
+        / "-".join(["compare", *(folder.resolve().name for folder in folders)])
     )
     there = {run["id"]: run for run in data[1]["runs"]}
-    runs = [run_section(folders, run, there[run["id"]]) for run in data[0]["runs"] if run["id"] in there]
+    runs = [
+        run_section(folders, run, there[run["id"]]) for run in data[0]["runs"] if run["id"] in there
+    ]
     runs = [section for section in runs if section.blocks]
     table = differing(*data)
-    lead = [f"{letter}: {each['name']}. {about(each)}" for letter, each in zip("AB", data, strict=True)]
+    lead = [
+        f"{letter}: {each['name']}. {about(each)}" for letter, each in zip("AB", data, strict=True)
+    ]
     same = "Code, versions, settings and counts are the same."
     sections = [Section("What differs", [table if table.rows else same])]
     for letter, missing in zip("AB", (only_in(*data), only_in(*data[::-1])), strict=True):
         sections += [Section(f"Only in {letter}", [missing])] if missing else []
-    sections += [Section("What is in both", [] if runs else ["No run, test and system is in both."]), *runs]
+    sections += [
+        Section("What is in both", [] if runs else ["No run, test and system is in both."]),
+        *runs,
+    ]
     title = f"{data[0]['name']} (A) and {data[1]['name']} (B)"
     out.mkdir(parents=True, exist_ok=True)
     page.write(out / "compare.md", page.markdown(title, lead, sections))

@@ -7,18 +7,18 @@ from itertools import combinations
 
 import numpy as np
 
-from data.gathered import Faces
-from features.consistency import cosine, js
+from data.feature_dataset import FeatureDataset
+from evaluation.metrics import auc
+from features.measures import cosine, js
 from features.pipeline import FeaturePipeline
 from features.regions import REGIONS
 from models.checkpoint import Checkpoint
 from models.heads import Head
-from models.metrics import auc
 
 SHUFFLES = 100
 
 
-def importance(checkpoint: Checkpoint, test: Faces, seed: int = 0) -> list[dict]:
+def importance(checkpoint: Checkpoint, test: FeatureDataset, seed: int = 0) -> list[dict]:
     """By how much the AUC falls when all columns of one output are dealt out anew among the test faces.
 
     Permutation importance (Breiman, Machine Learning 2001) of outputs, not columns: those of one output say nearly the same,
@@ -39,17 +39,22 @@ def importance(checkpoint: Checkpoint, test: Faces, seed: int = 0) -> list[dict]
         for _ in range(SHUFFLES):
             shuffled = x.copy()
             shuffled[:, owner == group] = x[rng.permutation(len(x))][:, owner == group]
-            drawn = np.bincount(rng.integers(0, codes.max() + 1, codes.max() + 1), minlength=codes.max() + 1)
+            drawn = np.bincount(
+                rng.integers(0, codes.max() + 1, codes.max() + 1), minlength=codes.max() + 1
+            )
             rows = np.repeat(np.arange(len(y)), drawn[codes])
             falls.append(auc(y[rows], whole[rows]) - auc(y[rows], head.logit(shuffled)[rows]))
         low, high = np.nanpercentile(falls, [2.5, 97.5])
         found.append(
-            {"group": group, "fall": {"value": float(np.nanmean(falls)), "low": float(low), "high": float(high)}}
+            {
+                "group": group,
+                "fall": {"value": float(np.nanmean(falls)), "low": float(low), "high": float(high)},
+            }
         )
     return sorted(found, key=lambda entry: -entry["fall"]["value"])
 
 
-def inconsistency(faces: Faces, outputs: Mapping[str, Mapping]) -> list[dict]:
+def inconsistency(faces: FeatureDataset, outputs: Mapping[str, Mapping]) -> list[dict]:
     """How much the answers about every two regions differ, on average over real and over fake faces.
 
     Embeddings by 1 - cosine, distributions by the Jensen-Shannon divergence. Returns: one entry per output, with 8 x 8
@@ -59,7 +64,7 @@ def inconsistency(faces: Faces, outputs: Mapping[str, Mapping]) -> list[dict]:
     for name, output in outputs.items():
         if output["kind"] not in ("embedding", "distribution"):
             continue
-        answers = faces.arrays[name].astype(np.float32)
+        predictions = faces.arrays[name].astype(np.float32)
         embedding = output["kind"] == "embedding"
         entry: dict = {
             "output": name,
@@ -67,10 +72,12 @@ def inconsistency(faces: Faces, outputs: Mapping[str, Mapping]) -> list[dict]:
             "unit": "1 - cosine" if embedding else "Jensen-Shannon divergence, nats",
         }
         for label, word in enumerate(("real", "fake")):
-            part = answers[faces.rows["label"] == label]
+            part = predictions[faces.rows["label"] == label]
             matrix: list[list[float | None]] = [[None] * len(REGIONS) for _ in REGIONS]
             for i, j in combinations(range(len(REGIONS)), 2):
-                values = 1 - cosine(part[:, i], part[:, j]) if embedding else js(part[:, i], part[:, j])
+                values = (
+                    1 - cosine(part[:, i], part[:, j]) if embedding else js(part[:, i], part[:, j])
+                )
                 values = values[np.isfinite(values)]
                 matrix[i][j] = matrix[j][i] = float(values.mean()) if len(values) else None
             entry |= {word: matrix, f"n_{word}": len(part)}

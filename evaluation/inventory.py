@@ -47,7 +47,7 @@ class Inventory:
     layout: str = ""
     reason: str = ""
     counts: list[Count] = field(default_factory=list)
-    crossing: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    split_leaks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
@@ -68,21 +68,29 @@ def survey(
     except ValueError as error:
         folders = folders_in(root)
         inside = {folder.name: name for folder in folders[:MANY] if (name := _layout_of(folder))}
-        found = Inventory(root, reason=str(error), folders=[folder.name for folder in folders], inside=inside)
+        found = Inventory(
+            root, reason=str(error), folders=[folder.name for folder in folders], inside=inside
+        )
         for _, _, files in walk(root):
             found.suffixes.update(Path(file).suffix.lower() or "no suffix" for file in files)
         return found
     used = {_file_of(path) for clip in listing.clips for path in clip.pictures or (clip.video,)}
-    there = {path.relative_to(root).as_posix() for path in files_below(root, SUFFIXES | VIDEO_SUFFIXES)}
+    there = {
+        path.relative_to(root).as_posix() for path in files_below(root, SUFFIXES | VIDEO_SUFFIXES)
+    }
     gone = sorted(path for path in used - there if not (root / path).exists())
     return Inventory(
         root,
         name,
         counts=_counts(listing.clips),
-        crossing=_crossing(listing.clips),
+        split_leaks=_split_leaks(listing.clips),
         missing=listing.missing + gone,
         unlisted=listing.unlisted,
-        empty=[clip.video for clip in listing.clips if not clip.pictures and _is_empty(root / clip.video)],
+        empty=[
+            clip.video
+            for clip in listing.clips
+            if not clip.pictures and _is_empty(root / clip.video)
+        ],
         over=_over(sorted(there - used), listing),
         notes=listing.notes,
     )
@@ -118,12 +126,16 @@ def _counts(clips: Iterable[Clip]) -> list[Count]:
     ]
 
 
-def _crossing(clips: Iterable[Clip]) -> dict[str, tuple[str, ...]]:
+def _split_leaks(clips: Iterable[Clip]) -> dict[str, tuple[str, ...]]:
     splits = defaultdict(set)
     for clip in clips:
         if clip.group and clip.split:
             splits[clip.group].add(clip.split)
-    return {group: tuple(sorted(found, key=SPLITS.index)) for group, found in sorted(splits.items()) if len(found) > 1}
+    return {
+        group: tuple(sorted(found, key=SPLITS.index))
+        for group, found in sorted(splits.items())
+        if len(found) > 1
+    }
 
 
 def _over(paths: Iterable[str], listing: Listing) -> Counter[str]:
@@ -140,26 +152,50 @@ def text_of(found: Inventory) -> str:
     """For people to read, the table aligned."""
     if found.reason:
         return _unusable(found)
-    blocks = [f"{found.root}: {found.layout}", *(f"note: {note}" for note in found.notes), "", _table(found.counts), ""]
+    blocks = [
+        f"{found.root}: {found.layout}",
+        *(f"note: {note}" for note in found.notes),
+        "",
+        _table(found.counts),
+        "",
+    ]
     if any(row.videos for row in found.counts):
         blocks.append(f"frames: of each video at most {FRAMES}, evenly spaced (--frames)")
     blocks += _remarks(found)
     blocks += _list("missing", found.missing, "named by its lists and not there")
-    blocks += _list("not listed", found.unlisted, "there and named by none of its lists, so passed over")
+    blocks += _list(
+        "not listed", found.unlisted, "there and named by none of its lists, so passed over"
+    )
     blocks += _list("empty files", found.empty, "videos without a byte")
     if found.over:
         lines = [f"  {folder}: {count}" for folder, count in found.over.most_common(LINES)]
         rest = len(found.over) - len(lines)
         lines += [f"  and in {rest} more folders"] * (rest > 0)
-        blocks += [f"passed over: {found.over.total()} other pictures and videos, by folder", *lines]
+        blocks += [
+            f"passed over: {found.over.total()} other pictures and videos, by folder",
+            *lines,
+        ]
     return "\n".join(blocks).rstrip()
 
 
 def _unusable(found: Inventory) -> str:
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in found.suffixes.most_common(LINES)) or "none"
+    kinds = (
+        ", ".join(f"{count} {suffix}" for suffix, count in found.suffixes.most_common(LINES))
+        or "none"
+    )
     folders = ", ".join(found.folders[:LINES]) + ", ..." * (len(found.folders) > LINES)
-    lines = [f"{found.root}: cannot be used as it is", found.reason, f"files: {kinds}", f"folders: {folders or 'none'}"]
-    return "\n".join([*lines, *(f"{found.root / folder} looks like {name}" for folder, name in found.inside.items())])
+    lines = [
+        f"{found.root}: cannot be used as it is",
+        found.reason,
+        f"files: {kinds}",
+        f"folders: {folders or 'none'}",
+    ]
+    return "\n".join(
+        [
+            *lines,
+            *(f"{found.root / folder} looks like {name}" for folder, name in found.inside.items()),
+        ]
+    )
 
 
 def _table(counts: Sequence[Count]) -> str:
@@ -167,7 +203,14 @@ def _table(counts: Sequence[Count]) -> str:
     for row in counts:
         label = ("real", "fake")[row.label]
         lines.append(
-            (row.split or "unknown", label, row.method or "-", str(row.groups), str(row.videos), str(row.frames))
+            (
+                row.split or "unknown",
+                label,
+                row.method or "-",
+                str(row.groups),
+                str(row.videos),
+                str(row.frames),
+            )
         )
     if not counts:
         return "no videos and no pictures"
@@ -194,9 +237,14 @@ def _remarks(found: Inventory) -> list[str]:
             remarks.append(f"one class: {split or 'what has no split'} is all {only}")
     if labels[""]:
         remarks.append("splits: what has none is divided 70/10/20 by group")
-    if found.crossing:
-        examples = [f"{group} ({', '.join(splits)})" for group, splits in list(found.crossing.items())[:EXAMPLES]]
-        remarks.append(f"groups in several splits: {len(found.crossing)}, such as {', '.join(examples)}")
+    if found.split_leaks:
+        examples = [
+            f"{group} ({', '.join(splits)})"
+            for group, splits in list(found.split_leaks.items())[:EXAMPLES]
+        ]
+        remarks.append(
+            f"groups in several splits: {len(found.split_leaks)}, such as {', '.join(examples)}"
+        )
     return remarks
 
 

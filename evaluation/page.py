@@ -42,7 +42,11 @@ LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 # Combining character -> accent command that every encoding has.
 ACCENTS = dict(
-    zip("\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327", "`'^~=u.\"rHvc", strict=True)
+    zip(
+        "\u0300\u0301\u0302\u0303\u0304\u0306\u0307\u0308\u030a\u030b\u030c\u0327",
+        "`'^~=u.\"rHvc",
+        strict=True,
+    )
 )
 
 
@@ -126,7 +130,11 @@ class Names:
         self.taken: set[str] = set()
 
     def __call__(self, *parts: str) -> str:
-        stem = "-".join(slug(part) for part in parts if part).encode()[:LONGEST].decode(errors="ignore")
+        stem = (
+            "-".join(slug(part) for part in parts if part)
+            .encode()[:LONGEST]
+            .decode(errors="ignore")
+        )
         name = next(name for name in _numbered(stem) if name not in self.taken)
         self.taken.add(name)
         return name
@@ -158,13 +166,19 @@ def md(text: str) -> str:
 
 def _md_cell(cell: Cell) -> str:
     value = md(cell.text)
-    return (f"*{value}*" if cell.best else value) + (f" ({md(cell.interval)})" if cell.interval else "")
+    return (f"*{value}*" if cell.best else value) + (
+        f" ({md(cell.interval)})" if cell.interval else ""
+    )
 
 
 def markdown_table(table: Table) -> str:
     """With its caption above and its notes below."""
     rules = [":--" if column < table.texts else "--:" for column in range(len(table.head))]
-    lines = [[md(name) for name in table.head], rules, *([_md_cell(cell) for cell in row] for row in table.rows)]
+    lines = [
+        [md(name) for name in table.head],
+        rules,
+        *([_md_cell(cell) for cell in row] for row in table.rows),
+    ]
     notes = [md(f"{note}.") for note in table.notes]
     notes += ["*In italics*: the best of its column."] if table.has_best else []
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -178,7 +192,9 @@ def _md_block(block: str | tuple | Table | list) -> str:
         return md(block) + "\n"
     if isinstance(block, tuple):
         return "".join(f"- {md(line)}\n" for line in block)
-    return "\n".join(f"![{md(picture.title)}](<{picture.path}>)\n\n{md(picture.caption)}\n" for picture in block)
+    return "\n".join(
+        f"![{md(picture.title)}](<{picture.path}>)\n\n{md(picture.caption)}\n" for picture in block
+    )
 
 
 def markdown(title: str, lead: Sequence[str], sections: Iterable[Section]) -> str:
@@ -211,10 +227,14 @@ def latex_table(table: Table) -> str:
     """A table environment for \\usepackage{booktabs,graphicx}; intervals on a line of their own below the values."""
     rows = []
     for row in table.rows:
-        values = (rf"\underline{{{tex(cell.text)}}}" if cell.best else tex(cell.text) for cell in row)
+        values = (
+            rf"\underline{{{tex(cell.text)}}}" if cell.best else tex(cell.text) for cell in row
+        )
         rows.append(" & ".join(values) + NEW_ROW)
         if any(cell.interval for cell in row):
-            small = (rf"{{\scriptsize {tex(cell.interval)}}}" if cell.interval else "" for cell in row)
+            small = (
+                rf"{{\scriptsize {tex(cell.interval)}}}" if cell.interval else "" for cell in row
+            )
             rows += [" & ".join(small) + NEW_ROW, r"\addlinespace"]
     notes = [tex(note) + "." for note in table.notes]
     notes += ["Underlined: the best of its column."] if table.has_best else []
@@ -248,7 +268,11 @@ def latex_table(table: Table) -> str:
 def _template() -> Template:
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("page.html.jinja")
 

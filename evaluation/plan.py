@@ -11,16 +11,24 @@ from tqdm import tqdm
 
 from data.degrade import FAMILIES, conditions
 from data.dump import Dump
-from data.gathered import Faces
+from data.feature_dataset import FeatureDataset
 from evaluation import systems
 from evaluation.inspect import importance
-from evaluation.protocols import SIZES, Experiment, datasets_of, experiments_of, few_shot, sanity, slug
+from evaluation.protocols import (
+    SIZES,
+    Experiment,
+    datasets_of,
+    experiments_of,
+    few_shot,
+    sanity,
+    slug,
+)
 from evaluation.robustness import curves, degraded_faces
 from evaluation.systems import MASC, Fitted, System, without_fakes
+from features.columns import raw_features, select
 from features.expectations import expected_names
-from features.vector import raw_features, select
 from models.checkpoint import Checkpoint
-from train import Config as Training
+from training.detector import Settings as Training
 
 PROTOCOLS = ("given", "together", "people", "methods")
 PERMUTATIONS = 10
@@ -56,11 +64,19 @@ class Config:
 Plan = list[tuple[Experiment, list[System]]]
 
 
-def planned(config: Config, faces: Faces, dumps: Sequence[Dump], checkpoint: Checkpoint | None, networks: Path) -> Plan:
+def planned(
+    config: Config,
+    faces: FeatureDataset,
+    dumps: Sequence[Dump],
+    checkpoint: Checkpoint | None,
+    networks: Path,
+) -> Plan:
     """Every experiment with its systems. networks: where fitted ones are kept. Raises: ValueError where nothing can be tried."""
     outputs, training = dumps[0].meta["outputs"], config.training
     raw = raw_features({name: value[:1] for name, value in faces.arrays.items()}, outputs).names
-    select([*raw, *expected_names(outputs)], training.drop, training.only)  # said before anything takes long
+    select(
+        [*raw, *expected_names(outputs)], training.drop, training.only
+    )  # said before anything takes long
     masc = systems.consistency(MASC, "masc", outputs, training)
     others = systems.baselines(outputs, training)
     less = systems.ablations(outputs, training) if config.ablations else []
@@ -84,8 +100,12 @@ def planned(config: Config, faces: Faces, dumps: Sequence[Dump], checkpoint: Che
         plan += growth(experiment, [masc, *others]) if config.few_shot else []
         checked = sanity(experiment) if config.permutations else None
         if checked:
-            taught = systems.consistency(MASC, "masc", outputs, replace(training, evidence=0.0))
-            plan.append((checked, [systems.permuted(taught, seed) for seed in range(config.permutations)]))
+            taught = systems.consistency(
+                MASC, "masc", outputs, replace(training, forgery_weight=0.0)
+            )
+            plan.append(
+                (checked, [systems.permuted(taught, seed) for seed in range(config.permutations)])
+            )
     check_names(plan)
     return plan
 
@@ -102,7 +122,9 @@ def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
             )
         found[name] = dump.path
     if strange := sorted(set(config.roots) - set(found)):
-        raise ValueError(f"--data-root names {', '.join(strange)}; the dumps are of {', '.join(found)}")
+        raise ValueError(
+            f"--data-root names {', '.join(strange)}; the dumps are of {', '.join(found)}"
+        )
 
 
 def check_names(plan: Plan) -> None:
@@ -111,7 +133,9 @@ def check_names(plan: Plan) -> None:
     for experiment, fitted in plan:
         wanted = {f"experiment {experiment.name}": experiment.name}
         for run in experiment.runs:
-            wanted |= {f"{run.id}/{slug(system.name)}": f"{run.title} ({system.name})" for system in fitted}
+            wanted |= {
+                f"{run.id}/{slug(system.name)}": f"{run.title} ({system.name})" for system in fitted
+            }
         for place, title in wanted.items():
             if place.lower() in places:
                 raise ValueError(
@@ -139,7 +163,9 @@ def networks_of(names: Sequence[str]) -> tuple[str, ...]:
     from models.networks import NETWORKS
 
     if unknown := [name for name in names if name not in {*NETWORKS, "all"}]:
-        raise ValueError(f"unknown network {', '.join(unknown)}; the networks are {', '.join(NETWORKS)}")
+        raise ValueError(
+            f"unknown network {', '.join(unknown)}; the networks are {', '.join(NETWORKS)}"
+        )
     return tuple(NETWORKS) if "all" in names else tuple(names)
 
 
@@ -161,7 +187,13 @@ def looking(config: Config, dumps: Sequence[Dump], folder: Path) -> list[System]
     from evaluation.pixels import Cutter, network
 
     cut = Cutter({dump.meta["dataset"]: root_of(config, dump) for dump in dumps})
-    settings = (config.device, config.training.fpr, config.training.seed, config.quick, config.weights_dir)
+    settings = (
+        config.device,
+        config.training.fpr,
+        config.training.seed,
+        config.quick,
+        config.weights_dir,
+    )
     return [network(name, cut, folder, *settings) for name in config.networks]
 
 
@@ -176,7 +208,9 @@ def also(config: Config, dumps: Sequence[Dump]) -> Callable[[Experiment, System,
     for dump in dumps if wanted else ():
         name, settings = dump.meta["dataset"], {"device": config.device}
         with tqdm(wanted, desc=f"{name}, degraded", unit=" conditions") as bar:
-            degraded[name] = degraded_faces(dump, root_of(config, dump), bar, config.limit, settings)
+            degraded[name] = degraded_faces(
+                dump, root_of(config, dump), bar, config.limit, settings
+            )
 
     def find(experiment: Experiment, system: System, fitted: Fitted) -> dict:
         found: dict = {}

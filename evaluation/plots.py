@@ -14,13 +14,15 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure  # without pyplot there is no screen to open: PNG is drawn by Agg
+from matplotlib.figure import (
+    Figure,
+)  # without pyplot there is no screen to open: PNG is drawn by Agg
 from matplotlib.font_manager import findfont, get_font
 from sklearn.metrics import roc_curve
 
+from evaluation.metrics import BINS, bootstrap
 from evaluation.page import figure, number, words
 from evaluation.tables import auc_of, mean_auc, steps, together
-from models.metrics import BINS, bootstrap
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9")
 DASHES = ((), (5, 2), (1, 1.5), (6, 2, 1, 2), (9, 3))
@@ -42,14 +44,21 @@ def _characters() -> frozenset[int]:
 
 def drawable(text: str, width: int) -> str:
     """Text in lines of about `width` characters, four at most."""
-    known = (c if ord(c) in _characters() else c.encode("ascii", "backslashreplace").decode() for c in text)
+    known = (
+        c if ord(c) in _characters() else c.encode("ascii", "backslashreplace").decode()
+        for c in text
+    )
     return "\n".join(textwrap.wrap("".join(known), width, max_lines=4, placeholder=" …"))
 
 
 def style(place: int) -> dict:
     """How the system at this place is drawn, everywhere in a report."""
     dashes = DASHES[place % len(DASHES)]
-    look = {"color": COLOURS[place % len(COLOURS)], "linestyle": (0, dashes) if dashes else "-", "linewidth": 1.4}
+    look = {
+        "color": COLOURS[place % len(COLOURS)],
+        "linestyle": (0, dashes) if dashes else "-",
+        "linewidth": 1.4,
+    }
     return look | {"marker": MARKERS[place % len(MARKERS)], "markersize": 4.5}
 
 
@@ -80,7 +89,9 @@ def _bounds(cells: Sequence[Mapping | None]) -> np.ndarray:
 
 
 @styled
-def roc(title: str, curves: Sequence[tuple[int, str, np.ndarray, np.ndarray, Mapping | None]]) -> Drawn:
+def roc(
+    title: str, curves: Sequence[tuple[int, str, np.ndarray, np.ndarray, Mapping | None]]
+) -> Drawn:
     """curves: (place, name, y, p, AUC with interval) of every system, the most important first; y holds both classes."""
     made = _figure(3.9 + 0.19 * len(curves), title)
     axis = made.subplots()
@@ -104,23 +115,41 @@ def roc(title: str, curves: Sequence[tuple[int, str, np.ndarray, np.ndarray, Map
 
 
 @styled
-def histograms(title: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray, float | None]]) -> Drawn:
+def histograms(
+    title: str, panels: Sequence[tuple[str, np.ndarray, np.ndarray, float | None]]
+) -> Drawn:
     """panels: (name, y, p, threshold) of every system."""
     made = _figure(1.2 + 1.4 * len(panels), title)
     axes = made.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     said = ["Shares of all reals and of all fakes, by score"]
     for axis, (name, y, p, threshold) in zip(axes, panels, strict=True):
-        for label, (word, colour, hatch) in enumerate((("real", COLOURS[0], ""), ("fake", COLOURS[1], "////"))):
+        for label, (word, colour, hatch) in enumerate(
+            (("real", COLOURS[0], ""), ("fake", COLOURS[1], "////"))
+        ):
             part = p[y == label]
-            look = {"bins": 25, "range": (0, 1), "histtype": "stepfilled", "hatch": hatch, "edgecolor": colour}
-            look |= {"weights": np.full(len(part), 1 / max(len(part), 1)), "facecolor": (colour, 0.25)}
+            look = {
+                "bins": 25,
+                "range": (0, 1),
+                "histtype": "stepfilled",
+                "hatch": hatch,
+                "edgecolor": colour,
+            }
+            look |= {
+                "weights": np.full(len(part), 1 / max(len(part), 1)),
+                "facecolor": (colour, 0.25),
+            }
             axis.hist(part, **look, label=word)
         counts = f"{name}: {(y == 0).sum()} real, {(y == 1).sum()} fake"
         if threshold is not None:
             counts += f", threshold {number(threshold)}"
             axis.axvline(threshold, color="black", linewidth=1.2, linestyle="--", label="threshold")
-            real, fake = (f"{(p[y == c] >= threshold).mean():.1%}" if (y == c).any() else "n/a" for c in (0, 1))
-            said.append(f"At its threshold, {name} calls {real} of the reals and {fake} of the fakes fake")
+            real, fake = (
+                f"{(p[y == c] >= threshold).mean():.1%}" if (y == c).any() else "n/a"
+                for c in (0, 1)
+            )
+            said.append(
+                f"At its threshold, {name} calls {real} of the reals and {fake} of the fakes fake"
+            )
         axis.set_title(drawable(counts, 50), loc="left", fontsize=8)
         axis.set(ylabel="share", xlim=(0, 1))
     axes[-1].set_xlabel("P(fake)")
@@ -134,7 +163,9 @@ def _share(chosen: int, y: np.ndarray, bins: np.ndarray) -> float:
 
 
 @styled
-def reliability(title: str, y: np.ndarray, p: np.ndarray, groups: Sequence[str], found: Mapping | None) -> Drawn:
+def reliability(
+    title: str, y: np.ndarray, p: np.ndarray, groups: Sequence[str], found: Mapping | None
+) -> Drawn:
     """found: the expected calibration error with its interval."""
     bins = np.clip((p * BINS).astype(int), 0, BINS - 1)
     sizes = np.bincount(bins, minlength=BINS)
@@ -144,13 +175,23 @@ def reliability(title: str, y: np.ndarray, p: np.ndarray, groups: Sequence[str],
     made = _figure(4.3, title)
     axis, below = made.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     axis.plot([0, 1], [0, 1], **CHANCE)
-    axis.vlines(said, *np.array([intervals[str(b)] for b in filled]).T, color=COLOURS[0], linewidth=1.2)
+    axis.vlines(
+        said, *np.array([intervals[str(b)] for b in filled]).T, color=COLOURS[0], linewidth=1.2
+    )
     axis.plot(said, true, **style(0))
     axis.set(ylabel="share of fakes, 95% interval", xlim=(0, 1), ylim=(-0.03, 1.03))
     axis.grid(color="0.9")
     below.bar((np.arange(BINS) + 0.5) / BINS, sizes, 0.9 / BINS, color="0.75")
     for b in filled:
-        below.text((b + 0.5) / BINS, sizes[b], f" {sizes[b]}", rotation=90, ha="center", va="bottom", fontsize=6.5)
+        below.text(
+            (b + 0.5) / BINS,
+            sizes[b],
+            f" {sizes[b]}",
+            rotation=90,
+            ha="center",
+            va="bottom",
+            fontsize=6.5,
+        )
     below.set(xlabel="P(fake)", ylabel="count", ylim=(0, sizes.max() * 1.55))
     return made, (
         "Share of fakes among alike scores, and how many there are; on the diagonal, scores are probabilities. The expected "
@@ -161,12 +202,19 @@ def reliability(title: str, y: np.ndarray, p: np.ndarray, groups: Sequence[str],
 def lowest(curves: Sequence[Mapping]) -> float:
     """Where the axis of several robustness plots may begin, so that they can be compared by eye."""
     cells = [curve["clean"] for curve in curves]
-    cells += [point[name] for curve in curves for point in curve["points"] for name in ("auc", "auc_with_lost")]
+    cells += [
+        point[name]
+        for curve in curves
+        for point in curve["points"]
+        for name in ("auc", "auc_with_lost")
+    ]
     return float(np.nanmin([0.47, *_bounds(cells).ravel()])) - 0.02
 
 
 @styled
-def robustness(title: str, curves: Sequence[Mapping], places: Mapping[str, int], low: float) -> Drawn:
+def robustness(
+    title: str, curves: Sequence[Mapping], places: Mapping[str, int], low: float
+) -> Drawn:
     """All systems on one data set under one kind of degradation. places: of the systems, for style. low: end of the axis."""
     made = _figure(3.2 + 0.19 * len(curves), title)
     axis = made.subplots()
@@ -180,7 +228,12 @@ def robustness(title: str, curves: Sequence[Mapping], places: Mapping[str, int],
         axis.fill_between(levels, bottom, top, color=look["color"], alpha=0.12, linewidth=0)
         axis.plot(levels, value, **look, label=drawable(curve["system"], 50))
         lost = _bounds([curve["clean"], *(point["auc_with_lost"] for point in points)])[0]
-        axis.plot(levels, lost, **look | {"linestyle": ":", "linewidth": 0.9, "markerfacecolor": "white"}, zorder=1.9)
+        axis.plot(
+            levels,
+            lost,
+            **look | {"linestyle": ":", "linewidth": 0.9, "markerfacecolor": "white"},
+            zorder=1.9,
+        )
         if points:
             last = points[-1]
             said.append(
@@ -205,8 +258,12 @@ def few_shot(title: str, entries: Sequence[Mapping], places: Mapping[str, int]) 
     axis = made.subplots()
     said = []
     for order, ((system,), part) in enumerate(parts):
-        shift = 1.03 ** (order - (len(parts) - 1) / 2)  # so that the bars of several systems stand side by side
-        means = [{b: mean_auc([e for e in column if e in part], b) for b in BOUNDS} for column in columns]
+        shift = 1.03 ** (
+            order - (len(parts) - 1) / 2
+        )  # so that the bars of several systems stand side by side
+        means = [
+            {b: mean_auc([e for e in column if e in part], b) for b in BOUNDS} for column in columns
+        ]
         value, bottom, top = _bounds(means)
         look, x = style(places[system]), np.array(sizes) * shift
         axis.plot(x, value, **look, label=drawable(system, 50))
@@ -230,7 +287,13 @@ def few_shot(title: str, entries: Sequence[Mapping], places: Mapping[str, int]) 
 
 
 @styled
-def bars(title: str, rows: Sequence[tuple[str, Mapping | None]], label: str, start: float, sign: bool = False) -> Drawn:
+def bars(
+    title: str,
+    rows: Sequence[tuple[str, Mapping | None]],
+    label: str,
+    start: float,
+    sign: bool = False,
+) -> Drawn:
     """A bar from `start` to the value of each row, and its interval."""
     names = [drawable(name, 21) for name, _ in rows]
     heights = np.array([0.24 + 0.14 * name.count("\n") for name in names])
@@ -244,8 +307,12 @@ def bars(title: str, rows: Sequence[tuple[str, Mapping | None]], label: str, sta
     axis.axvline(start, color="black", linewidth=0.8)
     axis.set_yticks(places, names, fontsize=7.5)
     axis.set(xlabel=label, ylim=(heights.sum(), 0))
-    axis.secondary_yaxis("right").set_yticks(places, [figure(found, sign).text for _, found in rows], fontsize=7.5)
-    known = [rows[place] for place in np.argsort(-value, kind="stable") if not np.isnan(value[place])]
+    axis.secondary_yaxis("right").set_yticks(
+        places, [figure(found, sign).text for _, found in rows], fontsize=7.5
+    )
+    known = [
+        rows[place] for place in np.argsort(-value, kind="stable") if not np.isnan(value[place])
+    ]
     ends = {"Highest": known[0], "lowest": known[-1]} if known else {}
     said = [f"{word}: {name}, {words(found)}" for word, (name, found) in ends.items()]
     return made, f"Lines are 95% intervals by group. {'; '.join(said) or 'Nothing is known'}"
@@ -272,14 +339,33 @@ def heat_maps(title: str, entry: Mapping) -> Drawn:
         made.colorbar(image, ax=axis, shrink=0.75)
         for (i, j), value in np.ndenumerate(part):
             if not np.isnan(value):
-                light = np.dot(image.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.5  # luma of ITU-R BT.601
-                shown = f"{value:+z.3f}".replace("0.", ".", 1) if part is difference else f"{value:.2f}"
-                axis.text(j, i, shown, ha="center", va="center", fontsize=6.5, color="black" if light else "white")
-    pairs = [(i, j) for i, j in zip(*np.triu_indices(len(regions), 1), strict=True) if not np.isnan(difference[i, j])]
+                light = (
+                    np.dot(image.to_rgba(value)[:3], (0.299, 0.587, 0.114)) > 0.5
+                )  # luma of ITU-R BT.601
+                shown = (
+                    f"{value:+z.3f}".replace("0.", ".", 1) if part is difference else f"{value:.2f}"
+                )
+                axis.text(
+                    j,
+                    i,
+                    shown,
+                    ha="center",
+                    va="center",
+                    fontsize=6.5,
+                    color="black" if light else "white",
+                )
+    pairs = [
+        (i, j)
+        for i, j in zip(*np.triu_indices(len(regions), 1), strict=True)
+        if not np.isnan(difference[i, j])
+    ]
     said = "Of no pair is the difference known"
     if pairs:
         i, j = max(pairs, key=lambda pair: abs(difference[pair]))
         more = f"Fakes disagree more than reals in {sum(difference[pair] > 0 for pair in pairs)} of {len(pairs)} pairs"
         means = f"{number(real[i, j])} for reals and {number(fake[i, j])} for fakes"
         said = f"{more}, most differently for {regions[i]} and {regions[j]}, {means}"
-    return made, f"How much two regions of one face disagree, on average (without intervals). {said}"
+    return (
+        made,
+        f"How much two regions of one face disagree, on average (without intervals). {said}",
+    )

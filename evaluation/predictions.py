@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.gathered import Faces
+from data.feature_dataset import FeatureDataset
 from data.store import write_csv
 
 COLUMNS: dict[str, type] = {
@@ -34,7 +34,7 @@ def face_keys(rows: Mapping[str, np.ndarray]) -> list[tuple]:
     return list(zip(*(rows[name].tolist() for name in FACE), strict=True))
 
 
-def write_predictions(path: Path, tests: Mapping[str, tuple[Faces, np.ndarray]]) -> None:
+def write_predictions(path: Path, tests: Mapping[str, tuple[FeatureDataset, np.ndarray]]) -> None:
     """tests: name -> its faces and their (N,) p_fake, NaN where unknown."""
     rows = []
     for test, (faces, p_fake) in tests.items():
@@ -55,11 +55,16 @@ def read_predictions(path: Path) -> Predictions:
     except csv.Error as error:
         raise ValueError(f"{path}: damaged ({error}); run the evaluation again") from error
     if not lines or lines[0] != list(COLUMNS):
-        raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}; run the evaluation again")
+        raise ValueError(
+            f"{path}: expected the columns {', '.join(COLUMNS)}; run the evaluation again"
+        )
     try:
         columns = list(zip(*lines[1:], strict=True)) or [()] * len(COLUMNS)
         return {
-            name: np.array([kind(value or "nan") if kind is float else kind(value) for value in values], dtype=kind)
+            name: np.array(
+                [kind(value or "nan") if kind is float else kind(value) for value in values],
+                dtype=kind,
+            )
             for (name, kind), values in zip(COLUMNS.items(), columns, strict=True)
         }
     except ValueError as error:
@@ -80,9 +85,13 @@ def by_video(found: Predictions) -> Predictions:
     """
     rows = np.flatnonzero(found["video"] != "")
     names = ("dataset", "method", "video", "label")
-    keys = np.array(["\0".join(str(found[name][row]) for name in names) for row in rows], dtype=object)
+    keys = np.array(
+        ["\0".join(str(found[name][row]) for name in names) for row in rows], dtype=object
+    )
     _, first, clip = np.unique(keys.astype(str), return_index=True, return_inverse=True)
     columns = {name: values[rows][first] for name, values in found.items()}
     columns |= {"path": columns["video"], "face": np.zeros(len(first), int)}
-    columns["p_fake"] = np.bincount(clip, found["p_fake"][rows], len(first)) / np.bincount(clip, minlength=len(first))
+    columns["p_fake"] = np.bincount(clip, found["p_fake"][rows], len(first)) / np.bincount(
+        clip, minlength=len(first)
+    )
     return columns

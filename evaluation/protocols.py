@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from data.gathered import Faces, train_and_val
-from features.people import JOIN, largest_share, lookalikes
+from data.feature_dataset import FeatureDataset, train_and_val
+from data.people import JOIN, largest_share, near_identity_matches
+from data.splits import identity_disjoint
 from features.regions import REGIONS
-from train import by_people
 
 SIZES = (100, 300, 1000, 3000)
 MIN_FACES = 20  # of each class, to test on or, of a method, to leave out
@@ -27,7 +27,7 @@ class Run:
     id: str
     protocol: str
     title: str
-    tests: dict[str, Faces]
+    tests: dict[str, FeatureDataset]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Experiment:
     """One training set. remarks: what a reader must know about the split."""
 
     name: str
-    train: Faces
-    val: Faces
+    train: FeatureDataset
+    val: FeatureDataset
     runs: list[Run]
     remarks: list[str] = field(default_factory=list)
 
@@ -46,30 +46,34 @@ def slug(text: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split()) or "unnamed"
 
 
-def datasets_of(faces: Faces) -> list[str]:
+def datasets_of(faces: FeatureDataset) -> list[str]:
     return sorted(set(faces.rows["dataset"].tolist()))
 
 
-def of_dataset(faces: Faces, name: str) -> Faces:
+def of_dataset(faces: FeatureDataset, name: str) -> FeatureDataset:
     return faces.select(faces.rows["dataset"] == name)
 
 
-def enough(faces: Faces) -> bool:
+def enough(faces: FeatureDataset) -> bool:
     """Whether both classes are there in numbers that say something."""
     counts = faces.counts()
     return min(counts["real"], counts["fake"]) >= MIN_FACES
 
 
-def by_given_splits(faces: Faces) -> list[Experiment]:
+def by_given_splits(faces: FeatureDataset) -> list[Experiment]:
     """One experiment for each dataset: in-dataset, cross-dataset, and reals of it against fakes of others and vice versa.
 
     In the last, a classifier that tells the datasets apart, and not real from fake, shows itself by AUCs far from .5 in opposite
     directions.
     """
-    experiments, every = [], {name: of_dataset(faces.split("test"), name) for name in datasets_of(faces)}
+    experiments, every = (
+        [],
+        {name: of_dataset(faces.split("test"), name) for name in datasets_of(faces)},
+    )
     tests = {name: test for name, test in every.items() if enough(test)}
     reals, fakes = (
-        [name for name, test in every.items() if test.counts()[label] >= MIN_FACES] for label in ("real", "fake")
+        [name for name, test in every.items() if test.counts()[label] >= MIN_FACES]
+        for label in ("real", "fake")
     )
     for name in datasets_of(faces):
         remarks: list[str] = []
@@ -79,23 +83,37 @@ def by_given_splits(faces: Faces) -> list[Experiment]:
             continue  # a dataset for testing only
         runs = []
         if name in tests:
-            runs.append(Run(f"in-{slug(name)}", "in-dataset", f"trained and tested on {name}", {name: tests[name]}))
+            runs.append(
+                Run(
+                    f"in-{slug(name)}",
+                    "in-dataset",
+                    f"trained and tested on {name}",
+                    {name: tests[name]},
+                )
+            )
         if others := {other: test for other, test in tests.items() if other != name}:
-            runs.append(Run(f"from-{slug(name)}", "cross-dataset", f"trained on {name}, tested on others", others))
-        crossed = {
-            f"reals of {a}, fakes of {b}": crossing(every[a], every[b])
+            runs.append(
+                Run(
+                    f"from-{slug(name)}",
+                    "cross-dataset",
+                    f"trained on {name}, tested on others",
+                    others,
+                )
+            )
+        cross_auc = {
+            f"reals of {a}, fakes of {b}": reals_against_fakes(every[a], every[b])
             for a in reals
             for b in fakes
             if a != b and name in (a, b)
         }
-        if crossed:
+        if cross_auc:
             title = f"trained on {name}, reals of one dataset against fakes of another"
-            runs.append(Run(f"crossed-{slug(name)}", "cross-auc", title, crossed))
+            runs.append(Run(f"cross-auc-{slug(name)}", "cross-auc", title, cross_auc))
         experiments.append(Experiment(name, train, val, runs, remarks))
     return experiments
 
 
-def unused(faces: Faces) -> list[str]:
+def unused(faces: FeatureDataset) -> list[str]:
     """For each dataset that cannot train alone, or be tested alone, by its given splits: why, for a reader of the tables."""
     remarks = []
     for name in datasets_of(faces):
@@ -113,18 +131,21 @@ def unused(faces: Faces) -> list[str]:
     return remarks
 
 
-def crossing(reals: Faces, fakes: Faces) -> Faces:
+def reals_against_fakes(reals: FeatureDataset, fakes: FeatureDataset) -> FeatureDataset:
     """The real faces of one test and the fakes of another."""
     parts = [reals.select(reals.rows["label"] == 0), fakes.select(fakes.rows["label"] == 1)]
-    return Faces(
+    return FeatureDataset(
         *(
-            {key: np.concatenate([getattr(p, which)[key] for p in parts]) for key in getattr(reals, which)}
+            {
+                key: np.concatenate([getattr(p, which)[key] for p in parts])
+                for key in getattr(reals, which)
+            }
             for which in ("arrays", "rows")
         )
     )
 
 
-def together(faces: Faces) -> list[Experiment]:
+def together(faces: FeatureDataset) -> list[Experiment]:
     """All datasets train together, each is tested by itself."""
     names = datasets_of(faces)
     tests = {name: of_dataset(faces.split("test"), name) for name in names}
@@ -137,14 +158,14 @@ def together(faces: Faces) -> list[Experiment]:
     return [Experiment("together", train, val, [run], remarks)]
 
 
-def people_apart(faces: Faces) -> list[Experiment]:
+def identity_disjoint_experiments(faces: FeatureDataset) -> list[Experiment]:
     """In-dataset and cross-dataset again, after joining the groups of real faces that look like one person."""
     experiments = []
     for name in datasets_of(faces):
         given = of_dataset(faces, name)
         if not given.counts()["real"]:
             continue
-        apart = by_people(given)
+        apart = identity_disjoint(given)
         share = largest_share(apart.rows["group"])
         before, after = (len(set(part.rows["group"])) for part in (given, apart))
         left_out, both = int((apart.rows["split"] == "").sum()), on_both_sides(given, apart)
@@ -162,21 +183,26 @@ def people_apart(faces: Faces) -> list[Experiment]:
             continue
         if not enough(test):
             continue
-        run = Run(f"people-{slug(name)}", "identity-disjoint", f"{name}, people apart", {name: test})
+        run = Run(
+            f"people-{slug(name)}", "identity-disjoint", f"{name}, people apart", {name: test}
+        )
         experiments.append(Experiment(f"{name}, people apart", train, val, [run], remarks))
     return experiments
 
 
-def resembling(apart: Faces) -> float:
+def resembling(apart: FeatureDataset) -> float:
     """Share of test fakes whose whole face is as like a training fake as faces of one person are."""
     name = next(name for name in apart.arrays if name.endswith(".identity"))
-    whole, fake = apart.arrays[name][:, REGIONS.index("full")].astype(np.float32), apart.rows["label"] == 1
+    whole, fake = (
+        apart.arrays[name][:, REGIONS.index("full")].astype(np.float32),
+        apart.rows["label"] == 1,
+    )
     testing, trains = (fake & (apart.rows["split"] == split) for split in ("test", "train"))
-    near = lookalikes(whole, ~fake, testing, trains, JOIN, what=fake)
+    near = near_identity_matches(whole, ~fake, testing, trains, JOIN, what=fake)
     return float(near[testing].mean()) if testing.any() else float("nan")
 
 
-def on_both_sides(given: Faces, apart: Faces) -> float:
+def on_both_sides(given: FeatureDataset, apart: FeatureDataset) -> float:
     """Share of real test faces whose joined group also has training faces in the given splits."""
     real, splits, people = given.rows["label"] == 0, given.rows["split"], apart.rows["group"]
     trained = set(people[splits == "train"])
@@ -184,7 +210,7 @@ def on_both_sides(given: Faces, apart: Faces) -> float:
     return float(np.mean([person in trained for person in tested])) if len(tested) else float("nan")
 
 
-def leave_one_manipulation_out(faces: Faces) -> list[Experiment]:
+def leave_one_manipulation_out(faces: FeatureDataset) -> list[Experiment]:
     """For each way of making fakes: trained without it, tested on it against the real test faces of the same datasets."""
     fake, methods = faces.rows["label"] == 1, faces.rows["method"]
     known = sorted({method for method in methods[fake].tolist() if method})
@@ -227,7 +253,12 @@ def few_shot(experiment: Experiment, faces: int, seed: int) -> Experiment | None
         return None
     name = f"{experiment.name}, {faces} faces, seed {seed}"
     runs = [
-        Run(f"few-{run.id}-{faces}-{seed}", "few-shot", f"{run.title}, {faces} training faces", run.tests)
+        Run(
+            f"few-{run.id}-{faces}-{seed}",
+            "few-shot",
+            f"{run.title}, {faces} training faces",
+            run.tests,
+        )
         for run in experiment.runs
         if run.protocol == "in-dataset"
     ]
@@ -242,18 +273,20 @@ def sanity(experiment: Experiment) -> Experiment | None:
         for run in experiment.runs
         if run.protocol == "in-dataset"
     ]
-    return replace(experiment, name=f"{experiment.name}, permuted labels", runs=runs) if runs else None
+    return (
+        replace(experiment, name=f"{experiment.name}, permuted labels", runs=runs) if runs else None
+    )
 
 
 PROTOCOLS = {
     "given": by_given_splits,
     "together": together,
-    "people": people_apart,
+    "people": identity_disjoint_experiments,
     "methods": leave_one_manipulation_out,
 }
 
 
-def experiments_of(faces: Faces, protocols: Sequence[str]) -> list[Experiment]:
+def experiments_of(faces: FeatureDataset, protocols: Sequence[str]) -> list[Experiment]:
     """All experiments of the protocols named. Raises: ValueError where there is nothing to train and test on."""
     found = [experiment for name in protocols for experiment in PROTOCOLS[name](faces)]
     found = [experiment for experiment in found if experiment.runs]

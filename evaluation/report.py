@@ -11,11 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from evaluation import page, plots, tables
+from evaluation.metrics import auc
 from evaluation.page import Names, Picture, Section, Table, number, texts
 from evaluation.predictions import Predictions
 from evaluation.saved import UNITS, at_level, flat, read_results, read_scores
 from evaluation.tables import auc_of, entry_of, tests_of, together
-from models.metrics import auc
 
 TOLERANCE = 1e-3  # of an AUC: predictions are stored with six digits, and what rounding makes equal counts half
 TITLES = {
@@ -35,7 +35,7 @@ READING = (
     "That of ECE may lie above its value: drawing adds noise to every bin.",
     "n/a: undefined for these faces, or not measured.",
 )
-LESS, LEANS = "MASC with less", "What MASC leans on"
+DELTA_AUC, LEANS = "MASC with less", "What MASC leans on"
 KINDS = ("masc", "baseline")  # in curves, in this order
 
 
@@ -76,10 +76,16 @@ class _Writer:
                     path.unlink()
 
     def run(self, run: Mapping) -> Section:
-        blocks: list = [f"Trained on {tables.training(run['train'])}. Validated on {tables.training(run['val'])}."]
+        blocks: list = [
+            f"Trained on {tables.training(run['train'])}. Validated on {tables.training(run['val'])}."
+        ]
         blocks += [tuple(run["remarks"])] if run["remarks"] else []
         blocks += self.write([tables.systems_table(self.names, run)])
-        scores = {s["name"]: read_scores(self.folder / s["predictions"]) for s in run["systems"] if s["predictions"]}
+        scores = {
+            s["name"]: read_scores(self.folder / s["predictions"])
+            for s in run["systems"]
+            if s["predictions"]
+        }
         for level, test in tests_of(run):
             blocks += self.write([tables.run_table(self.names, run, level, test)])
             found = []
@@ -87,8 +93,14 @@ class _Writer:
                 entry = entry_of(system, level, test)
                 if entry and system["name"] in scores:
                     rows = at_level(scores[system["name"]], test, level)
-                    self.verify(f"{run['title']}, {system['name']}, {UNITS[level]} of {test}", entry, rows)
-                    found += [(system, entry, rows)] if len(rows["label"]) and system["kind"] in KINDS else []
+                    self.verify(
+                        f"{run['title']}, {system['name']}, {UNITS[level]} of {test}", entry, rows
+                    )
+                    found += (
+                        [(system, entry, rows)]
+                        if len(rows["label"]) and system["kind"] in KINDS
+                        else []
+                    )
             found.sort(key=lambda each: self.places[each[0]["name"]])
             blocks += [pictures] if (pictures := list(self.curves(run, level, test, found))) else []
         return Section(run["title"], blocks, 3)
@@ -100,19 +112,33 @@ class _Writer:
         real, fake = int((y == 0).sum()), int((y == 1).sum())
         if (real, fake) != (told["n_real"], told["n_fake"]):
             counts = f"{told['n_real']} real and {told['n_fake']} fake"
-            self.doubts.append(f"{where}: {counts} in results.json, {real} and {fake} in the predictions")
+            self.doubts.append(
+                f"{where}: {counts} in results.json, {real} and {fake} in the predictions"
+            )
         elif value is not None and not abs(auc(y, rows["p_fake"]) - value) < TOLERANCE:
             found = number(auc(y, rows["p_fake"]))
-            self.doubts.append(f"{where}: an AUC of {number(value)} in results.json, {found} from the predictions")
+            self.doubts.append(
+                f"{where}: an AUC of {number(value)} in results.json, {found} from the predictions"
+            )
 
     def curves(
-        self, run: Mapping, level: str, test: str, found: Sequence[tuple[Mapping, Mapping, Predictions]]
+        self,
+        run: Mapping,
+        level: str,
+        test: str,
+        found: Sequence[tuple[Mapping, Mapping, Predictions]],
     ) -> Iterator[Picture]:
         """ROC of MASC and the baselines, scores of MASC and of the best baseline, reliability of MASC."""
         count = tables.counts_of_all([entry["figures"] for _, entry, _ in found], level)
         about, name = f"{run['title']}, {count} of {test}", (run["id"], test, level)
         lines = [
-            (self.places[system["name"]], system["name"], rows["label"], rows["p_fake"], entry["figures"]["auc"])
+            (
+                self.places[system["name"]],
+                system["name"],
+                rows["label"],
+                rows["p_fake"],
+                entry["figures"]["auc"],
+            )
             for system, entry, rows in found
             if 0 < rows["label"].sum() < len(rows["label"])
         ]
@@ -131,7 +157,9 @@ class _Writer:
         for system, entry, rows in found:
             if system["kind"] == "masc":
                 title = f"Reliability of {system['name']}: {about}"
-                drawn = plots.reliability(title, rows["label"], rows["p_fake"], rows["group"], entry["figures"]["ece"])
+                drawn = plots.reliability(
+                    title, rows["label"], rows["p_fake"], rows["group"], entry["figures"]["ece"]
+                )
                 yield self.picture(title, drawn, *name, "reliability", system["name"])
 
     def robustness(self, curves: Sequence[Mapping]) -> Section:
@@ -151,11 +179,20 @@ class _Writer:
         for (dataset,), part in together(entries, "dataset"):
             tested = tables.counts_of_all([entry["figures"] for entry in part], "frame")
             title = f"Few training faces: {dataset}, tested on {tested}"
-            pictures.append(self.picture(title, plots.few_shot(title, part, self.places), "few-shot", dataset))
-        return Section("Few training faces", [pictures, *self.write(tables.few_shot(self.names, entries))])
+            pictures.append(
+                self.picture(title, plots.few_shot(title, part, self.places), "few-shot", dataset)
+            )
+        return Section(
+            "Few training faces", [pictures, *self.write(tables.few_shot(self.names, entries))]
+        )
 
     def bars(
-        self, what: str, entries: Sequence[Mapping], keys: tuple[str, str], made: list[Table], **look: object
+        self,
+        what: str,
+        entries: Sequence[Mapping],
+        keys: tuple[str, str],
+        made: list[Table],
+        **look: object,
     ) -> Section:
         """keys: of the name and of the figure of a bar. look: see plots.bars."""
         pictures = []
@@ -171,14 +208,22 @@ class _Writer:
             count = f"{entry['n_real']} real and {entry['n_fake']} fake frames"
             title = f"Regions that disagree: {entry['output']}, {entry['dataset']}, {count}; {entry['unit']}"
             drawn = plots.heat_maps(title, entry)
-            pictures.append(self.picture(title, drawn, "regions", entry["dataset"], entry["output"], wide=True))
+            pictures.append(
+                self.picture(title, drawn, "regions", entry["dataset"], entry["output"], wide=True)
+            )
         return Section("Regions that disagree", [pictures])
 
     def how(self) -> Section:
         """Versions and settings."""
-        known = {"code": self.data["git"], "version": self.data["versions"], "setting": self.data["config"]}
+        known = {
+            "code": self.data["git"],
+            "version": self.data["versions"],
+            "setting": self.data["config"],
+        }
         rows = [texts(name, value) for name, value in flat(known).items()]
-        table = Table(self.names("made"), "Code, versions and settings", ["what", "value"], rows, texts=2)
+        table = Table(
+            self.names("made"), "Code, versions and settings", ["what", "value"], rows, texts=2
+        )
         return Section("How it was made", self.write([table]))
 
     def sections(self) -> list[Section]:
@@ -186,20 +231,46 @@ class _Writer:
         data, names = self.data, self.names
         protocols: list[Section] = []
         for (protocol,), runs in together(self.runs, "protocol"):
-            matrices = [tables.matrix(names, self.runs, level) for level in UNITS if protocol == "cross-dataset"]
-            protocols += [Section(TITLES.get(protocol, protocol), self.write(matrices)), *map(self.run, runs)]
+            matrices = [
+                tables.matrix(names, self.runs, level)
+                for level in UNITS
+                if protocol == "cross-dataset"
+            ]
+            protocols += [
+                Section(TITLES.get(protocol, protocol), self.write(matrices)),
+                *map(self.run, runs),
+            ]
         glance: list = self.write([tables.overview(names, self.runs, level) for level in UNITS])
-        doubts = [f"results.json and its predictions do not belong together: {doubt}" for doubt in self.doubts]
+        doubts = [
+            f"results.json and its predictions do not belong together: {doubt}"
+            for doubt in self.doubts
+        ]
         glance += [remarks] if (remarks := (*doubts, *data["remarks"])) else []
         made = [Section("At a glance", glance), Section("How to read this", [READING])]
-        made += [Section("Data sets", self.write([tables.datasets_table(names, data["datasets"])])), *protocols]
+        made += [
+            Section("Data sets", self.write([tables.datasets_table(names, data["datasets"])])),
+            *protocols,
+        ]
         made += [self.few_shot(data["few_shot"]), self.robustness(data["robustness"])]
-        made += [Section("Groups of people", self.write(tables.subgroups(names, data["subgroups"], self.runs)))]
+        made += [
+            Section(
+                "Groups of people",
+                self.write(tables.subgroups(names, data["subgroups"], self.runs)),
+            )
+        ]
         less, leans = (data[name] for name in ("ablation", "importance"))
         look: dict = {"label": "AUC on frames, 95% interval", "start": 0.5}
-        made += [self.bars(LESS, less, ("name", "auc"), tables.ablation(names, less, self.runs), **look)]
+        made += [
+            self.bars(
+                DELTA_AUC, less, ("name", "auc"), tables.ablation(names, less, self.runs), **look
+            )
+        ]
         look = {"label": "fall of AUC on frames, 95% interval", "start": 0, "sign": True}
-        made += [self.bars(LEANS, leans, ("group", "fall"), tables.importance(names, leans, self.runs), **look)]
+        made += [
+            self.bars(
+                LEANS, leans, ("group", "fall"), tables.importance(names, leans, self.runs), **look
+            )
+        ]
         made += [self.inconsistency(data["inconsistency"]), self.how()]
         headings = {id(section) for section, after in pairwise(made) if after.level > section.level}
         return [section for section in made if any(section.blocks) or id(section) in headings]

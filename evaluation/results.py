@@ -15,18 +15,28 @@ import numpy as np
 
 from data.dump import Dump
 from evaluation.delong import delong
+from evaluation.metrics import summary
 from evaluation.predictions import Predictions, by_video, face_keys, of_test, read_predictions
 from evaluation.protocols import Experiment, Run
 from evaluation.run import Progress, counts
-from evaluation.sanity import auc_among_alike, chance, telling
+from evaluation.sanity import chance, stratified_auc, telling
 from evaluation.subgroups import by_group
 from evaluation.systems import MASC, System
-from models.metrics import summary
 
 FORMAT = 2
 FEWEST = 3  # permutations whose mean says something
 ENDS = 1 << 20  # bytes of an array, at each end, that are looked at to tell dumps apart
-PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm", "xgboost", "facenet-pytorch", "av")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "torchvision",
+    "timm",
+    "xgboost",
+    "facenet-pytorch",
+    "av",
+)
 Plan = Sequence[tuple[Experiment, Sequence[System]]]
 
 
@@ -35,19 +45,31 @@ def provenance() -> dict:
     here = Path(__file__).parent
     try:
         said = [
-            subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+            subprocess.run(
+                ["git", *words], cwd=here, capture_output=True, text=True, check=True
+            ).stdout.strip()
             for words in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
         ]
         git = {"commit": said[0], "dirty": bool(said[1])}
     except (OSError, subprocess.CalledProcessError):  # no git, or no repository: an exported folder
         git = {"commit": None, "dirty": False}
-    return {"git": git, "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES}}
+    return {
+        "git": git,
+        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in PACKAGES},
+    }
 
 
 def identity(dump: Dump) -> dict:
     """What a dump is, wherever it lies: which pictures, which experts, in which condition."""
-    config = {name: dump.meta["config"].get(name) for name in ("samples", "faces", "precision", "degrade")}
-    about = {"dataset": dump.meta["dataset"], "faces_found": len(dump), "weights": dump.meta["weights"], **config}
+    config = {
+        name: dump.meta["config"].get(name) for name in ("samples", "faces", "precision", "degrade")
+    }
+    about = {
+        "dataset": dump.meta["dataset"],
+        "faces_found": len(dump),
+        "weights": dump.meta["weights"],
+        **config,
+    }
     return {**about, "content": content(dump)}
 
 
@@ -64,7 +86,9 @@ def content(dump: Dump) -> str:
 
 
 def figures(found: Predictions, threshold: float, replicates: int, seed: int) -> dict:
-    return summary(found["label"], found["p_fake"], found["group"].tolist(), threshold, replicates, seed)
+    return summary(
+        found["label"], found["p_fake"], found["group"].tolist(), threshold, replicates, seed
+    )
 
 
 def compared(found: Predictions, masc: Predictions | None) -> dict | None:
@@ -87,7 +111,13 @@ def compared(found: Predictions, masc: Predictions | None) -> dict | None:
 
 
 def entry_of(
-    progress: Progress, run: Run, system: System, done: dict, masc: Predictions | None, replicates: int, seed: int
+    progress: Progress,
+    run: Run,
+    system: System,
+    done: dict,
+    masc: Predictions | None,
+    replicates: int,
+    seed: int,
 ) -> dict:
     """One system in one run, with figures of every test, on frames and, where there are clips, on videos."""
     path = progress.predictions(run.id, system.name)
@@ -116,21 +146,34 @@ def entry_of(
     return entry | {"predictions": path.relative_to(progress.folder).as_posix()}
 
 
-def runs_of(progress: Progress, plan: Plan, replicates: int, seed: int) -> tuple[list[dict], list[dict]]:
+def runs_of(
+    progress: Progress, plan: Plan, replicates: int, seed: int
+) -> tuple[list[dict], list[dict]]:
     """All runs of results.json, and the growth with training faces (few-shot runs are told there alone)."""
     runs, growth = [], []
     for experiment, systems in plan:
         train, val = counts(experiment.train), counts(experiment.val)
         for run in experiment.runs:
-            done = {system.name: progress.done[f"{experiment.name}/{system.name}"] for system in systems}
+            done = {
+                system.name: progress.done[f"{experiment.name}/{system.name}"] for system in systems
+            }
             ours = MASC in done and not done[MASC]["failed"]
             masc = read_predictions(progress.predictions(run.id, MASC)) if ours else None
-            entries = [entry_of(progress, run, system, done[system.name], masc, replicates, seed) for system in systems]
+            entries = [
+                entry_of(progress, run, system, done[system.name], masc, replicates, seed)
+                for system in systems
+            ]
             if run.protocol == "few-shot":
                 growth += points(experiment, entries)
             else:
                 runs.append(
-                    {"id": run.id, "protocol": run.protocol, "title": run.title, "train": train, "val": val}
+                    {
+                        "id": run.id,
+                        "protocol": run.protocol,
+                        "title": run.title,
+                        "train": train,
+                        "val": val,
+                    }
                     | {"remarks": experiment.remarks, "systems": entries}
                 )
     return runs, growth
@@ -173,9 +216,17 @@ def subgroups_of(
                     groups = [said[key] for key in face_keys(rows)]
                     for attribute in groups[0] if groups else ():
                         names = np.array([group[attribute] for group in groups], dtype=object)
-                        figures = by_group(names, rows["label"], rows["p_fake"], rows["group"], done["threshold"])
+                        figures = by_group(
+                            names, rows["label"], rows["p_fake"], rows["group"], done["threshold"]
+                        )
                         entries.append(
-                            {"run": run.id, "system": system.name, "dataset": test, "attribute": attribute, **figures}
+                            {
+                                "run": run.id,
+                                "system": system.name,
+                                "dataset": test,
+                                "attribute": attribute,
+                                **figures,
+                            }
                         )
     return entries
 
@@ -226,7 +277,7 @@ def chance_remarks(runs: Sequence[dict]) -> list[str]:
     return remarks
 
 
-def alike_remarks(progress: Progress, plan: Plan) -> list[str]:
+def stratified_remarks(progress: Progress, plan: Plan) -> list[str]:
     """Where a number tells the labels by itself: what is left of each AUC among faces that are alike in it."""
     remarks = []
     for experiment, systems in plan:
@@ -234,13 +285,19 @@ def alike_remarks(progress: Progress, plan: Plan) -> list[str]:
         for column in telling(experiment.train) if runs else ():
             for run in runs:
                 for test, faces in run.tests.items():
-                    values, left, pairs = dict(zip(face_keys(faces.rows), faces.rows[column], strict=True)), [], 0
+                    values, left, pairs = (
+                        dict(zip(face_keys(faces.rows), faces.rows[column], strict=True)),
+                        [],
+                        0,
+                    )
                     for system in (system for system in systems if system.kind != "ablation"):
                         if progress.done[f"{experiment.name}/{system.name}"]["failed"]:
                             continue
-                        rows = of_test(read_predictions(progress.predictions(run.id, system.name)), test)
+                        rows = of_test(
+                            read_predictions(progress.predictions(run.id, system.name)), test
+                        )
                         of = np.array([values[key] for key in face_keys(rows)])
-                        value, pairs = auc_among_alike(rows["label"], rows["p_fake"], of)
+                        value, pairs = stratified_auc(rows["label"], rows["p_fake"], of)
                         left.append(f"{system.name} {value:.3f}")
                     remarks.append(
                         f"{test}: among faces alike in {column} ({pairs} pairs of a real face and a fake of the same twentieth), "
@@ -251,7 +308,11 @@ def alike_remarks(progress: Progress, plan: Plan) -> list[str]:
 
 def made_by(progress: Progress, plan: Plan, now: dict) -> list[str]:
     """What failed, and which commits made what is told, where that is more than the one that tells it."""
-    done = {f"{e.name}: {s.name}": progress.done[f"{e.name}/{s.name}"] for e, systems in plan for s in systems}
+    done = {
+        f"{e.name}: {s.name}": progress.done[f"{e.name}/{s.name}"]
+        for e, systems in plan
+        for s in systems
+    }
     failed = [f"{name}: {found['failed']}" for name, found in done.items() if found["failed"]]
     remarks = [f"{len(failed)} fits FAILED, such as {'; '.join(failed[:3])}"] if failed else []
     commits = sorted({found["commit"] or "unknown" for found in done.values() if "commit" in found})

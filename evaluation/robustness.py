@@ -17,17 +17,19 @@ from data.cutting import samples_of
 from data.datasets import spread
 from data.degrade import FAMILIES, Condition
 from data.dump import NO_FACE, Dump, read_dump, read_settings
-from data.gathered import Faces, gather
+from data.feature_dataset import FeatureDataset, join_dumps
 from data.video import split_frame
+from evaluation.metrics import auc, bootstrap
 from evaluation.predictions import face_keys
-from models.metrics import auc, bootstrap
 from preprocessing_pipeline import Config, degraded_at
 from preprocessing_pipeline import main as preprocess
 
 REPLICATES = 400
 
 
-def degraded_dump(clean: Dump, root: Path, condition: Condition, limit: int | None, settings: Mapping) -> Dump:
+def degraded_dump(
+    clean: Dump, root: Path, condition: Condition, limit: int | None, settings: Mapping
+) -> Dump:
     """The test pictures of `clean` (at most `limit`, evenly spaced) in one condition, by the same experts; made where missing,
     extended where some of the experts have answered before.
 
@@ -67,7 +69,9 @@ def fewer(path: Path, clean: Dump) -> bool:
     return bool(there) and there < set(clean.meta["weights"].items())
 
 
-def measured(clean: Faces, p_clean: np.ndarray, degraded: Faces, p: np.ndarray) -> dict:
+def measured(
+    clean: FeatureDataset, p_clean: np.ndarray, degraded: FeatureDataset, p: np.ndarray
+) -> dict:
     """One point of a curve: AUC over the faces found, and over all with p_fake 0 for those lost.
 
     clean: the same pictures undegraded, with a face each. Faces are told by path and number.
@@ -82,13 +86,17 @@ def measured(clean: Faces, p_clean: np.ndarray, degraded: Faces, p: np.ndarray) 
         "n": int(known.sum()),
         "lost": lost,
         "auc": interval(y[known], scores[known], groups[known]),
-        "auc_with_lost": interval(y[counted], np.where(known, scores, 0.0)[counted], groups[counted]),
+        "auc_with_lost": interval(
+            y[counted], np.where(known, scores, 0.0)[counted], groups[counted]
+        ),
     }
 
 
 def interval(y: np.ndarray, p: np.ndarray, groups: np.ndarray) -> dict:
     """AUC with its 95% interval by group; None where undefined."""
-    low, high = bootstrap({"auc": auc}, y, p, groups, REPLICATES)["auc"] if len(y) else (np.nan, np.nan)
+    low, high = (
+        bootstrap({"auc": auc}, y, p, groups, REPLICATES)["auc"] if len(y) else (np.nan, np.nan)
+    )
     values = {"value": auc(y, p) if len(y) else np.nan, "low": low, "high": high}
     return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
 
@@ -101,7 +109,10 @@ def slope(clean: float | None, points: Sequence[dict]) -> float | None:
 
 
 def curves(
-    clean: Faces, of: Mapping[Condition, Faces], scorers: Mapping[str, Callable[[Faces], np.ndarray]], dataset: str
+    clean: FeatureDataset,
+    of: Mapping[Condition, FeatureDataset],
+    scorers: Mapping[str, Callable[[FeatureDataset], np.ndarray]],
+    dataset: str,
 ) -> list[dict]:
     """The curves of every system on one dataset. clean: the faces that were degraded. scorers: system -> faces -> p_fake."""
     found = []
@@ -114,7 +125,9 @@ def curves(
             for condition, faces in of.items():
                 if condition.family == family:
                     parameter = f"{condition.value:g} {FAMILIES[family].unit}"
-                    point = measured(clean, p_clean, faces, p_fake(faces) if len(faces) else np.empty(0))
+                    point = measured(
+                        clean, p_clean, faces, p_fake(faces) if len(faces) else np.empty(0)
+                    )
                     points.append({"level": condition.level, "parameter": parameter, **point})
             curve = {"system": system, "dataset": dataset, "family": family, "clean": base}
             found.append({**curve, "slope": slope(base["value"], points), "points": points})
@@ -123,7 +136,7 @@ def curves(
 
 def degraded_faces(
     clean: Dump, root: Path, wanted: Iterable[Condition], limit: int | None, settings: Mapping
-) -> tuple[Faces, dict[Condition, Faces]]:
+) -> tuple[FeatureDataset, dict[Condition, FeatureDataset]]:
     """The test faces of `clean` that were degraded, and themselves in every condition.
 
     Where the dataset has pictures that are no frames of video files, conditions for clips are left out.
@@ -133,7 +146,7 @@ def degraded_faces(
     for condition in wanted:
         if condition.clips_only and not clips:
             continue
-        of[condition] = gather([degraded_dump(clean, root, condition, limit, settings)])
+        of[condition] = join_dumps([degraded_dump(clean, root, condition, limit, settings)])
     paths = [sample.path for sample in spread(samples_of(clean, "test"), limit)]
-    faces = gather([clean])
+    faces = join_dumps([clean])
     return faces.select(np.isin(faces.rows["path"].astype(str), paths)), of

@@ -15,14 +15,24 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.gathered import Faces
+from data.feature_dataset import FeatureDataset
 from data.store import write_json
 from evaluation.predictions import write_predictions
 from evaluation.protocols import Experiment, slug
 from evaluation.systems import Fitted, System
 
 # Settings of evaluate.py under which the fits of a report stay what they are.
-FREE = ("replicates", "roots", "device", "protocols", "ablations", "few_shot", "permutations", "networks", "features")
+FREE = (
+    "replicates",
+    "roots",
+    "device",
+    "protocols",
+    "ablations",
+    "few_shot",
+    "permutations",
+    "networks",
+    "features",
+)
 
 # What else is found out about a fitted system, while it is in memory: (experiment, system, fitted) -> name -> JSON-ready.
 Also = Callable[[Experiment, System, Fitted], dict[str, object]]
@@ -48,7 +58,9 @@ class Progress:
         settings = json.loads(json.dumps(settings))
         if overwrite or not path.is_file():
             if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
-                raise ValueError(f"{folder}: holds files and no report; choose another --name, or move them")
+                raise ValueError(
+                    f"{folder}: holds files and no report; choose another --name, or move them"
+                )
             shutil.rmtree(folder / "predictions", ignore_errors=True)
             folder.mkdir(parents=True, exist_ok=True)
             progress = cls(folder, settings)
@@ -58,8 +70,12 @@ class Progress:
             found = json.loads(path.read_text(encoding="utf-8"))
             there, done, minutes = found["settings"], found["done"], float(found.get("minutes", 0))
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}: not written by this program; choose another --name, or --overwrite it") from None
-        differing = sorted(key for key in there.keys() | settings.keys() if there.get(key) != settings.get(key))
+            raise ValueError(
+                f"{path}: not written by this program; choose another --name, or --overwrite it"
+            ) from None
+        differing = sorted(
+            key for key in there.keys() | settings.keys() if there.get(key) != settings.get(key)
+        )
         if differing := [key for key in differing if key not in FREE]:
             raise ValueError(
                 f"{folder}: holds a report with other settings ({', '.join(differing)}); --overwrite it, or choose another "
@@ -69,7 +85,8 @@ class Progress:
 
     def save(self) -> None:
         write_json(
-            self.folder / "progress.json", {"settings": self.settings, "done": self.done, "minutes": self.minutes}
+            self.folder / "progress.json",
+            {"settings": self.settings, "done": self.done, "minutes": self.minutes},
         )
 
     def finished(self, experiment: Experiment, system: System) -> bool:
@@ -83,16 +100,24 @@ class Progress:
 
 
 def work(
-    progress: Progress, plan: Sequence[tuple[Experiment, Sequence[System]]], also: Also, commit: str | None = None
+    progress: Progress,
+    plan: Sequence[tuple[Experiment, Sequence[System]]],
+    also: Also,
+    commit: str | None = None,
 ) -> int:
     """Fit and predict what is not done yet. A system that cannot learn from the faces of an experiment says why, and is left
     until the next start. commit: of the code, kept with every fit. Returns: how many were left to do."""
     jobs = [(experiment, system) for experiment, systems in plan for system in systems]
     left = [job for job in jobs if not progress.finished(*job)]
-    with tqdm(total=len(jobs), initial=len(jobs) - len(left), unit=" fits", disable=not left) as bar:
+    with tqdm(
+        total=len(jobs), initial=len(jobs) - len(left), unit=" fits", disable=not left
+    ) as bar:
         for experiment, system in left:
             bar.set_postfix_str(f"{experiment.name}: {system.name}")
-            progress.done[_key(experiment, system)] = {**_one(progress, experiment, system, also), "commit": commit}
+            progress.done[_key(experiment, system)] = {
+                **_one(progress, experiment, system, also),
+                "commit": commit,
+            }
             progress.save()
             bar.update()
     return len(left)
@@ -110,7 +135,12 @@ def _one(progress: Progress, experiment: Experiment, system: System, also: Also)
             tests = {name: (faces, fitted.p_fake(faces)) for name, faces in run.tests.items()}
             write_predictions(progress.predictions(run.id, system.name), tests)
     except (ValueError, FileNotFoundError) as error:
-        return {"failed": str(error), "notes": [], "threshold": None, "seconds": time.perf_counter() - start}
+        return {
+            "failed": str(error),
+            "notes": [],
+            "threshold": None,
+            "seconds": time.perf_counter() - start,
+        }
     notes, found = list(fitted.notes), {}
     try:
         found = also(experiment, system, fitted)
@@ -125,6 +155,6 @@ def _one(progress: Progress, experiment: Experiment, system: System, also: Also)
     }
 
 
-def counts(faces: Faces) -> dict:
+def counts(faces: FeatureDataset) -> dict:
     """{"datasets", "real", "fake", "groups"} of training or validation faces."""
     return {"datasets": sorted(set(faces.rows["dataset"].tolist())), **faces.counts()}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.metrics import HEADINGS
 from evaluation.predictions import Predictions, by_video, of_test, read_predictions
 from evaluation.results import FORMAT
-from models.metrics import HEADINGS
 
 UNITS = {"frame": "frames", "video": "videos"}
 AGAIN = "run the evaluation again"
@@ -20,8 +20,15 @@ AGAIN = "run the evaluation again"
 CELL = {"value": (Real,), "low": (Real,), "high": (Real,)}
 FACES = {"real": int, "fake": int, "groups": int}
 PART = {"datasets": [str], **FACES}
-FIGURES = dict.fromkeys(("n", "n_real", "n_fake", "n_groups"), int) | dict.fromkeys(HEADINGS, (CELL,))
-TEST = {"test": str, "level": str, "figures": FIGURES, "delong": ({"difference": (Real,), "p": (Real,)},)}
+FIGURES = dict.fromkeys(("n", "n_real", "n_fake", "n_groups"), int) | dict.fromkeys(
+    HEADINGS, (CELL,)
+)
+TEST = {
+    "test": str,
+    "level": str,
+    "figures": FIGURES,
+    "delong": ({"difference": (Real,), "p": (Real,)},),
+}
 SYSTEM = {
     "name": str,
     "kind": str,
@@ -31,26 +38,77 @@ SYSTEM = {
     "predictions": (str,),
     "tests": [TEST],
 }
-RUN = {"id": str, "protocol": str, "title": str, "train": PART, "val": PART, "remarks": [str], "systems": [SYSTEM]}
-POINT = {"level": int, "parameter": str, "n": int, "lost": int, "auc": (CELL,), "auc_with_lost": (CELL,)}
-CURVE = {"system": str, "dataset": str, "family": str, "clean": (CELL,), "slope": (Real,), "points": [POINT]}
+RUN = {
+    "id": str,
+    "protocol": str,
+    "title": str,
+    "train": PART,
+    "val": PART,
+    "remarks": [str],
+    "systems": [SYSTEM],
+}
+POINT = {
+    "level": int,
+    "parameter": str,
+    "n": int,
+    "lost": int,
+    "auc": (CELL,),
+    "auc_with_lost": (CELL,),
+}
+CURVE = {
+    "system": str,
+    "dataset": str,
+    "family": str,
+    "clean": (CELL,),
+    "slope": (Real,),
+    "points": [POINT],
+}
 GROUP = {"name": str, "n_real": int, "n_fake": int, "auc": (CELL,), "fpr": (CELL,)}
 GAP = {"auc": (Real,), "fpr": (Real,)}
 MATRIX = [[(Real,)]]
 LISTS = {
     "remarks": str,
     "runs": RUN,
-    "few_shot": {"dataset": str, "system": str, "asked": int, "faces": int, "figures": FIGURES, "seed": int},
+    "few_shot": {
+        "dataset": str,
+        "system": str,
+        "asked": int,
+        "faces": int,
+        "figures": FIGURES,
+        "seed": int,
+    },
     "robustness": CURVE,
-    "subgroups": {"run": str, "system": str, "dataset": str, "attribute": str, "groups": [GROUP], "largest_gap": GAP},
+    "subgroups": {
+        "run": str,
+        "system": str,
+        "dataset": str,
+        "attribute": str,
+        "groups": [GROUP],
+        "largest_gap": GAP,
+    },
     "importance": {"run": str, "group": str, "fall": (CELL,)},
     "ablation": {"run": str, "name": str, "columns": (int,), "dataset": str, "auc": (CELL,)},
-    "inconsistency": {"dataset": str, "output": str, "regions": [str], "real": MATRIX, "fake": MATRIX, "n_real": int}
+    "inconsistency": {
+        "dataset": str,
+        "output": str,
+        "regions": [str],
+        "real": MATRIX,
+        "fake": MATRIX,
+        "n_real": int,
+    }
     | {"n_fake": int, "unit": str},
 }
 DATASET = {"dump": str, "splits": {str: FACES}, "no_face": int, "unreadable": int}
-SHAPE = {"name": str, "created": str, "config": dict, "git": {"commit": (str,), "dirty": bool}, "versions": {str: str}}
-SHAPE |= {"minutes": Real, "datasets": {str: DATASET}} | {name: [shape] for name, shape in LISTS.items()}
+SHAPE = {
+    "name": str,
+    "created": str,
+    "config": dict,
+    "git": {"commit": (str,), "dirty": bool},
+    "versions": {str: str},
+}
+SHAPE |= {"minutes": Real, "datasets": {str: DATASET}} | {
+    name: [shape] for name, shape in LISTS.items()
+}
 
 
 def _check(found: object, shape: object, where: str) -> None:
@@ -75,13 +133,22 @@ def _check(found: object, shape: object, where: str) -> None:
 
 def _check_sense(data: Mapping) -> None:
     """Raises: ValueError where values of the right shape mean nothing."""
-    levels = {test["level"] for run in data["runs"] for system in run["systems"] for test in system["tests"]}
+    levels = {
+        test["level"]
+        for run in data["runs"]
+        for system in run["systems"]
+        for test in system["tests"]
+    }
     if strange := levels - {*UNITS}:
-        raise ValueError(f"a test is on the level {', '.join(sorted(strange))}, not on {' or '.join(UNITS)}")
+        raise ValueError(
+            f"a test is on the level {', '.join(sorted(strange))}, not on {' or '.join(UNITS)}"
+        )
     for entry in data["inconsistency"]:
         size = len(entry["regions"])
         if any([len(row) for row in entry[name]] != [size] * size for name in ("real", "fake")):
-            raise ValueError(f"{entry['output']} of {entry['dataset']} has {size} regions and matrices of another size")
+            raise ValueError(
+                f"{entry['output']} of {entry['dataset']} has {size} regions and matrices of another size"
+            )
 
 
 def read_results(folder: Path) -> dict:
@@ -91,7 +158,9 @@ def read_results(folder: Path) -> dict:
     """
     path = Path(folder) / "results.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give the folder of a report that evaluate.py wrote")
+        raise FileNotFoundError(
+            f"{path}: no such file; give the folder of a report that evaluate.py wrote"
+        )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or "format" not in data:
@@ -103,7 +172,9 @@ def read_results(folder: Path) -> dict:
     except ValueError as error:  # JSON and UTF-8 errors are of this kind too
         raise ValueError(f"{path}: damaged or not a report: {error}; {AGAIN}") from None
     if data["format"] != FORMAT:
-        raise ValueError(f"{path}: a report of format {data['format']!r}, this version reads {FORMAT}; {AGAIN}")
+        raise ValueError(
+            f"{path}: a report of format {data['format']!r}, this version reads {FORMAT}; {AGAIN}"
+        )
     return data
 
 
@@ -125,6 +196,8 @@ def flat(data: object, where: str = "") -> dict[str, str]:
     if isinstance(data, list) and any(isinstance(value, dict) for value in data):
         data = dict(enumerate(data))
     if isinstance(data, dict) and data:
-        parts = [flat(value, f"{where}.{key}" if where else str(key)) for key, value in data.items()]
+        parts = [
+            flat(value, f"{where}.{key}" if where else str(key)) for key, value in data.items()
+        ]
         return {key: value for part in parts for key, value in part.items()}
     return {where: data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)}

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data.gathered import Faces
+from data.feature_dataset import FeatureDataset
+from evaluation.metrics import REPLICATES, auc, bootstrap, fpr_at
 from features.regions import REGIONS
-from models.metrics import REPLICATES, auc, bootstrap, fpr_at
 
 MIN_FACES = 20  # of a class in a group; a figure of fewer says nothing
 ATTRIBUTES = ("gender", "age", "race")
@@ -20,17 +20,21 @@ ATTRIBUTES = ("gender", "age", "race")
 BANDS = ((0, "0-19"), (20, "20-39"), (40, "40-59"), (60, "60+"))
 
 
-def attributes(faces: Faces, outputs: Mapping[str, Mapping]) -> dict[str, np.ndarray]:
+def attributes(faces: FeatureDataset, outputs: Mapping[str, Mapping]) -> dict[str, np.ndarray]:
     """attribute -> (N,) names, "" where there is no answer. Of several experts with one output, the first speaks."""
     found: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
         attribute = name.rpartition(".")[2]
         if attribute not in ATTRIBUTES or output["kind"] != "distribution":
             continue
-        answers = faces.arrays[name][:, REGIONS.index("full")].astype(np.float32)
-        names = [_band(label) for label in output["names"]] if attribute == "age" else output["names"]
-        known = np.isfinite(answers).all(1)
-        said = np.where(known, np.array(names, dtype=object)[np.where(known, answers.argmax(1), 0)], "")
+        predictions = faces.arrays[name][:, REGIONS.index("full")].astype(np.float32)
+        names = (
+            [_band(label) for label in output["names"]] if attribute == "age" else output["names"]
+        )
+        known = np.isfinite(predictions).all(1)
+        said = np.where(
+            known, np.array(names, dtype=object)[np.where(known, predictions.argmax(1), 0)], ""
+        )
         found.setdefault("age band" if attribute == "age" else attribute, said)
     return found
 
@@ -41,7 +45,9 @@ def _band(label: str) -> str:
     return next(name for first, name in reversed(BANDS) if start >= first)
 
 
-def by_group(said: np.ndarray, y: np.ndarray, p: np.ndarray, groups: np.ndarray, threshold: float) -> dict:
+def by_group(
+    said: np.ndarray, y: np.ndarray, p: np.ndarray, groups: np.ndarray, threshold: float
+) -> dict:
     """AUC and FPR of each group of people, and the largest gap between two of them.
 
     said: (N,) names, "" unknown; y: labels; p: p_fake, finite; groups: for the bootstrap. A figure with fewer than
@@ -53,11 +59,17 @@ def by_group(said: np.ndarray, y: np.ndarray, p: np.ndarray, groups: np.ndarray,
         reals, fakes = int((y[part] == 0).sum()), int((y[part] == 1).sum())
         figures = {"fpr": lambda y, p: fpr_at(y, p, threshold)} if reals >= MIN_FACES else {}
         figures |= {"auc": auc} if min(reals, fakes) >= MIN_FACES else {}
-        intervals = bootstrap(figures, y[part], p[part], groups[part], REPLICATES) if figures else {}
+        intervals = (
+            bootstrap(figures, y[part], p[part], groups[part], REPLICATES) if figures else {}
+        )
         row: dict = {"name": name, "n_real": reals, "n_fake": fakes, "auc": None, "fpr": None}
         for key, figure in figures.items():
             bounds = [None if np.isnan(bound) else bound for bound in intervals[key]]
-            row[key] = {"value": float(figure(y[part], p[part])), "low": bounds[0], "high": bounds[1]}
+            row[key] = {
+                "value": float(figure(y[part], p[part])),
+                "low": bounds[0],
+                "high": bounds[1],
+            }
         rows.append(row)
     gaps = {}
     for key in ("auc", "fpr"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from evaluation.metrics import HEADINGS
 from evaluation.page import Cell, Names, Table, figure, number, texts
 from evaluation.saved import UNITS
 from evaluation.systems import MASC
-from models.metrics import HEADINGS
 
 LOWER_IS_BETTER = ("eer", "fpr", "ece", "brier")
 LOST = (
@@ -55,7 +55,9 @@ def together(entries: Iterable[Mapping], *keys: str) -> list[tuple[tuple, list[M
 
 def tests_of(run: Mapping) -> list[tuple[str, str]]:
     """(level, test) of everything that a system of the run was measured on, frames first."""
-    found = dict.fromkeys((test["level"], test["test"]) for system in run["systems"] for test in system["tests"])
+    found = dict.fromkeys(
+        (test["level"], test["test"]) for system in run["systems"] for test in system["tests"]
+    )
     return [pair for level in UNITS for pair in found if pair[0] == level]
 
 
@@ -116,10 +118,19 @@ def run_table(names: Names, run: Mapping, level: str, test: str) -> Table:
     head = ["system", "real + fake", *HEADINGS.values(), "MASC less it", "p"]
     compared = any(row[-1].text for row in rows)
     # Without what all rows share (the caption tells it) and what no row has.
-    first, end = 1 + (len({counts(figures, level) for figures in tested}) < 2), len(head) - (0 if compared else 2)
+    first, end = (
+        1 + (len({counts(figures, level) for figures in tested}) < 2),
+        len(head) - (0 if compared else 2),
+    )
     head, *rows = ([row[0], *row[first:end]] for row in (head, *rows))
     caption = f"{run['title']}: {counts_of_all(tested, level)} of {test}; 95% intervals by group"
-    return Table(names(run["id"], test, level), caption, head, rows, [*notes, *([DELONG] if compared else [])])
+    return Table(
+        names(run["id"], test, level),
+        caption,
+        head,
+        rows,
+        [*notes, *([DELONG] if compared else [])],
+    )
 
 
 def systems_table(names: Names, run: Mapping) -> Table:
@@ -128,8 +139,12 @@ def systems_table(names: Names, run: Mapping) -> Table:
         for s in run["systems"]
     ]
     head = ["system", "kind", "note", "threshold", "seconds"]
-    notes = ["From the threshold on, p_fake is called fake (accuracy, FPR). It was set on the validation faces"]
-    return Table(names(run["id"], "systems"), f"{run['title']}: the systems", head, rows, notes, texts=3)
+    notes = [
+        "From the threshold on, p_fake is called fake (accuracy, FPR). It was set on the validation faces"
+    ]
+    return Table(
+        names(run["id"], "systems"), f"{run['title']}: the systems", head, rows, notes, texts=3
+    )
 
 
 def overview(names: Names, runs: Sequence[Mapping], level: str) -> Table | None:
@@ -137,20 +152,40 @@ def overview(names: Names, runs: Sequence[Mapping], level: str) -> Table | None:
     rows = []
     for run in (run for _, part in together(runs, "protocol") for run in part):
         masc = ours(run)
-        for test in (test for at, test in tests_of(run) if at == level and run["protocol"] != "sanity"):
+        for test in (
+            test for at, test in tests_of(run) if at == level and run["protocol"] != "sanity"
+        ):
             entry = entry_of(masc, level, test) if masc else None
             other, theirs = strongest(run, level, test) or (None, None)
             tested = entry or theirs
-            row = texts(run["protocol"], " + ".join(run["train"]["datasets"]), test, other["name"] if other else "none")
+            row = texts(
+                run["protocol"],
+                " + ".join(run["train"]["datasets"]),
+                test,
+                other["name"] if other else "none",
+            )
             row.append(_numbers(tested["figures"]) if tested else Cell())
             row += [figure(each["figures"]["auc"] if each else None) for each in (entry, theirs)]
             rows.append(row + _delong(theirs))
     if not rows:
         return None
-    head = ["protocol", "trained on", "tested on", "best baseline", "real + fake", "AUC of MASC", "AUC of the baseline"]
-    notes = ["The best baseline is the one with the highest AUC on the very test: that flatters it", DELONG]
+    head = [
+        "protocol",
+        "trained on",
+        "tested on",
+        "best baseline",
+        "real + fake",
+        "AUC of MASC",
+        "AUC of the baseline",
+    ]
+    notes = [
+        "The best baseline is the one with the highest AUC on the very test: that flatters it",
+        DELONG,
+    ]
     caption = f"MASC and the best baseline of every run, {UNITS[level]}, 95% intervals by group"
-    return Table(names("overview", level), caption, [*head, "MASC less it", "p"], rows, notes, texts=4)
+    return Table(
+        names("overview", level), caption, [*head, "MASC less it", "p"], rows, notes, texts=4
+    )
 
 
 def matrix(names: Names, runs: Sequence[Mapping], level: str) -> Table | None:
@@ -162,7 +197,9 @@ def matrix(names: Names, runs: Sequence[Mapping], level: str) -> Table | None:
         for system in run["systems"] if run["protocol"] in ("in-dataset", "cross-dataset") else ():
             for entry in system["tests"] if system["kind"] != "ablation" else ():
                 if entry["level"] == level:
-                    row = found.setdefault((" + ".join(run["train"]["datasets"]), system["name"]), {})
+                    row = found.setdefault(
+                        (" + ".join(run["train"]["datasets"]), system["name"]), {}
+                    )
                     row[entry["test"]] = entry["figures"]
     if not found:
         return None
@@ -182,7 +219,9 @@ def matrix(names: Names, runs: Sequence[Mapping], level: str) -> Table | None:
         "Where a test is also in `trained on`, the figure is in-dataset. Best: of those with the same training set"
     )
     caption = f"AUC across data sets, {UNITS[level]}, 95% intervals by group"
-    return Table(names("matrix", level), caption, ["trained on", "system", *tests], rows, notes, texts=2)
+    return Table(
+        names("matrix", level), caption, ["trained on", "system", *tests], rows, notes, texts=2
+    )
 
 
 def datasets_table(names: Names, datasets: Mapping[str, Mapping]) -> Table:
@@ -194,11 +233,17 @@ def datasets_table(names: Names, datasets: Mapping[str, Mapping]) -> Table:
         for name, found in datasets.items()
     ]
     head = ["data set", "dump", *splits, "no face", "unreadable"]
-    return Table(names("datasets"), "The data sets: real + fake frames of each split", head, rows, texts=2)
+    return Table(
+        names("datasets"), "The data sets: real + fake frames of each split", head, rows, texts=2
+    )
 
 
 def _split(found: Mapping | None) -> Cell:
-    return Cell(f"{found['real']} + {found['fake']}", f"{found['groups']} groups") if found else Cell("–")
+    return (
+        Cell(f"{found['real']} + {found['fake']}", f"{found['groups']} groups")
+        if found
+        else Cell("–")
+    )
 
 
 # What goes beyond runs: all on single frames.
@@ -222,19 +267,39 @@ def robustness(names: Names, curves: Sequence[Mapping]) -> list[Table]:
             at = [points.get(level) for level in levels]
             lost = (Cell(f"{point['n']}, {point['lost']}") if point else Cell() for point in at)
             system, blank = Cell(curve["system"]), Cell("–")
-            found = [figure(curve["clean"]), *(figure(p and p["auc"]) for p in at), Cell(number(curve["slope"], True))]
+            found = [
+                figure(curve["clean"]),
+                *(figure(p and p["auc"]) for p in at),
+                Cell(number(curve["slope"], True)),
+            ]
             rows += [
                 [system, Cell("AUC, faces found"), *found],
-                [system, Cell("AUC, with lost faces"), blank, *(figure(p and p["auc_with_lost"]) for p in at), blank],
+                [
+                    system,
+                    Cell("AUC, with lost faces"),
+                    blank,
+                    *(figure(p and p["auc_with_lost"]) for p in at),
+                    blank,
+                ],
                 [system, Cell("faces found, lost"), blank, *lost, blank],
             ]
         for column in range(2, 3 + len(levels)):
             with_best(rows[::3], column)
             with_best(rows[1::3], column)
-        head = ["system", "figure", "clean", *(f"{level}: {parameters[level]}" for level in levels), "slope"]
-        caption = f"Robustness: {family}, {sizes_of(part)} frames of {dataset}; 95% intervals by group"
+        head = [
+            "system",
+            "figure",
+            "clean",
+            *(f"{level}: {parameters[level]}" for level in levels),
+            "slope",
+        ]
+        caption = (
+            f"Robustness: {family}, {sizes_of(part)} frames of {dataset}; 95% intervals by group"
+        )
         notes = [LOST, "Slope: AUC per level, over the clean picture and all levels"]
-        tables.append(Table(names("robustness", dataset, family), caption, head, rows, notes, texts=2))
+        tables.append(
+            Table(names("robustness", dataset, family), caption, head, rows, notes, texts=2)
+        )
     return tables
 
 
@@ -251,13 +316,18 @@ def subgroups(names: Names, found: Sequence[Mapping], runs: Sequence[Mapping]) -
         head = ["system", attribute, "real", "fake", "AUC", "FPR"]
         caption = f"By {attribute}, as an expert sees it, {measured(runs, run, dataset)}; 95% intervals by group"
         notes = ["n/a: too few faces to say. FPR is at the threshold of the run"]
-        tables.append(Table(names("subgroups", run, dataset, attribute), caption, head, rows, notes, texts=2))
+        tables.append(
+            Table(names("subgroups", run, dataset, attribute), caption, head, rows, notes, texts=2)
+        )
     return tables
 
 
 def steps(entries: Sequence[Mapping]) -> list[list[Mapping]]:
     """Few-shot entries by the size that was asked for; whole groups are drawn, so a training set may be a little larger."""
-    return [[e for e in entries if e["asked"] == asked] for asked in sorted({e["asked"] for e in entries})]
+    return [
+        [e for e in entries if e["asked"] == asked]
+        for asked in sorted({e["asked"] for e in entries})
+    ]
 
 
 def few_shot(names: Names, found: Sequence[Mapping]) -> list[Table]:
@@ -270,14 +340,23 @@ def few_shot(names: Names, found: Sequence[Mapping]) -> list[Table]:
             seeds = list(dict.fromkeys(e["seed"] for e in of_system))
             at = [[e for e in column if e["system"] == system] for column in columns]
             for seed in seeds:
-                cells = [next((figure(e["figures"]["auc"]) for e in step if e["seed"] == seed), Cell()) for step in at]
+                cells = [
+                    next((figure(e["figures"]["auc"]) for e in step if e["seed"] == seed), Cell())
+                    for step in at
+                ]
                 rows.append(texts(system, seed) + cells)
             if len(seeds) > 1:
                 rows.append(texts(system, "mean", *(number(mean_auc(step)) for step in at)))
-        head = ["system", "seed", *(f"{s[0]} faces" if len(s) < 2 else f"{s[0]}–{s[-1]} faces" for s in spans)]
+        head = [
+            "system",
+            "seed",
+            *(f"{s[0]} faces" if len(s) < 2 else f"{s[0]}–{s[-1]} faces" for s in spans),
+        ]
         tested = counts_of_all([e["figures"] for e in part], "frame")
         caption = f"AUC on frames of {dataset} ({tested}) by the number of training faces; 95% intervals by group"
-        notes = ["Intervals are about the test faces; the seeds show what the draw of the training faces does"]
+        notes = [
+            "Intervals are about the test faces; the seeds show what the draw of the training faces does"
+        ]
         tables.append(Table(names("few-shot", dataset), caption, head, rows, notes, texts=2))
     return tables
 
@@ -299,10 +378,15 @@ def measured(runs: Sequence[Mapping], run: str, dataset: str | None) -> str:
 def ablation(names: Names, found: Sequence[Mapping], runs: Sequence[Mapping]) -> list[Table]:
     tables = []
     for (run, dataset), part in together(found, "run", "dataset"):
-        rows = [texts(e["name"], "n/a" if e["columns"] is None else e["columns"]) + [figure(e["auc"])] for e in part]
+        rows = [
+            texts(e["name"], "n/a" if e["columns"] is None else e["columns"]) + [figure(e["auc"])]
+            for e in part
+        ]
         with_best(rows, 2)
         caption = f"MASC with less, {measured(runs, run, dataset)}; 95% intervals by group"
-        tables.append(Table(names("ablation", run, dataset), caption, ["system", "columns", "AUC"], rows))
+        tables.append(
+            Table(names("ablation", run, dataset), caption, ["system", "columns", "AUC"], rows)
+        )
     return tables
 
 
@@ -311,7 +395,9 @@ def importance(names: Names, found: Sequence[Mapping], runs: Sequence[Mapping]) 
     for (run, dataset), part in together(found, "run", "dataset"):
         rows = [[Cell(entry["group"]), figure(entry["fall"], sign=True)] for entry in part]
         caption = f"What MASC leans on, {measured(runs, run, dataset)}; 95% intervals by group"
-        notes = ["By how much the AUC falls when the columns of one group are dealt out anew among the test faces"]
+        notes = [
+            "By how much the AUC falls when the columns of one group are dealt out anew among the test faces"
+        ]
         name = names("importance", run, dataset or "")
         tables.append(Table(name, caption, ["columns of", "fall of AUC"], rows, notes))
     return tables

@@ -62,7 +62,9 @@ class Contradiction:
 
     @property
     def name(self) -> str:
-        return self.label or f"{'+'.join(self.one)}{'-' if self.apart else '&'}{'+'.join(self.other)}"
+        return (
+            self.label or f"{'+'.join(self.one)}{'-' if self.apart else '&'}{'+'.join(self.other)}"
+        )
 
     @property
     def upper_and_lower(self) -> bool:
@@ -72,10 +74,16 @@ class Contradiction:
 
 CONTRADICTIONS = (
     Contradiction(UPPER, LOWER, FACS, "upper-lower"),
-    Contradiction(("AU06",), ("AU12",), "the Duchenne smile: Ekman, Davidson & Friesen, J. Pers. Soc. Psychol. 1990"),
+    Contradiction(
+        ("AU06",),
+        ("AU12",),
+        "the Duchenne smile: Ekman, Davidson & Friesen, J. Pers. Soc. Psychol. 1990",
+    ),
     Contradiction(("AU01", "AU04"), ("AU15",), f"sadness, {EMFACS}"),
     Contradiction(("AU01", "AU02", "AU05"), ("AU25", "AU26"), f"surprise, {EMFACS}"),
-    Contradiction(("AU09",), ("AU10",), "disgust: Rozin, Lowery & Ebert, J. Pers. Soc. Psychol. 1994"),
+    Contradiction(
+        ("AU09",), ("AU10",), "disgust: Rozin, Lowery & Ebert, J. Pers. Soc. Psychol. 1994"
+    ),
     Contradiction(
         ("AU23", "AU24"),
         ("AU12",),
@@ -93,7 +101,9 @@ CONTRADICTIONS = (
 BY_NAME = {row.name: row for row in CONTRADICTIONS}
 
 
-def contradictions(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]) -> dict[str, np.ndarray]:
+def contradictions(
+    arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]
+) -> dict[str, np.ndarray]:
     """The columns of every output whose components are action units.
 
     Those of an expression need an output of the same expert that has it as a class. arrays: "expert.output" -> (N, R, D)
@@ -104,11 +114,16 @@ def contradictions(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mappi
     for name, output in outputs.items():
         if output["kind"] != "vector" or not set(output["names"]) & set(UPPER + LOWER):
             continue
-        known = {unit: np.asarray(arrays[name][..., i], np.float32) for i, unit in enumerate(output["names"])}
+        known = {
+            unit: np.asarray(arrays[name][..., i], np.float32)
+            for i, unit in enumerate(output["names"])
+        }
         expert = name.partition(".")[0]
         for sibling, other in outputs.items():
             if other["kind"] == "distribution" and sibling.partition(".")[0] == expert:
-                known |= {emotion: arrays[sibling][..., i] for i, emotion in enumerate(other["names"])}
+                known |= {
+                    emotion: arrays[sibling][..., i] for i, emotion in enumerate(other["names"])
+                }
         full, upper, lower = (REGIONS.index(region) for region in ("full", "upper", "lower"))
         for row in CONTRADICTIONS:
             one, other = _mean(row.one, known), _mean(row.other, known)
@@ -134,4 +149,7 @@ def words(name: str) -> tuple[str, str]:
     if name == "upper-lower":
         return "muscles of the upper face", "muscles of the lower face"
     groups = (BY_NAME[name].one, BY_NAME[name].other)
-    return tuple(" and ".join(f"{NAMES[u]} ({u})" if u in NAMES else f"a {u.lower()} look" for u in g) for g in groups)
+    return tuple(
+        " and ".join(f"{NAMES[u]} ({u})" if u in NAMES else f"a {u.lower()} look" for u in g)
+        for g in groups
+    )

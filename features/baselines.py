@@ -1,29 +1,29 @@
 """What MASC must beat: how far one gets without looking at consistency at all, and with the plainest consistency.
 
-Both make feature tables of the same kind as features/vector.py, so the same heads are fitted to them on the same splits.
+Both make feature tables of the same kind as features/columns.py, so the same heads are fitted to them on the same splits.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from features.consistency import cosine, js
+from features.columns import FeatureTable
+from features.measures import cosine, js
 from features.regions import REGIONS
-from features.vector import FeatureTable
 
 FILE = ("file_bytes", "width", "height", "mean_r", "mean_g", "mean_b")
-TRIVIAL = (*FILE, "sharpness", "face_px", "score", "yaw", "pitch", "roll")
+METADATA = (*FILE, "sharpness", "face_px", "score", "yaw", "pitch", "roll")
 PLAIN_REGIONS = ("upper", "middle", "lower", "left", "right")
 
 
-def trivial_features(rows: dict[str, np.ndarray]) -> FeatureTable:
+def metadata_features(rows: dict[str, np.ndarray]) -> FeatureTable:
     """File size, picture size, mean colour; of the face its sharpness, size, pose and the finder's confidence: what a detector
     could learn instead of faces.
 
     rows: the columns of a dump's index. Returns: (N, 12).
     """
-    values = np.stack([np.asarray(rows[name], np.float32) for name in TRIVIAL], axis=1)
-    return FeatureTable([f"trivial/{name}" for name in TRIVIAL], values)
+    values = np.stack([np.asarray(rows[name], np.float32) for name in METADATA], axis=1)
+    return FeatureTable([f"metadata/{name}" for name in METADATA], values)
 
 
 def plain_features(arrays: dict[str, np.ndarray]) -> FeatureTable:
@@ -36,8 +36,15 @@ def plain_features(arrays: dict[str, np.ndarray]) -> FeatureTable:
     """
     sums = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
     short = {name: name.rpartition(".")[2] for name in sums}
-    distributions = [sums[name] for name in sums if short[name] in ("age", "gender", "race", "expression", "emotion")]
-    alike = [[name for name in sums if short[name] in kinds] for kinds in (("identity",), ("embedding", "appearance"))]
+    distributions = [
+        sums[name]
+        for name in sums
+        if short[name] in ("age", "gender", "race", "expression", "emotion")
+    ]
+    alike = [
+        [name for name in sums if short[name] in kinds]
+        for kinds in (("identity",), ("embedding", "appearance"))
+    ]
     embeddings = {names[0]: sums[names[0]] for names in alike if names}
     names, columns = [], []
     for name, value in embeddings.items():
@@ -53,5 +60,7 @@ def plain_features(arrays: dict[str, np.ndarray]) -> FeatureTable:
         names.append("plain/attributes/js/mean")
         divergences.append(np.mean(divergences, axis=0))
     if not names:
-        raise ValueError("no identity, embedding or attribute among the answers; the first version's columns need one")
+        raise ValueError(
+            "no identity, embedding or attribute among the answers; the first version's columns need one"
+        )
     return FeatureTable(names, np.stack([*columns, *divergences], axis=1).astype(np.float32))

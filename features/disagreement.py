@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from features.columns import FAMILIES, directions, groups_of
 from features.explain import COLUMN, HIGH, LOW, MEDIAN, PERCENTILES
 from features.regions import REGIONS
-from features.vector import FAMILIES, directions, groups_of
 
 PARTS = REGIONS[1:]  # all but the whole face, which every part belongs to
 
@@ -50,7 +50,9 @@ def ranks(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
         spread = max(float(known[-1] - known[0]), 1e-9)
         at = np.array([known[0] - 0.25 * spread, *known, known[-1] + 0.25 * spread])
         both = np.interp(value, at, shares), np.interp(-value, -at[::-1], shares[::-1])
-        out[..., column] = np.where(np.isnan(value), np.nan, np.mean(both, axis=0))  # of ties the middle
+        out[..., column] = np.where(
+            np.isnan(value), np.nan, np.mean(both, axis=0)
+        )  # of ties the middle
     return out
 
 
@@ -73,13 +75,25 @@ def by_family(names: Sequence[str], contributions: np.ndarray) -> dict[str, floa
     return {family: total for family, total in sums.items() if family in used or total}
 
 
-def pairs_of(output: str, names: Sequence[str], values: np.ndarray, reference: np.ndarray) -> list[Pair]:
+def pairs_of(
+    output: str, names: Sequence[str], values: np.ndarray, reference: np.ndarray
+) -> list[Pair]:
     """Every pair of regions that one embedding is compared between, by its cosine."""
     rank, found = ranks(values, reference), []
     for column, name in enumerate(names):
         parts = COLUMN.fullmatch(name)
-        if parts and parts["output"] == output and parts["measure"] == "cos" and not np.isnan(values[column]):
-            numbers = (values[column], reference[LOW, column], reference[HIGH, column], rank[column])
+        if (
+            parts
+            and parts["output"] == output
+            and parts["measure"] == "cos"
+            and not np.isnan(values[column])
+        ):
+            numbers = (
+                values[column],
+                reference[LOW, column],
+                reference[HIGH, column],
+                rank[column],
+            )
             found.append(Pair(output, parts["first"], parts["second"], *map(float, numbers)))
     return found
 
@@ -87,7 +101,11 @@ def pairs_of(output: str, names: Sequence[str], values: np.ndarray, reference: n
 def regions_of(name: str) -> tuple[str, ...]:
     """The parts of the face that a column is about; the whole face is none."""
     parts = COLUMN.fullmatch(name)
-    return tuple(region for region in (parts["first"], parts["second"]) if region in PARTS) if parts else ()
+    return (
+        tuple(region for region in (parts["first"], parts["second"]) if region in PARTS)
+        if parts
+        else ()
+    )
 
 
 def of_regions(names: Sequence[str], values: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -110,5 +128,7 @@ def of_regions(names: Sequence[str], values: np.ndarray, reference: np.ndarray) 
         column = level.get((part,))
         if column is not None:
             spread = max(float(reference[HIGH, column] - reference[LOW, column]), 1e-9)
-            found[:, place] += np.nan_to_num((values[:, column] - reference[MEDIAN, column]) / spread)
+            found[:, place] += np.nan_to_num(
+                (values[:, column] - reference[MEDIAN, column]) / spread
+            )
     return found

@@ -6,7 +6,7 @@ disagreement there counts little. Distributions are compared as centred log-rati
 principal components of the real faces' answers.
 
 An expectation remembers the people it was fitted on. `cross_fit` therefore gives every face a residual from a fit without
-its group, and figures should come from people in none of the groups (features/people.py).
+its group, and figures should come from people in none of the groups (data/people.py).
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from features.consistency import FLOOR, cosine
+from features.columns import EXPECTED, INDEX, FeatureTable, check_outputs, predictable
+from features.measures import FLOOR, cosine
 from features.regions import PAIRS, REGIONS
-from features.vector import EXPECTED, INDEX, FeatureTable, check_answers, foreseen
 
 # Of each pair both directions. The whole face is expected from its parts, too: it holds what the part does not show.
 DIRECTIONS = tuple(direction for pair in PAIRS for direction in (pair, pair[::-1]))
-COMPONENTS = {"embedding": 48, "vector": 16}  # at most; a distribution over D classes has D - 1, a scalar 1
+COMPONENTS = {
+    "embedding": 48,
+    "vector": 16,
+}  # at most; a distribution over D classes has D - 1, a scalar 1
 RIDGE = 30.0  # in real faces: so many imaginary ones whose regions tell nothing of each other
 MIN_REALS = 20  # faces; below this a fit is noise
 
@@ -32,19 +35,19 @@ def expected_names(outputs: Mapping[str, Mapping]) -> list[str]:
     """The columns of `Expectations.residuals`, in order: of the outputs that can be foreseen."""
     names = []
     for start, end in DIRECTIONS:
-        for name, output in foreseen(outputs).items():
+        for name, output in predictable(outputs).items():
             measures = EXPECTED if output["kind"] == "embedding" else EXPECTED[:1]
             names += [f"{name}/{measure}/{start}>{end}" for measure in measures]
     return names
 
 
-def _to_plane(answers: np.ndarray, kind: str) -> np.ndarray:
+def _to_plane(predictions: np.ndarray, kind: str) -> np.ndarray:
     """Answers where a straight line makes sense. (N, R, D) any float -> (N, R, D) float32, NaN where not finite."""
-    answers = np.asarray(answers, dtype=np.float32)
-    answers = np.where(np.isfinite(answers), answers, np.nan)
+    predictions = np.asarray(predictions, dtype=np.float32)
+    predictions = np.where(np.isfinite(predictions), predictions, np.nan)
     if kind != "distribution":
-        return answers
-    logs = np.log(np.maximum(answers, FLOOR))
+        return predictions
+    logs = np.log(np.maximum(predictions, FLOOR))
     return logs - logs.mean(-1, keepdims=True)
 
 
@@ -85,17 +88,23 @@ class Expectations:
     whiten: dict[str, np.ndarray]
 
     @classmethod
-    def fit(cls, arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping], rows: np.ndarray) -> Expectations:
+    def fit(
+        cls, arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping], rows: np.ndarray
+    ) -> Expectations:
         """Fit on the faces `rows` (N,) bool or indices: real ones only, please. Faces with a missing answer do not count.
 
         Raises: ValueError where fewer than MIN_REALS faces remain.
         """
-        check_answers(arrays, outputs)
+        check_outputs(arrays, outputs)
         means, bases, parts = {}, {}, []
-        planes = {name: _to_plane(arrays[name][rows], output["kind"]) for name, output in outputs.items()}
+        planes = {
+            name: _to_plane(arrays[name][rows], output["kind"]) for name, output in outputs.items()
+        }
         whole = ~np.any([np.isnan(plane).any((1, 2)) for plane in planes.values()], axis=0)
         if whole.sum() < MIN_REALS:
-            counts = {name: int(np.isnan(plane).any((1, 2)).sum()) for name, plane in planes.items()}
+            counts = {
+                name: int(np.isnan(plane).any((1, 2)).sum()) for name, plane in planes.items()
+            }
             told = [f"{count} lack {name}" for name, count in counts.items() if count]
             lacking = f" (or an expert: {', '.join(told)})" if told else ""
             raise ValueError(
@@ -103,11 +112,15 @@ class Expectations:
                 f"the columns `expected`{lacking}"
             )
         for name, plane in planes.items():
-            means[name], bases[name] = _components(plane[whole].reshape(-1, plane.shape[2]), outputs[name]["kind"])
+            means[name], bases[name] = _components(
+                plane[whole].reshape(-1, plane.shape[2]), outputs[name]["kind"]
+            )
             parts.append((plane[whole] - means[name]) @ bases[name])
         scores = np.concatenate(parts, axis=2)
         centres = _storable(scores.mean(0))
-        fitted = cls({name: dict(output) for name, output in outputs.items()}, means, bases, centres, {}, {})
+        fitted = cls(
+            {name: dict(output) for name, output in outputs.items()}, means, bases, centres, {}, {}
+        )
         fitted._fit_maps(scores - centres)
         return fitted
 
@@ -157,7 +170,7 @@ class Expectations:
 
         Raises: ValueError where `arrays` are not the outputs this was fitted on.
         """
-        check_answers(arrays, self.outputs)
+        check_outputs(arrays, self.outputs)
         scores = self._scores(arrays)
         told = np.nan_to_num(scores)
         columns = []
@@ -170,38 +183,65 @@ class Expectations:
                 columns.append(np.sqrt((white**2).mean(1)))
                 if self.outputs[name]["kind"] == "embedding":
                     columns.append(cosine(expected[:, span], given[:, span]))
-        return FeatureTable(expected_names(self.outputs), np.stack(columns, axis=1).astype(np.float32))
+        return FeatureTable(
+            expected_names(self.outputs), np.stack(columns, axis=1).astype(np.float32)
+        )
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything but `outputs`, as named float16 arrays."""
-        tables = {"means": self.means, "bases": self.bases, "maps": self.maps, "whiten": self.whiten}
-        state = {f"{table}/{key}": value for table, entries in tables.items() for key, value in entries.items()}
-        return {key: value.astype(np.float16) for key, value in {"centres": self.centres, **state}.items()}
+        tables = {
+            "means": self.means,
+            "bases": self.bases,
+            "maps": self.maps,
+            "whiten": self.whiten,
+        }
+        state = {
+            f"{table}/{key}": value
+            for table, entries in tables.items()
+            for key, value in entries.items()
+        }
+        return {
+            key: value.astype(np.float16)
+            for key, value in {"centres": self.centres, **state}.items()
+        }
 
     @classmethod
-    def from_state(cls, outputs: Mapping[str, Mapping], state: Mapping[str, np.ndarray]) -> Expectations:
+    def from_state(
+        cls, outputs: Mapping[str, Mapping], state: Mapping[str, np.ndarray]
+    ) -> Expectations:
         """What `state` came from. Raises: ValueError where it does not belong to `outputs`."""
-        tables: dict[str, dict[str, np.ndarray]] = {"means": {}, "bases": {}, "maps": {}, "whiten": {}}
+        tables: dict[str, dict[str, np.ndarray]] = {
+            "means": {},
+            "bases": {},
+            "maps": {},
+            "whiten": {},
+        }
         for key, value in state.items():
             table, _, entry = key.partition("/")
             if table in tables:
                 tables[table][entry] = value.astype(np.float32)
         arrows = {f"{a}>{b}" for a, b in DIRECTIONS}
         whitened = {f"{arrow}/{name}" for arrow in arrows for name in outputs}
-        if set(tables["bases"]) != set(outputs) or set(tables["maps"]) != arrows or set(tables["whiten"]) != whitened:
-            raise ValueError("these expectations were fitted on other outputs or regions; train again")
+        if (
+            set(tables["bases"]) != set(outputs)
+            or set(tables["maps"]) != arrows
+            or set(tables["whiten"]) != whitened
+        ):
+            raise ValueError(
+                "these expectations were fitted on other outputs or regions; train again"
+            )
         # The order of the outputs is the order of the columns of every map.
         tables["bases"] = {name: tables["bases"][name] for name in outputs}
         outputs = {name: dict(output) for name, output in outputs.items()}
         return cls(outputs, centres=state["centres"].astype(np.float32), **tables)
 
 
-def _components(answers: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def _components(predictions: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Mean (D,) and principal directions (D, k), scaled to unit variance. answers: (M, D)."""
-    mean = _storable(answers.mean(0))
-    centred = answers - mean
-    variances, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred / len(answers))
-    size = answers.shape[1]
+    mean = _storable(predictions.mean(0))
+    centred = predictions - mean
+    variances, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred / len(predictions))
+    size = predictions.shape[1]
     wanted = min(COMPONENTS.get(kind, size), size - 1 if kind == "distribution" else size)
     # Directions without variance (fewer faces than components) would be noise, divided by nearly nothing.
     kept = max(1, min(wanted, int((variances > 1e-6 * variances[-1]).sum())))
@@ -233,10 +273,12 @@ def cross_fit(
     real: (N,) bool; groups: N names. Real or fake, a face is judged by the real faces of other groups only.
     Raises: ValueError where the real faces are of fewer than 2 groups, or too few.
     """
-    groups, real, outputs = np.asarray(groups), np.asarray(real, dtype=bool), foreseen(outputs)
+    groups, real, outputs = np.asarray(groups), np.asarray(real, dtype=bool), predictable(outputs)
     people = len(np.unique(groups[real]))
     if people < 2:
-        raise ValueError(f"real faces of {people} group(s); expectations need at least 2 to be cross-fitted")
+        raise ValueError(
+            f"real faces of {people} group(s); expectations need at least 2 to be cross-fitted"
+        )
     fitted = Expectations.fit(arrays, outputs, real)
     fold = _folds(groups, real, min(folds, people), seed)
     tables, places = [], []

@@ -12,12 +12,22 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from features.action_units import BY_NAME, words
-from features.vector import directions
+from features.columns import directions
 
-PERCENTILES = (1, 5, 25, 50, 75, 95, 99)  # of each feature over real faces, the rows of a checkpoint's `reference`
+PERCENTILES = (
+    1,
+    5,
+    25,
+    50,
+    75,
+    95,
+    99,
+)  # of each feature over real faces, the rows of a checkpoint's `reference`
 LOW, MEDIAN, HIGH = PERCENTILES.index(5), PERCENTILES.index(50), PERCENTILES.index(95)
 
-COLUMN = re.compile(r"(?P<output>[^/]+)/(?P<measure>[^/]+)/(?P<first>[a-z]+)(?:[~>](?P<second>[a-z]+))?")
+COLUMN = re.compile(
+    r"(?P<output>[^/]+)/(?P<measure>[^/]+)/(?P<first>[a-z]+)(?:[~>](?P<second>[a-z]+))?"
+)
 
 # How each measure is put into words. {a} and {b} are regions, {what} the attribute.
 PHRASES = {
@@ -42,10 +52,16 @@ WORDS = {
     "gender": "apparent gender",
     "age": "apparent age",
     "source": "origin of the pixels,",
-    "altered": "evidence of alteration",
+    "altered": "forgery logit",
 }
 # Where several experts may be asked the same, the sentence says which was.
-EXPERT_WORDS = {"fairface": "FairFace", "arcface": "ArcFace", "facenet": "FaceNet", "clip": "CLIP", "pyfeat": "py-feat"}
+EXPERT_WORDS = {
+    "fairface": "FairFace",
+    "arcface": "ArcFace",
+    "facenet": "FaceNet",
+    "clip": "CLIP",
+    "pyfeat": "py-feat",
+}
 REGION_WORDS = {"full": "whole face", "left": "left half", "right": "right half"}
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.columns import FeatureTable, groups_of, predictable, raw_features, select
 from features.expectations import Expectations, cross_fit, expected_names
-from features.vector import FeatureTable, foreseen, groups_of, raw_features, select
 
 PREFIX = "expectations."  # of the array names in a checkpoint
 
@@ -39,7 +39,7 @@ class FeaturePipeline:
         """Fit on training faces, and the features of those same faces, each judged without its own group.
 
         arrays: "expert.output" -> (N, R, D); real: (N,) bool; groups: N names; drop, only: groups of columns, see
-        features/vector.py. Columns without a single value on these real faces are left out. An output that no column is
+        features/columns.py. Columns without a single value on these real faces are left out. An output that no column is
         about, or that no real face has an answer of, is not used at all, neither to expect others: an ablation leaves no
         trace of it. (So `only=["pyfeat.au"]` has no columns that also need the emotions.)
 
@@ -47,15 +47,21 @@ class FeaturePipeline:
         """
         table, expectations = raw_features(arrays, outputs), None
         names = select(table.names + expected_names(outputs), drop, only)
-        answered = {name for name in outputs if np.isfinite(arrays[name][np.asarray(real, bool)]).any()}
+        answered = {
+            name for name in outputs if np.isfinite(arrays[name][np.asarray(real, bool)]).any()
+        }
         used = {name.partition("/")[0] for name in names} & answered
         if not used:
-            raise ValueError("no expert that these columns are about has answered a single real face")
+            raise ValueError(
+                "no expert that these columns are about has answered a single real face"
+            )
         if used != set(outputs):
             outputs = {name: output for name, output in outputs.items() if name in used}
             table = raw_features(arrays, outputs)
             there = {*table.names, *expected_names(outputs)}
-            names = [name for name in names if name in there]  # not those that also need an output left out
+            names = [
+                name for name in names if name in there
+            ]  # not those that also need an output left out
         if any("expected" in groups_of(name) for name in names):
             residuals, expectations = cross_fit(arrays, outputs, real, groups, seed=seed)
             table = table.beside(residuals)
@@ -65,8 +71,12 @@ class FeaturePipeline:
                 "these columns compare two outputs, of which one is left out; keep both, or drop the columns"
             )
         known = ~np.isnan(table.values[np.asarray(real, dtype=bool)]).all(0)
-        table = table.ordered([name for name, there in zip(table.names, known, strict=True) if there])
-        return table, cls({name: dict(output) for name, output in outputs.items()}, table.names, expectations)
+        table = table.ordered(
+            [name for name, there in zip(table.names, known, strict=True) if there]
+        )
+        return table, cls(
+            {name: dict(output) for name, output in outputs.items()}, table.names, expectations
+        )
 
     def transform(self, arrays: Mapping[str, np.ndarray]) -> FeatureTable:
         """The features `names` of new faces. arrays: "expert.output" -> (N, R, D).
@@ -90,5 +100,11 @@ class FeaturePipeline:
         Raises: ValueError where they do not belong together.
         """
         outputs, names = info["outputs"], list(info["features"])
-        state = {name.removeprefix(PREFIX): value for name, value in arrays.items() if name.startswith(PREFIX)}
-        return cls(outputs, names, Expectations.from_state(foreseen(outputs), state) if state else None)
+        state = {
+            name.removeprefix(PREFIX): value
+            for name, value in arrays.items()
+            if name.startswith(PREFIX)
+        }
+        return cls(
+            outputs, names, Expectations.from_state(predictable(outputs), state) if state else None
+        )

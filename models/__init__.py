@@ -1,6 +1,6 @@
 """Frozen experts and the classifiers that judge their disagreements.
 
-`EXPERTS` says where each expert is, `PROFILES` which of them work together; models/panel.py builds and asks them. A new
+`EXPERTS` says where each expert is, `PROFILES` which of them work together; models/ensemble.py builds and asks them. A new
 expert is one file and one row.
 """
 
@@ -25,7 +25,10 @@ PROFILES: dict[str, tuple[str, ...]] = {
 }
 # Experts that come with the project; the weights of all others are downloaded (models/weights.py).
 _HERE = Path(__file__).parent.parent / "checkpoints"
-BUNDLED: dict[str, Path] = {"lite": _HERE / "region_net.safetensors", "traces": _HERE / "trace_net.safetensors"}
+BUNDLED: dict[str, Path] = {
+    "lite": _HERE / "region_net.safetensors",
+    "traces": _HERE / "trace_net.safetensors",
+}
 CLIP_MODEL = "ViT-B/32"  # unless told otherwise; see models/clip_image.py
 
 

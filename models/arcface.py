@@ -28,8 +28,10 @@ class ArcFace(WholeFaceExpert):
     def __init__(self, weights: Path, bf16: bool = False) -> None:
         net = import_feat("identity_detectors.arcface.iresnet").iresnet50()
         # The file comes from an ONNX file, which knows no counts of batches.
-        load_strictly(net, read_tensors(weights), weights, lambda key: key.endswith("num_batches_tracked"))
+        load_strictly(
+            net, read_tensors(weights), weights, lambda key: key.endswith("num_batches_tracked")
+        )
         super().__init__(net, weights, bf16)
 
-    def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"identity": F.normalize(self.net(images).float(), dim=-1)}

@@ -1,7 +1,7 @@
 """What every expert promises.
 
 An expert is a frozen network that looks at every region of every face of a batch and answers with named outputs. Each
-output is of one kind, and the kind alone decides how two regions are compared (features/consistency.py).
+output is of one kind, and the kind alone decides how two regions are compared (features/measures.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from features.regions import REGIONS, Crop, region_masks
 
-KINDS = ("distribution", "embedding", "scalar", "vector", "evidence")
+KINDS = ("distribution", "embedding", "scalar", "vector", "forgery_logit")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Output:
     """One named output of an expert.
 
     kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised, compared by cosine), `scalar` (one number in
-        a unit of its own), `vector` (named scalars) or `evidence` (one number, larger where the region itself looks forged,
+        a unit of its own), `vector` (named scalars) or `forgery_logit` (one number, larger where the region itself looks forged,
         which is taken as it is and compared with no other region).
     size: length of the last axis.
     names: class or component names, `size` of them; empty for embeddings.
@@ -110,7 +110,7 @@ class WholeFaceExpert(Expert):
         self.register_buffer("shift", torch.tensor(self.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(self.std).view(3, 1, 1), persistent=False)
 
-    def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """images: (N, 3, px, px) normalised RGB, channels last. Returns: for each name in `outputs` (N, size), any float."""
         raise TypeError(f"{type(self).__name__} must define answer")
 
@@ -120,10 +120,18 @@ class WholeFaceExpert(Expert):
         seen = (faces[:, 3:] > 127) & self.masks  # (B, R, px, px)
         images = (colours[:, None] * seen[:, :, None]).flatten(0, 1)
         if self.input_px not in (None, self.crop.px):
-            images = F.interpolate(images, size=(self.input_px, self.input_px), mode="bilinear", antialias=True)
+            images = F.interpolate(
+                images, size=(self.input_px, self.input_px), mode="bilinear", antialias=True
+            )
         return images.contiguous(memory_format=torch.channels_last)
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        with torch.inference_mode(), torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16):
-            answers = self.answer(self.see(faces))
-        return {name: value.float().view(len(faces), len(REGIONS), -1) for name, value in answers.items()}
+        with (
+            torch.inference_mode(),
+            torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16),
+        ):
+            predictions = self.prediction(self.see(faces))
+        return {
+            name: value.float().view(len(faces), len(REGIONS), -1)
+            for name, value in predictions.items()
+        }

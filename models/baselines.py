@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from evaluation.metrics import auc
 from features.regions import Crop
 from models.base import native_bf16
 from models.fitted_network import Network, at_side, placed, side_of
 from models.heads import MIN_HELD_OUT, calibrate
-from models.metrics import auc
 from models.networks import NETWORKS, SCRATCH, Recipe, as_seen, recipe_of, start
 from models.run_state import keep, resume
 
@@ -76,7 +76,9 @@ def fit_network(
     epochs = defaults.epochs if epochs is None else epochs
     batch_size = defaults.batch_size if batch_size is None else batch_size
     if epochs < 1 or patience < 1 or batch_size < 2:
-        raise ValueError(f"epochs {epochs}, patience {patience}, batch size {batch_size}: at least 1, 1 and 2")
+        raise ValueError(
+            f"epochs {epochs}, patience {patience}, batch size {batch_size}: at least 1, 1 and 2"
+        )
     faces, truth = _faces("training", crops, labels, px, 1)
     faces_val, truth_val = _faces("validation", crops_val, labels_val, px, MIN_HELD_OUT)
     batch_size = min(batch_size, len(faces))
@@ -84,10 +86,19 @@ def fit_network(
         torch.manual_seed(seed)
         net, origin = start(name, px, pretrained, weights_dir)
         network = Network(name, origin, px, _bf16(recipe, device), placed(net, device), device)
-        settings = {"name": name, "origin": origin, "px": px, "bf16": network.bf16, "seed": seed, "epochs": epochs}
+        settings = {
+            "name": name,
+            "origin": origin,
+            "px": px,
+            "bf16": network.bf16,
+            "seed": seed,
+            "epochs": epochs,
+        }
         settings |= {"batch_size": batch_size, "patience": patience, "format": FORMAT}
         settings["faces"] = _digest(faces, truth, faces_val, truth_val)
-        optimizer = _optimizer(net, recipe.lr if origin.startswith(SCRATCH) else recipe.lr_pretrained)
+        optimizer = _optimizer(
+            net, recipe.lr if origin.startswith(SCRATCH) else recipe.lr_pretrained
+        )
         steps = epochs * (len(faces) // batch_size)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps))
         parts = {"net": net, "optimizer": optimizer, "schedule": schedule}
@@ -121,7 +132,7 @@ def _train(
     bar: tqdm,
 ) -> float:
     """One epoch. Returns: the mean loss. Raises: ValueError where it is not finite."""
-    disturb = v2.Compose(
+    augment = v2.Compose(
         [
             v2.RandomHorizontalFlip(),
             v2.RandomResizedCrop(network.px, scale=(0.8, 1.0), ratio=(0.9, 1.1), antialias=True),
@@ -132,12 +143,14 @@ def _train(
     total, steps = 0.0, len(faces) // batch_size
     network.net.train()
     for rows in torch.randperm(len(faces))[: steps * batch_size].split(batch_size):
-        batch = _disturbed(faces[rows], disturb)
+        batch = _augmented(faces[rows], augment)
         wanted = truth[rows]
         weight = (0.5 / torch.where(wanted == 1, share, 1 - share)).to(network.device)
         with torch.autocast(network.device.type, torch.bfloat16, enabled=network.bf16):
             logits = network.net(as_seen(batch, NETWORKS[network.name], network.device))
-        loss = F.binary_cross_entropy_with_logits(logits[:, 0].float(), wanted.to(network.device), weight)
+        loss = F.binary_cross_entropy_with_logits(
+            logits[:, 0].float(), wanted.to(network.device), weight
+        )
         if not torch.isfinite(loss):
             raise ValueError(
                 f"{network.name}: the loss is {loss.item()} in epoch {network.epochs_run + 1}; check the crops"
@@ -152,12 +165,12 @@ def _train(
     return total / steps
 
 
-def _disturbed(faces: torch.Tensor, disturb: v2.Transform) -> torch.Tensor:
+def _augmented(faces: torch.Tensor, augment: v2.Transform) -> torch.Tensor:
     """On one thread: several would, where other processes are busy too, wait for each other far longer than they compute."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return torch.cat([disturb(few) for few in faces.split(ALIKE)])
+        return torch.cat([augment(few) for few in faces.split(ALIKE)])
     finally:
         torch.set_num_threads(threads)
 
@@ -168,7 +181,9 @@ def _validate(network: Network, faces: torch.Tensor, truth: torch.Tensor) -> dic
     losses = np.logaddexp(0, score) - y * score
     loss = float((losses[y == 0].mean() + losses[y == 1].mean()) / 2)
     if not np.isfinite(loss):
-        raise ValueError(f"{network.name}: the validation loss is {loss} after epoch {network.epochs_run + 1}")
+        raise ValueError(
+            f"{network.name}: the validation loss is {loss} after epoch {network.epochs_run + 1}"
+        )
     return {"val_loss": loss, "val_auc": auc(y, score)}
 
 
@@ -176,7 +191,9 @@ def _optimizer(net: nn.Module, lr: float) -> torch.optim.Optimizer:
     """AdamW. What is one number a channel has no reason to be small, and does not decay."""
     small = [weights for weights in net.parameters() if weights.ndim <= 1]
     large = [weights for weights in net.parameters() if weights.ndim > 1]
-    return torch.optim.AdamW([{"params": large}, {"params": small, "weight_decay": 0.0}], lr, weight_decay=WEIGHT_DECAY)
+    return torch.optim.AdamW(
+        [{"params": large}, {"params": small, "weight_decay": 0.0}], lr, weight_decay=WEIGHT_DECAY
+    )
 
 
 def _rate(done: float) -> float:
@@ -195,7 +212,9 @@ def _faces(
     """Crops at `px` and labels as (N,) float32. least: faces of each class. Raises: ValueError for what does not do."""
     crops, truth = at_side(crops, px), torch.as_tensor(labels)
     if truth.shape != crops.shape[:1]:
-        raise ValueError(f"{len(crops)} {which} faces, but labels of shape {tuple(truth.shape)}; give one each")
+        raise ValueError(
+            f"{len(crops)} {which} faces, but labels of shape {tuple(truth.shape)}; give one each"
+        )
     if not ((truth == 0) | (truth == 1)).all():
         raise ValueError(f"{which} labels other than 0 (real) and 1 (fake)")
     for label, word in enumerate(("real", "fake")):

@@ -11,7 +11,9 @@ def check_marks(card: Path) -> None:
     """Raises: ValueError where `fill` would."""
     text = card.read_text(encoding="utf-8") if card.is_file() else f"{BEGIN}{END}"
     if END not in text.partition(BEGIN)[2]:
-        raise ValueError(f"{card}: expected the marks {BEGIN} and {END}, between which the figures go")
+        raise ValueError(
+            f"{card}: expected the marks {BEGIN} and {END}, between which the figures go"
+        )
 
 
 def fill(card: Path, figures: str) -> Path:

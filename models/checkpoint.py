@@ -48,26 +48,36 @@ class Checkpoint:
         """
         folder = Path(folder)
         if not (folder / "checkpoint.json").is_file():
-            raise FileNotFoundError(f"{folder}: no checkpoint there (no checkpoint.json); make one with train.py")
+            raise FileNotFoundError(
+                f"{folder}: no checkpoint there (no checkpoint.json); make one with train.py"
+            )
         try:
             info = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{folder / 'checkpoint.json'}: not JSON ({error}); train again") from error
+            raise ValueError(
+                f"{folder / 'checkpoint.json'}: not JSON ({error}); train again"
+            ) from error
         found = info.get("format") if isinstance(info, dict) else None
         if found != FORMAT:
-            raise ValueError(f"{folder}: a checkpoint of format {found}; this version reads {FORMAT}; train again")
+            raise ValueError(
+                f"{folder}: a checkpoint of format {found}; this version reads {FORMAT}; train again"
+            )
         path = folder / "arrays.safetensors"
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: missing, though checkpoint.json is there; train again")
+            raise FileNotFoundError(
+                f"{path}: missing, though checkpoint.json is there; train again"
+            )
         numbers = path.read_bytes()
         if hashlib.sha256(numbers).hexdigest() != info.pop("arrays_sha256", None):
-            raise ValueError(f"{folder}: arrays.safetensors does not belong to checkpoint.json; train again")
+            raise ValueError(
+                f"{folder}: arrays.safetensors does not belong to checkpoint.json; train again"
+            )
         try:
             return cls(info, load(numbers))
         except SafetensorError as error:
             raise ValueError(f"{path}: damaged ({error}); train again") from error
 
-    def check_answers(self, meta: Mapping, where: str) -> None:
+    def check_outputs(self, meta: Mapping, where: str) -> None:
         """Are the answers that `meta` (a dump's meta.json) describes those that this detector was trained on?
 
         `meta` may hold more outputs and experts. Raises: ValueError that begins with `where` and says which differ.
@@ -87,7 +97,9 @@ def newest_checkpoint(root: Path = CHECKPOINTS) -> Path:
 
     Raises: FileNotFoundError where there is none.
     """
-    written = [(info.stat().st_mtime_ns, info.parent) for info in Path(root).glob("*/checkpoint.json")]
+    written = [
+        (info.stat().st_mtime_ns, info.parent) for info in Path(root).glob("*/checkpoint.json")
+    ]
     if not written:
         raise FileNotFoundError(f"{root}: no checkpoint there; make one with: python train.py")
     return max(written)[1]

@@ -40,7 +40,9 @@ class Linear:
     rounds: int = 0
 
     @classmethod
-    def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, watched: Watched | int, c: float) -> Linear:
+    def fit(
+        cls, z: np.ndarray, y: np.ndarray, seed: int, watched: Watched | int, c: float
+    ) -> Linear:
         from sklearn.linear_model import LogisticRegression
 
         fitted = LogisticRegression(C=c, max_iter=2000).fit(z, y)
@@ -69,7 +71,13 @@ class Mlp:
 
     @classmethod
     def fit(
-        cls, z: np.ndarray, y: np.ndarray, seed: int, watched: Watched | int, decay: float, hidden: int = 32
+        cls,
+        z: np.ndarray,
+        y: np.ndarray,
+        seed: int,
+        watched: Watched | int,
+        decay: float,
+        hidden: int = 32,
     ) -> Mlp:
         """AdamW; stops ten passes after the loss on `watched` was lowest and returns to there, or after so many passes."""
         import torch
@@ -81,7 +89,9 @@ class Mlp:
         torch.set_num_threads(1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            net = nn.Sequential(nn.Dropout(0.2), nn.Linear(z.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, 1))
+            net = nn.Sequential(
+                nn.Dropout(0.2), nn.Linear(z.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, 1)
+            )
             optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=decay)
             best, best_loss, best_round = net.state_dict(), np.inf, 0
             last = watched if isinstance(watched, int) else 200
@@ -97,14 +107,18 @@ class Mlp:
                 net.eval()
                 with torch.no_grad():
                     said = net(torch.from_numpy(watched[0]).float())[:, 0]
-                    loss = F.binary_cross_entropy_with_logits(said, torch.from_numpy(watched[1]).float()).item()
+                    loss = F.binary_cross_entropy_with_logits(
+                        said, torch.from_numpy(watched[1]).float()
+                    ).item()
                 if loss < best_loss:
                     best_loss, best_round = loss, done
                     best = {name: value.clone() for name, value in net.state_dict().items()}
                 elif done - best_round >= 10:
                     break
         torch.set_num_threads(threads)
-        w0, b0, w1, b1 = (best[name].numpy() for name in ("1.weight", "1.bias", "3.weight", "3.bias"))
+        w0, b0, w1, b1 = (
+            best[name].numpy() for name in ("1.weight", "1.bias", "3.weight", "3.bias")
+        )
         return cls(w0.T, b0, w1[0], b1[0], best_round)
 
     def score(self, z: np.ndarray) -> np.ndarray:
@@ -141,7 +155,9 @@ class Trees:
         self._booster.load_model(bytearray(self.booster.tobytes()))
 
     @classmethod
-    def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, watched: Watched | int, depth: int) -> Trees:
+    def fit(
+        cls, z: np.ndarray, y: np.ndarray, seed: int, watched: Watched | int, depth: int
+    ) -> Trees:
         """Stops 30 trees after the loss on `watched` was lowest and returns to there, or after so many trees."""
         import xgboost
 
@@ -162,7 +178,9 @@ class Trees:
             fitted, rounds = xgboost.train(settings, data, watched), watched
         else:
             held_out = [(xgboost.DMatrix(*watched), "held_out")]
-            fitted = xgboost.train(settings, data, 800, evals=held_out, early_stopping_rounds=30, verbose_eval=False)
+            fitted = xgboost.train(
+                settings, data, 800, evals=held_out, early_stopping_rounds=30, verbose_eval=False
+            )
             rounds = fitted.best_iteration + 1
             fitted = fitted[:rounds]
         return cls(np.frombuffer(bytes(fitted.save_raw("json")), dtype=np.uint8), rounds)
@@ -187,7 +205,9 @@ class Drift(Linear):
     """The mean of all columns, each turned so that more of it is less consistent: nothing is fitted, no fake is needed."""
 
     @classmethod
-    def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, watched: Watched | int, direction: np.ndarray) -> Drift:
+    def fit(
+        cls, z: np.ndarray, y: np.ndarray, seed: int, watched: Watched | int, direction: np.ndarray
+    ) -> Drift:
         """direction: (F,) +1 or -1."""
         return cls(direction / len(direction), np.zeros(()))
 

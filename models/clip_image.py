@@ -35,7 +35,9 @@ def tower_named(name: str) -> str:
     towers = [tower for tower in list_pretrained("*clip*") if "." in tower and "_ft_" not in tower]
     if "quickgelu" not in name and name.replace("_clip_", "_clip_quickgelu_") in {*towers} - {name}:
         quick = name.replace("_clip_", "_clip_quickgelu_")
-        raise ValueError(f"--clip-model {name}: these weights were trained with another GELU; use {quick}")
+        raise ValueError(
+            f"--clip-model {name}: these weights were trained with another GELU; use {quick}"
+        )
     if name not in towers:
         raise ValueError(
             f"--clip-model {name}: timm lists no such tower; give {', '.join(ALIASES)} or one of its {len(towers)} names, "
@@ -55,7 +57,14 @@ def published(name: str) -> Weights:
     config = get_pretrained_cfg(tower)
     if not config.hf_hub_id:
         raise ValueError(f"--clip-model {name}: its weights are not on the hub that timm reads")
-    return clip_tower("clip", tower, config.hf_hub_id, config.license or "see its page", "see its page", "see its page")
+    return clip_tower(
+        "clip",
+        tower,
+        config.hf_hub_id,
+        config.license or "see its page",
+        "see its page",
+        "see its page",
+    )
 
 
 class ClipImage(WholeFaceExpert):
@@ -83,5 +92,5 @@ class ClipImage(WholeFaceExpert):
         load_strictly(net, tensors, weights)
         super().__init__(net, weights, bf16)
 
-    def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"embedding": F.normalize(self.net(images).float(), dim=-1)}

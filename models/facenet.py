@@ -35,5 +35,5 @@ class FaceNet(WholeFaceExpert):
         load_strictly(net, read_tensors(weights), weights, lambda key: key.startswith("logits."))
         super().__init__(net, weights, bf16)
 
-    def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"identity": F.normalize(self.net(images).float(), dim=-1)}

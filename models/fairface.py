@@ -15,7 +15,15 @@ from models.base import IMAGENET_MEAN, IMAGENET_STD, Output, WholeFaceExpert
 from models.region_net import AGE_NAMES
 from models.tensors import load_strictly, read_tensors
 
-RACES = ("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern")
+RACES = (
+    "White",
+    "Black",
+    "Latino_Hispanic",
+    "East Asian",
+    "Southeast Asian",
+    "Indian",
+    "Middle Eastern",
+)
 GENDERS = ("Male", "Female")
 
 
@@ -36,11 +44,13 @@ class FairFace(WholeFaceExpert):
     }
 
     def __init__(self, weights: Path, bf16: bool = False) -> None:
-        net = resnet34(weights=None, num_classes=sum(output.size for output in self.outputs.values()))
+        net = resnet34(
+            weights=None, num_classes=sum(output.size for output in self.outputs.values())
+        )
         load_strictly(net, read_tensors(weights), weights)
         super().__init__(net, weights, bf16)
 
-    def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         sizes = [output.size for output in self.outputs.values()]
         parts = self.net(images).float().split(sizes, dim=1)
         return {name: part.softmax(-1) for name, part in zip(self.outputs, parts, strict=True)}

@@ -68,7 +68,9 @@ class Network:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights, partial = folder / "network.safetensors", folder / "network.partial"
-        save_file({key: value.cpu().contiguous() for key, value in self.net.state_dict().items()}, partial)
+        save_file(
+            {key: value.cpu().contiguous() for key, value in self.net.state_dict().items()}, partial
+        )
         info = {"format": FORMAT, "sha256": sha256_of(partial), "history": self.history}
         info |= {key: getattr(self, key) for key in ("name", "origin", "px", "bf16", "a", "b")}
         partial.replace(weights)
@@ -95,7 +97,9 @@ class Network:
         except WeightsError:
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a fitted network of this version ({error}); fit it again") from error
+            raise ValueError(
+                f"{path}: not a fitted network of this version ({error}); fit it again"
+            ) from error
 
 
 def placed(net: nn.Module, device: str | torch.device) -> nn.Module:
@@ -105,8 +109,17 @@ def placed(net: nn.Module, device: str | torch.device) -> nn.Module:
 
 def side_of(crops: torch.Tensor) -> int:
     """S of (N, 3, S, S) uint8 RGB. Raises: ValueError for anything else."""
-    if not torch.is_tensor(crops) or crops.dtype != torch.uint8 or crops.ndim != 4 or crops.shape[1] != 3:
-        found = f"{crops.dtype} of shape {tuple(crops.shape)}" if torch.is_tensor(crops) else type(crops).__name__
+    if (
+        not torch.is_tensor(crops)
+        or crops.dtype != torch.uint8
+        or crops.ndim != 4
+        or crops.shape[1] != 3
+    ):
+        found = (
+            f"{crops.dtype} of shape {tuple(crops.shape)}"
+            if torch.is_tensor(crops)
+            else type(crops).__name__
+        )
         raise ValueError(f"crops are {found}; give a uint8 RGB tensor of shape (N, 3, S, S)")
     if crops.shape[2] != crops.shape[3]:
         raise ValueError(f"crops of {crops.shape[3]}x{crops.shape[2]} px; they must be square")

@@ -5,7 +5,7 @@ faces only and says how much less consistent than they a face is on the whole. A
 become the median of the real training faces, columns are standardised and clipped, and the score is calibrated (Platt 1999)
 on faces that the head was not fitted on. Hyper-parameters are chosen on those same faces: the validation split, or held-out
 groups of the training split. Beside what labels teach, columns that are evidence by themselves may count with a fixed weight
-(`evidence`): labels of one dataset also teach what does not hold on the next.
+(`forgery_logit`): labels of one dataset also teach what does not hold on the next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scipy.special import expit
 from models.classifiers import CHOICES, KINDS, MODELS, Model
 
 PREFIX = "head."  # of the array names in a checkpoint
-FRAME = ("median", "mean", "scale", "evidence")  # of the arrays, what is not the model's
+FRAME = ("median", "mean", "scale", "forgery_weight")  # of the arrays, what is not the model's
 CLIP = 5.0  # standard deviations: no single column can decide alone
 FOLDS = 5
 MIN_HELD_OUT = 25  # faces of each class; a smaller validation split decides nothing, held-out training groups do
@@ -39,7 +39,7 @@ class Head:
     median: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
-    evidence: np.ndarray
+    forgery_weight: np.ndarray
     model: Model
     a: float
     b: float
@@ -51,9 +51,11 @@ class Head:
         Raises: ValueError for another number of columns.
         """
         if x.ndim != 2 or x.shape[1] != len(self.median):
-            raise ValueError(f"features of shape {x.shape}; this head takes (N, {len(self.median)})")
+            raise ValueError(
+                f"features of shape {x.shape}; this head takes (N, {len(self.median)})"
+            )
         z = _standardise(x, self.median, self.mean, self.scale)
-        return self.model.score(z).astype(np.float64) + z @ self.evidence
+        return self.model.score(z).astype(np.float64) + z @ self.forgery_weight
 
     def p_fake(self, x: np.ndarray) -> np.ndarray:
         """Calibrated P(fake), (N,) float64; of `oneclass` the share of real faces that are less unusual: it saw no fake."""
@@ -64,7 +66,9 @@ class Head:
 
         x: (N, F). Returns: (N,) float64, about 1 for training faces.
         """
-        return np.sqrt(np.square(_standardise(x, self.median, self.mean, self.scale), dtype=np.float64).mean(1))
+        return np.sqrt(
+            np.square(_standardise(x, self.median, self.mean, self.scale), dtype=np.float64).mean(1)
+        )
 
     def contributions(self, x: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What each column adds to the calibrated logit, beside that of a face that is usual in all of them.
@@ -73,8 +77,10 @@ class Head:
         x: (N, F); baseline: (F,), say the median of real faces. Returns: (N, F), positive towards fake, 0 where missing; and
         (N,), what is left: all of it sums to the logit of `p_fake`.
         """
-        z, base = (_standardise(rows, self.median, self.mean, self.scale) for rows in (x, baseline[None]))
-        parts = self.model.parts(z, base[0]) + self.evidence * (z - base)
+        z, base = (
+            _standardise(rows, self.median, self.mean, self.scale) for rows in (x, baseline[None])
+        )
+        parts = self.model.parts(z, base[0]) + self.forgery_weight * (z - base)
         parts = np.where(np.isnan(x), 0.0, self.a * parts)
         return parts, self.a * self.logit(x) + self.b - parts.sum(1)
 
@@ -93,16 +99,26 @@ class Head:
         kind, calibration = info["head"], info["calibration"]
         if kind not in MODELS:
             raise ValueError(f"unknown head {kind!r}; the heads are {', '.join(KINDS)}")
-        state = {name.removeprefix(PREFIX): value for name, value in arrays.items() if name.startswith(PREFIX)}
+        state = {
+            name.removeprefix(PREFIX): value
+            for name, value in arrays.items()
+            if name.startswith(PREFIX)
+        }
         try:
             frame = [state.pop(name) for name in FRAME]
-            model = MODELS[kind](**{name.removeprefix("model."): value for name, value in state.items()})
+            model = MODELS[kind](
+                **{name.removeprefix("model."): value for name, value in state.items()}
+            )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"these arrays are not those of a {kind} head ({error}); train again") from error
+            raise ValueError(
+                f"these arrays are not those of a {kind} head ({error}); train again"
+            ) from error
         return cls(kind, *frame, model, calibration["a"], calibration["b"])
 
 
-def _standardise(x: np.ndarray, median: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _standardise(
+    x: np.ndarray, median: np.ndarray, mean: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
     x = np.where(np.isnan(x), median, x)
     return np.clip((x - mean) / scale, -CLIP, CLIP)
 
@@ -117,9 +133,13 @@ def calibrate(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     def loss(ab: np.ndarray) -> tuple[float, np.ndarray]:
         logit = ab[0] * z + ab[1]
         slope = expit(logit) - target
-        return (np.logaddexp(0, logit) - target * logit).mean(), np.array([(slope * z).mean(), slope.mean()])
+        return (np.logaddexp(0, logit) - target * logit).mean(), np.array(
+            [(slope * z).mean(), slope.mean()]
+        )
 
-    a, b = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(1e-3, None), (None, None)]).x
+    a, b = minimize(
+        loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(1e-3, None), (None, None)]
+    ).x
     return float(a / spread), float(b - a * centre / spread)
 
 
@@ -130,20 +150,30 @@ def _rank(score: np.ndarray) -> tuple[float, float]:
     return float(a), float(-a * middle)
 
 
-def _splits(y: np.ndarray, groups: Sequence[str], one_class: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+def _splits(
+    y: np.ndarray, groups: Sequence[str], one_class: bool
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Up to FOLDS (fitting rows, held-out rows), no group on both sides and every class on the fitting side.
 
     Raises: ValueError where the groups are too few for that.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    fewest = min(len(set(np.asarray(groups)[y == label])) for label in ((0,) if one_class else (0, 1)))
+    fewest = min(
+        len(set(np.asarray(groups)[y == label])) for label in ((0,) if one_class else (0, 1))
+    )
     if fewest < 2:
-        raise ValueError("the training split needs at least 2 groups of each class; add source videos or pictures")
-    folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=0).split(y, y, groups)
+        raise ValueError(
+            "the training split needs at least 2 groups of each class; add source videos or pictures"
+        )
+    folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=0).split(
+        y, y, groups
+    )
     splits = [(a, b) for a, b in folds if len(b) and len(set(y[a])) == len(set(y))]
     if not splits:
-        raise ValueError("the groups of the training split cannot be divided so that both classes are on both sides")
+        raise ValueError(
+            "the groups of the training split cannot be divided so that both classes are on both sides"
+        )
     return splits
 
 
@@ -156,7 +186,7 @@ def fit_head(
     y_val: np.ndarray,
     seed: int = 0,
     direction: np.ndarray | None = None,
-    evidence: np.ndarray | None = None,
+    forgery_weight: np.ndarray | None = None,
 ) -> Head:
     """Fit a head, choose its hyper-parameters by the log loss of faces it was not fitted on, and calibrate it on them.
 
@@ -181,7 +211,9 @@ def fit_head(
         if not (y == label).any():
             raise ValueError(f"no {word} face to train the head {kind} on")
     if np.isnan(x[y == 0]).all(0).any():
-        raise ValueError(f"{int(np.isnan(x[y == 0]).all(0).sum())} columns have no value on any real training face")
+        raise ValueError(
+            f"{int(np.isnan(x[y == 0]).all(0).sum())} columns have no value on any real training face"
+        )
     median = np.nanmedian(x[y == 0], axis=0).astype(np.float32)
     filled = np.where(np.isnan(x), median, x)
     mean, scale = filled.mean(0).astype(np.float32), filled.std(0).astype(np.float32)
@@ -198,16 +230,20 @@ def fit_head(
     ones = np.ones(x.shape[1]) if direction is None else direction
     for choice in [{"direction": ones}] if one_class else CHOICES[kind]:
         fits = [MODELS[kind].fit(z[a], y[a], seed, (z[b], y[b]), **choice) for a, b in splits]
-        score = np.concatenate([fit.score(z[b]) for fit, (_, b) in zip(fits, splits, strict=True)]).astype(np.float64)
+        score = np.concatenate(
+            [fit.score(z[b]) for fit, (_, b) in zip(fits, splits, strict=True)]
+        ).astype(np.float64)
         a, b = _rank(score) if one_class else calibrate(score, y[held_out])
         logit = a * score + b
         loss = float((np.logaddexp(0, logit) - y[held_out] * logit).mean())
         tried.append((loss, choice, a, b, fits, score))
     loss, choice, a, b, fits, score = min(tried, key=lambda entry: entry[0])
     by_itself = np.zeros(x.shape[1], np.float32)
-    if evidence is not None and evidence.any() and not one_class:
+    if forgery_weight is not None and forgery_weight.any() and not one_class:
         reals = y[held_out] == 0
-        by_itself = (evidence * score[reals].std() / np.maximum(z[held_out][reals].std(0), 1e-6)).astype(np.float32)
+        by_itself = (
+            forgery_weight * score[reals].std() / np.maximum(z[held_out][reals].std(0), 1e-6)
+        ).astype(np.float32)
         a, b = calibrate(score + z[held_out] @ by_itself, y[held_out])
     model = fits[0]
     if not on_val:

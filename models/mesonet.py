@@ -8,7 +8,10 @@ from torch import nn
 
 def _conv(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
     padding = dilation * (kernel // 2)  # the picture keeps its size
-    return [nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation), nn.ReLU(inplace=True)]
+    return [
+        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation),
+        nn.ReLU(inplace=True),
+    ]
 
 
 class Inception(nn.Module):

@@ -77,10 +77,16 @@ def _timm(name: str) -> Callable[[int], nn.Module]:
 
 def _imagenet(name: str, tag: str, trained_on: str, url: str = "") -> Weights:
     """tag: timm's name. url: where it is not timm's repository on the hub that has the file."""
-    page = "https://github.com/huggingface/pytorch-image-models" if url else f"https://huggingface.co/timm/{tag}"
+    page = (
+        "https://github.com/huggingface/pytorch-image-models"
+        if url
+        else f"https://huggingface.co/timm/{tag}"
+    )
     file = url.rpartition("/")[2] or f"{tag}.safetensors"
     url = url or huggingface(f"timm/{tag}", "model.safetensors")
-    return Weights(name, file, url, page, "Apache-2.0", "ImageNet's pictures are for research", trained_on)
+    return Weights(
+        name, file, url, page, "Apache-2.0", "ImageNet's pictures are for research", trained_on
+    )
 
 
 HALF = (0.5, 0.5, 0.5)
@@ -149,7 +155,9 @@ def empty(name: str, px: int) -> nn.Module:
     return _sized(recipe_of(name, px).build(px), px)
 
 
-def start(name: str, px: int, pretrained: str = "auto", weights_dir: Path | None = None) -> tuple[nn.Module, str]:
+def start(
+    name: str, px: int, pretrained: str = "auto", weights_dir: Path | None = None
+) -> tuple[nn.Module, str]:
     """The network as its training begins, and in words what it begins with.
 
     pretrained: `yes`: with the ImageNet weights; `no`: from scratch; `auto`: with them where they are or can be downloaded.
@@ -169,7 +177,9 @@ def start(name: str, px: int, pretrained: str = "auto", weights_dir: Path | None
     if recipe.packaged:
         net = recipe.build(px)
         net.load_state_dict(without_head(net, lite0_weights()), strict=False)
-        return _sized(net, px), f"ImageNet weights of the package {LITE0_PACKAGE} {version(LITE0_PACKAGE)}"
+        return _sized(
+            net, px
+        ), f"ImageNet weights of the package {LITE0_PACKAGE} {version(LITE0_PACKAGE)}"
     try:
         path = locate(recipe.published, weights_dir)
     except MissingWeightsError:
@@ -208,7 +218,9 @@ def load_but_head(net: nn.Module, path: Path) -> None:
     """
     head, tensors = f"{net.pretrained_cfg['classifier']}.", without_head(net, read_tensors(path))
     # How many batches a normalisation has seen decides nothing, and files from before torch 0.4.1 do not have it.
-    load_strictly(net, tensors, path, lambda key: key.startswith(head) or key.endswith("num_batches_tracked"))
+    load_strictly(
+        net, tensors, path, lambda key: key.startswith(head) or key.endswith("num_batches_tracked")
+    )
 
 
 def _sized(net: nn.Module, px: int) -> nn.Module:
@@ -220,6 +232,8 @@ def _sized(net: nn.Module, px: int) -> nn.Module:
 
 def as_seen(crops: torch.Tensor, recipe: Recipe, device: torch.device) -> torch.Tensor:
     """crops: (N, 3, px, px) uint8 RGB. Returns: the same normalised, float32, channels last, on `device`."""
-    mean, std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (recipe.mean, recipe.std))
+    mean, std = (
+        torch.tensor(values, device=device).view(3, 1, 1) for values in (recipe.mean, recipe.std)
+    )
     images = (crops.to(device).float() / 255 - mean) / std
     return images.contiguous(memory_format=torch.channels_last)

@@ -47,15 +47,23 @@ class PyFeat(WholeFaceExpert):
         try:
             model = inference.MultitaskModel(weights_path=str(weights))
         except (RuntimeError, TypeError, ValueError) as error:
-            raise WeightsError(f"{weights}: not a multitask network of py-feat ({error})") from error
+            raise WeightsError(
+                f"{weights}: not a multitask network of py-feat ({error})"
+            ) from error
         found = tuple(model.au_names), tuple(model.emotion_names)
         if found != (UNITS, EMOTIONS):
-            raise WeightsError(f"{weights}: answers with {found}, expected {(UNITS, EMOTIONS)}: another version?")
+            raise WeightsError(
+                f"{weights}: answers with {found}, expected {(UNITS, EMOTIONS)}: another version?"
+            )
         super().__init__(model.model, weights, bf16)
 
-    def answer(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         said = self.net(images)
-        return {"au": said["p_au"], "emotion": said["emotion_logits"].float().softmax(-1), "affect": said["va"]}
+        return {
+            "au": said["p_au"],
+            "emotion": said["emotion_logits"].float().softmax(-1),
+            "affect": said["va"],
+        }
 
 
 def import_feat(module: str) -> ModuleType:
@@ -83,12 +91,16 @@ def import_feat(module: str) -> ModuleType:
 def _check_header(path: Path) -> None:
     """Raises: WeightsError where `path` is not safetensors with a configuration. py-feat would unpickle other files."""
     if path.suffix != ".safetensors":
-        raise WeightsError(f"{path}: only safetensors are read; py-feat would unpickle another file")
+        raise WeightsError(
+            f"{path}: only safetensors are read; py-feat would unpickle another file"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
+        raise WeightsError(
+            f"{path}: not a whole safetensors file ({error}); fetch it again"
+        ) from error
     try:
         config = json.loads(header.get("config", ""))
     except ValueError:

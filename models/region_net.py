@@ -37,7 +37,10 @@ def age_bin_matrix() -> torch.Tensor:
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)]
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
 
 
 class Block(nn.Module):
@@ -103,7 +106,7 @@ class RegionNet(nn.Module):
         x = self.drop(self.norm(x.float()))
         return {name: head(x).float() for name, head in self.heads.items()}
 
-    def answers(self, logits: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def predictions(self, logits: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Raw head values to the outputs' own ranges: probabilities, unit vectors, components in [0, 1], years."""
         result = {}
         for name, value in logits.items():
@@ -111,7 +114,9 @@ class RegionNet(nn.Module):
             if name == "age":
                 years = value.softmax(-1)
                 result["age"] = years @ self.age_bins
-                result["age_years"] = years @ torch.arange(YEARS, device=years.device, dtype=years.dtype)[:, None]
+                result["age_years"] = (
+                    years @ torch.arange(YEARS, device=years.device, dtype=years.dtype)[:, None]
+                )
             elif kind == "distribution":
                 result[name] = value.softmax(-1)
             elif kind == "embedding":
@@ -121,7 +126,7 @@ class RegionNet(nn.Module):
         return result
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return self.answers(self.logits(images))
+        return self.predictions(self.logits(images))
 
 
 def masked_input(faces: torch.Tensor, masks: torch.Tensor, px: int) -> torch.Tensor:
@@ -163,11 +168,16 @@ class RegionExpert(Expert):
         batch, regions = len(faces), len(REGIONS)
         # (B, R, ...) flattened: face by face, region by region.
         images = masked_input(
-            faces.repeat_interleave(regions, 0), self.masks.repeat(batch, 1, 1), self.net.config["px"]
+            faces.repeat_interleave(regions, 0),
+            self.masks.repeat(batch, 1, 1),
+            self.net.config["px"],
         )
-        with torch.inference_mode(), torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16):
-            answers = self.net(images.contiguous(memory_format=torch.channels_last))
-        return {name: value.float().view(batch, regions, -1) for name, value in answers.items()}
+        with (
+            torch.inference_mode(),
+            torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16),
+        ):
+            predictions = self.net(images.contiguous(memory_format=torch.channels_last))
+        return {name: value.float().view(batch, regions, -1) for name, value in predictions.items()}
 
 
 def save_region_net(net: RegionNet, path: Path, notes: dict[str, str]) -> None:
@@ -186,16 +196,25 @@ def load_region_net(path: Path) -> RegionNet:
     Raises: FileNotFoundError; ValueError where the file is not one of `save_region_net`'s.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no region network there; train one with scripts/train_region_net.py")
+        raise FileNotFoundError(
+            f"{path}: no region network there; train one with scripts/train_region_net.py"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         config = json.loads(header["config"])
-        outputs = {name: Output.from_json(data) for name, data in json.loads(header["outputs"]).items()}
-        net = RegionNet(outputs, tuple(config["widths"]), tuple(config["depths"]), config["grid"], config["px"])
+        outputs = {
+            name: Output.from_json(data) for name, data in json.loads(header["outputs"]).items()
+        }
+        net = RegionNet(
+            outputs, tuple(config["widths"]), tuple(config["depths"]), config["grid"], config["px"]
+        )
         net.load_state_dict(
-            {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+            {
+                key: value.float() if value.is_floating_point() else value
+                for key, value in tensors.items()
+            }
         )
     except (KeyError, RuntimeError, json.JSONDecodeError, OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a region network of this project ({error})") from error

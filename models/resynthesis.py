@@ -20,13 +20,17 @@ BATCH = 32
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     padding = 0 if stride > 1 else kernel // 2
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
 
 
 class Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(_conv(channels, channels), nn.Conv2d(channels, channels, 3, padding=1))
+        self.body = nn.Sequential(
+            _conv(channels, channels), nn.Conv2d(channels, channels, 3, padding=1)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x + self.body(x))
@@ -40,7 +44,12 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Sequential(_conv(3, 64, 4, 4), Residual(64), nn.Conv2d(64, CODES, 1))
         self.decoder = nn.Sequential(
             *(_conv(CODES, 64, 1), Residual(64), Residual(64)),
-            *(nn.Upsample(scale_factor=2), _conv(64, 32), nn.Upsample(scale_factor=2), nn.Conv2d(32, 3, 3, padding=1)),
+            *(
+                nn.Upsample(scale_factor=2),
+                _conv(64, 32),
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(32, 3, 3, padding=1),
+            ),
         )
 
     def forward(self, images: torch.Tensor, noise: float = 0.0) -> torch.Tensor:
@@ -49,10 +58,14 @@ class Autoencoder(nn.Module):
 
 
 def _as_seen(pictures: torch.Tensor) -> torch.Tensor:
-    return (pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return (pictures.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
-def redraw(pictures: np.ndarray, steps: int, seed: int = 0, device: str | torch.device = "cpu") -> np.ndarray:
+def reconstruct(
+    pictures: np.ndarray, steps: int, seed: int = 0, device: str | torch.device = "cpu"
+) -> np.ndarray:
     """Fit an autoencoder to these pictures for so many steps of 32, then let it draw them all.
 
     pictures: (N, 128, 128, 3) uint8 RGB. The loss is the mean absolute error of colours and of their gradients. Returns:
@@ -62,7 +75,9 @@ def redraw(pictures: np.ndarray, steps: int, seed: int = 0, device: str | torch.
     torch.manual_seed(seed)
     net = Autoencoder().to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(2, steps), pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 2e-3, total_steps=max(2, steps), pct_start=0.1
+    )
     everything = torch.from_numpy(pictures)
     for _ in tqdm(range(steps), desc="autoencoder", unit=" steps", disable=None):
         images = _as_seen(everything[rng.integers(len(pictures), size=BATCH)]).to(device)
@@ -78,8 +93,13 @@ def redraw(pictures: np.ndarray, steps: int, seed: int = 0, device: str | torch.
         schedule.step()
     net.eval()
     out = np.empty_like(pictures)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)),
+    ):
         for start in range(0, len(pictures), 64):
             drawn = net(_as_seen(everything[start : start + 64]).to(device)).float()
-            out[start : start + 64] = ((drawn + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu()
+            out[start : start + 64] = (
+                ((drawn + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu()
+            )
     return out

@@ -16,11 +16,15 @@ def keep(state: Path | None, settings: dict, parts: dict, history: list[dict], b
         state.parent.mkdir(parents=True, exist_ok=True)
         partial = state.with_name(f"{state.name}.partial")
         inner = {name: part.state_dict() for name, part in parts.items()}
-        torch.save({"settings": settings, "history": history, "best": best, "parts": inner}, partial)
+        torch.save(
+            {"settings": settings, "history": history, "best": best, "parts": inner}, partial
+        )
         partial.replace(state)
 
 
-def resume(state: Path | None, settings: dict, parts: dict, history: list[dict]) -> dict[str, torch.Tensor]:
+def resume(
+    state: Path | None, settings: dict, parts: dict, history: list[dict]
+) -> dict[str, torch.Tensor]:
     """Set `parts` and `history` as a killed run of the same settings left them. Returns: its best weights; else nothing.
 
     Raises: ValueError where the state is another run's, or damaged.
@@ -36,8 +40,12 @@ def resume(state: Path | None, settings: dict, parts: dict, history: list[dict])
                 parts[name].load_state_dict(values)
             return saved["best"]
     except DAMAGED as error:
-        raise ValueError(f"{state}: not the state of a run, or damaged; delete it to begin anew") from error
+        raise ValueError(
+            f"{state}: not the state of a run, or damaged; delete it to begin anew"
+        ) from error
     differing = ", ".join(
-        f"{key} {found.get(key)}, not {value}" for key, value in settings.items() if found.get(key) != value
+        f"{key} {found.get(key)}, not {value}"
+        for key, value in settings.items()
+        if found.get(key) != value
     )
     raise ValueError(f"{state}: the state of another run ({differing}); delete it, or name another")

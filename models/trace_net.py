@@ -31,8 +31,14 @@ GRID = 20  # cells a side, on which regions are pooled
 SOURCE = 32  # size of an embedding
 WIDTH = 96  # channels of the pyramid
 # Where each region lies in the mirror image.
-MIRRORED = [REGIONS.index({"left": "right", "right": "left"}.get(region, region)) for region in REGIONS]
-STAGES = {2: 40, 4: 112, 6: 320}  # of the trunk, at 1/8, 1/16 and 1/32 of the side: which block, how many channels
+MIRRORED = [
+    REGIONS.index({"left": "right", "right": "left"}.get(region, region)) for region in REGIONS
+]
+STAGES = {
+    2: 40,
+    4: 112,
+    6: 320,
+}  # of the trunk, at 1/8, 1/16 and 1/32 of the side: which block, how many channels
 
 
 class TraceNet(nn.Module):
@@ -43,9 +49,13 @@ class TraceNet(nn.Module):
         trunk = create_model("tf_efficientnet_lite0", pretrained=False)
         self.stem = nn.Sequential(trunk.conv_stem, trunk.bn1)  # timm's bn1 holds the activation
         self.blocks = trunk.blocks
-        self.pyramid = nn.ModuleDict({str(stage): nn.Conv2d(channels, WIDTH, 1) for stage, channels in STAGES.items()})
+        self.pyramid = nn.ModuleDict(
+            {str(stage): nn.Conv2d(channels, WIDTH, 1) for stage, channels in STAGES.items()}
+        )
         self.mix = nn.Sequential(
-            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH), nn.Conv2d(WIDTH, 2 * WIDTH, 1), nn.ReLU()
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH),
+            nn.Conv2d(WIDTH, 2 * WIDTH, 1),
+            nn.ReLU(),
         )
         self.source = nn.Conv2d(2 * WIDTH, SOURCE, 1)
         self.cell = nn.Conv2d(2 * WIDTH, 1, 1)
@@ -76,7 +86,9 @@ class TraceNet(nn.Module):
             "parts": torch.einsum("nrc,rc->nr", pooled, self.part.weight) + self.part.bias,
             "cells": self.cell(cells).float()[:, 0],
             "cell_source": source,
-            "source": F.normalize(torch.einsum("nchw,rhw->nrc", source, self.shares).float(), dim=-1),
+            "source": F.normalize(
+                torch.einsum("nchw,rhw->nrc", source, self.shares).float(), dim=-1
+            ),
         }
         return {name: value.float() for name, value in said.items()}
 
@@ -101,7 +113,10 @@ class TraceExpert(Expert):
 
     name = "traces"
     crop = CROP
-    outputs = {"source": Output("embedding", SOURCE), "altered": Output("evidence", 1, ("logit",))}
+    outputs = {
+        "source": Output("embedding", SOURCE),
+        "altered": Output("forgery_logit", 1, ("logit",)),
+    }
     faces_on_cpu = 8
 
     def __init__(self, weights: Path = BUNDLED["traces"], bf16: bool = False) -> None:
@@ -112,7 +127,10 @@ class TraceExpert(Expert):
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         colours = faces[:, :3] * (faces[:, 3:] > 127)
-        with torch.inference_mode(), torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16):
+        with (
+            torch.inference_mode(),
+            torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16),
+        ):
             said, mirrored = (self.net(as_seen(seen)) for seen in (colours, colours.flip(-1)))
         source = F.normalize(said["source"] + mirrored["source"][:, MIRRORED], dim=-1)
         altered = (regional(said) + regional(mirrored)[:, MIRRORED]) / 2

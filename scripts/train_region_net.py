@@ -31,7 +31,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from data.distill import Disturbed, Teachers, load_teachers, teachers_from_dump
+from data.distill import Augmented, Teachers, load_teachers, teachers_from_dump
 from features.regions import ALIGNED, REGIONS, region_masks
 from models.base import Output
 from models.region_net import AGE_BINS, AGE_NAMES, RegionNet, masked_input, save_region_net
@@ -70,7 +70,9 @@ def output_table(teachers: Teachers) -> dict[str, Output]:
             table["age"] = Output("distribution", len(AGE_BINS), AGE_NAMES)
             table["age_years"] = Output("scalar", 1, ("years",))
         else:
-            table[name] = Output(teachers.kinds[name], target.shape[1], teachers.names.get(name, ()))
+            table[name] = Output(
+                teachers.kinds[name], target.shape[1], teachers.names.get(name, ())
+            )
     return table
 
 
@@ -88,8 +90,12 @@ def start_at_means(net: RegionNet, teachers: Teachers, train: np.ndarray) -> Non
 class Losses:
     """All losses of a batch against the targets of the whole faces. Rows with unknown targets do not count."""
 
-    def __init__(self, teachers: Teachers, train: np.ndarray, net: RegionNet, device: torch.device) -> None:
-        self.targets = {name: torch.from_numpy(value).to(device) for name, value in teachers.targets.items()}
+    def __init__(
+        self, teachers: Teachers, train: np.ndarray, net: RegionNet, device: torch.device
+    ) -> None:
+        self.targets = {
+            name: torch.from_numpy(value).to(device) for name, value in teachers.targets.items()
+        }
         self.kinds, self.age_bins = teachers.kinds, net.age_bins
         self.scale = {
             k: 1 / v[train].nan_to_num().var(0).clamp_min(1e-3)
@@ -99,11 +105,15 @@ class Losses:
         for name, kind in self.kinds.items():
             if kind == "embedding":
                 self.targets[name] = F.normalize(self.targets[name], dim=1)
-        self.bank = self.targets["identity"][train].bfloat16() if "identity" in self.targets else None
+        self.bank = (
+            self.targets["identity"][train].bfloat16() if "identity" in self.targets else None
+        )
         self.person = torch.from_numpy(teachers.person).to(device)
         self.bank_person = self.person[train]
 
-    def __call__(self, logits: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, logits: dict[str, torch.Tensor], rows: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         losses = {}
         for name, value in logits.items():
             target = self.targets[name][rows]
@@ -127,7 +137,9 @@ class Losses:
 
     def relations(self, identity: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         teacher = self.targets["identity"][rows].bfloat16() @ self.bank.T
-        same = (self.person[rows][:, None] == self.bank_person[None]) & (self.person[rows][:, None] >= 0)
+        same = (self.person[rows][:, None] == self.bank_person[None]) & (
+            self.person[rows][:, None] >= 0
+        )
         wanted = torch.where(same, teacher.float().clamp_min(0.9), teacher.float()) / TEMPERATURE
         given = F.normalize(identity, dim=1).bfloat16() @ self.bank.T
         return -(wanted.softmax(1) * (given.float() / TEMPERATURE).log_softmax(1)).sum(1).mean()
@@ -138,7 +150,7 @@ class Losses:
 
 
 @torch.inference_mode()
-def answers_of(
+def predict_all(
     net: RegionNet, faces: np.ndarray, region: str, device: torch.device, batch: int = 256
 ) -> dict[str, np.ndarray]:
     """What the network says of each face from one region. faces: (N, 4, S, S) uint8. Returns: name -> (N, size)."""
@@ -146,7 +158,9 @@ def answers_of(
     mask = torch.from_numpy(region_masks(ALIGNED.at(faces.shape[-1]), (region,))[0]).to(device)
     parts = []
     for start in range(0, len(faces), batch):
-        images = masked_input(torch.from_numpy(faces[start : start + batch]).to(device), mask, net.config["px"])
+        images = masked_input(
+            torch.from_numpy(faces[start : start + batch]).to(device), mask, net.config["px"]
+        )
         with torch.autocast(device.type, torch.bfloat16):
             parts.append(
                 {
@@ -174,12 +188,16 @@ def validate(net: RegionNet, teachers: Teachers, device: torch.device) -> dict[s
     known = teachers.person[val] >= 0
     figures = {}
     for region in ("full", "upper", "lower"):
-        said = answers_of(net, teachers.faces[val], region, device)
+        said = predict_all(net, teachers.faces[val], region, device)
         if "identity" in said and known.sum() > 1:
-            figures[f"{region} AUC"] = verification(said["identity"][known], teachers.person[val][known])[0]
+            figures[f"{region} AUC"] = verification(
+                said["identity"][known], teachers.person[val][known]
+            )[0]
         aged = teachers.labels.get("age", np.full(len(val), -1))[val]
         if (aged >= 0).any():
-            figures[f"{region} age MAE"] = float(np.abs(said["age_years"][:, 0] - aged)[aged >= 0].mean())
+            figures[f"{region} age MAE"] = float(
+                np.abs(said["age_years"][:, 0] - aged)[aged >= 0].mean()
+            )
             sex = teachers.labels["gender"][val]
             figures[f"{region} gender"] = float((said["gender"].argmax(1) == sex)[sex >= 0].mean())
     return figures
@@ -194,7 +212,9 @@ def train(teachers: Teachers, config: Config, out: Path, device: torch.device) -
     torch.manual_seed(config.seed)
     rows = np.flatnonzero(teachers.fold == "train")
     if len(rows) < config.batch_size:
-        raise ValueError(f"{len(rows)} training faces do not fill one batch; lower --batch-size ({config.batch_size})")
+        raise ValueError(
+            f"{len(rows)} training faces do not fill one batch; lower --batch-size ({config.batch_size})"
+        )
     net = RegionNet(output_table(teachers), px=config.px)
     start_at_means(net, teachers, rows)
     net = net.to(device, memory_format=torch.channels_last)
@@ -202,23 +222,30 @@ def train(teachers: Teachers, config: Config, out: Path, device: torch.device) -
     average.load_state_dict(net.state_dict())
     losses = Losses(teachers, rows, net, device)
     decay = [p for p in net.parameters() if p.ndim > 1]
-    groups = [{"params": decay}, {"params": [p for p in net.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": decay},
+        {"params": [p for p in net.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     steps, start = len(rows) // config.batch_size, 0
     state_path, weights_path = out / "state.pt", out / "region_net.safetensors"
     if state_path.is_file():
         state = torch.load(state_path, map_location=device, weights_only=True)
         if state["config"] != vars(config):
-            raise ValueError(f"{out} holds a run with {state['config']}; choose another --out for {vars(config)}")
+            raise ValueError(
+                f"{out} holds a run with {state['config']}; choose another --out for {vars(config)}"
+            )
         net.load_state_dict(state["net"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["epoch"]
         print(f"resuming after epoch {start} of {config.epochs}")
     for epoch in range(start, config.epochs):
-        seed = config.seed * 100_003 + epoch  # an epoch is the same whether or not the run was broken before it
+        seed = (
+            config.seed * 100_003 + epoch
+        )  # an epoch is the same whether or not the run was broken before it
         torch.manual_seed(seed)
-        views = Disturbed(teachers.faces, rows, config.px, seed)
+        views = Augmented(teachers.faces, rows, config.px, seed)
         order = torch.Generator().manual_seed(seed)
         loader = torch.utils.data.DataLoader(
             views, config.batch_size, shuffle=True, drop_last=True, num_workers=2, generator=order
@@ -245,19 +272,32 @@ def train(teachers: Teachers, config: Config, out: Path, device: torch.device) -
             optimizer.step()
             with torch.no_grad():
                 weight = min(config.ema, (1 + epoch * steps + step) / (10 + epoch * steps + step))
-                for mean, value in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+                for mean, value in zip(
+                    average.state_dict().values(), net.state_dict().values(), strict=True
+                ):
                     mean.lerp_(value, 1 - weight) if mean.is_floating_point() else mean.copy_(value)
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
         log = {"epoch": epoch + 1, "seconds": round(time.perf_counter() - started, 1)}
         log |= {name: round(value / steps, 4) for name, value in sums.items()}
         if (epoch + 1) % 5 == 0 or epoch + 1 == config.epochs:
-            log |= {name: round(value, 4) for name, value in validate(average, teachers, device).items()}
-            save_region_net(average, weights_path, {"trained_epochs": f"{epoch + 1} of {config.epochs}"})
+            log |= {
+                name: round(value, 4) for name, value in validate(average, teachers, device).items()
+            }
+            save_region_net(
+                average, weights_path, {"trained_epochs": f"{epoch + 1} of {config.epochs}"}
+            )
         print(log, flush=True)
         append_row(out / "log.csv", log)
-        state = {"config": vars(config), "epoch": epoch + 1, "net": net.state_dict(), "average": average.state_dict()}
-        torch.save({**state, "optimizer": optimizer.state_dict()}, state_path.with_suffix(".partial"))
+        state = {
+            "config": vars(config),
+            "epoch": epoch + 1,
+            "net": net.state_dict(),
+            "average": average.state_dict(),
+        }
+        torch.save(
+            {**state, "optimizer": optimizer.state_dict()}, state_path.with_suffix(".partial")
+        )
         state_path.with_suffix(".partial").replace(state_path)
     return weights_path
 
@@ -269,16 +309,26 @@ def append_row(path: Path, row: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--teachers", type=Path, help="folder of aligned crops and teacher outputs")
     source.add_argument("--dump", type=Path, help="a dump whose experts are the teachers")
     parser.add_argument("--data-root", type=Path, help="with --dump: where its images are now")
-    parser.add_argument("--out", type=Path, default=Path("outputs/region_net"), help="where weights, log and state go")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/region_net"),
+        help="where weights, log and state go",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name, default in vars(Config()).items():
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}"
+            f"--{name.replace('_', '-')}",
+            type=type(default),
+            default=default,
+            help=f"default {default}",
         )
     args = parser.parse_args()
     config = Config(**{name: getattr(args, name) for name in vars(Config())})

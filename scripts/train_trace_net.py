@@ -38,17 +38,20 @@ from tqdm import tqdm
 
 from data.cutting import cut_again
 from data.dump import Dump, landmarks_of, read_dump
-from data.forging import CANVAS, Canvases, Forger, on_crop, window
+from data.forging import ALIGNED_PX, AlignedCrops, PseudoFakes, on_crop, window
 from data.images import ImageError
+from evaluation.metrics import auc
 from models.base import native_bf16
-from models.metrics import auc
 from models.networks import lite0_weights
-from models.resynthesis import SIDE, redraw
+from models.resynthesis import SIDE, reconstruct
 from models.tensors import write_half
 from models.trace_net import CROP, GRID, TraceNet, as_seen, load_trace_net
 
 CELLS = 48  # cells of a face whose pairs are compared in one step
-TOUCHED, UNTOUCHED = 0.06, 0.01  # shares of a region from which on, and up to which, it counts as forged or not
+TOUCHED, UNTOUCHED = (
+    0.06,
+    0.01,
+)  # shares of a region from which on, and up to which, it counts as forged or not
 
 
 @dataclass
@@ -66,7 +69,9 @@ class Config:
     limit: int = 0  # real faces of each dump (0: all)
 
 
-def real_faces(dump: Dump, root: Path, limit: int, workers: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def real_faces(
+    dump: Dump, root: Path, limit: int, workers: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Canvases and landmarks on them of the real faces of a dump, and what could not be read. See `Canvases`."""
     rows = dump.rows
     keep = rows["label"] == 0
@@ -74,19 +79,27 @@ def real_faces(dump: Dump, root: Path, limit: int, workers: int) -> tuple[np.nda
         keep &= rows["split"] == "train"
     index = np.flatnonzero(keep)[: limit or None]
     landmarks = landmarks_of(rows)[index]
-    cut = cut_again([root / path for path in rows["path"][index]], landmarks, CANVAS, workers)
-    canvases, kept, failed = [], [], []
-    for place, face in enumerate(tqdm(cut, total=len(index), desc=dump.meta["dataset"], unit=" faces")):
+    cut = cut_again([root / path for path in rows["path"][index]], landmarks, ALIGNED_PX, workers)
+    aligned_crops, kept, failed = [], [], []
+    for place, face in enumerate(
+        tqdm(cut, total=len(index), desc=dump.meta["dataset"], unit=" faces")
+    ):
         if isinstance(face, ImageError):
             failed.append(str(face))
             continue
-        canvases.append(face.permute(1, 2, 0).numpy())
+        aligned_crops.append(face.permute(1, 2, 0).numpy())
         kept.append(place)
-    images = np.stack(canvases) if canvases else np.empty((0, CANVAS.px, CANVAS.px, 4), np.uint8)
-    return images, on_crop(landmarks[kept], CANVAS), failed
+    images = (
+        np.stack(aligned_crops)
+        if aligned_crops
+        else np.empty((0, ALIGNED_PX.px, ALIGNED_PX.px, 4), np.uint8)
+    )
+    return images, on_crop(landmarks[kept], ALIGNED_PX), failed
 
 
-def gather_faces(dumps: list[Dump], roots: list[Path], config: Config, workers: int) -> Canvases:
+def collect_real_faces(
+    dumps: list[Dump], roots: list[Path], config: Config, workers: int
+) -> AlignedCrops:
     """Raises: ValueError where no real face can be read."""
     images, landmarks, sources = [], [], []
     for dump, root in zip(dumps, roots, strict=True):
@@ -100,24 +113,26 @@ def gather_faces(dumps: list[Dump], roots: list[Path], config: Config, workers: 
         sources += [dump.meta["dataset"]] * len(pictures)
     if len(sources) < 2:
         raise ValueError("fewer than two real training faces could be read; nothing can be swapped")
-    return Canvases(np.concatenate(images), np.concatenate(landmarks), np.array(sources))
+    return AlignedCrops(np.concatenate(images), np.concatenate(landmarks), np.array(sources))
 
 
-def with_redrawn(faces: Canvases, config: Config, device: torch.device) -> Canvases:
+def with_reconstructed(faces: AlignedCrops, config: Config, device: torch.device) -> AlignedCrops:
     x, y, side = window()
     inner = [
-        cv2.resize(image[y : y + side, x : x + side, :3], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        cv2.resize(
+            image[y : y + side, x : x + side, :3], (SIDE, SIDE), interpolation=cv2.INTER_AREA
+        )
         for image in faces.images
     ]
-    drawn = redraw(np.stack(inner), config.autoencoder_steps, config.seed, device)
-    return Canvases(faces.images, faces.landmarks, faces.sources, drawn)
+    drawn = reconstruct(np.stack(inner), config.autoencoder_steps, config.seed, device)
+    return AlignedCrops(faces.images, faces.landmarks, faces.sources, drawn)
 
 
 class Pairs(torch.utils.data.IterableDataset):
     """Endless batches: faces (2P, 3, px, px) uint8, real and forged in turn, and shares (2P, 20, 20) of cells forged."""
 
-    def __init__(self, forger: Forger, pairs: int, seed: int) -> None:
-        self.forger, self.pairs, self.seed = forger, pairs, seed
+    def __init__(self, pseudo_fakes: PseudoFakes, pairs: int, seed: int) -> None:
+        self.pseudo_fakes, self.pairs, self.seed = pseudo_fakes, pairs, seed
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         worker = torch.utils.data.get_worker_info()
@@ -127,11 +142,16 @@ class Pairs(torch.utils.data.IterableDataset):
         while True:
             faces, shares = [], []
             while len(shares) < 2 * self.pairs:
-                pair = self.forger.pair(self.forger.faces.draw(rng), int(rng.integers(1 << 40)), CROP, GRID)
+                pair = self.pseudo_fakes.pair(
+                    self.pseudo_fakes.faces.draw(rng), int(rng.integers(1 << 40)), CROP, GRID
+                )
                 if pair is not None:
                     faces += pair[:2]
                     shares += [np.zeros((GRID, GRID), np.float32), pair[2]]
-            yield torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(np.stack(shares))
+            yield (
+                torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous(),
+                torch.from_numpy(np.stack(shares)),
+            )
 
 
 class Losses(nn.Module):
@@ -149,7 +169,9 @@ class Losses(nn.Module):
         forged = (torch.arange(len(shares), device=shares.device) % 2).float()
         touched = torch.einsum("nhw,rhw->nr", shares, regions)
         clear = ((touched > TOUCHED) | (touched <= UNTOUCHED)).float()
-        parts = F.binary_cross_entropy_with_logits(said["parts"], (touched > TOUCHED).float(), reduction="none")
+        parts = F.binary_cross_entropy_with_logits(
+            said["parts"], (touched > TOUCHED).float(), reduction="none"
+        )
         cells = torch.randint(GRID * GRID, (CELLS,), device=shares.device)
         origin, share = said["cell_source"].flatten(2)[:, :, cells], shares.flatten(1)[:, cells]
         alike = self.scale * torch.einsum("ncp,ncq->npq", origin, origin) + self.bias
@@ -174,7 +196,9 @@ def total(parts: dict[str, torch.Tensor]) -> torch.Tensor:
 def learning_rate(config: Config, step: int) -> float:
     """Of a step: rises at first, is constant for more than half of the time, then falls along a cosine to nearly nothing."""
     fallen = min(1.0, max(0.0, (step / config.steps - CONSTANT) / (1 - CONSTANT)))
-    return config.lr * min(1.0, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * fallen)) + 1e-6
+    return (
+        config.lr * min(1.0, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * fallen)) + 1e-6
+    )
 
 
 def begin(path: str = "") -> TraceNet:
@@ -184,7 +208,11 @@ def begin(path: str = "") -> TraceNet:
     net, found = TraceNet(), lite0_weights()
     stem = {key: found[name] for key, name in zip(net.stem.state_dict(), found, strict=False)}
     net.stem.load_state_dict(stem)
-    blocks = {key.removeprefix("blocks."): value for key, value in found.items() if key.startswith("blocks.")}
+    blocks = {
+        key.removeprefix("blocks."): value
+        for key, value in found.items()
+        if key.startswith("blocks.")
+    }
     net.blocks.load_state_dict(blocks)
     return net
 
@@ -221,7 +249,9 @@ def folded(net: TraceNet) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
     return forward
 
 
-def train(faces: Canvases, config: Config, out: Path, device: torch.device, workers: int) -> Path:
+def train(
+    faces: AlignedCrops, config: Config, out: Path, device: torch.device, workers: int
+) -> Path:
     """Train, or go on where a stopped run of the same config left off. Returns: the path of the weights.
 
     Raises: ValueError where `out` holds a run of another config.
@@ -233,30 +263,37 @@ def train(faces: Canvases, config: Config, out: Path, device: torch.device, work
     average.load_state_dict(net.state_dict())
     decay = [p for p in net.parameters() if p.ndim > 1]
     rest = [*(p for p in net.parameters() if p.ndim <= 1), *losses.parameters()]
-    groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    groups = [
+        {"params": decay, "weight_decay": config.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
     optimizer, start = torch.optim.AdamW(groups, lr=config.lr), 0
     state_path, weights_path = out / "state.pt", out / "trace_net.safetensors"
     kept = {"net": net, "average": average, "losses": losses, "optimizer": optimizer}
     if state_path.is_file():
         state = torch.load(state_path, map_location=device, weights_only=True)
         if state["config"] != asdict(config):
-            raise ValueError(f"{out} holds a run with {state['config']}; choose another --out for {asdict(config)}")
+            raise ValueError(
+                f"{out} holds a run with {state['config']}; choose another --out for {asdict(config)}"
+            )
         for name, part in kept.items():
             part.load_state_dict(state[name])
         start = state["step"]
         print(f"resuming after step {start} of {config.steps}")
     batches = iter(
         torch.utils.data.DataLoader(
-            Pairs(Forger(faces), config.pairs, config.seed * 1_000_003 + start), batch_size=None, num_workers=workers
+            Pairs(PseudoFakes(faces), config.pairs, config.seed * 1_000_003 + start),
+            batch_size=None,
+            num_workers=workers,
         )
     )
-    answers, sums, began = folded(net), Counter(), time.perf_counter()
+    predictions, sums, began = folded(net), Counter(), time.perf_counter()
     for step in tqdm(range(start, config.steps), desc="trace network", unit=" steps", disable=None):
         images, shares = (tensor.to(device) for tensor in next(batches))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
-            said = answers(as_seen(images))
+            said = predictions(as_seen(images))
         parts = losses(said, shares, net.shares)
         optimizer.zero_grad(set_to_none=True)
         total(parts).backward()
@@ -267,11 +304,16 @@ def train(faces: Canvases, config: Config, out: Path, device: torch.device, work
             for mean, value in zip(average.parameters(), net.parameters(), strict=True):
                 mean.lerp_(value, 1 - weight)
         sums.update({name: loss.item() for name, loss in parts.items()})
-        sums["AUC on its own forgeries"] += auc(np.arange(len(shares)) % 2, said["whole"].detach().cpu().numpy())
+        sums["AUC on its own forgeries"] += auc(
+            np.arange(len(shares)) % 2, said["whole"].detach().cpu().numpy()
+        )
         if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
             count = (step % LOG_EVERY) + 1
             row = {"step": step + 1, "seconds": round(time.perf_counter() - began)}
-            append_row(out / "log.csv", row | {name: round(value / count, 4) for name, value in sums.items()})
+            append_row(
+                out / "log.csv",
+                row | {name: round(value / count, 4) for name, value in sums.items()},
+            )
             sums.clear()
         if (step + 1) % SAVE_EVERY == 0 or step + 1 == config.steps:
             write_half(average, weights_path, {"trained": f"{step + 1} of {config.steps} steps"})
@@ -290,19 +332,37 @@ def append_row(path: Path, row: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--features", type=Path, nargs="+", required=True, help="dumps whose real faces serve")
-    parser.add_argument(
-        "--data-root", nargs="+", default=(), metavar="DATASET=DIR", help="where pictures lie that have moved"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--start", default="", metavar="FILE", help="a trace network to train further")
-    parser.add_argument("--out", type=Path, default=Path("outputs/trace_net"), help="where weights, log and state go")
+    parser.add_argument(
+        "--features", type=Path, nargs="+", required=True, help="dumps whose real faces serve"
+    )
+    parser.add_argument(
+        "--data-root",
+        nargs="+",
+        default=(),
+        metavar="DATASET=DIR",
+        help="where pictures lie that have moved",
+    )
+    parser.add_argument(
+        "--start", default="", metavar="FILE", help="a trace network to train further"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/trace_net"),
+        help="where weights, log and state go",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=2, help="processes that forge, default 2")
     numbers = {name: value for name, value in asdict(Config()).items() if name != "start"}
     for name, default in numbers.items():
         parser.add_argument(
-            f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}"
+            f"--{name.replace('_', '-')}",
+            type=type(default),
+            default=default,
+            help=f"default {default}",
         )
     args = parser.parse_args()
     config = Config(**{name: getattr(args, name) for name in asdict(Config())})
@@ -312,9 +372,9 @@ def main() -> None:
         moved = dict(pair.partition("=")[::2] for pair in args.data_root)
         roots = [Path(moved.get(dump.meta["dataset"], dump.meta["data_root"])) for dump in dumps]
         device = torch.device(args.device)
-        faces = gather_faces(dumps, roots, config, max(1, args.workers))
+        faces = collect_real_faces(dumps, roots, config, max(1, args.workers))
         print(f"{len(faces)} real faces: {dict(Counter(faces.sources.tolist()))}")
-        faces = with_redrawn(faces, config, device)
+        faces = with_reconstructed(faces, config, device)
         print("weights:", train(faces, config, args.out, device, args.workers))
     except (ValueError, OSError) as error:
         sys.exit(f"train_trace_net: {error}")

@@ -20,7 +20,9 @@ def shared_data() -> Path:
     """The folder of labelled research images beside the project, where there is one."""
     folder = ROOT.parent / "shared" / "data"
     if not (folder / "index.csv").is_file():
-        pytest.skip("needs the research images in ../shared/data, which are not distributed with the project")
+        pytest.skip(
+            "needs the research images in ../shared/data, which are not distributed with the project"
+        )
     return folder
 
 

@@ -16,11 +16,11 @@ from scipy.special import expit
 
 from data.store import write_csv, write_json
 from evaluation.delong import delong
+from evaluation.metrics import auc, bootstrap, fpr_at, summary
 from evaluation.predictions import COLUMNS, Predictions, by_video
 from evaluation.report import write_report
 from evaluation.results import FORMAT
 from features.regions import REGIONS
-from models.metrics import auc, bootstrap, fpr_at, summary
 
 ODD = 'wild & "open" <b>50%_é|顔'
 CLIPS = "clips"
@@ -29,7 +29,7 @@ SKILL = {
     "MASC, real faces only": 1.2,
     "clip_image, whole face": 1.6,
     "first 16 columns": 0.8,
-    "trivial": 0.3,
+    "metadata": 0.3,
 }
 KINDS = {"MASC": "masc", "MASC, real faces only": "ablation"}
 FAILED = "mesonet_4 100% {x}"
@@ -53,7 +53,10 @@ class Example:
         """Per group, a real and a fake video of three frames (or six pictures of no video)."""
         number = np.arange(self.groups * 6)
         label = number // 3 % 2
-        where = [f"{('real', 'fake')[y]}/{dataset} {n:04d}, \udce9.jpg" for n, y in zip(number, label, strict=True)]
+        where = [
+            f"{('real', 'fake')[y]}/{dataset} {n:04d}, \udce9.jpg"
+            for n, y in zip(number, label, strict=True)
+        ]
         clips = [f"v{n // 3:04d}" if dataset == CLIPS else "" for n in number]
         return {
             "test": np.full(len(number), test),
@@ -61,7 +64,9 @@ class Example:
             "path": np.array(where),
             "face": np.zeros(len(number), int),
             "video": np.array(clips),
-            "method": np.array([("", f"swap{n % 2}")[y] for n, y in zip(number // 6, label, strict=True)]),
+            "method": np.array(
+                [("", f"swap{n % 2}")[y] for n, y in zip(number // 6, label, strict=True)]
+            ),
             "group": np.array([f"{dataset}/g{n // 6:03d}" for n in number]),
             "label": label,
         }
@@ -73,7 +78,13 @@ class Example:
         return np.round(expit(1.5 * (self.rng.normal(0, 1, len(common)) + common + apart)), 6)
 
     def run(
-        self, folder: Path, name: str, protocol: str, train: list[str], tests: dict[str, str], loss: float = 0
+        self,
+        folder: Path,
+        name: str,
+        protocol: str,
+        train: list[str],
+        tests: dict[str, str],
+        loss: float = 0,
     ) -> dict:
         """tests: test -> dataset. loss: of every skill. Writes the predictions."""
         faces = {test: self.faces(dataset, test) for test, dataset in tests.items()}
@@ -82,8 +93,15 @@ class Example:
         for system, skill in SKILL.items():
             path = folder / "predictions" / name / f"{len(systems)}.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
-            scored = {test: {**found, "p_fake": self.scores(found, skill - loss)} for test, found in faces.items()}
-            rows = [row for found in scored.values() for row in zip(*(found[c].tolist() for c in COLUMNS), strict=True)]
+            scored = {
+                test: {**found, "p_fake": self.scores(found, skill - loss)}
+                for test, found in faces.items()
+            }
+            rows = [
+                row
+                for found in scored.values()
+                for row in zip(*(found[c].tolist() for c in COLUMNS), strict=True)
+            ]
             write_csv(path, list(COLUMNS), rows)
             measured = []
             for test, found in scored.items():
@@ -97,12 +115,25 @@ class Example:
                             else None
                         )
                         masc.setdefault((test, level), p)
-                        measured.append({"test": test, "level": level, "figures": figures, "delong": against})
+                        measured.append(
+                            {"test": test, "level": level, "figures": figures, "delong": against}
+                        )
             systems.append(
-                {"name": system, "kind": KINDS.get(system, "baseline"), "note": "", "threshold": 0.6, "seconds": 3.21}
+                {
+                    "name": system,
+                    "kind": KINDS.get(system, "baseline"),
+                    "note": "",
+                    "threshold": 0.6,
+                    "seconds": 3.21,
+                }
                 | {"predictions": path.relative_to(folder).as_posix(), "tests": measured}
             )
-        failed = {"name": FAILED, "kind": "baseline", "note": "failed: no weights & no network", "threshold": None}
+        failed = {
+            "name": FAILED,
+            "kind": "baseline",
+            "note": "failed: no weights & no network",
+            "threshold": None,
+        }
         systems.append(failed | {"seconds": 0.0, "predictions": None, "tests": []})
         title = f"trained on {' and '.join(train)}, tested on {' and '.join(tests)}"
         return {
@@ -117,20 +148,25 @@ class Example:
 
     def few_shot(self) -> list[dict]:
         entries = []
-        for system in ("MASC", "trivial"):
+        for system in ("MASC", "metadata"):
             for size in (100, 300, 1000):
                 for seed in range(3):
                     faces = self.faces(CLIPS, CLIPS)
                     p = self.scores(faces, SKILL[system] * np.log10(size) / 3)
                     figures = summary(faces["label"], p, faces["group"].tolist(), 0.6, REPLICATES)
-                    entry = {"dataset": CLIPS, "system": system, "asked": size, "faces": size + seed}
+                    entry = {
+                        "dataset": CLIPS,
+                        "system": system,
+                        "asked": size,
+                        "faces": size + seed,
+                    }
                     entries.append(entry | {"figures": figures, "seed": seed})
         return entries
 
     def robustness(self) -> list[dict]:
         curves = []
         for family, unit in (("jpeg", "quality"), ("blur", "px wide")):
-            for system in ("MASC", "clip_image, whole face", "trivial"):
+            for system in ("MASC", "clip_image, whole face", "metadata"):
                 points, every = [], []
                 for level in range(LEVELS + 1):
                     faces = self.faces(CLIPS, CLIPS)
@@ -138,17 +174,28 @@ class Example:
                     lost = self.rng.random(len(p)) < 0.03 * level
                     y, groups = faces["label"], faces["group"]
                     every.append(interval(y[~lost], p[~lost], groups[~lost]))
-                    point = {"level": level, "parameter": f"{100 - 15 * level} {unit}", "n": int((~lost).sum())}
+                    point = {
+                        "level": level,
+                        "parameter": f"{100 - 15 * level} {unit}",
+                        "n": int((~lost).sum()),
+                    }
                     point |= {"lost": int(lost.sum()), "auc": every[-1]}
-                    points.append(point | {"auc_with_lost": interval(y, np.where(lost, 0, p), groups)})
-                slope = float(np.polyfit(range(LEVELS + 1), [each["value"] for each in every], 1)[0])
+                    points.append(
+                        point | {"auc_with_lost": interval(y, np.where(lost, 0, p), groups)}
+                    )
+                slope = float(
+                    np.polyfit(range(LEVELS + 1), [each["value"] for each in every], 1)[0]
+                )
                 curve = {"system": system, "dataset": CLIPS, "family": family, "clean": every[0]}
                 curves.append(curve | {"slope": slope, "points": points[1:]})
         return curves
 
     def subgroups(self, run: dict) -> list[dict]:
         entries = []
-        for attribute, names in (("gender", ("female", "male")), ("age band", ("0-19", "20-39", "40-59", "60+"))):
+        for attribute, names in (
+            ("gender", ("female", "male")),
+            ("age band", ("0-19", "20-39", "40-59", "60+")),
+        ):
             groups = []
             for name in names:
                 faces = self.faces(CLIPS, CLIPS)
@@ -157,9 +204,14 @@ class Example:
                     "auc": interval(y, p, faces["group"]),
                     "fpr": interval(y, p, faces["group"], lambda y, p: fpr_at(y, p, 0.6)),
                 }
-                groups.append({"name": name, "n_real": int((y == 0).sum()), "n_fake": int(y.sum()), **figures})
+                groups.append(
+                    {"name": name, "n_real": int((y == 0).sum()), "n_fake": int(y.sum()), **figures}
+                )
             groups.append({"name": "other", "n_real": 3, "n_fake": 0, "auc": None, "fpr": None})
-            values = {key: [group[key]["value"] for group in groups if group[key]] for key in ("auc", "fpr")}
+            values = {
+                key: [group[key]["value"] for group in groups if group[key]]
+                for key in ("auc", "fpr")
+            }
             gaps = {key: max(found) - min(found) for key, found in values.items()}
             entry = {"run": run["id"], "system": "MASC", "dataset": CLIPS, "attribute": attribute}
             entries.append(entry | {"groups": groups, "largest_gap": gaps})
@@ -167,7 +219,10 @@ class Example:
 
     def inconsistency(self) -> list[dict]:
         entries = []
-        for output, unit in (("lite.identity", "1 - cosine"), ("lite.age", "Jensen-Shannon divergence, nats")):
+        for output, unit in (
+            ("lite.identity", "1 - cosine"),
+            ("lite.age", "Jensen-Shannon divergence, nats"),
+        ):
             entry = {
                 "dataset": CLIPS,
                 "output": output,
@@ -189,8 +244,16 @@ class Example:
 
     def beyond(self, run: dict) -> dict:
         """All lists that are not about runs. run: the one they belong to."""
-        known = {system["name"]: system["tests"][0]["figures"]["auc"] for system in run["systems"] if system["tests"]}
-        falls = {"lite.identity": 0.08, "lite.age": 0.03, "lite.expression_with_a_long_name": -0.004}
+        known = {
+            system["name"]: system["tests"][0]["figures"]["auc"]
+            for system in run["systems"]
+            if system["tests"]
+        }
+        falls = {
+            "lite.identity": 0.08,
+            "lite.age": 0.03,
+            "lite.expression_with_a_long_name": -0.004,
+        }
         return {
             "few_shot": self.few_shot(),
             "robustness": self.robustness(),
@@ -201,7 +264,13 @@ class Example:
                 for name, fall in falls.items()
             ],
             "ablation": [
-                {"run": run["id"], "name": name, "columns": 300 - 40 * place, "dataset": CLIPS, "auc": found}
+                {
+                    "run": run["id"],
+                    "name": name,
+                    "columns": 300 - 40 * place,
+                    "dataset": CLIPS,
+                    "auc": found,
+                }
                 for place, (name, found) in enumerate(known.items())
             ],
             "inconsistency": self.inconsistency(),
@@ -219,7 +288,11 @@ RUNS: dict[str, tuple] = {
 
 
 def write_example(
-    folder: Path, seed: int = 0, groups: int = 20, skill: float = 0, only: tuple[str, ...] = tuple(RUNS)
+    folder: Path,
+    seed: int = 0,
+    groups: int = 20,
+    skill: float = 0,
+    only: tuple[str, ...] = tuple(RUNS),
 ) -> dict:
     """results.json and predictions in `folder`. only: which of RUNS; with the first one, all else that a report can hold.
 
@@ -232,7 +305,11 @@ def write_example(
         "format": FORMAT,
         "name": f"example of {ODD}",
         "created": "2025-11-25T12:00:00+00:00",
-        "config": {"training": {"head": "logreg", "drop": []}, "replicates": REPLICATES, "seed": seed},
+        "config": {
+            "training": {"head": "logreg", "drop": []},
+            "replicates": REPLICATES,
+            "seed": seed,
+        },
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": True},
         "versions": {"python": "3.11.9", "numpy": "2.4.6"},
         "minutes": 12.5,

@@ -36,7 +36,9 @@ def face(number: int = 0) -> np.ndarray:
 def numbered(number: int, side: int = SIDE) -> np.ndarray:
     """(side, side, 3) uint8: the bits of `number`, the highest on the left."""
     bits = [number >> bit & 1 for bit in range(7, -1, -1)]
-    return np.repeat(np.uint8(bits) * 215 + 20, side // 8)[None, :, None].repeat(side, 0).repeat(3, 2)
+    return (
+        np.repeat(np.uint8(bits) * 215 + 20, side // 8)[None, :, None].repeat(side, 0).repeat(3, 2)
+    )
 
 
 def number_of(image: np.ndarray) -> int:
@@ -76,7 +78,9 @@ def write_video(
 
 def sounds(stream: av.audio.stream.AudioStream) -> list[av.Packet]:
     """A moment of silence."""
-    frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
+    frame = av.AudioFrame.from_ndarray(
+        np.zeros((1, 16000), np.float32), format="fltp", layout="mono"
+    )
     frame.sample_rate, frame.pts = 16000, 0
     return [*stream.encode(frame), *stream.encode()]
 
@@ -115,11 +119,18 @@ def listed(path: Path, content: object) -> Path:
     return path
 
 
-FF_PAIRS = {"train": [["071", "054"], ["000", "003"]], "val": [["720", "672"]], "test": [["953", "974"]]}
+FF_PAIRS = {
+    "train": [["071", "054"], ["000", "003"]],
+    "val": [["720", "672"]],
+    "test": [["953", "974"]],
+}
 
 
 def faceforensics(
-    root: Path, levels: Sequence[str] = ("c23",), lists: str | None = "", make: Callable[[Path], Path] = clip
+    root: Path,
+    levels: Sequence[str] = ("c23",),
+    lists: str | None = "",
+    make: Callable[[Path], Path] = clip,
 ) -> Path:
     """lists: the folder of the official lists, None for none. make: writes a clip, given its path without suffix."""
     pairs = [pair for split in FF_PAIRS.values() for pair in split]
@@ -137,23 +148,42 @@ def faceforensics(
 
 def place(folder: Path, name: str, make: Callable[[Path], Path]) -> Path:
     """A clip where FaceForensics++ has it: a video in videos/, frames in images/."""
-    return clip(folder / "videos" / f"{name}.mp4") if make is clip else make(folder / "images" / name)
+    return (
+        clip(folder / "videos" / f"{name}.mp4") if make is clip else make(folder / "images" / name)
+    )
 
 
 def dfd(root: Path) -> Path:
-    for name in ("01__kitchen_pan", "01__podium_speech_happy", "02__kitchen_pan", "03__walking_and_outside_surprised"):
+    for name in (
+        "01__kitchen_pan",
+        "01__podium_speech_happy",
+        "02__kitchen_pan",
+        "03__walking_and_outside_surprised",
+    ):
         clip(root / f"original_sequences/actors/c23/videos/{name}.mp4")
-    for name in ("01_02__kitchen_pan__YVGY8LOK", "02_01__kitchen_pan__0XUW13RW", "03_01__hugging_happy__ISF9SP4G"):
+    for name in (
+        "01_02__kitchen_pan__YVGY8LOK",
+        "02_01__kitchen_pan__0XUW13RW",
+        "03_01__hugging_happy__ISF9SP4G",
+    ):
         clip(root / f"manipulated_sequences/DeepFakeDetection/c23/videos/{name}.mp4")
     return root
 
 
 CELEB = {
     "Celeb-real": ("id0_0000", "id0_0001", "id1_0000", "id2_0000", "id3_0000"),
-    "Celeb-synthesis": ("id0_id1_0000", "id0_id2_0001", "id1_id0_0000", "id2_id0_0000", "id3_id1_0000"),
+    "Celeb-synthesis": (
+        "id0_id1_0000",
+        "id0_id2_0001",
+        "id1_id0_0000",
+        "id2_id0_0000",
+        "id3_id1_0000",
+    ),
     "YouTube-real": ("00000", "00170"),
 }
-CELEB_TEST = "1 Celeb-real/id0_0000.mp4\n1 YouTube-real/00170.mp4\n0 Celeb-synthesis/id0_id1_0000.mp4\n"
+CELEB_TEST = (
+    "1 Celeb-real/id0_0000.mp4\n1 YouTube-real/00170.mp4\n0 Celeb-synthesis/id0_id1_0000.mp4\n"
+)
 
 
 def celeb_df(root: Path, tested: str | None = CELEB_TEST) -> Path:
@@ -170,7 +200,8 @@ def dfdc_part(folder: Path, entries: dict[str, str | None]) -> Path:
     for name in entries:
         clip(folder / f"{name}.mp4")
     metadata = {
-        f"{name}.mp4": {"label": "FAKE" if of else "REAL", "split": "train"} | ({"original": f"{of}.mp4"} if of else {})
+        f"{name}.mp4": {"label": "FAKE" if of else "REAL", "split": "train"}
+        | ({"original": f"{of}.mp4"} if of else {})
         for name, of in entries.items()
     }
     listed(folder / "metadata.json", metadata)
@@ -178,7 +209,9 @@ def dfdc_part(folder: Path, entries: dict[str, str | None]) -> Path:
 
 
 def dfdc(root: Path) -> Path:
-    dfdc_part(root / "dfdc_train_part_00", {"aaaa": None, "bbbb": "aaaa", "cccc": "aaaa", "dddd": None})
+    dfdc_part(
+        root / "dfdc_train_part_00", {"aaaa": None, "bbbb": "aaaa", "cccc": "aaaa", "dddd": None}
+    )
     dfdc_part(root / "dfdc_train_part_01", {"eeee": "dddd", "ffff": None, "gggg": "ffff"})
     for name in ("tttt", "uuuu"):
         clip(root / "test/videos" / f"{name}.mp4")
@@ -199,7 +232,10 @@ def dfdc_preview(root: Path) -> Path:
     names = ("label", "set", "target_id", "swapped_id")
     for path in PREVIEW:
         clip(root / path)
-    listed(root / "dataset.json", {path: dict(zip(names, entry, strict=True)) for path, entry in PREVIEW.items()})
+    listed(
+        root / "dataset.json",
+        {path: dict(zip(names, entry, strict=True)) for path, entry in PREVIEW.items()},
+    )
     return root
 
 
@@ -208,7 +244,11 @@ def wilddeepfake(root: Path) -> Path:
         for split, numbers in (("train", (1, 2, 10)), ("test", (1,))):
             for number in numbers:
                 for sequence in (0, 1):
-                    pictures(root / f"{label}_{split}/{number}/{label}/{sequence}", (9, 10, 100), "{}.png")
+                    pictures(
+                        root / f"{label}_{split}/{number}/{label}/{sequence}",
+                        (9, 10, 100),
+                        "{}.png",
+                    )
     return root
 
 
@@ -227,16 +267,26 @@ def df40(root: Path) -> Path:
     return root
 
 
-def bench_entry(label: str, folder: str, numbers: Iterable[int] = (8, 9, 10), slash: str = "/") -> dict:
+def bench_entry(
+    label: str, folder: str, numbers: Iterable[int] = (8, 9, 10), slash: str = "/"
+) -> dict:
     """One clip as a list of DeepfakeBench has it, its frames in no order."""
     order = sorted(numbers, key=str, reverse=True)
-    return {"label": label, "frames": [f"{folder}/{number:03d}.png".replace("/", slash) for number in order]}
+    return {
+        "label": label,
+        "frames": [f"{folder}/{number:03d}.png".replace("/", slash) for number in order],
+    }
 
 
-def deepfakebench(root: Path, above: str = "deepfakes_detection_datasets", slash: str = "/") -> Path:
+def deepfakebench(
+    root: Path, above: str = "deepfakes_detection_datasets", slash: str = "/"
+) -> Path:
     """FaceForensics++ as frames, and FF-DF.json, which knows two compression levels. Returns: the list."""
     table: dict = {"FF-real": {}, "FF-DF": {}}
-    for label, where in (("FF-real", "original_sequences/youtube"), ("FF-DF", "manipulated_sequences/Deepfakes")):
+    for label, where in (
+        ("FF-real", "original_sequences/youtube"),
+        ("FF-DF", "manipulated_sequences/Deepfakes"),
+    ):
         for split, pairs in FF_PAIRS.items():
             levels = table[label].setdefault(split, {})
             for level in ("c23", "c40"):
@@ -244,21 +294,26 @@ def deepfakebench(root: Path, above: str = "deepfakes_detection_datasets", slash
                     for name in (a, b) if label == "FF-real" else (f"{a}_{b}", f"{b}_{a}"):
                         inner = f"FaceForensics++/{where}/{level}/frames/{name}"
                         pictures(root / inner)
-                        levels.setdefault(level, {})[name] = bench_entry(label, f"{above}/{inner}", slash=slash)
+                        levels.setdefault(level, {})[name] = bench_entry(
+                            label, f"{above}/{inner}", slash=slash
+                        )
     return listed(root / "FF-DF.json", {"FF-DF": table})
 
 
 def bench_celeb(root: Path) -> Path:
     """Celeb-DF-v2.json with test videos among the train videos, val a copy of test, and something that is no clip."""
     table: dict = {
-        name: {split: {} for split in ("train", "val", "test")} for name in ("CelebDFv2_real", "CelebDFv2_fake")
+        name: {split: {} for split in ("train", "val", "test")}
+        for name in ("CelebDFv2_real", "CelebDFv2_fake")
     }
     for folder, names in CELEB.items():
         label = "CelebDFv2_fake" if folder == "Celeb-synthesis" else "CelebDFv2_real"
         for name in names:
             inner = f"Celeb-DF-v2/{folder}/frames/{name}"
             pictures(root / inner)
-            for split in ("train", "val", "test") if f"{folder}/{name}.mp4" in CELEB_TEST else ("train",):
+            for split in (
+                ("train", "val", "test") if f"{folder}/{name}.mp4" in CELEB_TEST else ("train",)
+            ):
                 table[label][split][name] = bench_entry(label, f"./datasets/{inner}")
     table["CelebDFv2_real"]["val"]["frames"] = ["a.png"]
     return listed(root / "Celeb-DF-v2.json", {"Celeb-DF-v2": table})

@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 
 from models.weights import UNUSUAL, WEIGHTS
 
-FORMATS: dict[str, dict] = json.loads((Path(__file__).parent / "official_formats.json").read_text(encoding="utf-8"))
+FORMATS: dict[str, dict] = json.loads(
+    (Path(__file__).parent / "official_formats.json").read_text(encoding="utf-8")
+)
 
 
 def tensors(name: str, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -24,7 +24,9 @@ OUTPUTS = {
 SWAPPED = [REGIONS.index("inner"), REGIONS.index("lower")]
 
 
-def answers(people: np.ndarray, label: np.ndarray, seed: int = 0, noise: float = 0.7) -> dict[str, np.ndarray]:
+def predictions(
+    people: np.ndarray, label: np.ndarray, seed: int = 0, noise: float = 0.7
+) -> dict[str, np.ndarray]:
     """Raw outputs of faces. people: (N,) int, who it is; label: (N,) 0 real, 1 fake. Returns: name -> (N, R, D) float16."""
     rng = np.random.default_rng(seed)
     size = sum(output["size"] for output in OUTPUTS.values())
@@ -49,7 +51,7 @@ def recurring_people() -> tuple[np.ndarray, dict[str, np.ndarray]]:
     theirs, and validate (20) or test (20) with the other."""
     groups = np.arange(100)
     people = np.repeat(np.select([groups < 60, groups < 80], [groups, groups - 20], groups - 60), 4)
-    return people, answers(people, np.tile([0, 0, 1, 1], 100), noise=0.3)
+    return people, predictions(people, np.tile([0, 0, 1, 1], 100), noise=0.3)
 
 
 def write_dump(
@@ -80,7 +82,7 @@ def write_dump(
         "phash": np.full(len(labels), "0" * 16),
     }
     columns["label"] = labels
-    arrays = answers(people, labels, seed)
+    arrays = predictions(people, labels, seed)
     for name, value in (change or {}).items():
         (arrays if name in arrays else columns)[name] = value
     folder.mkdir(parents=True)

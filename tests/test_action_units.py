@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from features.action_units import BY_NAME, CONTRADICTIONS, LOWER, UPPER, contradictions, words
+from features.columns import raw_features
 from features.explain import sentence, topic
 from features.pipeline import FeaturePipeline
 from features.regions import REGIONS
-from features.vector import raw_features
 from models.pyfeat import EMOTIONS, UNITS
 
 OUTPUTS = {
@@ -19,7 +19,10 @@ OUTPUTS = {
 
 def face(units: dict[str, float] | None = None, emotion: str = "Neutral") -> dict[str, np.ndarray]:
     """One face, the same in every region. units: how active each is."""
-    arrays = {name: np.zeros((1, len(REGIONS), output["size"]), np.float16) for name, output in OUTPUTS.items()}
+    arrays = {
+        name: np.zeros((1, len(REGIONS), output["size"]), np.float16)
+        for name, output in OUTPUTS.items()
+    }
     for unit, active in (units or {}).items():
         arrays["pyfeat.au"][..., UNITS.index(unit)] = active
     arrays["pyfeat.emotion"][..., EMOTIONS.index(emotion)] = 1
@@ -27,7 +30,10 @@ def face(units: dict[str, float] | None = None, emotion: str = "Neutral") -> dic
 
 
 def columns(arrays: dict[str, np.ndarray]) -> dict[str, float]:
-    return {name.removeprefix("pyfeat.au/"): float(value[0]) for name, value in contradictions(arrays, OUTPUTS).items()}
+    return {
+        name.removeprefix("pyfeat.au/"): float(value[0])
+        for name, value in contradictions(arrays, OUTPUTS).items()
+    }
 
 
 def test_the_table_decides_how_many_columns_there_are():
@@ -61,7 +67,11 @@ def test_a_face_at_rest_contradicts_nothing():
         ({"AU15": 1.0, "AU01": 0.5}, "AU01+AU04-AU15/full", 0.75),
         ({"AU25": 1.0, "AU26": 1.0}, "AU01+AU02+AU05-AU25+AU26/full", 1.0),
         ({"AU09": 0.5}, "AU09-AU10/full", 0.5),
-        ({"AU12": 1.0, "AU23": 0.5, "AU24": 0.5}, "AU23+AU24&AU12/full", 0.5),  # tense lips under a smile
+        (
+            {"AU12": 1.0, "AU23": 0.5, "AU24": 0.5},
+            "AU23+AU24&AU12/full",
+            0.5,
+        ),  # tense lips under a smile
         ({"AU12": 1.0, "AU06": 1.0}, "AU23+AU24&AU12/full", 0.0),  # an honest one
         ({"AU06": 1.0, "AU12": 0.5}, "AU06+AU12-Happy/full", 0.75),  # muscles without the look
     ],
@@ -98,7 +108,9 @@ def test_an_ablation_leaves_no_trace_of_what_it_leaves_out():
     arrays = {name: np.repeat(value, 4, axis=0) for name, value in face({"AU12": 1.0}).items()}
     for choice in ({"only": ["pyfeat.au"]}, {"drop": ["pyfeat.emotion", "lite", "expected"]}):
         choice = {"drop": ["expected"], **choice}
-        _, pipeline = FeaturePipeline.fit(arrays, OUTPUTS, np.full(4, True), ["a", "b", "c", "d"], **choice)
+        _, pipeline = FeaturePipeline.fit(
+            arrays, OUTPUTS, np.full(4, True), ["a", "b", "c", "d"], **choice
+        )
         assert set(pipeline.outputs) == {"pyfeat.au"}
         assert not any(emotion in name for name in pipeline.names for emotion in EMOTIONS)
         assert "pyfeat.au/AU06-AU12/full" in pipeline.names
@@ -116,4 +128,8 @@ def test_sentences_say_which_muscles():
     )
     for row in CONTRADICTIONS:
         assert all(words(row.name))
-    assert topic("pyfeat.au/AU06-AU12/full") != topic("pyfeat.au/AU09-AU10/full") != topic("pyfeat.au/l1/full~lower")
+    assert (
+        topic("pyfeat.au/AU06-AU12/full")
+        != topic("pyfeat.au/AU09-AU10/full")
+        != topic("pyfeat.au/l1/full~lower")
+    )

@@ -21,7 +21,7 @@ from PIL import Image
 
 from app import Page
 from data.images import ImageError
-from judging.examples import NAMES, examples
+from inference.examples import NAMES, examples
 from tests.conftest import ROOT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -71,13 +71,17 @@ def pictures(tmp_path_factory) -> dict[str, Path]:
     for title, image in examples().items():
         Image.fromarray(image).save(folder / f"{NAMES[title]}.png")
     (folder / "text.jpg").write_text("not a picture")
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(folder / "noise.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)).save(
+        folder / "noise.png"
+    )
     return {path.stem: path for path in folder.iterdir()}
 
 
 def left(kept: Path) -> list[Path]:
     """Files of uploads that are still there."""
-    return [path for folder in kept.glob("masc-app-*") for path in folder.rglob("*") if path.is_file()]
+    return [
+        path for folder in kept.glob("masc-app-*") for path in folder.rglob("*") if path.is_file()
+    ]
 
 
 def test_programs_get_the_same_json_and_nothing_stays(served, pictures):
@@ -88,7 +92,10 @@ def test_programs_get_the_same_json_and_nothing_stays(served, pictures):
     (face,) = client.predict(handle_file(pictures["photograph"]), api_name="/judge")
     assert 0 < face["p_fake"] < 1 and face["verdict"] and len(face["regions"]) == 8
     assert len(client.predict(handle_file(pictures["two_people"]), api_name="/judge")) == 2
-    for name, message in (("text", "text.jpg: not an image"), ("noise", "noise.png: no face found")):
+    for name, message in (
+        ("text", "text.jpg: not an image"),
+        ("noise", "noise.png: no face found"),
+    ):
         with pytest.raises(Exception, match=message):
             client.predict(handle_file(pictures[name]), api_name="/judge")
     assert left(kept) == []
@@ -98,7 +105,9 @@ def test_files_of_this_machine_are_neither_read_nor_deleted(served, pictures):
     address, _ = served
     path = pictures["photograph"]  # it was never uploaded by this name
     data = {"data": [{"path": str(path), "meta": {"_type": "gradio.FileData"}}]}
-    event = requests.post(f"{address}/gradio_api/call/judge", json=data, timeout=60).json()["event_id"]
+    event = requests.post(f"{address}/gradio_api/call/judge", json=data, timeout=60).json()[
+        "event_id"
+    ]
     told = requests.get(f"{address}/gradio_api/call/judge/{event}", timeout=60).text
     assert "event: error" in told and "p_fake" not in told and path.is_file()
 
@@ -124,10 +133,18 @@ def test_a_picture_sent_twice_at_once_is_asked_for_again(served, pictures):
     address, kept = served
     for _ in range(2):
         with pictures["photograph"].open("rb") as file:
-            (path,) = requests.post(f"{address}/gradio_api/upload", files={"files": file}, timeout=60).json()
+            (path,) = requests.post(
+                f"{address}/gradio_api/upload", files={"files": file}, timeout=60
+            ).json()
     data = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
-    events = [requests.post(f"{address}/gradio_api/call/judge", json=data, timeout=60).json() for _ in range(2)]
-    told = [requests.get(f"{address}/gradio_api/call/judge/{e['event_id']}", timeout=60).text for e in events]
+    events = [
+        requests.post(f"{address}/gradio_api/call/judge", json=data, timeout=60).json()
+        for _ in range(2)
+    ]
+    told = [
+        requests.get(f"{address}/gradio_api/call/judge/{e['event_id']}", timeout=60).text
+        for e in events
+    ]
     assert "event: complete" in told[0] and "send it again" in told[1] and str(kept) not in told[1]
     assert left(kept) == []
 
@@ -158,7 +175,9 @@ def test_people_see_the_answer_in_a_browser(served, pictures, clip):
         told, card = page.locator("#told"), page.locator("#card img")
 
         def send(place: int, path: Path) -> None:
-            with page.expect_response(lambda response: "/upload" in response.url and response.ok, timeout=ANSWERS):
+            with page.expect_response(
+                lambda response: "/upload" in response.url and response.ok, timeout=ANSWERS
+            ):
                 page.locator("input[type=file]").nth(place).set_input_files(path)
             page.wait_for_timeout(500)  # the page takes notice
 

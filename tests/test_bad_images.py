@@ -31,7 +31,9 @@ def reason(path: Path, **options: int) -> str:
 
 def png(chunks: list[tuple[bytes, bytes]]) -> bytes:
     """A PNG file of these chunks, with right checksums."""
-    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    body = b"".join(
+        struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + body
 
 
@@ -91,7 +93,9 @@ def test_too_small(tmp_path: Path, size: tuple[int, int]) -> None:
 def test_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     path = tmp_path / "bomb.png"
-    path.write_bytes(png([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]))
+    path.write_bytes(
+        png([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")])
+    )
     assert reason(path) == "larger than the limit of 100,000,000 pixels"
     # With a higher limit it gets as far as the missing data, which costs no memory: it was read, not refused.
     path = saved(tmp_path / "small.png", Image.fromarray(PICTURE))
@@ -112,7 +116,10 @@ def test_no_permission(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         assert reason(path) == "cannot be opened (Permission denied)"
         return
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # root may read everything: become someone who may not
+    for folder in (
+        tmp_path,
+        *tmp_path.parents[:2],
+    ):  # root may read everything: become someone who may not
         folder.chmod(0o755)
     os.seteuid(nobody)
     try:
@@ -164,7 +171,9 @@ def test_errors_survive_the_way_between_processes() -> None:
 # Unusual, and read as what they show.
 
 
-@pytest.mark.parametrize("name", ["ä ö 顔 😀.png", "x" * 240 + ".png", 'quote\'s "and", comma\n.png', "noext"])
+@pytest.mark.parametrize(
+    "name", ["ä ö 顔 😀.png", "x" * 240 + ".png", 'quote\'s "and", comma\n.png', "noext"]
+)
 def test_names(tmp_path: Path, name: str) -> None:
     Image.fromarray(PICTURE).save(tmp_path / name, "PNG")
     assert (read_image(tmp_path / name) == PICTURE).all()
@@ -188,7 +197,8 @@ def test_16_bit_colour_png(tmp_path: Path) -> None:
 
 def test_palette_and_two_colour_png(tmp_path: Path) -> None:
     path = saved(
-        tmp_path / "palette.png", Image.fromarray(PICTURE).convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+        tmp_path / "palette.png",
+        Image.fromarray(PICTURE).convert("P", palette=Image.Palette.ADAPTIVE, colors=4),
     )
     assert near(read_image(path), PICTURE, 0)
     black_white = saved(tmp_path / "1.png", Image.fromarray(GREY > 127))
@@ -226,7 +236,9 @@ def test_grey_jpeg(tmp_path: Path) -> None:
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
-    path = saved(tmp_path / "cmyk.jpg", Image.fromarray(PICTURE).convert("CMYK"), quality=100, subsampling=0)
+    path = saved(
+        tmp_path / "cmyk.jpg", Image.fromarray(PICTURE).convert("CMYK"), quality=100, subsampling=0
+    )
     assert Image.open(path).mode == "CMYK"
     assert near(read_image(path), PICTURE)
 
@@ -261,7 +273,13 @@ def test_exif_orientation(tmp_path: Path, orientation: int, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"turned.{kind}"
-    options = {"lossless": True} if kind == "webp" else {"quality": 100, "subsampling": 0} if kind == "jpg" else {}
+    options = (
+        {"lossless": True}
+        if kind == "webp"
+        else {"quality": 100, "subsampling": 0}
+        if kind == "jpg"
+        else {}
+    )
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, **options)
     assert near(read_image(path), upright)
 

@@ -11,11 +11,19 @@ from matplotlib.text import Text
 from features.disagreement import Pair
 from features.explain import Reason
 from features.regions import REGIONS, region_masks
-from judging.card import BLUE, ORANGE, draw_card, write_card
-from judging.verdict import FAKE, REAL, UNSURE, Rarity, Region, Verdict
+from inference.card import BLUE, ORANGE, draw_card, write_card
+from inference.verdict import FAKE, REAL, UNSURE, Rarity, Region, Verdict
 
 REASONS = [
-    Reason("Upper face and lower face: identity similarity 0.31", "a", 0.31, 0.48, 0.75, ("upper", "lower"), 1.0),
+    Reason(
+        "Upper face and lower face: identity similarity 0.31",
+        "a",
+        0.31,
+        0.48,
+        0.75,
+        ("upper", "lower"),
+        1.0,
+    ),
     Reason("Inner face and outer face disagree", "b", 0.4, 0.4, 0.4, ("inner", "outer"), 0.5),
 ]
 ANSWERS = {
@@ -75,7 +83,14 @@ def test_it_shows_what_was_found(verdict, astronaut):
             "1 in 40 real faces scores as high (1 in 20 to 1 in 100)",
             "astronaut.png",
         ),
-        *("31", "52", "80% female", "happy 70%", "> 98% of reals", "most: lower (> 98% of real faces)"),
+        *(
+            "31",
+            "52",
+            "80% female",
+            "happy 70%",
+            "> 98% of reals",
+            "most: lower (> 98% of real faces)",
+        ),
         *(
             "identity",
             "traces of making",
@@ -86,14 +101,21 @@ def test_it_shows_what_was_found(verdict, astronaut):
             "identity: similarity",
             "appearance: not known",
         ),
-        *("1. Upper face and lower face: identity similarity 0.31", "2. Inner face", "Not proof", ".31"),
+        *(
+            "1. Upper face and lower face: identity similarity 0.31",
+            "2. Inner face",
+            "Not proof",
+            ".31",
+        ),
     ):
         assert part.replace("appearance: not known", "appearance: not known") in said, part
 
 
 def test_colour_says_the_verdict(verdict, astronaut):
     fake, real = (drawn(replace(verdict, verdict=which), astronaut)[0] for which in (FAKE, REAL))
-    assert share(fake, ORANGE) > 1.3 * share(real, ORANGE) and share(real, BLUE) > 1.3 * share(fake, BLUE)
+    assert share(fake, ORANGE) > 1.3 * share(real, ORANGE) and share(real, BLUE) > 1.3 * share(
+        fake, BLUE
+    )
 
 
 def test_only_the_region_that_disagrees_is_coloured(verdict, astronaut):
@@ -104,7 +126,11 @@ def test_only_the_region_that_disagrees_is_coloured(verdict, astronaut):
     )
     layers = []
     for each in (without, with_it):
-        (face,) = [axes for axes in drawn(each, astronaut)[1].axes if axes.get_title().startswith("which regions")]
+        (face,) = [
+            axes
+            for axes in drawn(each, astronaut)[1].axes
+            if axes.get_title().startswith("which regions")
+        ]
         layers.append(face.images[1].get_array())
     assert not layers[0][..., 3].any()
     lower = region_masks()[REGIONS.index("lower")].astype(bool)
@@ -122,22 +148,39 @@ def test_only_pairs_outside_nine_of_ten_real_faces_are_framed(verdict, astronaut
 
 
 def test_doubts_and_poor_views_are_written_on_it(verdict, astronaut):
-    unsure = replace(verdict, verdict=UNSURE, doubts=["the face is only 20 px wide"], quality={"overall": "small face"})
+    unsure = replace(
+        verdict,
+        verdict=UNSURE,
+        doubts=["the face is only 20 px wide"],
+        quality={"overall": "small face"},
+    )
     said = words(drawn(unsure, astronaut)[1])
     assert (
-        "CANNOT TELL" in said and "Cannot tell: the face is only 20 px wide" in said and "Careful: small face" in said
+        "CANNOT TELL" in said
+        and "Cannot tell: the face is only 20 px wide" in said
+        and "Careful: small face" in said
     )
 
 
 def test_nothing_runs_over_the_edge(verdict, astronaut):
     _, figure = drawn(
-        replace(verdict, verdict=UNSURE, doubts=["the face as a whole is unlike those of training"] * 2), astronaut
+        replace(
+            verdict, verdict=UNSURE, doubts=["the face as a whole is unlike those of training"] * 2
+        ),
+        astronaut,
     )
     shown = [text for axes in figure.axes for text in axes.texts] + figure.texts
-    shown += [text for axes in figure.axes if axes.axison for text in axes.get_xticklabels() + axes.get_yticklabels()]
+    shown += [
+        text
+        for axes in figure.axes
+        if axes.axison
+        for text in axes.get_xticklabels() + axes.get_yticklabels()
+    ]
     for text in (text for text in shown if text.get_text()):
         extent = text.get_window_extent()
-        assert min(extent.x0, extent.y0, 1200 - extent.x1, figure.bbox.height - extent.y1) >= -1, text.get_text()
+        assert min(extent.x0, extent.y0, 1200 - extent.x1, figure.bbox.height - extent.y1) >= -1, (
+            text.get_text()
+        )
 
 
 @pytest.mark.parametrize(
@@ -149,7 +192,12 @@ def test_nothing_runs_over_the_edge(verdict, astronaut):
         {"path": "price $5 and $6.png"},
         {"path": "not utf-8 \udcff.jpg"},
         {"regions": [Region(name, None, None, {}) for name in REGIONS]},
-        {"regions": [Region(name, 0.1, 0.4, {"fairface.age": {"0-2": 0.1, "20-29": 0.9}}) for name in REGIONS]},
+        {
+            "regions": [
+                Region(name, 0.1, 0.4, {"fairface.age": {"0-2": 0.1, "20-29": 0.9}})
+                for name in REGIONS
+            ]
+        },
     ],
 )
 def test_verdicts_with_less_draw_as_well(verdict, astronaut, less, tmp_path):

@@ -9,7 +9,11 @@ import pytest
 from models.checkpoint import Checkpoint, newest_checkpoint
 from predict import BUNDLED
 
-ARRAYS = {"head.coef": np.arange(3.0), "b": np.zeros((2, 2), np.float16)[:, ::-1], "s": np.array(2.5, np.float32)}
+ARRAYS = {
+    "head.coef": np.arange(3.0),
+    "b": np.zeros((2, 2), np.float16)[:, ::-1],
+    "s": np.array(2.5, np.float32),
+}
 
 
 def test_round_trip_keeps_values_types_and_other_files(tmp_path):
@@ -20,7 +24,11 @@ def test_round_trip_keeps_values_types_and_other_files(tmp_path):
     assert set(again.arrays) == set(ARRAYS)
     for name, value in ARRAYS.items():
         assert np.array_equal(again.arrays[name], value) and again.arrays[name].dtype == value.dtype
-    assert {file.name for file in tmp_path.iterdir()} == {"README.md", "checkpoint.json", "arrays.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "README.md",
+        "checkpoint.json",
+        "arrays.safetensors",
+    }
 
 
 def test_the_same_detector_gives_the_same_bytes(tmp_path):
@@ -70,6 +78,6 @@ def test_newest_checkpoint(tmp_path):
 
 def test_the_bundled_detector_takes_the_trace_networks_evidence_beside_what_labels_teach():
     found = Checkpoint.load(BUNDLED)
-    counts = np.flatnonzero(found.arrays["head.evidence"])
+    counts = np.flatnonzero(found.arrays["head.forgery_weight"])
     assert [found.info["features"][column] for column in counts] == ["traces.altered/level/full"]
-    assert found.info["evidence"] > 0 and found.arrays["head.evidence"][counts] > 0
+    assert found.info["forgery_weight"] > 0 and found.arrays["head.forgery_weight"][counts] > 0

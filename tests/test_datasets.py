@@ -34,17 +34,37 @@ def hex16(value: int) -> str:
 
 def test_real_and_fake(tmp_path: Path) -> None:
     root = touched(
-        tmp_path, "real/b.jpg", "real/a.PNG", "fake/deep/er/c.jpeg", "fake/notes.txt", "stray.jpg", "fake/.x.jpg"
+        tmp_path,
+        "real/b.jpg",
+        "real/a.PNG",
+        "fake/deep/er/c.jpeg",
+        "fake/notes.txt",
+        "stray.jpg",
+        "fake/.x.jpg",
     )
-    assert find_samples(root) == [Sample("fake/deep/er/c.jpeg", 1), Sample("real/a.PNG", 0), Sample("real/b.jpg", 0)]
+    assert find_samples(root) == [
+        Sample("fake/deep/er/c.jpeg", 1),
+        Sample("real/a.PNG", 0),
+        Sample("real/b.jpg", 0),
+    ]
 
 
 @pytest.mark.parametrize("val", ["valid", "val", "Validation"])
 def test_splits_in_any_case(tmp_path: Path, val: str) -> None:
     root = touched(
-        tmp_path, "Train/REAL/1.jpg", "Train/Fake/2.jpg", f"{val}/real/3.jpg", "test/fake/4.jpg", "other/real/5.jpg"
+        tmp_path,
+        "Train/REAL/1.jpg",
+        "Train/Fake/2.jpg",
+        f"{val}/real/3.jpg",
+        "test/fake/4.jpg",
+        "other/real/5.jpg",
     )
-    expected = {("1.jpg", 0, "train"), ("2.jpg", 1, "train"), ("3.jpg", 0, "val"), ("4.jpg", 1, "test")}
+    expected = {
+        ("1.jpg", 0, "train"),
+        ("2.jpg", 1, "train"),
+        ("3.jpg", 0, "val"),
+        ("4.jpg", 1, "test"),
+    }
     assert {(s.path.split("/")[-1], s.label, s.split) for s in find_samples(root)} == expected
 
 
@@ -92,15 +112,23 @@ def test_not_a_dataset(tmp_path: Path, names: list[str], message: str) -> None:
 
 def test_index(tmp_path: Path) -> None:
     text = "Path,source,LABEL,group,split\nb/2.jpg,web,fake,g1,valid\n./a.jpg,web,0,,\nc.jpg,web,Real,g 2,Train\n"
-    expected = [Sample("a.jpg", 0), Sample("b/2.jpg", 1, "g1", "val"), Sample("c.jpg", 0, "g 2", "train")]
+    expected = [
+        Sample("a.jpg", 0),
+        Sample("b/2.jpg", 1, "g1", "val"),
+        Sample("c.jpg", 0, "g 2", "train"),
+    ]
     assert find_samples(indexed(tmp_path, text)) == expected
-    assert find_samples(indexed(tmp_path, text, "utf-8-sig")) == expected  # as spreadsheets write it
+    assert (
+        find_samples(indexed(tmp_path, text, "utf-8-sig")) == expected
+    )  # as spreadsheets write it
     assert find_samples(indexed(tmp_path, "label,path\n1,x.jpg\n")) == [Sample("x.jpg", 1)]
 
 
 def test_index_comes_before_folders(tmp_path: Path) -> None:
     touched(tmp_path, "real/1.jpg", "fake/2.jpg")
-    assert find_samples(indexed(tmp_path, "path,label\nfake/2.jpg,fake\n")) == [Sample("fake/2.jpg", 1)]
+    assert find_samples(indexed(tmp_path, "path,label\nfake/2.jpg,fake\n")) == [
+        Sample("fake/2.jpg", 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +137,10 @@ def test_index_comes_before_folders(tmp_path: Path) -> None:
         ("file,label\na.jpg,real\n", "no column path"),
         ("", "no column label and no path"),
         ("path,label\n", "no images"),
-        ("path,label\na.jpg,real\nb.jpg,maybe\n", "line 3: label 'maybe' is none of real, 0, fake, 1"),
+        (
+            "path,label\na.jpg,real\nb.jpg,maybe\n",
+            "line 3: label 'maybe' is none of real, 0, fake, 1",
+        ),
         ("path,label\na.jpg\n", "line 2: label ''"),
         ("path,label,split\na.jpg,real,dev\n", "line 2: split 'dev'"),
         ("path,label\na.jpg,real\n./a.jpg,real\n", "'a.jpg' twice, in lines 2 and 3"),
@@ -132,7 +163,10 @@ def test_index_that_is_not_text(tmp_path: Path) -> None:
 
 def test_index_elsewhere(tmp_path: Path) -> None:
     touched(tmp_path, "one/real/1.jpg", "two/real/1.jpg")
-    indexed(tmp_path, "path,label,group\none/real/1.jpg,real,g\none/2.jpg,fake,h\ntwo/real/1.jpg,real,i\n")
+    indexed(
+        tmp_path,
+        "path,label,group\none/real/1.jpg,real,g\none/2.jpg,fake,h\ntwo/real/1.jpg,real,i\n",
+    )
     found = find_samples(tmp_path / "one", index=tmp_path / "index.csv")
     assert found == [Sample("2.jpg", 1, "h"), Sample("real/1.jpg", 0, "g")]
     with pytest.raises(FileNotFoundError, match="no such file"):
@@ -194,9 +228,9 @@ def test_many_hashes_take_seconds() -> None:
     """200,000 of them, a tenth of which are frames of one video: all pairs would be 20,000 million."""
     rng = np.random.default_rng(0)
     strangers = rng.integers(0, 2**64, 180_000, dtype=np.uint64)
-    frames = np.uint64(12345) ^ (np.uint64(1) << rng.integers(0, 64, (20_000, 2), dtype=np.uint64)).sum(
-        1, dtype=np.uint64
-    )
+    frames = np.uint64(12345) ^ (
+        np.uint64(1) << rng.integers(0, 64, (20_000, 2), dtype=np.uint64)
+    ).sum(1, dtype=np.uint64)
     groups = group_near_duplicates([hex16(int(v)) for v in np.concatenate([strangers, frames])])
     assert len(set(groups[180_000:])) == 1
     assert len(set(groups[:180_000])) > 179_000
@@ -211,7 +245,9 @@ def samples(count: int, **given: str) -> list[Sample]:
 
 def hashes(count: int) -> list[str]:
     """Far from each other."""
-    return [hex16(int(v)) for v in np.random.default_rng(1).integers(0, 2**64, count, dtype=np.uint64)]
+    return [
+        hex16(int(v)) for v in np.random.default_rng(1).integers(0, 2**64, count, dtype=np.uint64)
+    ]
 
 
 def test_splits_are_70_10_20() -> None:
@@ -225,7 +261,9 @@ def test_splits_are_70_10_20() -> None:
 
 def test_splits_never_divide_a_group() -> None:
     names = [f"video{i % 50}" for i in range(1000)]
-    filled = fill_groups_and_splits([Sample(f"{i}.jpg", 0, name) for i, name in enumerate(names)], hashes(1000))
+    filled = fill_groups_and_splits(
+        [Sample(f"{i}.jpg", 0, name) for i, name in enumerate(names)], hashes(1000)
+    )
     assert len({(s.group, s.split) for s in filled}) == 50
 
 
@@ -237,29 +275,51 @@ def test_splits_do_not_depend_on_the_other_pictures() -> None:
 
 
 def test_what_is_given_is_kept() -> None:
-    given = [Sample("a.jpg", 0, "g", "val"), Sample("b.jpg", 1, "g", "test"), Sample("c.jpg", 1, "h", "val")]
+    given = [
+        Sample("a.jpg", 0, "g", "val"),
+        Sample("b.jpg", 1, "g", "test"),
+        Sample("c.jpg", 1, "h", "val"),
+    ]
     assert fill_groups_and_splits(given, hashes(3)) == given
-    assert [s.split for s in fill_groups_and_splits(samples(30, split="val"), hashes(30))] == ["val"] * 30
+    assert [s.split for s in fill_groups_and_splits(samples(30, split="val"), hashes(30))] == [
+        "val"
+    ] * 30
 
 
 def test_a_missing_group_is_that_of_the_near_duplicates() -> None:
     near = [hex16(0), hex16(1), hex16(2), hex16(2**40 - 1)]
-    mixed = [Sample("a.jpg", 0), Sample("b.jpg", 1, "video"), Sample("c.jpg", 1, "other"), Sample("d.jpg", 0)]
-    assert [s.group for s in fill_groups_and_splits(mixed, near)] == ["other", "video", "other", "p" + near[3]]
+    mixed = [
+        Sample("a.jpg", 0),
+        Sample("b.jpg", 1, "video"),
+        Sample("c.jpg", 1, "other"),
+        Sample("d.jpg", 0),
+    ]
+    assert [s.group for s in fill_groups_and_splits(mixed, near)] == [
+        "other",
+        "video",
+        "other",
+        "p" + near[3],
+    ]
     assert [s.group for s in fill_groups_and_splits(mixed[:2], near[:2])] == ["video", "video"]
 
 
 def test_a_missing_split_is_that_of_the_group() -> None:
     mixed = [Sample("a.jpg", 0, "g", "test"), *(Sample(f"{i}.jpg", 1, "g") for i in range(9))]
     assert {s.split for s in fill_groups_and_splits(mixed, hashes(10))} == {"test"}
-    both = [Sample("a.jpg", 0, "g", "train"), Sample("b.jpg", 0, "g", "test"), Sample("c.jpg", 0, "g")]
+    both = [
+        Sample("a.jpg", 0, "g", "train"),
+        Sample("b.jpg", 0, "g", "test"),
+        Sample("c.jpg", 0, "g"),
+    ]
     assert [s.split for s in fill_groups_and_splits(both, hashes(3))] == ["train", "test", "test"]
 
 
 @pytest.mark.parametrize("count", range(3, 30))
 def test_a_handful_of_groups_fills_every_split(count: int) -> None:
     names = [f"person {i} of {count}" for i in range(count)]
-    filled = fill_groups_and_splits([Sample(f"{name}.jpg", 0, name) for name in names], hashes(count))
+    filled = fill_groups_and_splits(
+        [Sample(f"{name}.jpg", 0, name) for name in names], hashes(count)
+    )
     assert {s.split for s in filled} == {"train", "val", "test"}
 
 

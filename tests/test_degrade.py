@@ -19,11 +19,21 @@ def distance(degraded, picture):
 
 @pytest.mark.parametrize(
     ("name", "mild", "strong"),
-    [("jpeg", 90, 10), ("blur", 0.5, 3), ("downscale", 1.5, 6), ("noise", 2, 25), ("brightness", 0.95, 0.4)],
+    [
+        ("jpeg", 90, 10),
+        ("blur", 0.5, 3),
+        ("downscale", 1.5, 6),
+        ("noise", 2, 25),
+        ("brightness", 0.95, 0.4),
+    ],
 )
 def test_stronger_degradation_is_further_from_the_original(picture, name, mild, strong):
     function = getattr(degrade, name)
-    assert 0 < distance(function(picture, mild), picture) < distance(function(picture, strong), picture)
+    assert (
+        0
+        < distance(function(picture, mild), picture)
+        < distance(function(picture, strong), picture)
+    )
 
 
 @pytest.mark.parametrize("family", [name for name in STILL if name != "resize"])
@@ -34,8 +44,20 @@ def test_every_level_is_further_from_the_original_than_the_one_before(picture, f
 
 def test_the_published_parameters():
     levels = {name: family.levels for name, family in FAMILIES.items()}
-    assert levels["saturation"] == (0.4, 0.3, 0.2, 0.1, 0.0) and levels["contrast"] == (0.85, 0.725, 0.6, 0.475, 0.35)
-    assert levels["blocks"] == (16, 32, 48, 64, 80) and levels["noise"] == (0.001, 0.002, 0.005, 0.01, 0.05)
+    assert levels["saturation"] == (0.4, 0.3, 0.2, 0.1, 0.0) and levels["contrast"] == (
+        0.85,
+        0.725,
+        0.6,
+        0.475,
+        0.35,
+    )
+    assert levels["blocks"] == (16, 32, 48, 64, 80) and levels["noise"] == (
+        0.001,
+        0.002,
+        0.005,
+        0.01,
+        0.05,
+    )
     assert levels["blur"] == (7, 9, 13, 17, 21) and levels["pixelation"] == (2, 3, 4, 5, 6)
     assert levels["h264"] == (30, 32, 35, 38, 40) and levels["jpeg"] == (90, 70, 50, 30, 20)
 
@@ -43,7 +65,9 @@ def test_the_published_parameters():
 def test_known_answers():
     colour = np.full((256, 300, 3), (200, 100, 50), np.uint8)
     grey = degrade.saturation(colour, 0)
-    assert np.ptp(grey[0, 0].astype(int)) <= 1 and abs(int(grey[0, 0, 0]) - 124) <= 1  # .299 x 200 + .587 x 100 + ...
+    assert (
+        np.ptp(grey[0, 0].astype(int)) <= 1 and abs(int(grey[0, 0, 0]) - 124) <= 1
+    )  # .299 x 200 + .587 x 100 + ...
     assert (degrade.saturation(colour, 1) == colour).all()
     assert (degrade.brightness(colour, 0.5)[0, 0] == (100, 50, 25)).all()
     covered = (degrade.blocks(colour, 16) == 128).all(-1).sum()
@@ -56,12 +80,25 @@ def test_known_answers():
     step[:, 30:] = 255
     ramp = degrade.kernel_blur(step, 7)[30, :, 0].astype(int)
     assert ((ramp > 0) & (ramp < 255)).sum() == 6  # a kernel of 7 px reaches 3 px to both sides
-    assert len(np.unique(degrade.pixelation(np.tile(np.arange(60, dtype=np.uint8)[:, None, None], (1, 60, 3)), 6))) < 60
+    assert (
+        len(
+            np.unique(
+                degrade.pixelation(
+                    np.tile(np.arange(60, dtype=np.uint8)[:, None, None], (1, 60, 3)), 6
+                )
+            )
+        )
+        < 60
+    )
 
 
 def test_resize_shrinks_the_shorter_side_and_never_enlarges():
     image = np.zeros((300, 448, 3), np.uint8)
-    assert [condition(image).shape[:2] for condition in conditions(("resize",))] == [(224, 335), (112, 167), (64, 96)]
+    assert [condition(image).shape[:2] for condition in conditions(("resize",))] == [
+        (224, 335),
+        (112, 167),
+        (64, 96),
+    ]
     small = np.zeros((60, 90, 3), np.uint8)
     assert all(condition(small).shape == small.shape for condition in conditions(("resize",)))
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from evaluation.delong import delong
-from models.metrics import auc
+from evaluation.metrics import auc
 
 # Albumin, total protein, K-G score, and whether surgery helped (0 is the event), of 43 patients of DeLong et al. (1988), as
 # the SAS/STAT User's Guide prints them in "Comparing Receiver Operating Characteristic Curves".
@@ -20,10 +20,15 @@ def test_the_published_example():
     score = 10 - score
     assert [round(auc(y, p), 4) for p in (albumin, score, protein)] == [0.7366, 0.7258, 0.6478]
     first, second = delong(y, albumin, score), delong(y, protein, score)
-    figures = [[round(row[name], 4) for name in ("difference", "error", "low", "high", "p")] for row in (first, second)]
+    figures = [
+        [round(row[name], 4) for name in ("difference", "error", "low", "high", "p")]
+        for row in (first, second)
+    ]
     assert figures[0] == [0.0108, 0.0953, -0.1761, 0.1976, 0.9102]
     assert figures[1] == [-0.0780, 0.1046, -0.2830, 0.1271, 0.4561]
-    assert round(first["z"] ** 2, 4) == 0.0127 and round(second["z"] ** 2, 3) == 0.555  # chi-square with one degree
+    assert (
+        round(first["z"] ** 2, 4) == 0.0127 and round(second["z"] ** 2, 3) == 0.555
+    )  # chi-square with one degree
 
 
 def test_agrees_with_resampling_and_is_antisymmetric():
@@ -38,7 +43,9 @@ def test_agrees_with_resampling_and_is_antisymmetric():
     found, turned = delong(y, p, q), delong(y, q, p)
     assert found["difference"] == pytest.approx(auc(y, p) - auc(y, q))
     assert found["error"] == pytest.approx(np.std(draws), rel=0.15)
-    assert turned["difference"] == pytest.approx(-found["difference"]) and turned["p"] == pytest.approx(found["p"])
+    assert turned["difference"] == pytest.approx(-found["difference"]) and turned[
+        "p"
+    ] == pytest.approx(found["p"])
 
 
 def test_the_same_ranking_is_no_difference():

@@ -17,7 +17,7 @@ from scripts import demo
 @pytest.fixture(scope="module")
 def photos() -> list[demo.Photo]:
     """Two pictures of everybody."""
-    return demo.gather(np.random.default_rng(0), each=2)
+    return demo.join_dumps(np.random.default_rng(0), each=2)
 
 
 def test_everybody_is_found_in_the_installed_packages(photos: list[demo.Photo]) -> None:
@@ -57,7 +57,9 @@ def test_dataset_keeps_people_apart(photos: list[demo.Photo], tmp_path: Path) ->
     splits = defaultdict(set)
     for sample in samples:
         splits[sample.group].add(sample.split)
-        if sample.label and "self_blend" not in sample.path:  # whoever lent a face is of the same split
+        if (
+            sample.label and "self_blend" not in sample.path
+        ):  # whoever lent a face is of the same split
             assert split_of[Path(sample.path).stem.split("_")[-1]] == sample.split
     assert {len(found) for found in splits.values()} == {1}
     real, fake = (read_image(tmp_path / rows[i]["path"]) for i in (0, 1))
@@ -65,11 +67,15 @@ def test_dataset_keeps_people_apart(photos: list[demo.Photo], tmp_path: Path) ->
     assert np.abs(real.astype(int) - fake).max() > 30
 
 
-def test_forgery_kinds_take_turns_and_spare_covered_eyes(photos: list[demo.Photo], tmp_path: Path) -> None:
+def test_forgery_kinds_take_turns_and_spare_covered_eyes(
+    photos: list[demo.Photo], tmp_path: Path
+) -> None:
     rows = demo.write_dataset(tmp_path, photos, np.random.default_rng(1))
     kinds = {kind for kind in demo.KINDS for row in rows if kind in row["path"]}
     assert kinds == set(demo.KINDS)
-    sunglasses = [row["path"] for row in rows if row["group"] == "friend1" and row["label"] == "fake"]
+    sunglasses = [
+        row["path"] for row in rows if row["group"] == "friend1" and row["label"] == "fake"
+    ]
     assert sunglasses
     assert not [path for path in sunglasses if "eyes_swap" in path or "face_swap" in path]
     assert not [row["path"] for row in rows if row["path"].endswith("swap_friend1.jpg")]
@@ -84,7 +90,13 @@ def test_missing_picture_names_the_file() -> None:
 
 
 def test_clearest_verdicts(tmp_path: Path) -> None:
-    rows = [("a", 0, 0.4), ("b", 0, 0.1), ("c_jaw_swap_x", 1, 0.3), ("d_jaw_swap_x", 1, 0.05), ("e_self_blend", 1, 0.9)]
+    rows = [
+        ("a", 0, 0.4),
+        ("b", 0, 0.1),
+        ("c_jaw_swap_x", 1, 0.3),
+        ("d_jaw_swap_x", 1, 0.05),
+        ("e_self_blend", 1, 0.9),
+    ]
     with (tmp_path / "predictions.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "label", "p_fake"), *rows])
     assert demo.clearest(tmp_path / "predictions.csv") == ("b", "c_jaw_swap_x")

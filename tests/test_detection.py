@@ -11,7 +11,9 @@ from data.detection import FaceFinder, letterbox, one_thread_each, ranked, windo
 
 def test_one_thread_each() -> None:
     before = torch.get_num_threads()
-    assert one_thread_each(lambda i: (i * i, torch.get_num_threads()), list(range(9))) == [(i * i, 1) for i in range(9)]
+    assert one_thread_each(lambda i: (i * i, torch.get_num_threads()), list(range(9))) == [
+        (i * i, 1) for i in range(9)
+    ]
     with pytest.raises(ZeroDivisionError):
         one_thread_each(lambda i: 1 // i, [0])
     assert torch.get_num_threads() == before
@@ -23,7 +25,9 @@ def test_central_and_large_are_weighed() -> None:
         return [x, y, x + side, y + side, 1, *[0] * 10]
 
     def first(*faces: list[float]) -> int:
-        return int(np.flatnonzero((np.array(faces) == ranked(np.array(faces), 1000, 1000)[0]).all(1))[0])
+        return int(
+            np.flatnonzero((np.array(faces) == ranked(np.array(faces), 1000, 1000)[0]).all(1))[0]
+        )
 
     assert first(face(0, 0, 100), face(450, 450, 100)) == 1  # equally large: the central one
     assert first(face(490, 490, 20), face(100, 300, 400)) == 1  # a speck in the middle loses

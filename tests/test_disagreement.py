@@ -22,7 +22,11 @@ def test_ranks_are_shares_of_real_faces():
     for share in (0.05, 0.3, 0.5, 0.9):
         assert (rank < share).mean(0) == pytest.approx(share, abs=0.03)
     extremes = ranks(np.array([[-99.0] * 5, [99.0] * 5, [np.nan] * 5]), REFERENCE)
-    assert (extremes[0] == 0.005).all() and (extremes[1] == 0.995).all() and np.isnan(extremes[2]).all()
+    assert (
+        (extremes[0] == 0.005).all()
+        and (extremes[1] == 0.995).all()
+        and np.isnan(extremes[2]).all()
+    )
     flat = np.repeat(np.array([[0.0], [0.0], [0.0], [0.0], [0.0], [1.0], [2.0]]), 5, axis=1)
     assert 0.1 < ranks(np.zeros(5), flat)[0] < 0.8, "what half of the real faces have is usual"
 
@@ -41,7 +45,11 @@ def test_families_sum_to_everything_and_only_those_that_are_there_are_told():
 def test_pairs_are_the_cosines_of_one_output():
     (pair,) = pairs_of("a.identity", NAMES, np.zeros(5), REFERENCE)
     assert (pair.first, pair.second, pair.value) == ("upper", "lower", 0.0)
-    assert pair.low == REFERENCE[1, 0] and pair.high == REFERENCE[5, 0] and pair.rank == pytest.approx(0.5, abs=0.02)
+    assert (
+        pair.low == REFERENCE[1, 0]
+        and pair.high == REFERENCE[5, 0]
+        and pair.rank == pytest.approx(0.5, abs=0.02)
+    )
     assert pairs_of("a.identity", NAMES, np.full(5, np.nan), REFERENCE) == []
 
 
@@ -65,8 +73,8 @@ def test_the_part_that_was_changed_disagrees_most():
     changed[0, 3], changed[0, 0] = 3.0, -3.0
     found = dict(zip(PARTS, of_regions(NAMES, changed, REFERENCE)[0], strict=True))
     spread = REFERENCE[5, 3] - REFERENCE[1, 3]
-    assert found["lower"] == pytest.approx(0.99 + 3.0 / spread, abs=0.05) and found["upper"] == pytest.approx(
-        0.49, abs=0.05
-    )
+    assert found["lower"] == pytest.approx(0.99 + 3.0 / spread, abs=0.05) and found[
+        "upper"
+    ] == pytest.approx(0.49, abs=0.05)
     changed[0, 3] = np.nan
     assert of_regions(NAMES, changed, REFERENCE)[0, 2] == pytest.approx(0.99, abs=0.05)

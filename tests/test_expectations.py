@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
-from features.expectations import DIRECTIONS, Expectations, cross_fit, expected_names, shrunk_covariance
+from features.expectations import (
+    DIRECTIONS,
+    Expectations,
+    cross_fit,
+    expected_names,
+    shrunk_covariance,
+)
 from features.regions import PAIRS, REGIONS
-from tests.synthetic import OUTPUTS, answers
+from tests.synthetic import OUTPUTS, predictions
 
 PEOPLE = np.arange(600)
 REAL = np.zeros(600, dtype=int)
@@ -13,7 +19,7 @@ REAL = np.zeros(600, dtype=int)
 
 @pytest.fixture(scope="module")
 def reals():
-    return answers(PEOPLE, REAL)
+    return predictions(PEOPLE, REAL)
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +38,23 @@ def test_both_directions_of_every_pair():
 def test_columns_are_named_as_announced(fitted, reals):
     table = fitted.residuals(reals)
     assert table.names == expected_names(OUTPUTS) and table.values.dtype == np.float32
-    assert "toy.age/expected/upper>lower" in table.names and "toy.identity/expected_cos/lower>upper" in table.names
+    assert (
+        "toy.age/expected/upper>lower" in table.names
+        and "toy.identity/expected_cos/lower>upper" in table.names
+    )
     assert not any("toy.age/expected_cos" in name for name in table.names)
 
 
 def test_unseen_reals_are_as_far_off_as_is_usual(fitted):
-    table = fitted.residuals(answers(PEOPLE, REAL, seed=7))
+    table = fitted.residuals(predictions(PEOPLE, REAL, seed=7))
     for name, column in columns(table).items():
         if "/expected/" in name:
             assert np.sqrt((column**2).mean()) == pytest.approx(1, abs=0.15), name
 
 
 def test_a_mouth_of_somebody_else_is_unexpected(fitted):
-    fake = columns(fitted.residuals(answers(PEOPLE[:100], REAL[:100] + 1, seed=7)))
-    real = columns(fitted.residuals(answers(PEOPLE[:100], REAL[:100], seed=7)))
+    fake = columns(fitted.residuals(predictions(PEOPLE[:100], REAL[:100] + 1, seed=7)))
+    real = columns(fitted.residuals(predictions(PEOPLE[:100], REAL[:100], seed=7)))
     for output in OUTPUTS:
         name = f"{output}/expected/upper>lower"
         assert np.median(fake[name]) > 1.25 * np.median(real[name]), name
@@ -86,7 +95,9 @@ def test_missing_answers_are_missing_and_spoil_no_fit(reals):
     holed["toy.moves"][5, REGIONS.index("upper"), 2] = np.nan
     fitted = Expectations.fit(holed, OUTPUTS, np.ones(600, dtype=bool))
     table = fitted.residuals(holed)
-    gone = [name for name, value in zip(table.names, table.values[5], strict=True) if np.isnan(value)]
+    gone = [
+        name for name, value in zip(table.names, table.values[5], strict=True) if np.isnan(value)
+    ]
     assert gone and all("upper" in name for name in gone)
     assert not np.isnan(np.delete(table.values, 5, axis=0)).any()
 
@@ -111,7 +122,7 @@ def test_cross_fitting_never_shows_a_face_its_own_group(reals):
 def test_a_fake_is_judged_without_the_reals_of_its_group():
     people = np.repeat(np.arange(100), 2)
     label = np.tile([0, 1], 100)
-    arrays = answers(people, label)
+    arrays = predictions(people, label)
     groups = [f"g{person}" for person in people]
     before, _ = cross_fit(arrays, OUTPUTS, label == 0, groups)
     changed = {name: value.copy() for name, value in arrays.items()}
@@ -124,7 +135,7 @@ def test_a_fake_is_judged_without_the_reals_of_its_group():
 
 def test_cross_fitting_matters():
     """Residuals of the fitting faces themselves look smaller than those of a fit without them."""
-    few = answers(PEOPLE[:60], REAL[:60])
+    few = predictions(PEOPLE[:60], REAL[:60])
     honest, fitted = cross_fit(few, OUTPUTS, REAL[:60] == 0, [f"g{row}" for row in range(60)])
     flattered = fitted.residuals(few)
     lengths = [column for column, name in enumerate(honest.names) if "/expected/" in name]
@@ -156,13 +167,15 @@ def test_shrinking_keeps_the_trace_and_moves_towards_a_sphere():
 def test_a_missing_answer_costs_only_its_own_columns():
     """What is expected of the others is what it would be had the missing output said what the mean face says."""
     people = np.repeat(np.arange(60), 2)
-    arrays = answers(people, np.zeros(len(people), int))
+    arrays = predictions(people, np.zeros(len(people), int))
     fitted = Expectations.fit(arrays, OUTPUTS, np.ones(len(people), bool))
     lost = {name: value.copy() for name, value in arrays.items()}
     lost["toy.identity"][3] = np.nan
     before, after = fitted.residuals(arrays), fitted.residuals(lost)
     mine = np.array([name.startswith("toy.identity/") for name in after.names])
     assert np.isnan(after.values[3, mine]).all() and np.isfinite(after.values[3, ~mine]).all()
-    assert not np.array_equal(after.values[3, ~mine], before.values[3, ~mine])  # it did help to expect the others
+    assert not np.array_equal(
+        after.values[3, ~mine], before.values[3, ~mine]
+    )  # it did help to expect the others
     others = np.arange(len(people)) != 3
     assert np.allclose(after.values[others], before.values[others], atol=1e-4)

@@ -26,8 +26,8 @@ from features.regions import ALIGNED, REGIONS, region_masks
 from models import BUNDLED, PROFILES
 from models.base import Output
 from models.clip_image import ClipImage
+from models.ensemble import Ensemble
 from models.fairface import FairFace
-from models.panel import Panel
 from models.pyfeat import import_feat
 from models.tensors import sha256_of
 from models.weights import WEIGHTS
@@ -52,7 +52,11 @@ TAKES = {
     "pyfeat": (224, *IMAGENET),
 }
 ANSWERS = {
-    "fairface": {"race": ("distribution", 7), "gender": ("distribution", 2), "age": ("distribution", 9)},
+    "fairface": {
+        "race": ("distribution", 7),
+        "gender": ("distribution", 2),
+        "age": ("distribution", 9),
+    },
     "arcface": {"identity": ("embedding", 512)},
     "facenet": {"identity": ("embedding", 512)},
     "clip": {"embedding": ("embedding", 512)},
@@ -67,7 +71,9 @@ def apart(output: Output, one: torch.Tensor, other: torch.Tensor) -> torch.Tenso
     return (one - other).abs().amax(-1)
 
 
-def agree(expert, said: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], how: str = "same") -> None:
+def agree(
+    expert, said: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], how: str = "same"
+) -> None:
     assert list(said) == list(expected) == list(expert.outputs)
     for name, output in expert.outputs.items():
         assert said[name].shape == expected[name].shape
@@ -75,8 +81,8 @@ def agree(expert, said: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 
 @pytest.fixture(scope="module")
-def panels(official_weights) -> dict[str, Panel]:
-    return {name: Panel([name], weights_dir=official_weights) for name in NAMES}
+def panels(official_weights) -> dict[str, Ensemble]:
+    return {name: Ensemble([name], weights_dir=official_weights) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -94,42 +100,66 @@ def views(astronaut, panels) -> dict[str, torch.Tensor]:
         cv2.warpAffine(astronaut, turn, (width, height), borderMode=cv2.BORDER_REFLECT),
         cv2.resize(astronaut, (width * 6 // 10, height)),
     ]
-    crops = {name: panel.experts[0].crop for name, panel in panels.items()}
-    faces = FaceCutter(crops=crops.values())([np.ascontiguousarray(picture) for picture in pictures])
-    assert faces.image.tolist() == list(range(8)) and all((view[:, 3] == 255).all() for view in faces.views.values())
+    crops = {name: ensemble.experts[0].crop for name, ensemble in panels.items()}
+    faces = FaceCutter(crops=crops.values())(
+        [np.ascontiguousarray(picture) for picture in pictures]
+    )
+    assert faces.image.tolist() == list(range(8)) and all(
+        (view[:, 3] == 255).all() for view in faces.views.values()
+    )
     return {name: faces.views[crop] for name, crop in crops.items()}
 
 
 @pytest.fixture(scope="module")
 def alone(panels, views) -> dict[str, dict[str, torch.Tensor]]:
     """What each expert says of the eight, asked about one at a time."""
-    said = {name: [panels[name].experts[0](face[None]) for face in view] for name, view in views.items()}
-    return {name: {key: torch.cat([one[key] for one in ones]) for key in ones[0]} for name, ones in said.items()}
+    said = {
+        name: [panels[name].experts[0](face[None]) for face in view] for name, view in views.items()
+    }
+    return {
+        name: {key: torch.cat([one[key] for one in ones]) for key in ones[0]}
+        for name, ones in said.items()
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_answers_are_what_was_promised(panels, alone, official_weights, name):
-    panel, expert, said = panels[name], panels[name].experts[0], alone[name]
-    assert {key: (output.kind, output.size) for key, output in expert.outputs.items()} == ANSWERS[name]
-    assert list(panel.outputs) == [f"{name}.{key}" for key in said] and panel.crops == {name: expert.crop}
+    ensemble, expert, said = panels[name], panels[name].experts[0], alone[name]
+    assert {key: (output.kind, output.size) for key, output in expert.outputs.items()} == ANSWERS[
+        name
+    ]
+    assert list(ensemble.outputs) == [f"{name}.{key}" for key in said] and ensemble.crops == {
+        name: expert.crop
+    }
     file = official_weights / next(entry.file for entry in WEIGHTS.values() if entry.expert == name)
-    assert expert.weights == file and panel.weights == {name: sha256_of(file)}
+    assert expert.weights == file and ensemble.weights == {name: sha256_of(file)}
     assert not [part for part in expert.modules() if part.training]
-    assert not [one for one in expert.parameters() if one.requires_grad] and next(expert.parameters(), None) is not None
+    assert (
+        not [one for one in expert.parameters() if one.requires_grad]
+        and next(expert.parameters(), None) is not None
+    )
     for key, output in expert.outputs.items():
         value, least = said[key], APART[output.kind]["same"]
         assert value.shape == (8, len(REGIONS), output.size) and value.dtype == torch.float32
         assert value.isfinite().all() and not value.requires_grad
         if output.kind == "distribution":
-            assert (value >= 0).all() and torch.allclose(value.sum(-1), torch.ones(8, len(REGIONS)), atol=1e-5)
+            assert (value >= 0).all() and torch.allclose(
+                value.sum(-1), torch.ones(8, len(REGIONS)), atol=1e-5
+            )
         elif output.kind == "embedding":
             assert torch.allclose(value.norm(dim=-1), torch.ones(8, len(REGIONS)), atol=1e-5)
         for i in range(8):  # as faces and as regions
             for j in range(i):
-                assert apart(output, value[:, i], value[:, j]).max() > 10 * least, (key, REGIONS[i], REGIONS[j])
+                assert apart(output, value[:, i], value[:, j]).max() > 10 * least, (
+                    key,
+                    REGIONS[i],
+                    REGIONS[j],
+                )
                 assert apart(output, value[i], value[j]).max() > 4 * least, (key, i, j)
     if name == "pyfeat":
-        assert (said["au"] >= 0).all() and (said["au"] <= 1).all() and said["affect"].abs().max() <= 1
+        assert (
+            (said["au"] >= 0).all() and (said["au"] <= 1).all() and said["affect"].abs().max() <= 1
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,7 +182,7 @@ def test_bfloat16_is_nearly_float32(panels, views, alone, monkeypatch, name):
 
 
 def test_bfloat16_where_it_was_asked_for(panels, official_weights):
-    assert Panel(["fairface"], bf16=True, weights_dir=official_weights).experts[0].bf16
+    assert Ensemble(["fairface"], bf16=True, weights_dir=official_weights).experts[0].bf16
     assert not panels["fairface"].experts[0].bf16
 
 
@@ -160,7 +190,12 @@ def test_bfloat16_where_it_was_asked_for(panels, official_weights):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gpu_answers_as_a_cpu(panels, views, alone, name):
     expert = copy.deepcopy(panels[name].experts[0]).to("cuda")
-    agree(expert, {key: value.cpu() for key, value in expert(views[name].cuda()).items()}, alone[name], "cuda")
+    agree(
+        expert,
+        {key: value.cpu() for key, value in expert(views[name].cuda()).items()},
+        alone[name],
+        "cuda",
+    )
 
 
 # Against the libraries, on the whole of four faces.
@@ -169,7 +204,10 @@ def test_a_gpu_answers_as_a_cpu(panels, views, alone, name):
 @pytest.fixture(scope="module")
 def whole(views, alone):
     """The four as a library takes them, (4, 3, px, px) RGB in 0..255, and what our expert says of them."""
-    return lambda name: (views[name][:4, :3], {key: value[:4, FULL] for key, value in alone[name].items()})
+    return lambda name: (
+        views[name][:4, :3],
+        {key: value[:4, FULL] for key, value in alone[name].items()},
+    )
 
 
 def test_fairface_is_torchvisions_network(panels, whole, official_weights):
@@ -180,20 +218,38 @@ def test_fairface_is_torchvisions_network(panels, whole, official_weights):
     with torch.no_grad():
         logits = net(torch.stack([take(face.permute(1, 2, 0).numpy()) for face in faces]))
     slices = {"race": logits[:, :7], "gender": logits[:, 7:9], "age": logits[:, 9:18]}
-    agree(panels["fairface"].experts[0], said, {key: part.softmax(-1) for key, part in slices.items()})
-    names = {key: output.names for key, output in FairFace.outputs.items()}  # as predict.py of its authors has them
+    agree(
+        panels["fairface"].experts[0], said, {key: part.softmax(-1) for key, part in slices.items()}
+    )
+    names = {
+        key: output.names for key, output in FairFace.outputs.items()
+    }  # as predict.py of its authors has them
     assert names["race"][:4] == ("White", "Black", "Latino_Hispanic", "East Asian")
-    assert names["race"][4:] == ("Southeast Asian", "Indian", "Middle Eastern") and names["gender"] == (
+    assert names["race"][4:] == ("Southeast Asian", "Indian", "Middle Eastern") and names[
+        "gender"
+    ] == (
         "Male",
         "Female",
     )
-    assert names["age"] == ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
+    assert names["age"] == (
+        "0-2",
+        "3-9",
+        "10-19",
+        "20-29",
+        "30-39",
+        "40-49",
+        "50-59",
+        "60-69",
+        "70+",
+    )
 
 
 def test_arcface_is_pyfeats_detector(panels, whole, official_weights):
     faces, said = whole("arcface")
     detector = import_feat("identity_detectors.arcface.arcface_model").ArcFace("r50").eval()
-    detector.net.load_state_dict(load_file(official_weights / WEIGHTS["arcface"].file), strict=False)
+    detector.net.load_state_dict(
+        load_file(official_weights / WEIGHTS["arcface"].file), strict=False
+    )
     with torch.no_grad():
         agree(panels["arcface"].experts[0], said, {"identity": detector(faces / 255)})
 
@@ -202,9 +258,15 @@ def test_facenet_is_facenet_pytorchs_network(panels, whole, official_weights):
     faces, said = whole("facenet")
     tensors = torch.load(official_weights / WEIGHTS["facenet"].file, weights_only=True)
     net = InceptionResnetV1(classify=False).eval()
-    net.load_state_dict({key: value for key, value in tensors.items() if not key.startswith("logits.")})
+    net.load_state_dict(
+        {key: value for key, value in tensors.items() if not key.startswith("logits.")}
+    )
     with torch.no_grad():
-        agree(panels["facenet"].experts[0], said, {"identity": net(fixed_image_standardization(faces.float()))})
+        agree(
+            panels["facenet"].experts[0],
+            said,
+            {"identity": net(fixed_image_standardization(faces.float()))},
+        )
 
 
 def test_pyfeat_is_its_librarys_model(panels, whole, official_weights):
@@ -232,16 +294,18 @@ def test_clip_is_open_clips_tower_from_open_clips_file(whole):
     opaque = torch.full_like(faces[:, :1], 255)
     said = {key: value[:, FULL] for key, value in expert(torch.cat([faces, opaque], dim=1)).items()}
     take = Normalize(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
-    answers = []
+    predictions = []
     for name in ("ViT-B-32-quickgelu", "ViT-B-32"):
         with torch.device("meta"):
             model = open_clip.create_model(name, pretrained=None, device="meta").eval()
         model.load_state_dict(published, assign=True)
         with torch.no_grad():
-            answers.append(model.encode_image(take(faces / 255), normalize=True))
-    agree(expert, said, {"embedding": answers[0]})
-    plain = apart(expert.outputs["embedding"], said["embedding"], answers[1])
-    assert plain.min() > 10 * APART["embedding"]["same"], "another tower, with the same names and shapes"
+            predictions.append(model.encode_image(take(faces / 255), normalize=True))
+    agree(expert, said, {"embedding": predictions[0]})
+    plain = apart(expert.outputs["embedding"], said["embedding"], predictions[1])
+    assert plain.min() > 10 * APART["embedding"]["same"], (
+        "another tower, with the same names and shapes"
+    )
 
 
 # What goes in.
@@ -256,11 +320,19 @@ def test_what_a_network_sees(panels, name):
     photograph[:, px // 4 :] = 255
     there = torch.from_numpy(region_masks(expert.crop)) & (photograph > 0)
     if px != side:
-        there = F.interpolate(there[None].float(), size=(side, side), mode="bilinear", antialias=True)[0]
+        there = F.interpolate(
+            there[None].float(), size=(side, side), mode="bilinear", antialias=True
+        )[0]
     white, black = torch.tensor(white), torch.tensor(black)
-    colours = {(255, 255, 255): white, (0, 0, 0): black, (255, 0, 0): torch.tensor([white[0], *black[1:]])}
+    colours = {
+        (255, 255, 255): white,
+        (0, 0, 0): black,
+        (255, 0, 0): torch.tensor([white[0], *black[1:]]),
+    }
     for colour, value in colours.items():
-        face = torch.cat([torch.tensor(colour).view(3, 1, 1).expand(3, px, px), photograph[None]]).to(torch.uint8)
+        face = torch.cat(
+            [torch.tensor(colour).view(3, 1, 1).expand(3, px, px), photograph[None]]
+        ).to(torch.uint8)
         face[:3, :, : px // 4] = 99  # painted where no photograph is
         seen = expert.see(face[None])
         assert seen.shape == (len(REGIONS), 3, side, side) and seen.dtype == torch.float32
@@ -297,21 +369,34 @@ def test_fairface_sees_dlibs_face_chip():
         found.append([(light.sum(axis) @ middles / light.sum()).item() for axis in (0, 1)])
     left, right, nose, *mouth = np.array(found)
     # dlib's mean face: outer and inner corner of the left and of the right eye, base of the nose; padding .25.
-    dlib = [[0.1205750620789, 0.2137274526848], [0.3340850613712, 0.2290642403242], [0.8595674595992, 0.2134981538014]]
+    dlib = [
+        [0.1205750620789, 0.2137274526848],
+        [0.3340850613712, 0.2290642403242],
+        [0.8595674595992, 0.2134981538014],
+    ]
     dlib += [[0.6460604764104, 0.2289674387677], [0.4901123135679, 0.6277975316475]]
     chip = (np.array(dlib) + 0.25) / 1.5
     eyes = chip[:2].mean(0), chip[2:4].mean(0)
     assert np.allclose([left, right], eyes, atol=0.003)
-    assert np.allclose((left + right) / 2, (0.493, 0.314), atol=0.002) and abs(right[0] - left[0] - 0.350) < 0.002
-    assert nose[1] < chip[4, 1] < min(y for _, y in mouth), "the base of the nose is below its tip and above the mouth"
+    assert (
+        np.allclose((left + right) / 2, (0.493, 0.314), atol=0.002)
+        and abs(right[0] - left[0] - 0.350) < 0.002
+    )
+    assert nose[1] < chip[4, 1] < min(y for _, y in mouth), (
+        "the base of the nose is below its tip and above the mouth"
+    )
 
 
 def test_arcface_sees_the_template(panels, views):
     expert, image = panels["arcface"].experts[0], views["arcface"][0, :3].permute(1, 2, 0).numpy()
     assert expert.crop == ALIGNED and ALIGNED.px == 112
     placed = align([image], np.array([0]), TEMPLATE[None], expert.crop)
-    assert np.array_equal(placed[0, :3].permute(1, 2, 0).numpy(), image), "landmarks on the template: nothing moves"
-    assert torch.allclose(expert.see(placed)[FULL], torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1, atol=1e-6)
+    assert np.array_equal(placed[0, :3].permute(1, 2, 0).numpy(), image), (
+        "landmarks on the template: nothing moves"
+    )
+    assert torch.allclose(
+        expert.see(placed)[FULL], torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1, atol=1e-6
+    )
 
 
 def alike(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -320,15 +405,25 @@ def alike(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def test_experts_of_boxes_see_what_their_libraries_cut_out(panels, astronaut):
-    upright = cv2.getRotationMatrix2D((224, 119), 4.4, 1)  # a box does not turn with the face, our crops do
-    picture = cv2.warpAffine(astronaut, upright, astronaut.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
+    upright = cv2.getRotationMatrix2D(
+        (224, 119), 4.4, 1
+    )  # a box does not turn with the face, our crops do
+    picture = cv2.warpAffine(
+        astronaut, upright, astronaut.shape[1::-1], borderMode=cv2.BORDER_REFLECT
+    )
     crops = {name: panels[name].experts[0].crop for name in ("pyfeat", "clip", "facenet")}
     faces = FaceCutter(crops=crops.values())([picture])
     box, frames = faces.box[0], torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
     square = import_feat("utils.image_operations").extract_face_square_pad_torch
 
     def chip(box: np.ndarray, px: int, margin: float) -> torch.Tensor:
-        return square(frames, torch.from_numpy(box)[None], px, margin, frame_idx=torch.zeros(1, dtype=torch.long))[0][0]
+        return square(
+            frames,
+            torch.from_numpy(box)[None],
+            px,
+            margin,
+            frame_idx=torch.zeros(1, dtype=torch.long),
+        )[0][0]
 
     theirs = {
         "pyfeat": lambda box: chip(box, 256, 1.2),

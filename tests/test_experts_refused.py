@@ -16,7 +16,7 @@ from torch import nn
 
 from models import BUNDLED, CLIP_MODEL, PROFILES, expert_class
 from models.clip_image import ALIASES, published, tower_named
-from models.panel import Panel, find_weights
+from models.ensemble import Ensemble, find_weights
 from models.pyfeat import PyFeat, import_feat
 from models.tensors import MissingWeightsError, WeightsError
 from models.weights import UNUSUAL, WEIGHTS
@@ -84,9 +84,17 @@ def test_what_the_official_files_lack_or_add_is_no_fault(built_from):
     assert built_from("arcface", {**arcface, "bn2.num_batches_tracked": []})
     assert built_from("facenet", without(facenet, "logits.weight", "logits.bias"))
     extra = {**shapes_of("fairface"), "logits.weight": [2, 2]}
-    refused(WeightsError, ("some/file: ", "1 unexpected (logits.weight)"), built_from, "fairface", extra)
+    refused(
+        WeightsError, ("some/file: ", "1 unexpected (logits.weight)"), built_from, "fairface", extra
+    )
     lacks = without(shapes_of("fairface"), "bn1.num_batches_tracked")
-    refused(WeightsError, ("some/file: ", "1 missing (bn1.num_batches_tracked)"), built_from, "fairface", lacks)
+    refused(
+        WeightsError,
+        ("some/file: ", "1 missing (bn1.num_batches_tracked)"),
+        built_from,
+        "fairface",
+        lacks,
+    )
 
 
 @pytest.mark.parametrize("name", USUAL)
@@ -101,7 +109,11 @@ def write_zeros(path: Path, shapes: dict[str, list[int]], metadata: dict[str, st
     """A safetensors file of float32 zeros, which take no room on the disk."""
     header, end = {"__metadata__": metadata} if metadata else {}, 0
     for key, shape in shapes.items():
-        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + 4 * math.prod(shape)]}
+        header[key] = {
+            "dtype": "F32",
+            "shape": shape,
+            "data_offsets": [end, end + 4 * math.prod(shape)],
+        }
         end += 4 * math.prod(shape)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -132,7 +144,11 @@ def test_a_file_that_does_not_fit_pyfeat_is_refused(tmp_path):
 def test_pyfeats_earlier_network_is_refused(tmp_path):
     library = import_feat("multitask.inference")
     config = {**json.loads(FORMATS["pyfeat"]["metadata"]["config"]), "n_au": 24}
-    known = {key: value for key, value in config.items() if key in library.ModelV2Config.__dataclass_fields__}
+    known = {
+        key: value
+        for key, value in config.items()
+        if key in library.ModelV2Config.__dataclass_fields__
+    }
     with torch.device("meta"):
         net = library.MEGraphAUv2(library.ModelV2Config(**known, pretrained=False))
     shapes = {key: list(value.shape) for key, value in net.state_dict().items()}
@@ -160,11 +176,13 @@ def test_pyfeat_unpickles_nothing(tmp_path):
 
 @pytest.fixture
 def none_is_built(monkeypatch):
-    monkeypatch.setattr("models.panel.expert_class", lambda name: pytest.fail(f"{name} was built"))
+    monkeypatch.setattr(
+        "models.ensemble.expert_class", lambda name: pytest.fail(f"{name} was built")
+    )
 
 
-def panel_of(folder: Path | None, *names: str) -> Panel:
-    return Panel(names, weights_dir=folder)
+def panel_of(folder: Path | None, *names: str) -> Ensemble:
+    return Ensemble(names, weights_dir=folder)
 
 
 def test_a_file_that_is_not_what_its_note_says(official_weights, tmp_path, none_is_built):
@@ -189,7 +207,10 @@ def test_a_folder_that_is_not_there(tmp_path, monkeypatch, none_is_built):
         with pytest.raises(FileNotFoundError) as caught:
             panel_of(folder, *PROFILES["full"])
         named = folder or tmp_path / "other"
-        assert str(caught.value) == f"{named}: named by {origin}, but no such folder; make it, or name another"
+        assert (
+            str(caught.value)
+            == f"{named}: named by {origin}, but no such folder; make it, or name another"
+        )
 
 
 def test_the_folder_of_the_environment(official_weights, monkeypatch):
@@ -197,7 +218,10 @@ def test_the_folder_of_the_environment(official_weights, monkeypatch):
     (expert,) = panel_of(None, "fairface").experts
     assert expert.weights == official_weights / WEIGHTS["fairface"].file
     found = find_weights(PROFILES["full"], None, CLIP_MODEL)
-    assert set(found.values()) == {*(official_weights / WEIGHTS[name].file for name in USUAL), BUNDLED["traces"]}
+    assert set(found.values()) == {
+        *(official_weights / WEIGHTS[name].file for name in USUAL),
+        BUNDLED["traces"],
+    }
 
 
 # How CLIP's towers are called.
@@ -208,12 +232,20 @@ def test_names_of_towers():
     assert ALIASES["ViT-L/14"] == "vit_large_patch14_clip_quickgelu_224.openai"
     for name in ALIASES:
         assert tower_named(name) == tower_named(ALIASES[name]) == ALIASES[name]
-    assert published("ViT-B/32") is WEIGHTS["clip-vit-b-32"] and published("ViT-L/14") is WEIGHTS["clip-vit-l-14"]
+    assert (
+        published("ViT-B/32") is WEIGHTS["clip-vit-b-32"]
+        and published("ViT-L/14") is WEIGHTS["clip-vit-l-14"]
+    )
     assert tower_named("vit_base_patch16_clip_224.laion2b") == "vit_base_patch16_clip_224.laion2b"
     for plain in ("vit_base_patch32_clip_224.openai", "vit_large_patch14_clip_336.openai"):
         quick = plain.replace("_clip_", "_clip_quickgelu_")
         for asked in (tower_named, published):
-            refused(ValueError, (f"--clip-model {plain}: ", "another GELU", f"use {quick}"), asked, plain)
+            refused(
+                ValueError,
+                (f"--clip-model {plain}: ", "another GELU", f"use {quick}"),
+                asked,
+                plain,
+            )
     for name in (
         "ViT-B-32",
         "vit_base_patch32_clip_224",  # of which training?
@@ -234,7 +266,9 @@ def test_where_another_tower_comes_from():
     assert entry.tower == tower and entry.expert == "clip" and entry.licence == "apache-2.0"
     assert entry.url == f"https://huggingface.co/timm/{tower}/resolve/main/model.safetensors"
     assert entry.page == f"https://huggingface.co/timm/{tower}"
-    assert entry.file == f"{tower}.safetensors" and entry.file not in {row.file for row in WEIGHTS.values()}
+    assert entry.file == f"{tower}.safetensors" and entry.file not in {
+        row.file for row in WEIGHTS.values()
+    }
 
 
 def test_the_larger_tower(built_from):
@@ -246,7 +280,9 @@ def test_the_larger_tower(built_from):
     assert {key: list(value.shape) for key, value in net.state_dict().items()} == shapes
     expert = built_from("clip-vit-l-14", shapes, tower="ViT-L/14")
     assert expert.outputs["embedding"].size == 768 and expert.crop.px == 224
-    refused(WeightsError, ["some/file: does not fit "], built_from, "clip-vit-l-14", shapes)  # the usual tower
+    refused(
+        WeightsError, ["some/file: does not fit "], built_from, "clip-vit-l-14", shapes
+    )  # the usual tower
 
 
 IMPORT = """
@@ -271,6 +307,8 @@ print(json.dumps(both()))
 def test_importing_pyfeat_leaves_the_process_as_it_was():
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     command = [sys.executable, "-c", IMPORT]
-    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
     before, after = json.loads(ran.stdout)
     assert "feat.multitask.inference" in ran.stderr and len(before[1]) > 1 and after == before

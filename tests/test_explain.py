@@ -2,7 +2,12 @@ import numpy as np
 
 from features.explain import HIGH, LOW, MEDIAN, PERCENTILES, reasons, sentence
 
-NAMES = ["lite.identity/cos/upper~lower", "lite.age/kl/full~lower", "lite.age/kl/lower~full", "lite.age/js/full~lower"]
+NAMES = [
+    "lite.identity/cos/upper~lower",
+    "lite.age/kl/full~lower",
+    "lite.age/kl/lower~full",
+    "lite.age/js/full~lower",
+]
 
 
 def reference(names=NAMES):
@@ -13,7 +18,10 @@ def reference(names=NAMES):
 
 def test_sentence_names_regions_value_and_range():
     text = sentence("lite.identity/cos/upper~lower", 0.313, 0.48, 0.75)
-    assert text == "Upper face and lower face: identity similarity 0.31 (real faces 0.48 to 0.75; unusually far apart)"
+    assert (
+        text
+        == "Upper face and lower face: identity similarity 0.31 (real faces 0.48 to 0.75; unusually far apart)"
+    )
 
 
 def test_which_side_of_real_faces_a_value_lies_on_is_said():
@@ -26,9 +34,14 @@ def test_which_side_of_real_faces_a_value_lies_on_is_said():
 
 def test_what_is_said_of_one_region_has_words_too():
     text = sentence("traces.altered/level/inner", 3.214, -2.0, 1.0)
-    assert text == "Evidence of alteration in the inner face: 3.21 (real faces -2.00 to 1.00; unusually strong)"
+    assert (
+        text
+        == "Evidence of alteration in the inner face: 3.21 (real faces -2.00 to 1.00; unusually strong)"
+    )
     text = sentence("traces.source/cos/inner~outer", 0.31, 0.6, 0.9)
-    assert text.startswith("Inner face and outer face: origin of the pixels, similarity 0.31 (real faces 0.60 to 0.90;")
+    assert text.startswith(
+        "Inner face and outer face: origin of the pixels, similarity 0.31 (real faces 0.60 to 0.90;"
+    )
 
 
 def test_every_measure_has_words():
@@ -54,7 +67,9 @@ def test_strongest_push_comes_first_and_columns_of_one_topic_count_together():
 
 
 def test_reasons_for_real_push_down_and_nothing_else_is_given():
-    found = reasons(NAMES[:2], np.array([0.7, 0.5]), np.array([-0.4, 0.2]), reference(NAMES[:2]), fake=False)
+    found = reasons(
+        NAMES[:2], np.array([0.7, 0.5]), np.array([-0.4, 0.2]), reference(NAMES[:2]), fake=False
+    )
     assert [reason.feature for reason in found] == [NAMES[0]]
     assert found[0].contribution == -0.4
 
@@ -68,7 +83,11 @@ def test_missing_values_never_speak():
 def test_what_is_usual_does_not_speak_for_a_fake_nor_what_is_unusual_for_a_real_face():
     usual, unusual = 0.6, 0.1
     values, pushes = np.array([usual, unusual]), np.array([0.9, 0.2])
-    assert [r.feature for r in reasons(NAMES[:2], values, pushes, reference(NAMES[:2]), fake=True)] == [NAMES[1]]
-    assert [r.feature for r in reasons(NAMES[:2], values, -pushes, reference(NAMES[:2]), fake=False)] == [NAMES[0]]
+    assert [
+        r.feature for r in reasons(NAMES[:2], values, pushes, reference(NAMES[:2]), fake=True)
+    ] == [NAMES[1]]
+    assert [
+        r.feature for r in reasons(NAMES[:2], values, -pushes, reference(NAMES[:2]), fake=False)
+    ] == [NAMES[0]]
     only_usual = reasons(NAMES[:1], values[:1], pushes[:1], reference(NAMES[:1]), fake=True)
     assert [r.feature for r in only_usual] == [NAMES[0]]  # better than no reason

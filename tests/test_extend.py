@@ -72,11 +72,17 @@ def test_it_is_as_if_both_had_been_asked_at_once(dataset, weights, lite, extende
     for what in ("weights", "outputs", "profile", "config"):
         assert at_once.meta[what] == one_by_one.meta[what], what
     for name, array in at_once.arrays.items():
-        assert np.allclose(array.astype(np.float32), one_by_one.arrays[name], atol=2e-3, rtol=2e-3), name
+        assert np.allclose(
+            array.astype(np.float32), one_by_one.arrays[name], atol=2e-3, rtol=2e-3
+        ), name
     assert one_by_one.failures == [("fake/stripes.png", NO_FACE)] and one_by_one.missing == []
     before, after = contents(lite), contents(extended)
-    assert {name for name in before if before[name] != after[name]} == {"meta.json"}  # the other answers are untouched
-    assert set(after) - set(before) == {f"fairface.{name}.npy" for name in ("age", "gender", "race")}
+    assert {name for name in before if before[name] != after[name]} == {
+        "meta.json"
+    }  # the other answers are untouched
+    assert set(after) - set(before) == {
+        f"fairface.{name}.npy" for name in ("age", "gender", "race")
+    }
 
 
 def test_only_the_new_expert_is_asked(dataset, weights, lite, tmp_path, monkeypatch):
@@ -90,7 +96,16 @@ def test_stopped_midway_the_dump_is_still_whole_and_the_same_command_goes_on(
     dataset, weights, lite, extended, tmp_path, monkeypatch, capsys
 ):
     out = shutil.copytree(lite, tmp_path / "dump")
-    arguments = ["--data_root", str(dataset), "--out", str(out), "--weights-dir", str(weights), "--device", "cpu"]
+    arguments = [
+        "--data_root",
+        str(dataset),
+        "--out",
+        str(out),
+        "--weights-dir",
+        str(weights),
+        "--device",
+        "cpu",
+    ]
     arguments += ["--batch-size", "2", "--shard-size", "2", "--experts", "fairface", "--extend"]
     write_shard = Extension.write_shard
 
@@ -114,10 +129,15 @@ def test_stopped_midway_the_dump_is_still_whole_and_the_same_command_goes_on(
 
 
 def test_another_dataset_under_the_same_names_adds_nothing(dataset, weights, lite, tmp_path):
-    root, out = shutil.copytree(dataset, tmp_path / "faces"), shutil.copytree(lite, tmp_path / "dump")
+    root, out = (
+        shutil.copytree(dataset, tmp_path / "faces"),
+        shutil.copytree(lite, tmp_path / "dump"),
+    )
     for path in root.glob("*/*.jpg"):
         path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(ValueError, match="not extended, 6 of 6 faces have no usable picture any more"):
+    with pytest.raises(
+        ValueError, match="not extended, 6 of 6 faces have no usable picture any more"
+    ):
         main(configured(root, weights, out, "fairface", extend=True))
     assert set(read_dump(out).meta["weights"]) == {"lite"}
 
@@ -147,11 +167,15 @@ def extended_by_hand(dump: Dump, expert: str, **more: str) -> Dump:
         for number, samples in writer.pending():
             rows = [row for sample in samples for row in writer.rows[sample.path]]
             writer.write_shard(number, rows, {f"{expert}.y": np.ones((len(rows), 8, 1))}, [])
-        return writer.finish({"outputs": dump.meta["outputs"] | outputs, "weights": weights, **more})
+        return writer.finish(
+            {"outputs": dump.meta["outputs"] | outputs, "weights": weights, **more}
+        )
 
 
 def test_what_an_expert_was_built_with_is_a_setting_of_the_dump_as_if_made_at_once(lite, tmp_path):
-    dump = extended_by_hand(read_dump(shutil.copytree(lite, tmp_path / "dump")), "clip", clip_model="ViT-L/14")
+    dump = extended_by_hand(
+        read_dump(shutil.copytree(lite, tmp_path / "dump")), "clip", clip_model="ViT-L/14"
+    )
     assert dump.meta["config"]["clip_model"] == dump.meta["clip_model"] == "ViT-L/14"
     assert dump.meta["config"]["weights"] == dump.meta["weights"]
 
@@ -165,7 +189,9 @@ def test_killed_while_it_tidied_up_it_is_no_obstacle(lite, tmp_path, monkeypatch
 
 
 def test_another_tower_beside_the_one_that_is_there_is_refused(dataset, weights, lite, tmp_path):
-    dump = extended_by_hand(read_dump(shutil.copytree(lite, tmp_path / "dump")), "clip", clip_model="ViT-L/14")
+    dump = extended_by_hand(
+        read_dump(shutil.copytree(lite, tmp_path / "dump")), "clip", clip_model="ViT-L/14"
+    )
     with pytest.raises(ValueError, match="holds answers of CLIP ViT-L/14"):
         main(configured(dataset, weights, dump.path, "clip", extend=True))
 
@@ -182,17 +208,26 @@ def test_a_picture_that_changed_or_went_costs_only_the_new_answers(
     dataset, weights, lite, extended, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(extend, "SPOILED", 0.5)
-    root, out = shutil.copytree(dataset, tmp_path / "faces"), shutil.copytree(lite, tmp_path / "dump")
+    root, out = (
+        shutil.copytree(dataset, tmp_path / "faces"),
+        shutil.copytree(lite, tmp_path / "dump"),
+    )
     cv2.imwrite(str(root / "real" / "1.jpg"), cv2.imread(str(root / "real" / "1.jpg"))[:, ::-1])
     (root / "real" / "2.jpg").write_bytes(b"")
     dump = read_dump(main(configured(root, weights, out, "fairface", extend=True)))
     reasons = {(path, expert): reason for path, _, expert, reason in dump.missing}
-    assert reasons == {("real/1.jpg", "fairface"): CHANGED, ("real/2.jpg", "fairface"): "an empty file"}
+    assert reasons == {
+        ("real/1.jpg", "fairface"): CHANGED,
+        ("real/2.jpg", "fairface"): "an empty file",
+    }
     assert "2 faces have no answer of fairface" in capsys.readouterr().err
     lost = np.isin(dump.rows["path"], ["real/1.jpg", "real/2.jpg"])
     whole = read_dump(extended)
     for name, array in dump.arrays.items():
-        assert np.isnan(array).all((1, 2)).tolist() == (lost if name.startswith("fairface") else lost & False).tolist()
+        assert (
+            np.isnan(array).all((1, 2)).tolist()
+            == (lost if name.startswith("fairface") else lost & False).tolist()
+        )
         assert np.array_equal(array[~lost], whole.arrays[name][~lost])
 
 

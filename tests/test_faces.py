@@ -91,7 +91,9 @@ def test_align_with_whole_shift_copies_pixels() -> None:
     assert (crop[:3].permute(1, 2, 0).numpy() == image[30:142, 50:162]).all()
 
 
-@pytest.mark.parametrize(("scale", "degrees"), [(0.6, 0), (1, 25), (1.4, -40), (2.2, 10), (5, 170), (9.3, 45)])
+@pytest.mark.parametrize(
+    ("scale", "degrees"), [(0.6, 0), (1, 25), (1.4, -40), (2.2, 10), (5, 170), (9.3, 45)]
+)
 def test_align_takes_every_pixel_from_where_it_belongs(scale: float, degrees: float) -> None:
     image = wavy(1600, 1500)
     landmarks = placed(scale, degrees, 750, 800)
@@ -101,7 +103,9 @@ def test_align_takes_every_pixel_from_where_it_belongs(scale: float, degrees: fl
     row, column = np.mgrid[:SIZE, :SIZE]
     place = turn[0] * (column + 1j * row) + shift[0]
     smooth = cv2.GaussianBlur(image, (0, 0), max(scale / 3, 0.3))
-    expected = cv2.remap(smooth, place.real.astype(np.float32), place.imag.astype(np.float32), cv2.INTER_LINEAR)
+    expected = cv2.remap(
+        smooth, place.real.astype(np.float32), place.imag.astype(np.float32), cv2.INTER_LINEAR
+    )
     inside = crop[..., 3] == 255
     assert inside.mean() > 0.8
     error = np.abs(crop[..., :3].astype(int) - expected)[inside]
@@ -135,7 +139,12 @@ def test_align_of_many_is_align_of_each() -> None:
     images = [wavy(300, 200), wavy(90, 700), wavy(1000, 1000)]
     which = np.array([2, 0, 1, 2])
     landmarks = np.stack(
-        [placed(6, 20, 300, 300), placed(1, -5, 40, 90), placed(0.7, 0, 300, 5), placed(2, 90, 500, 9)]
+        [
+            placed(6, 20, 300, 300),
+            placed(1, -5, 40, 90),
+            placed(0.7, 0, 300, 5),
+            placed(2, 90, 500, 9),
+        ]
     )
     together = align(images, which, landmarks)
     for i in range(4):
@@ -152,9 +161,14 @@ def test_align_more_faces_than_are_turned_at_once(astronaut: np.ndarray) -> None
 
 
 def test_align_other_sizes(astronaut: np.ndarray) -> None:
-    small, large = (align([astronaut], np.zeros(1, int), ASTRONAUT[None], ALIGNED.at(px))[0] for px in (112, 224))
+    small, large = (
+        align([astronaut], np.zeros(1, int), ASTRONAUT[None], ALIGNED.at(px))[0]
+        for px in (112, 224)
+    )
     assert large.shape == (4, 224, 224)
-    halved = cv2.resize(large[:3].permute(1, 2, 0).numpy(), (112, 112), interpolation=cv2.INTER_AREA)
+    halved = cv2.resize(
+        large[:3].permute(1, 2, 0).numpy(), (112, 112), interpolation=cv2.INTER_AREA
+    )
     assert np.abs(halved.astype(int) - small[:3].permute(1, 2, 0).numpy()).mean() < 2
 
 
@@ -188,8 +202,12 @@ def test_pictures_without_faces_have_no_rows(cutter: FaceCutter, astronaut: np.n
         assert empty.landmarks.shape == (0, 5, 2)
 
 
-def test_the_batch_does_not_matter(cutter: FaceCutter, astronaut: np.ndarray, portrait: np.ndarray) -> None:
-    turned = np.ascontiguousarray(cv2.warpAffine(portrait, cv2.getRotationMatrix2D((100, 100), 15, 1), (200, 240)))
+def test_the_batch_does_not_matter(
+    cutter: FaceCutter, astronaut: np.ndarray, portrait: np.ndarray
+) -> None:
+    turned = np.ascontiguousarray(
+        cv2.warpAffine(portrait, cv2.getRotationMatrix2D((100, 100), 15, 1), (200, 240))
+    )
     images = [astronaut, portrait, wavy(99, 130), turned, np.ascontiguousarray(portrait[:, ::-1])]
     forward, backward = cutter(images), cutter(images[::-1])
     assert forward.image.tolist() == [0, 1, 3, 4]
@@ -197,11 +215,15 @@ def test_the_batch_does_not_matter(cutter: FaceCutter, astronaut: np.ndarray, po
         values = np.asarray(getattr(forward, name))
         assert (values == np.asarray(getattr(backward, name))[::-1]).all(), name
         for row, index in enumerate(forward.image):
-            assert (np.asarray(getattr(cutter([images[index]]), name))[0] == values[row]).all(), name
+            assert (np.asarray(getattr(cutter([images[index]]), name))[0] == values[row]).all(), (
+                name
+            )
 
 
 @pytest.mark.parametrize("cut", [0, 30, 55])
-def test_tight_crops_get_the_same_landmarks(cutter: FaceCutter, astronaut: np.ndarray, cut: int) -> None:
+def test_tight_crops_get_the_same_landmarks(
+    cutter: FaceCutter, astronaut: np.ndarray, cut: int
+) -> None:
     """The face as it is cut out in face datasets, down to brows and chin, without the space that a detector likes."""
     x0, y0, x1, y1 = 150 + cut // 2, 35 + cut // 2, 300 - cut // 2, 205 - cut // 2
     crops = cutter([np.ascontiguousarray(astronaut[y0:y1, x0:x1])])
@@ -225,7 +247,9 @@ def test_large_and_tiny_pictures_agree(cutter: FaceCutter, portrait: np.ndarray)
         assert np.abs(points - reference).max() < 5, factor
 
 
-def test_chosen_face_and_all_faces(cutter: FaceCutter, every: FaceCutter, portrait: np.ndarray) -> None:
+def test_chosen_face_and_all_faces(
+    cutter: FaceCutter, every: FaceCutter, portrait: np.ndarray
+) -> None:
     """Three people in a row: the large one in the middle is chosen, the others follow by size."""
     scene = np.full((300, 700, 3), 120, np.uint8)
     scene[50:250, 250:450] = portrait
@@ -262,7 +286,11 @@ def test_min_score_and_faces(astronaut: np.ndarray) -> None:
 def test_agrees_with_reference_crops(cutter: FaceCutter, shared_data: Path) -> None:
     with (shared_data / "distill" / "index.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["image"] and row["fold"] == "train"]
-    rows = [row for source in ("dfdc", "lfw", "utkface") for row in [r for r in rows if r["source"] == source][:12]]
+    rows = [
+        row
+        for source in ("dfdc", "lfw", "utkface")
+        for row in [r for r in rows if r["source"] == source][:12]
+    ]
     crops = cutter([read_image(shared_data / row["image"]) for row in rows])
     assert len(crops) >= len(rows) - 1
     differences = []
@@ -277,7 +305,11 @@ def test_agrees_with_reference_crops(cutter: FaceCutter, shared_data: Path) -> N
 
 
 def test_tight_crops_of_both_classes_are_found(cutter: FaceCutter, shared_data: Path) -> None:
-    paths = [p for kind in ("real", "fake") for p in sorted((shared_data / "dfdc" / "train" / kind).iterdir())[::44]]
+    paths = [
+        p
+        for kind in ("real", "fake")
+        for p in sorted((shared_data / "dfdc" / "train" / kind).iterdir())[::44]
+    ]
     crops = cutter([read_image(path) for path in paths])
     assert len(paths) == 80
     assert len(crops) >= 0.97 * len(paths)
@@ -300,5 +332,6 @@ def test_same_bytes_in_another_process(cutter: FaceCutter, astronaut: np.ndarray
     )
     crops = cutter([astronaut])
     assert (
-        done.stdout.strip() == hashlib.sha256(crops.aligned.numpy().tobytes() + crops.landmarks.tobytes()).hexdigest()
+        done.stdout.strip()
+        == hashlib.sha256(crops.aligned.numpy().tobytes() + crops.landmarks.tobytes()).hexdigest()
     )

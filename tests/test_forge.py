@@ -11,8 +11,12 @@ import pytest
 
 from data import forge
 
-LANDMARKS = np.array([[205.4, 101.5], [246.9, 103.1], [225.1, 129.2], [201.2, 139.6], [245.1, 141.1]])
-HOPPER_LANDMARKS = np.array([[220.3, 189.9], [308.5, 187.1], [269.2, 238.9], [230.4, 282.6], [306.8, 279.6]])
+LANDMARKS = np.array(
+    [[205.4, 101.5], [246.9, 103.1], [225.1, 129.2], [201.2, 139.6], [245.1, 141.1]]
+)
+HOPPER_LANDMARKS = np.array(
+    [[220.3, 189.9], [308.5, 187.1], [269.2, 238.9], [230.4, 282.6], [306.8, 279.6]]
+)
 TURN = cv2.getRotationMatrix2D((225, 120), 25, 1.7)  # 25 degrees, 1.7 times as large
 
 
@@ -28,14 +32,23 @@ def difference(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
     return float(np.abs(a.astype(float) - b)[where].mean())
 
 
-def swap(region: str, target: np.ndarray, source: np.ndarray, to: np.ndarray, of: np.ndarray, seed: int = 0):
+def swap(
+    region: str,
+    target: np.ndarray,
+    source: np.ndarray,
+    to: np.ndarray,
+    of: np.ndarray,
+    seed: int = 0,
+):
     if region == "face":
         return forge.face_swap(target, source, to, of, seed)
     return forge.region_swap(target, source, to, of, region, seed)
 
 
 @pytest.mark.parametrize("region", forge.OUTLINES)
-def test_changes_the_region_and_nothing_else(region: str, astronaut: np.ndarray, hopper: np.ndarray) -> None:
+def test_changes_the_region_and_nothing_else(
+    region: str, astronaut: np.ndarray, hopper: np.ndarray
+) -> None:
     image, mask = swap(region, astronaut, hopper, LANDMARKS, HOPPER_LANDMARKS)
     assert image.shape == astronaut.shape
     assert image.dtype == mask.dtype == np.uint8
@@ -43,7 +56,11 @@ def test_changes_the_region_and_nothing_else(region: str, astronaut: np.ndarray,
     assert difference(image, astronaut, mask > 0) > 5
     # She looks up a little, so her nose lies where the jaw's share begins; the rest is where the landmarks are.
     points = {"eyes": LANDMARKS[:2], "nose": LANDMARKS[2:3], "mouth": LANDMARKS[3:]}
-    inside = {name for name, (x, y) in ((name, xy) for name in points for xy in points[name]) if mask[int(y), int(x)]}
+    inside = {
+        name
+        for name, (x, y) in ((name, xy) for name in points for xy in points[name])
+        if mask[int(y), int(x)]
+    }
     wanted = {"face": {*points}, "jaw": {"nose", "mouth"}}
     assert inside == wanted.get(region, {region})
     if region in ("eyes", "mouth"):
@@ -53,7 +70,9 @@ def test_changes_the_region_and_nothing_else(region: str, astronaut: np.ndarray,
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("region", forge.OUTLINES)
-def test_own_face_from_another_view_fits_like_a_glove(region: str, mirrored: bool, astronaut: np.ndarray) -> None:
+def test_own_face_from_another_view_fits_like_a_glove(
+    region: str, mirrored: bool, astronaut: np.ndarray
+) -> None:
     source = cv2.warpAffine(astronaut, TURN, (512, 512), flags=cv2.INTER_CUBIC)
     landmarks = LANDMARKS @ TURN[:, :2].T + TURN[:, 2]
     if mirrored:
@@ -102,7 +121,9 @@ def test_colour_transfer_gives_mean_and_spread(astronaut: np.ndarray, hopper: np
     given = cv2.convertScaleAbs(astronaut, alpha=0.9, beta=12)
     image = forge.colour_transfer(given, astronaut, mask)
     for statistic in (np.mean, np.std):
-        assert statistic(image[mask], axis=0) == pytest.approx(statistic(astronaut[mask], axis=0), abs=1.5)
+        assert statistic(image[mask], axis=0) == pytest.approx(
+            statistic(astronaut[mask], axis=0), abs=1.5
+        )
     flat = np.full_like(astronaut, 127)
     assert forge.colour_transfer(flat, astronaut, mask)[mask].std(0).max() < 1  # nothing to spread
 
@@ -116,8 +137,12 @@ def test_face_at_the_border_of_the_photograph(astronaut: np.ndarray, hopper: np.
     assert (image[mask == 0] == cut[mask == 0]).all()
 
 
-def test_source_that_ends_in_the_face_gives_what_it_has(astronaut: np.ndarray, hopper: np.ndarray) -> None:
-    image, mask = forge.face_swap(astronaut, hopper[:260], LANDMARKS, HOPPER_LANDMARKS)  # cut below the nose
+def test_source_that_ends_in_the_face_gives_what_it_has(
+    astronaut: np.ndarray, hopper: np.ndarray
+) -> None:
+    image, mask = forge.face_swap(
+        astronaut, hopper[:260], LANDMARKS, HOPPER_LANDMARKS
+    )  # cut below the nose
     assert mask[103, 226]
     assert not mask[141, 225]
     with pytest.raises(ValueError, match="mouth of the face lies outside"):
@@ -135,7 +160,9 @@ def test_source_that_ends_in_the_face_gives_what_it_has(astronaut: np.ndarray, h
         (np.zeros((300, 300, 3), np.uint8), LANDMARKS * 0.1, "4 px apart"),
     ],
 )
-def test_bad_input_is_named(image: np.ndarray, landmarks: np.ndarray, message: str, astronaut: np.ndarray) -> None:
+def test_bad_input_is_named(
+    image: np.ndarray, landmarks: np.ndarray, message: str, astronaut: np.ndarray
+) -> None:
     with pytest.raises(ValueError, match=message):
         forge.self_blend(image, landmarks)
     with pytest.raises(ValueError, match=message):

@@ -13,7 +13,7 @@ import pytest
 import preprocessing_pipeline
 import train
 from data.store import read_dump
-from features.vector import groups_of
+from features.columns import groups_of
 from models import PROFILES
 from models.checkpoint import Checkpoint
 from models.weights import WEIGHTS
@@ -44,7 +44,17 @@ def dataset(tmp_path_factory, astronaut) -> Path:
 
 
 def arguments(dataset: Path, weights: Path, out: Path, *more: str) -> list[str]:
-    return ["--data_root", str(dataset), "--weights-dir", str(weights), "--device", "cpu", "--out", str(out), *more]
+    return [
+        "--data_root",
+        str(dataset),
+        "--weights-dir",
+        str(weights),
+        "--device",
+        "cpu",
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +70,9 @@ def test_every_expert_answers_about_every_face(dump):
     assert tuple(made.meta["weights"]) == PROFILES["full"] and made.meta["profile"] == "full"
     assert made.meta["clip_model"] == "ViT-B/32"
     for name, array in made.arrays.items():
-        assert np.isfinite(array).all() and np.abs(np.diff(array.astype(np.float32), axis=1)).max() > 0, name
+        assert (
+            np.isfinite(array).all() and np.abs(np.diff(array.astype(np.float32), axis=1)).max() > 0
+        ), name
 
 
 def test_from_the_dump_to_a_verdict(dump, dataset, official_weights, tmp_path):
@@ -71,21 +83,34 @@ def test_from_the_dump_to_a_verdict(dump, dataset, official_weights, tmp_path):
     assert any("contradiction" in groups_of(name) for name in info["features"])
     detector = Detector(folder, weights_dir=official_weights)
     picture = cv2.imread(str(dataset / "1.png"))[..., ::-1]
-    verdict = detector.judge([np.ascontiguousarray(picture)], ["1.png"])[0]
+    verdict = detector.predict_images([np.ascontiguousarray(picture)], ["1.png"])[0]
     assert verdict.verdict in ("real", "fake", "cannot tell") and 1 <= len(verdict.reasons) <= 3
-    values = detector.score(dict(read_dump(dump).arrays))[0][read_dump(dump).rows["path"].tolist().index("1.png")]
-    again = detector.score({k: v.numpy() for k, v in detector.panel(detector.cutter([picture]).views).items()})[0][0]
-    assert np.allclose(values, again, atol=5e-3, rtol=5e-2)  # the dump and the detector see the same face
+    values = detector.score(dict(read_dump(dump).arrays))[0][
+        read_dump(dump).rows["path"].tolist().index("1.png")
+    ]
+    again = detector.score(
+        {k: v.numpy() for k, v in detector.ensemble(detector.cutter([picture]).views).items()}
+    )[0][0]
+    assert np.allclose(
+        values, again, atol=5e-3, rtol=5e-2
+    )  # the dump and the detector see the same face
 
 
 def test_a_detector_of_two_experts_needs_only_their_weights(dump, official_weights, tmp_path):
-    folder = train.main(train.Config(features=(dump,), only=("fairface", "facenet"), drop=("expected",), out=tmp_path))
+    folder = train.main(
+        train.Config(
+            features=(dump,), only=("fairface", "facenet"), drop=("expected",), out=tmp_path
+        )
+    )
     assert set(Checkpoint.load(folder).info["weights"]) == {"fairface", "facenet"}
     two = tmp_path / "two"
     two.mkdir()
     for name in ("fairface", "facenet"):
         (two / WEIGHTS[name].file).symlink_to(official_weights / WEIGHTS[name].file)
-    assert [expert.name for expert in Detector(folder, weights_dir=two).panel.experts] == ["fairface", "facenet"]
+    assert [expert.name for expert in Detector(folder, weights_dir=two).ensemble.experts] == [
+        "fairface",
+        "facenet",
+    ]
 
 
 def test_a_missing_file_is_said_before_any_work_and_leaving_its_expert_out_works(

@@ -16,7 +16,11 @@ def columns(n: int, seed: int, shift: float = 1.5) -> tuple[np.ndarray, np.ndarr
     x = rng.normal(size=(n, 12))
     x[:, 0] += shift * y
     x[:, 1] -= shift * y
-    return (x * 10 ** np.linspace(-3, 3, 12)).astype(np.float32), y, [f"g{row // 2}" for row in range(n)]
+    return (
+        (x * 10 ** np.linspace(-3, 3, 12)).astype(np.float32),
+        y,
+        [f"g{row // 2}" for row in range(n)],
+    )
 
 
 X, Y, GROUPS = columns(240, 0)
@@ -72,7 +76,9 @@ def test_missing_values_stand_at_the_median_of_real_faces(head):
 def test_distance_is_about_one_on_faces_like_those_of_training(head):
     assert head.distance(X_NEW).mean() == pytest.approx(1, abs=0.15)
     odd = X_NEW[:1] * 0 + head.mean + 3 * head.scale
-    assert head.distance(odd)[0] == pytest.approx(3, rel=1e-3) and head.distance(X_NEW[:1] * np.nan).shape == (1,)
+    assert head.distance(odd)[0] == pytest.approx(3, rel=1e-3) and head.distance(
+        X_NEW[:1] * np.nan
+    ).shape == (1,)
 
 
 def test_contributions_sum_to_the_logit(head):
@@ -121,11 +127,11 @@ def test_evidence_counts_by_itself_whatever_the_labels_say(kind):
     """A column of noise has no weight of its own; as evidence it moves the score by so many of the model's own deviations."""
     weight = np.where(np.arange(12) == 7, 0.5, 0.0)
     plain = fit_head(kind, X, Y, GROUPS, X_VAL, Y_VAL, seed=3, direction=DOWN)
-    head = fit_head(kind, X, Y, GROUPS, X_VAL, Y_VAL, seed=3, direction=DOWN, evidence=weight)
+    head = fit_head(kind, X, Y, GROUPS, X_VAL, Y_VAL, seed=3, direction=DOWN, forgery_weight=weight)
     if kind == "oneclass":
-        assert not head.evidence.any() and (head.a, head.b) == (plain.a, plain.b)
+        assert not head.forgery_weight.any() and (head.a, head.b) == (plain.a, plain.b)
         return
-    assert np.flatnonzero(head.evidence).tolist() == [7] and head.report == plain.report
+    assert np.flatnonzero(head.forgery_weight).tolist() == [7] and head.report == plain.report
     added = head.logit(X_VAL) - plain.logit(X_VAL)
     reals = Y_VAL == 0
     assert added[reals].std() == pytest.approx(0.5 * plain.logit(X_VAL[reals]).std(), rel=1e-4)
@@ -134,8 +140,10 @@ def test_evidence_counts_by_itself_whatever_the_labels_say(kind):
     moved[0, 7] = head.mean[7] + 2 * head.scale[7]
     base = np.where(np.arange(12) == 7, head.mean, moved[0])
     at = [fit.contributions(moved, base)[0][0, 7] / fit.a for fit in (head, plain)]
-    assert at[0] - at[1] == pytest.approx(2 * head.evidence[7], rel=1e-3)
-    assert (head.a, head.b) == pytest.approx(calibrate(head.logit(X_VAL), Y_VAL), rel=1e-3)  # with it, not without
+    assert at[0] - at[1] == pytest.approx(2 * head.forgery_weight[7], rel=1e-3)
+    assert (head.a, head.b) == pytest.approx(
+        calibrate(head.logit(X_VAL), Y_VAL), rel=1e-3
+    )  # with it, not without
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -193,7 +201,9 @@ def test_one_class_only_is_refused(kind):
 
 
 def test_what_cannot_be_fitted_is_refused():
-    with pytest.raises(ValueError, match="unknown head 'svm'; the heads are logreg, mlp, xgboost, oneclass"):
+    with pytest.raises(
+        ValueError, match="unknown head 'svm'; the heads are logreg, mlp, xgboost, oneclass"
+    ):
         fit_head("svm", X, Y, GROUPS, X_VAL, Y_VAL)
     with pytest.raises(ValueError, match="no real face"):
         fit_head("oneclass", X[Y == 1], Y[Y == 1], np.array(GROUPS)[Y == 1], X_VAL, Y_VAL)

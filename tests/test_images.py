@@ -52,13 +52,17 @@ def test_perceptual_hash(astronaut: np.ndarray) -> None:
         return (int(perceptual_hash(a), 16) ^ int(perceptual_hash(b), 16)).bit_count()
 
     small = cv2.resize(astronaut, (200, 200), interpolation=cv2.INTER_AREA)
-    jpeg = cv2.imdecode(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR)
+    jpeg = cv2.imdecode(
+        cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], cv2.IMREAD_COLOR
+    )
     assert len(perceptual_hash(astronaut)) == 16
     assert distance(astronaut, astronaut) == 0
     assert distance(astronaut, small) <= 2
     assert distance(small, jpeg) <= 4
     assert distance(astronaut, np.ascontiguousarray(astronaut[:, ::-1])) > 16
-    assert perceptual_hash(np.full((50, 60, 3), 90, np.uint8)) == perceptual_hash(np.full((99, 20, 3), 31, np.uint8))
+    assert perceptual_hash(np.full((50, 60, 3), 90, np.uint8)) == perceptual_hash(
+        np.full((99, 20, 3), 31, np.uint8)
+    )
 
 
 def test_perceptual_hash_is_phash() -> None:

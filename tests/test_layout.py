@@ -17,22 +17,43 @@ from runpy import run_path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = sorted(path for path in (*ROOT.glob("*.py"), *ROOT.glob("[sb]*/*.py")) if path.stem != "__init__")
-PACKAGES = ("data", "features", "models", "judging", "evaluation", "scripts", "benchmarks", "tests")
-SOURCES = sorted({*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))})
+COMMANDS = sorted(
+    path for path in (*ROOT.glob("*.py"), *ROOT.glob("[sb]*/*.py")) if path.stem != "__init__"
+)
+PACKAGES = (
+    "data",
+    "features",
+    "models",
+    "inference",
+    "evaluation",
+    "scripts",
+    "benchmarks",
+    "tests",
+)
+SOURCES = sorted(
+    {*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))}
+)
 OURS = {*(path.stem for path in ROOT.glob("*.py")), *PACKAGES}
+ROOMS = ("data", "features", "models", "inference", "training", "evaluation")
 # What else of this project the modules of a package, or a top-level script, may import.
 ALLOWED = {
+    "command_line": (),
     "features": ("features",),
     "models": ("models", "features.regions"),
     "data": ("data", "features.regions"),
-    "judging": ("data", "features", "models", "judging"),
-    "predict": ("data", "features", "models", "judging"),
-    "evaluation": ("data", "features", "models", "evaluation", "preprocessing_pipeline", "train"),
-    "evaluate": ("data", "features", "models", "evaluation", "train"),
-    "app": ("data", "features", "models", "judging", "predict"),
+    "inference": ("data", "features", "models", "inference"),
+    "training": (
+        "data",
+        "features",
+        "models",
+        "inference.scorer",
+        "evaluation.metrics",
+        "training",
+    ),
+    "evaluation": (*ROOMS, "preprocessing_pipeline"),
+    "app": (*ROOMS, "command_line", "predict"),
 }
-ANY_SCRIPT = ("data", "features", "models")
+ANY_SCRIPT = (*ROOMS, "command_line")
 HEAVY = ("feat", "open_clip", "ray", "gradio")  # backends of seconds, or tens of seconds, to import
 
 
@@ -50,7 +71,9 @@ def strangers(source: str, owner: str) -> list[str]:
     """Imports that a file of `owner` (a package's or script's name) must not make."""
     allowed = ALLOWED.get(owner, ANY_SCRIPT)
     names = [name for name in imports(ast.parse(source)) if name.split(".")[0] in OURS]
-    return [name for name in names if not any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed)]
+    return [
+        name for name in names if not any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed)
+    ]
 
 
 def relative(path: Path) -> str:
@@ -64,14 +87,18 @@ def owner(path: Path) -> str:
 def test_directions_can_fail() -> None:
     assert strangers("from data.faces import align", "features") == ["data.faces.align"]
     assert strangers("import models", "data") == ["models"]
-    assert strangers("def late():\n    from features.vector import select", "models") == ["features.vector.select"]
+    assert strangers("def late():\n    from features.columns import select", "models") == [
+        "features.columns.select"
+    ]
     assert strangers("import predict", "train") == ["predict"]
     assert strangers("import numpy\nfrom features.regions import PAIRS", "models") == []
     assert strangers("from predict import Detector", "app") == []
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in SOURCES if owner(path) not in ("tests", "scripts", "benchmarks")], ids=relative
+    "path",
+    [path for path in SOURCES if owner(path) not in ("tests", "scripts", "benchmarks")],
+    ids=relative,
 )
 def test_imports_follow_the_directions(path: Path) -> None:
     assert strangers(path.read_text(encoding="utf-8"), owner(path)) == []
@@ -80,16 +107,20 @@ def test_imports_follow_the_directions(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "features").rglob("*.py")), ids=relative)
 def test_features_need_numpy_and_scipy_only(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))}
-    assert roots <= {"numpy", "scipy", "features", *sys.stdlib_module_names}
+    assert roots <= {"numpy", "scipy", "sklearn", "features", *sys.stdlib_module_names}
 
 
 def test_heavy_backends_are_imported_late_and_in_one_file() -> None:
     where: dict[str, set[str]] = {name: set() for name in HEAVY}
     for path in SOURCES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        inside = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        inside = [
+            node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)
+        ]
         at_once = {name.split(".")[0] for node in inside for name in imports(node)}
-        assert not at_once & set(HEAVY), f"{relative(path)} imports a heavy backend for everybody who imports it"
+        assert not at_once & set(HEAVY), (
+            f"{relative(path)} imports a heavy backend for everybody who imports it"
+        )
         if owner(path) != "tests":
             for name in {name.split(".")[0] for name in imports(tree)} & set(HEAVY):
                 where[name].add(relative(path))
@@ -97,14 +128,24 @@ def test_heavy_backends_are_imported_late_and_in_one_file() -> None:
 
 
 def test_files_are_short_and_have_telling_names() -> None:
-    assert [relative(path) for path in SOURCES if path.stem in ("utils", "util", "helpers", "common", "misc")] == []
-    lengths = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert [
+        relative(path)
+        for path in SOURCES
+        if path.stem in ("utils", "util", "helpers", "common", "misc")
+    ] == []
+    lengths = {
+        relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES
+    }
     assert {path: length for path, length in lengths.items() if length > 350} == {}
 
 
 def test_requirements_are_the_lock() -> None:
     lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
-    locked = {(package["name"], package["version"]) for package in lock["package"] if package["name"] != "masc"}
+    locked = {
+        (package["name"], package["version"])
+        for package in lock["package"]
+        if package["name"] != "masc"
+    }
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     listed = [tuple(line.split(" ;")[0].split("==")) for line in lines if not line.startswith("#")]
     assert set(listed) == locked, "run `make lock`"
@@ -134,7 +175,11 @@ def readme_commands() -> list[list[str]]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    commands = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines if starts_a_command(line)]
+    commands = [
+        shlex.split(line.removeprefix("$ "), comments=True)
+        for line in lines
+        if starts_a_command(line)
+    ]
     return [command for command in commands if len(command) > 1]
 
 
@@ -145,7 +190,11 @@ def starts_a_command(line: str) -> bool:
 def test_readme_commands_exist() -> None:
     commands = readme_commands()
     assert commands, "the README shows no command"
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    targets = set(
+        re.findall(
+            r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
+    )
     for command in commands:
         program, *arguments = command
         if program == "make":
@@ -168,9 +217,15 @@ def commands_in(text: str) -> list[str]:
 
 
 def test_the_korean_readme_has_the_commands_of_the_english_one() -> None:
-    english, korean = (commands_in((ROOT / name).read_text(encoding="utf-8")) for name in ("README.md", "README.ko.md"))
+    english, korean = (
+        commands_in((ROOT / name).read_text(encoding="utf-8"))
+        for name in ("README.md", "README.ko.md")
+    )
     assert len(korean) >= 14 and korean == [command for command in english if command in korean]
     first = english[: english.index("python evaluate.py") + 1]
-    assert korean == [command for command in first if command in korean] and set(first) - set(korean) == set()
+    assert (
+        korean == [command for command in first if command in korean]
+        and set(first) - set(korean) == set()
+    )
     for name in ("README.md", "README.ko.md"):
         assert 'Detector.load().predict("photo.jpg")' in (ROOT / name).read_text(encoding="utf-8")

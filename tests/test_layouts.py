@@ -55,7 +55,10 @@ def test_recognised_and_readable(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", BUILDERS)
 def test_no_group_is_in_train_and_val(tmp_path: Path, name: str) -> None:
     BUILDERS[name](tmp_path)
-    groups = {split: {s.group for s in find_samples(tmp_path) if s.split == split} for split in ("train", "val")}
+    groups = {
+        split: {s.group for s in find_samples(tmp_path) if s.split == split}
+        for split in ("train", "val")
+    }
     assert groups["train"].isdisjoint(groups["val"])
 
 
@@ -72,13 +75,15 @@ def test_inventory_counts_what_is_found(tmp_path: Path, name: str) -> None:
     assert f"{tmp_path}: {name}" in text
     table = text.split("\n\n")[1].splitlines()
     assert len({len(line) for line in table}) == 1, "aligned"
-    assert table[-1].split() == ["all", str(sum(row.videos for row in found.counts)), str(len(samples))]
+    assert table[-1].split() == [
+        "all",
+        str(sum(row.videos for row in found.counts)),
+        str(len(samples)),
+    ]
 
 
 def test_an_unknown_layout(tmp_path: Path) -> None:
-    message = (
-        "--layout ff: there is no such layout; the layouts are plain, faceforensics, dfd, celeb-df, .*deepfakebench"
-    )
+    message = "--layout ff: there is no such layout; the layouts are plain, faceforensics, dfd, celeb-df, .*deepfakebench"
     with pytest.raises(ValueError, match=message):
         find_samples(miniatures.faceforensics(tmp_path), layout="ff")
 
@@ -91,23 +96,35 @@ def test_a_layout_that_is_not_there(tmp_path: Path) -> None:
 
 def test_two_layouts_in_one_folder(tmp_path: Path) -> None:
     miniatures.celeb_df(miniatures.faceforensics(tmp_path))
-    with pytest.raises(ValueError, match="looks like faceforensics and celeb-df; say which with --layout"):
+    with pytest.raises(
+        ValueError, match="looks like faceforensics and celeb-df; say which with --layout"
+    ):
         find_samples(tmp_path)
-    assert {s.method for s in find_samples(tmp_path, layout="celeb-df")} == {"real", "Celeb-synthesis"}
+    assert {s.method for s in find_samples(tmp_path, layout="celeb-df")} == {
+        "real",
+        "Celeb-synthesis",
+    }
     assert "looks like faceforensics and celeb-df" in inventory(tmp_path)
 
 
 def test_a_published_layout_beside_folders(tmp_path: Path) -> None:
     pictures(miniatures.celeb_df(tmp_path) / "real")
-    with pytest.raises(ValueError, match="looks like celeb-df and has real/ or fake/ too; say --layout celeb-df or"):
+    with pytest.raises(
+        ValueError, match="looks like celeb-df and has real/ or fake/ too; say --layout celeb-df or"
+    ):
         find_samples(tmp_path)
     assert len(find_samples(tmp_path, layout="plain")) == 3
     (tmp_path / "index.csv").write_text("path,label\nreal/008.png,real\n")
-    assert find_samples(tmp_path) == [Sample("real/008.png", 0)], "somebody wrote the index on purpose"
+    assert find_samples(tmp_path) == [Sample("real/008.png", 0)], (
+        "somebody wrote the index on purpose"
+    )
 
 
 def test_compression_where_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--compression c23: .* is celeb-df; only faceforensics, dfd, deepfakebench"):
+    with pytest.raises(
+        ValueError,
+        match="--compression c23: .* is celeb-df; only faceforensics, dfd, deepfakebench",
+    ):
         find_samples(miniatures.celeb_df(tmp_path), compression="c23")
 
 
@@ -130,7 +147,12 @@ def test_folders_without_clips(tmp_path: Path) -> None:
 
 
 def test_names_tell_who_is_seen() -> None:
-    assert (sources("071"), sources("071_054"), sources("0071"), sources("a_b")) == (("071",), ("071", "054"), (), ())
+    assert (sources("071"), sources("071_054"), sources("0071"), sources("a_b")) == (
+        ("071",),
+        ("071", "054"),
+        (),
+        (),
+    )
     assert (person("id0_0000"), person("id12_id3_0007"), person("00170")) == ("id0", "id12", "")
     assert (actor("01__kitchen_pan"), actor("01_02__kitchen_pan__YVGY8LOK"), actor("071_054")) == (
         "actor01",
@@ -140,10 +162,20 @@ def test_names_tell_who_is_seen() -> None:
 
 
 def test_linked_source_videos() -> None:
-    assert linked(["000", "071_054", "054_071"]) == {"000": "000", "054": "054_071", "071": "054_071"}
+    assert linked(["000", "071_054", "054_071"]) == {
+        "000": "000",
+        "054": "054_071",
+        "071": "054_071",
+    }
     chain = ["001_002", "002_003", "003_001", "004_005", "005_004"]
     assert {*linked(chain).values()} == {"001_002", "004_005"}
-    assert linked(chain, mutual=True) == {"001": "001", "002": "002", "003": "003", "004": "004_005", "005": "004_005"}
+    assert linked(chain, mutual=True) == {
+        "001": "001",
+        "002": "002",
+        "003": "003",
+        "004": "004_005",
+        "005": "004_005",
+    }
     assert linked([]) == {}
 
 
@@ -153,13 +185,20 @@ def test_frames_are_in_the_order_of_the_film() -> None:
 
 
 def test_an_eighth_of_the_training_groups_is_for_validation() -> None:
-    many = [Clip(f"{i}.mp4", 0, group=f"g{i // 2}", split="train" if i < 1600 else "test") for i in range(2000)]
+    many = [
+        Clip(f"{i}.mp4", 0, group=f"g{i // 2}", split="train" if i < 1600 else "test")
+        for i in range(2000)
+    ]
     divided = with_val(many)
     counts = Counter(clip.split for clip in divided)
     assert counts["val"] == pytest.approx(200, abs=60)
     assert counts["test"] == 400
     assert len({(clip.group, clip.split) for clip in divided}) == 1000
-    few = [Clip("a", 0, group="a", split="train"), Clip("b", 0, group="b", split="train"), *many[1600:]]
+    few = [
+        Clip("a", 0, group="a", split="train"),
+        Clip("b", 0, group="b", split="train"),
+        *many[1600:],
+    ]
     assert Counter(clip.split for clip in with_val(few)) == {"train": 1, "val": 1, "test": 400}
 
 
@@ -174,7 +213,9 @@ def test_videos_in_plain_folders(tmp_path: Path) -> None:
     assert len(samples) == 2 * FRAMES + 1
     assert samples[0] == Sample("fake/001.png", 1)
     assert samples[1] == Sample("fake/b.mov@0of32", 1, "fake/b.mov", "", "fake/b.mov")
-    assert [s.path for s in samples[-2:]] == ["real/deep/a.MP4@30of32", "real/deep/a.MP4@31of32"], "by number"
+    assert [s.path for s in samples[-2:]] == ["real/deep/a.MP4@30of32", "real/deep/a.MP4@31of32"], (
+        "by number"
+    )
     assert [s.path for s in find_samples(tmp_path, frames=2)] == [
         *("fake/001.png", "fake/b.mov@0of2", "fake/b.mov@1of2"),
         *("real/deep/a.MP4@0of2", "real/deep/a.MP4@1of2"),

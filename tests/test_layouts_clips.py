@@ -22,9 +22,24 @@ def test_faceforensics(tmp_path: Path) -> None:
     found = clips(miniatures.faceforensics(tmp_path))
     base, fakes = "original_sequences/youtube/c23/videos", "manipulated_sequences"
     assert told(found[f"{base}/071.mp4"]) == (0, "054_071", "train", "real")
-    assert told(found[f"{fakes}/Deepfakes/c23/videos/054_071.mp4"]) == (1, "054_071", "train", "Deepfakes")
-    assert told(found[f"{fakes}/NeuralTextures/c23/videos/071_054.mp4"]) == (1, "054_071", "train", "NeuralTextures")
-    assert told(found[f"{fakes}/Deepfakes/c23/videos/672_720.mp4"]) == (1, "672_720", "val", "Deepfakes")
+    assert told(found[f"{fakes}/Deepfakes/c23/videos/054_071.mp4"]) == (
+        1,
+        "054_071",
+        "train",
+        "Deepfakes",
+    )
+    assert told(found[f"{fakes}/NeuralTextures/c23/videos/071_054.mp4"]) == (
+        1,
+        "054_071",
+        "train",
+        "NeuralTextures",
+    )
+    assert told(found[f"{fakes}/Deepfakes/c23/videos/672_720.mp4"]) == (
+        1,
+        "672_720",
+        "val",
+        "Deepfakes",
+    )
     assert told(found[f"{base}/974.mp4"]) == (0, "953_974", "test", "real")
     assert len(found) == 8 + 2 * 8
 
@@ -36,7 +51,9 @@ def test_faceforensics_lists_in_splits_or_nowhere(tmp_path: Path) -> None:
     assert {clip.group for clip in without.values()} == {clip.group for clip in beside.values()}
     assert {clip.split for clip in without.values()} == {""}
     assert "splits are unknown" in inventory(tmp_path / "c")
-    filled = fill_groups_and_splits(find_samples(tmp_path / "c", frames=1), [f"{i:016x}" for i in range(24)])
+    filled = fill_groups_and_splits(
+        find_samples(tmp_path / "c", frames=1), [f"{i:016x}" for i in range(24)]
+    )
     assert max(Counter(s.group for s in {*filled}).values()) == 6, "a pair never parts"
     assert len({(s.group, s.split) for s in filled}) == 4
 
@@ -57,10 +74,17 @@ def test_faceforensics_compression(tmp_path: Path) -> None:
 
 
 def test_faceforensics_as_frames(tmp_path: Path) -> None:
-    root = miniatures.faceforensics(tmp_path, make=lambda path: pictures(path, (10, 9, 8, 100), "{:d}.png"))
+    root = miniatures.faceforensics(
+        tmp_path, make=lambda path: pictures(path, (10, 9, 8, 100), "{:d}.png")
+    )
     found = clips(root)
     ordered = found["original_sequences/youtube/c23/images/071"]
-    assert [path.rsplit("/", 1)[1] for path in ordered.pictures] == ["8.png", "9.png", "10.png", "100.png"]
+    assert [path.rsplit("/", 1)[1] for path in ordered.pictures] == [
+        "8.png",
+        "9.png",
+        "10.png",
+        "100.png",
+    ]
     assert [sample.path.rsplit("/", 1)[1] for sample in ordered.samples(2)] == ["9.png", "100.png"]
     assert told(found["manipulated_sequences/Deepfakes/c23/images/071_054"]) == (
         1,
@@ -99,7 +123,12 @@ def test_faceforensics_in_folders_of_another_case(tmp_path: Path) -> None:
     (root / "original_sequences/youtube").rename(root / "original_sequences/YouTube")
     (root / "manipulated_sequences/Deepfakes").rename(root / "manipulated_sequences/DeepFakes")
     found = clips(root)
-    assert told(found["original_sequences/YouTube/c23/videos/071.mp4"]) == (0, "054_071", "train", "real")
+    assert told(found["original_sequences/YouTube/c23/videos/071.mp4"]) == (
+        0,
+        "054_071",
+        "train",
+        "real",
+    )
     assert found["manipulated_sequences/DeepFakes/c23/videos/054_071.mp4"].method == "Deepfakes"
     assert len(found) == 8 + 2 * 8
     assert recognise(root) == "faceforensics"
@@ -108,7 +137,9 @@ def test_faceforensics_in_folders_of_another_case(tmp_path: Path) -> None:
     assert "Deepfakes is not there" not in text
     (root / "original_sequences/youtube").mkdir()  # empty: not what is meant
     assert len(clips(root)) == 8 + 2 * 8
-    shutil.copytree(root / "original_sequences/YouTube", root / "original_sequences/youtube", dirs_exist_ok=True)
+    shutil.copytree(
+        root / "original_sequences/YouTube", root / "original_sequences/youtube", dirs_exist_ok=True
+    )
     assert sum(video.startswith("original_sequences/youtube/") for video in clips(root)) == 8
     (root / "manipulated_sequences/deepfakedetection/c23").mkdir(parents=True)
     assert "passed over: 8 other" in inventory(root) and "no method" not in inventory(root)
@@ -134,9 +165,17 @@ def test_faceforensics_lists_of_something_else(tmp_path: Path, content: str, mes
 
 def test_dfd(tmp_path: Path) -> None:
     found = clips(miniatures.dfd(tmp_path))
-    real, fake = "original_sequences/actors/c23/videos", "manipulated_sequences/DeepFakeDetection/c23/videos"
+    real, fake = (
+        "original_sequences/actors/c23/videos",
+        "manipulated_sequences/DeepFakeDetection/c23/videos",
+    )
     assert told(found[f"{real}/01__kitchen_pan.mp4"]) == (0, "actor01", "", "real")
-    assert told(found[f"{fake}/01_02__kitchen_pan__YVGY8LOK.mp4"]) == (1, "actor01", "", "DeepFakeDetection")
+    assert told(found[f"{fake}/01_02__kitchen_pan__YVGY8LOK.mp4"]) == (
+        1,
+        "actor01",
+        "",
+        "DeepFakeDetection",
+    )
     assert {clip.group for clip in found.values()} == {"actor01", "actor02", "actor03"}
     assert "only one of them is swapped" in inventory(tmp_path)
 
@@ -145,7 +184,9 @@ def test_dfd_in_folders_of_another_case(tmp_path: Path) -> None:
     root = miniatures.dfd(tmp_path)
     before = len(clips(root))
     (root / "original_sequences/actors").rename(root / "original_sequences/Actors")
-    (root / "manipulated_sequences/DeepFakeDetection").rename(root / "manipulated_sequences/Deepfakedetection")
+    (root / "manipulated_sequences/DeepFakeDetection").rename(
+        root / "manipulated_sequences/Deepfakedetection"
+    )
     assert recognise(root) == "dfd" and len(clips(root)) == before
     shutil.rmtree(root / "original_sequences")
     assert recognise(root) == "dfd"
@@ -155,7 +196,9 @@ def test_dfd_beside_faceforensics(tmp_path: Path) -> None:
     """One download holds both; their names tell them apart."""
     miniatures.dfd(miniatures.faceforensics(tmp_path))
     assert recognise(tmp_path) == "faceforensics"
-    assert not any("actors" in s.path or "DeepFakeDetection" in s.path for s in find_samples(tmp_path))
+    assert not any(
+        "actors" in s.path or "DeepFakeDetection" in s.path for s in find_samples(tmp_path)
+    )
     assert {s.method for s in find_samples(tmp_path, layout="dfd")} == {"real", "DeepFakeDetection"}
     assert "--layout dfd reads it" in inventory(tmp_path)
 
@@ -173,10 +216,18 @@ def test_celeb_df(tmp_path: Path) -> None:
     }
     assert found["Celeb-real/id0_0000.mp4"].label == 0
     assert found["Celeb-synthesis/id0_id1_0000.mp4"].label == 1
-    assert found["Celeb-synthesis/id1_id0_0000.mp4"].group == found["Celeb-real/id1_0000.mp4"].group == "id1"
+    assert (
+        found["Celeb-synthesis/id1_id0_0000.mp4"].group
+        == found["Celeb-real/id1_0000.mp4"].group
+        == "id1"
+    )
     assert found["YouTube-real/00000.mp4"].group == "YouTube-real/00000"
-    assert {clip.split for clip in found.values()} == {"train", "val", "test"}, "none is left to be divided anew"
-    assert "groups in several splits: 1, such as id0 (train, test)" in inventory(tmp_path).replace("val,", "train,")
+    assert {clip.split for clip in found.values()} == {"train", "val", "test"}, (
+        "none is left to be divided anew"
+    )
+    assert "groups in several splits: 1, such as id0 (train, test)" in inventory(tmp_path).replace(
+        "val,", "train,"
+    )
 
 
 def test_celeb_df_validation_depends_on_the_group_alone(tmp_path: Path) -> None:
@@ -199,7 +250,9 @@ def test_celeb_df_in_other_folders(tmp_path: Path) -> None:
 
 
 def test_celeb_df_list(tmp_path: Path) -> None:
-    root = miniatures.celeb_df(tmp_path, tested=miniatures.CELEB_TEST + "1 Celeb-real/id9_0000.mp4\n\n")
+    root = miniatures.celeb_df(
+        tmp_path, tested=miniatures.CELEB_TEST + "1 Celeb-real/id9_0000.mp4\n\n"
+    )
     assert survey(root).missing == ["celeb-real/id9_0000"]
     (root / "List_of_testing_videos.txt").write_text("0 Celeb-real/id0_0000.mp4\n")
     with pytest.raises(ValueError, match=r"calls Celeb-real/id0_0000\.mp4 fake"):
@@ -217,7 +270,9 @@ def test_celeb_df_list(tmp_path: Path) -> None:
 
 def test_dfdc(tmp_path: Path) -> None:
     found = clips(miniatures.dfdc(tmp_path))
-    labels = {path.split("/")[-1].split(".")[0]: (clip.label, clip.group) for path, clip in found.items()}
+    labels = {
+        path.split("/")[-1].split(".")[0]: (clip.label, clip.group) for path, clip in found.items()
+    }
     assert labels == {
         "aaaa": (0, "aaaa"),
         "bbbb": (1, "aaaa"),
@@ -268,12 +323,16 @@ def test_dfdc_says_what_is_missing(tmp_path: Path) -> None:
     part = miniatures.dfdc(tmp_path) / "dfdc_train_part_00"
     (part / "bbbb.mp4").unlink()
     clip(part / "zzzz.mp4")
-    (tmp_path / "test/labels.csv").write_text("filename,label\ntttt.mp4,0\nuuuu.mp4,1\nwwww.mp4,1\n")
+    (tmp_path / "test/labels.csv").write_text(
+        "filename,label\ntttt.mp4,0\nuuuu.mp4,1\nwwww.mp4,1\n"
+    )
     found = survey(tmp_path)
     assert found.missing == ["dfdc_train_part_00/bbbb.mp4", "test/wwww.mp4"]
     assert found.unlisted == ["dfdc_train_part_00/zzzz.mp4"]
     listed(part / "metadata.json", {"aaaa.mp4": {"label": "REAL"}, "cccc.mp4": {"label": "MAYBE"}})
-    with pytest.raises(ValueError, match=r"metadata\.json: cccc\.mp4: expected a label REAL or FAKE"):
+    with pytest.raises(
+        ValueError, match=r"metadata\.json: cccc\.mp4: expected a label REAL or FAKE"
+    ):
         find_samples(tmp_path)
     (part / "metadata.json").write_text("{")
     with pytest.raises(ValueError, match=r"part_00/metadata\.json: not JSON"):
@@ -283,7 +342,9 @@ def test_dfdc_says_what_is_missing(tmp_path: Path) -> None:
 def test_dfdc_labels_of_something_else(tmp_path: Path) -> None:
     miniatures.dfdc(tmp_path)
     (tmp_path / "test/labels.csv").write_text("filename,label\ntttt.mp4,0\nuuuu.mp4,2\n")
-    with pytest.raises(ValueError, match=r"labels\.csv: line 3: expected a file and a label 0 or 1"):
+    with pytest.raises(
+        ValueError, match=r"labels\.csv: line 3: expected a file and a label 0 or 1"
+    ):
         find_samples(tmp_path)
 
 
@@ -293,9 +354,17 @@ def test_dfdc_preview(tmp_path: Path) -> None:
     assert told(fake) == (1, "1255229", "test", "method_B"), (
         "of the actor who is filmed, not of the one whose face it is"
     )
-    assert told(found["original_videos/1255229/1255229_C_001.mp4"]) == (0, "1255229", "test", "real")
+    assert told(found["original_videos/1255229/1255229_C_001.mp4"]) == (
+        0,
+        "1255229",
+        "test",
+        "real",
+    )
     train = found["method_A/643049/643049_A/1224068_643049_A_001.mp4"]
-    assert (train.group, train.split) == ("643049", found["original_videos/643049/643049_A_001.mp4"].split)
+    assert (train.group, train.split) == (
+        "643049",
+        found["original_videos/643049/643049_A_001.mp4"].split,
+    )
     assert {clip.split for clip in found.values()} == {"train", "val", "test"}
 
 
@@ -314,5 +383,7 @@ def test_dfdc_preview_of_a_benchmark(tmp_path: Path) -> None:
     assert "one class: test is all real" in text
     content = json.loads((tmp_path / "dataset.json").read_text())
     listed(tmp_path / "dataset.json", content | {"method_A/x.mp4": {"set": "train"}})
-    with pytest.raises(ValueError, match=r"dataset\.json: method_A/x\.mp4: expected a label real or fake and a set"):
+    with pytest.raises(
+        ValueError, match=r"dataset\.json: method_A/x\.mp4: expected a label real or fake and a set"
+    ):
         find_samples(tmp_path)

@@ -23,8 +23,14 @@ def test_wilddeepfake(tmp_path: Path) -> None:
     assert told(sequence) == (0, "real_test/1", "test", "real")
     assert [path.rsplit("/", 1)[1] for path in sequence.pictures] == ["9.png", "10.png", "100.png"]
     assert told(found["fake_test/1/fake/1"]) == (1, "fake_test/1", "test", "")
-    assert found["fake_train/10/fake/0"].split == found["fake_train/10/fake/1"].split in ("train", "val")
-    assert len({clip.group for clip in found.values()}) == 8, "numbers recur in each of the four folders"
+    assert (
+        found["fake_train/10/fake/0"].split
+        == found["fake_train/10/fake/1"].split
+        in ("train", "val")
+    )
+    assert len({clip.group for clip in found.values()}) == 8, (
+        "numbers recur in each of the four folders"
+    )
 
 
 def test_wilddeepfake_as_archives_leave_it(tmp_path: Path) -> None:
@@ -48,8 +54,18 @@ def test_df40(tmp_path: Path) -> None:
     assert told(found["DF40/simswap/ff/frames/974_953"]) == (1, "953_974", "test", "simswap")
     assert told(found["DF40/StyleGAN2/ff/953"]) == (1, "953_974", "test", "StyleGAN2")
     assert told(found["DF40/simswap/cdf/frames/id0_id1_0000"]) == (1, "id0", "test", "simswap")
-    assert told(found["DF40/StyleGAN2/cdf/Fake_from_Celeb-real/id0_0001"]) == (1, "id0", "test", "StyleGAN2")
-    assert told(found["DF40/StyleGAN2/cdf/Fake_from_Youtube-real/00170"]) == (1, "00170", "test", "StyleGAN2")
+    assert told(found["DF40/StyleGAN2/cdf/Fake_from_Celeb-real/id0_0001"]) == (
+        1,
+        "id0",
+        "test",
+        "StyleGAN2",
+    )
+    assert told(found["DF40/StyleGAN2/cdf/Fake_from_Youtube-real/00170"]) == (
+        1,
+        "00170",
+        "test",
+        "StyleGAN2",
+    )
     assert told(found["DF40/heygen/real/frames/real_7"]) == (0, "heygen/real_7", "test", "real")
     assert told(found["DF40/heygen/fake/frames/fake_7"]) == (1, "heygen/fake_7", "test", "heygen")
     single = found["DF40/stargan/real/real/5.jpg"]
@@ -72,7 +88,9 @@ def test_df40_pairs_across_the_official_splits(tmp_path: Path) -> None:
     pictures(tmp_path / "DF40/notes")
     text = inventory(tmp_path)
     assert re.search(r"groups in several splits: 1, such as 953_974 \((train|val), test\)", text)
-    assert "not listed: 1 there and named by none of its lists, so passed over\n  DF40: notes" in text
+    assert (
+        "not listed: 1 there and named by none of its lists, so passed over\n  DF40: notes" in text
+    )
 
 
 # DeepfakeBench.
@@ -88,8 +106,15 @@ def test_deepfakebench(tmp_path: Path, above: str, slash: str) -> None:
     found = clips(tmp_path / "sets", index=path, compression="c40")
     base = "FaceForensics++/manipulated_sequences/Deepfakes/c40/frames"
     assert told(found[f"{base}/071_054"]) == (1, "054_071", "train", "Deepfakes")
-    assert found[f"{base}/071_054"].pictures == tuple(f"{base}/071_054/{name}.png" for name in ("008", "009", "010"))
-    assert told(found["FaceForensics++/original_sequences/youtube/c40/frames/974"]) == (0, "953_974", "test", "real")
+    assert found[f"{base}/071_054"].pictures == tuple(
+        f"{base}/071_054/{name}.png" for name in ("008", "009", "010")
+    )
+    assert told(found["FaceForensics++/original_sequences/youtube/c40/frames/974"]) == (
+        0,
+        "953_974",
+        "test",
+        "real",
+    )
     assert len(found) == 16
     inside = clips(tmp_path / "sets/FaceForensics++", index=path, compression="c40")
     assert {f"FaceForensics++/{video}": told(clip) for video, clip in inside.items()} == {
@@ -99,9 +124,13 @@ def test_deepfakebench(tmp_path: Path, above: str, slash: str) -> None:
 
 def test_deepfakebench_compression(tmp_path: Path) -> None:
     miniatures.deepfakebench(tmp_path)
-    with pytest.raises(ValueError, match=r"FF-DF\.json: compression levels there: c23, c40; choose one"):
+    with pytest.raises(
+        ValueError, match=r"FF-DF\.json: compression levels there: c23, c40; choose one"
+    ):
         find_samples(tmp_path)
-    with pytest.raises(ValueError, match=r"compression levels there: c23, c40, and none called raw"):
+    with pytest.raises(
+        ValueError, match=r"compression levels there: c23, c40, and none called raw"
+    ):
         find_samples(tmp_path, compression="raw")
     assert all("/c23/" in sample.path for sample in find_samples(tmp_path, compression="c23"))
 
@@ -121,8 +150,13 @@ def test_deepfakebench_of_celeb_df(tmp_path: Path) -> None:
     assert len(found) == 12, "a clip in three splits is one clip"
     text = inventory(tmp_path)
     assert "3 clips are in several of its splits" in text
-    assert "1 of its entries are no clips with a list of frames, and passed over: CelebDFv2_real/val/frames" in text
-    with pytest.raises(ValueError, match="only faceforensics|levels there: none, and none called c23"):
+    assert (
+        "1 of its entries are no clips with a list of frames, and passed over: CelebDFv2_real/val/frames"
+        in text
+    )
+    with pytest.raises(
+        ValueError, match="only faceforensics|levels there: none, and none called c23"
+    ):
         find_samples(tmp_path, index=path, compression="c23")
 
 
@@ -145,7 +179,9 @@ def test_deepfakebench_labels_and_methods(tmp_path: Path) -> None:
         folder = pictures(tmp_path / "set" / label / "clip").relative_to(tmp_path).as_posix()
         table[label] = {"test": {"clip": bench_entry(label, folder)}}
     pictures(tmp_path / "DF40/uniface/ff/frames/953_974")
-    table["FSAll_Fake"] = {"test": {"x": bench_entry("FSAll_Fake", "DF40/uniface/ff/frames/953_974")}}
+    table["FSAll_Fake"] = {
+        "test": {"x": bench_entry("FSAll_Fake", "DF40/uniface/ff/frames/953_974")}
+    }
     listed(tmp_path / "all.json", {"all": table})
     found = {
         video.split("/")[1]: (clip.label, clip.method)
@@ -175,7 +211,10 @@ def test_deepfakebench_says_what_is_missing(tmp_path: Path) -> None:
     assert len(clips(tmp_path, compression="c23")[f"{base}/974"].pictures) == 2
     assert "4 of the frames that it names are not there" in found.notes
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds none of the frames that .* such as deepfakes_detection_datasets/Face"):
+    with pytest.raises(
+        ValueError,
+        match="holds none of the frames that .* such as deepfakes_detection_datasets/Face",
+    ):
         find_samples(tmp_path / "empty", index=path, compression="c23")
 
 
@@ -198,15 +237,22 @@ def test_deepfakebench_names_what_is_malformed(tmp_path: Path) -> None:
         ({"train": {**good, **strange}}, "3 NONE: x_Real/train/a, x_Real/train/b, x_Real/train/c"),
         ({"train": good, "test": ["good/001.png"]}, "1 NONE: x_Real/test"),
         ({"train": good, "test": {"c23": {"d": None}}}, "1 NONE: x_Real/test/c23/d"),
-        ({"train": {"c23": good, "c40": ["a"], "x": good["good"]}}, "2 NONE: x_Real/train/c40, x_Real/train/x"),
-        ({"train": {**good, **strange}, "val": None}, "4 NONE: x_Real/train/a, x_Real/train/b, x_Real/train/c, ..."),
+        (
+            {"train": {"c23": good, "c40": ["a"], "x": good["good"]}},
+            "2 NONE: x_Real/train/c40, x_Real/train/x",
+        ),
+        (
+            {"train": {**good, **strange}, "val": None},
+            "4 NONE: x_Real/train/a, x_Real/train/b, x_Real/train/c, ...",
+        ),
     ):
         listed(tmp_path / "x.json", {"x": {"x_Real": splits}})
         assert [*clips(tmp_path, layout="deepfakebench")] == ["good"]
         assert survey(tmp_path, layout="deepfakebench").notes[-1] == note.replace("NONE", none)
     listed(tmp_path / "x.json", {"x": {"x_Real": {"train": strange}}, "made by": "hand"})
     with pytest.raises(
-        ValueError, match="x.json: none of its entries is a clip with a list of frames: made by, x_Real"
+        ValueError,
+        match="x.json: none of its entries is a clip with a list of frames: made by, x_Real",
     ):
         find_samples(tmp_path)
 

@@ -33,7 +33,9 @@ def test_load_returns_what_is_wrong(tmp_path):
     assert isinstance(load(tmp_path / "a.jpg", 10**8), ImageError)
     assert isinstance(load(tmp_path / "gone.jpg", 10**8), ImageError)
     cv2.imwrite(str(tmp_path / "b.png"), np.zeros((20, 20, 3), np.uint8))
-    assert isinstance(load(tmp_path / "b.png", 399), ImageError) and isinstance(load(tmp_path / "b.png", 400), Picture)
+    assert isinstance(load(tmp_path / "b.png", 399), ImageError) and isinstance(
+        load(tmp_path / "b.png", 400), Picture
+    )
 
 
 def test_order_is_kept_whoever_is_ready_first(monkeypatch):
@@ -42,7 +44,9 @@ def test_order_is_kept_whoever_is_ready_first(monkeypatch):
         return path.name
 
     monkeypatch.setattr(loading, "load", slow)
-    assert list(load_ahead((Path(str(i)) for i in range(20)), threads=4, ahead=8)) == [str(i) for i in range(20)]
+    assert list(load_ahead((Path(str(i)) for i in range(20)), threads=4, ahead=8)) == [
+        str(i) for i in range(20)
+    ]
 
 
 def test_decoding_runs_ahead_but_not_away(monkeypatch):
@@ -81,5 +85,11 @@ def test_batches_end_early_where_pictures_are_large(monkeypatch):
     error = ImageError(Path("a.jpg"), "an empty file")
     items = list(enumerate([small, error, small, large, small, large, large, small]))
     monkeypatch.setattr(loading, "BATCH_BYTES", large.image.nbytes)
-    assert [[i for i, _ in batch] for batch in batches(items, 3)] == [[0, 1, 2], [3], [4, 5], [6], [7]]
+    assert [[i for i, _ in batch] for batch in batches(items, 3)] == [
+        [0, 1, 2],
+        [3],
+        [4, 5],
+        [6],
+        [7],
+    ]
     assert list(batches([], 3)) == []

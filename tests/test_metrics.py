@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from models.metrics import (
+from evaluation.metrics import (
     accuracy,
     ap,
     auc,
@@ -28,7 +28,9 @@ def test_by_hand():
     assert ap(Y, P) == pytest.approx((1 + 1 + 3 / 4) / 3)
     assert eer(Y, P) == pytest.approx(1 / 3)
     assert tpr_at_fpr(Y, P, 0.01) == pytest.approx(2 / 3) and tpr_at_fpr(Y, P, 0.34) == 1
-    assert accuracy(Y, P, 0.5) == pytest.approx(4 / 6) and accuracy(Y, P, 0.7) == pytest.approx(5 / 6)
+    assert accuracy(Y, P, 0.5) == pytest.approx(4 / 6) and accuracy(Y, P, 0.7) == pytest.approx(
+        5 / 6
+    )
     assert fpr_at(Y, P, 0.6) == pytest.approx(1 / 3) and fpr_at(Y, P, 0.61) == 0
     assert brier(Y, P) == pytest.approx((0.01 + 0.04 + 0.49 + 0.36 + 0.09 + 0.01) / 6)
 
@@ -55,7 +57,9 @@ def test_with_and_without_ties_as_scikit_learn_has_it(digits):
 
 def test_one_class_leaves_rates_undefined():
     for figure in (auc, ap, eer, tpr_at_fpr):
-        assert np.isnan(figure(np.zeros(3, int), P[:3])) and np.isnan(figure(np.ones(3, int), P[:3])), figure
+        assert np.isnan(figure(np.zeros(3, int), P[:3])) and np.isnan(
+            figure(np.ones(3, int), P[:3])
+        ), figure
     row = summary(np.zeros(6, int), P, list("abcdef"), 0.5, replicates=50)
     assert row["auc"] == {"value": None, "low": None, "high": None}
     assert row["accuracy"]["value"] == pytest.approx(3 / 6) and row["n_fake"] == 0
@@ -68,7 +72,10 @@ def test_threshold_lets_the_stated_share_through(n, fpr, above):
 
 
 def test_threshold_errs_on_the_strict_side_with_ties():
-    assert (np.array([0.5] * 30 + [0.1] * 70) >= threshold_at_fpr(np.array([0.5] * 30 + [0.1] * 70), 0.05)).sum() == 0
+    assert (
+        np.array([0.5] * 30 + [0.1] * 70)
+        >= threshold_at_fpr(np.array([0.5] * 30 + [0.1] * 70), 0.05)
+    ).sum() == 0
     with pytest.raises(ValueError, match="between 0 and 1"):
         threshold_at_fpr(P, 5)
     with pytest.raises(ValueError, match="no real faces"):
@@ -100,7 +107,10 @@ def test_summary_counts_and_refuses_what_cannot_be_measured():
 
 
 def test_table_shows_values_intervals_and_gaps():
-    rows = {"lfw val": summary(Y, P, list("abcdef"), 0.5, replicates=50), "x": summary(Y[:2], P[:2], "ab", 0.5, 50)}
+    rows = {
+        "lfw val": summary(Y, P, list("abcdef"), 0.5, replicates=50),
+        "x": summary(Y[:2], P[:2], "ab", 0.5, 50),
+    }
     lines = table(rows).splitlines()
     assert len(lines) == 5 and lines[0].split()[:3] == ["faces", "groups", "AUC"]
     assert lines[1].startswith("lfw val") and ".889" in lines[1] and "n/a" in lines[3]
@@ -108,6 +118,8 @@ def test_table_shows_values_intervals_and_gaps():
 
 def test_faces_without_a_score_set_no_threshold():
     scores = np.linspace(0, 1, 100)
-    assert threshold_at_fpr(np.append(scores, [np.nan] * 30), 0.05) == threshold_at_fpr(scores, 0.05)
+    assert threshold_at_fpr(np.append(scores, [np.nan] * 30), 0.05) == threshold_at_fpr(
+        scores, 0.05
+    )
     with pytest.raises(ValueError, match="no real faces"):
         threshold_at_fpr(np.array([np.nan]), 0.05)

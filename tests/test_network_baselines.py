@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.metrics import auc
 from features.regions import Crop
 from models import baselines, networks
 from models.baselines import NETWORKS, Network, crop_for, fit_network
 from models.mesonet import MesoInception4
-from models.metrics import auc
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PX = 32
@@ -60,7 +60,11 @@ def test_every_network_sees_the_same_crop() -> None:
 
 
 def balanced_log_loss(score: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.mean([np.logaddexp(0, score * (1 - 2 * label))[labels == label].mean() for label in (0, 1)]))
+    return float(
+        np.mean(
+            [np.logaddexp(0, score * (1 - 2 * label))[labels == label].mean() for label in (0, 1)]
+        )
+    )
 
 
 def lowest_loss(network: Network) -> float:
@@ -81,7 +85,11 @@ def test_it_learns_what_can_be_learned(fitted) -> None:
 def test_it_learns_nothing_from_labels_at_random() -> None:
     crops, labels = pictures(200, 3)
     shuffled = np.random.default_rng(0)
-    network = fit(labels=shuffled.permutation(LABELS), crops_val=crops, labels_val=shuffled.permutation(labels))
+    network = fit(
+        labels=shuffled.permutation(LABELS),
+        crops_val=crops,
+        labels_val=shuffled.permutation(labels),
+    )
     assert auc(shuffled.permutation(labels), network.p_fake(crops)) == pytest.approx(0.5, abs=0.15)
 
 
@@ -95,14 +103,20 @@ def test_probabilities_are_calibrated_on_the_validation_faces(fitted) -> None:
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept(fitted) -> None:
     assert fitted.epochs_run == 12
-    assert balanced_log_loss(fitted.score(CROPS_VAL), LABELS_VAL) == pytest.approx(lowest_loss(fitted))
-    assert fitted.history[fitted.best_epoch - 1]["val_auc"] == auc(LABELS_VAL, fitted.score(CROPS_VAL))
+    assert balanced_log_loss(fitted.score(CROPS_VAL), LABELS_VAL) == pytest.approx(
+        lowest_loss(fitted)
+    )
+    assert fitted.history[fitted.best_epoch - 1]["val_auc"] == auc(
+        LABELS_VAL, fitted.score(CROPS_VAL)
+    )
 
 
 def test_classes_weigh_the_same_however_many_faces_they_have() -> None:
     few = np.concatenate([np.flatnonzero(LABELS == 0), np.flatnonzero(LABELS == 1)[:8]])
     blank = torch.full_like(CROPS[few], 128)
-    network = fit(crops=blank, labels=LABELS[few], crops_val=CROPS_VAL[:] * 0 + 128, epochs=20, patience=20)
+    network = fit(
+        crops=blank, labels=LABELS[few], crops_val=CROPS_VAL[:] * 0 + 128, epochs=20, patience=20
+    )
     assert network.history[-1]["val_loss"] == pytest.approx(math.log(2), abs=0.02)
 
 
@@ -120,7 +134,9 @@ def test_the_same_seed_gives_the_same_network_and_leaves_the_callers_dice_alone(
 def test_a_seed_decides_the_weights_it_begins_with(monkeypatch) -> None:
     begun = []
     monkeypatch.setattr(
-        baselines, "_train", lambda network, *given: begun.append(float(network.score(CROPS_NEW)[0])) or 0.0
+        baselines,
+        "_train",
+        lambda network, *given: begun.append(float(network.score(CROPS_NEW)[0])) or 0.0,
     )
     for seed in (0, 0, 1):
         fit(epochs=1, seed=seed)
@@ -158,7 +174,15 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"seed": 1}, {"epochs": 4}, {"batch_size": 8}, {"px": 48}, {"patience": 2}, {"labels": 1 - LABELS}]
+    "changed",
+    [
+        {"seed": 1},
+        {"epochs": 4},
+        {"batch_size": 8},
+        {"px": 48},
+        {"patience": 2},
+        {"labels": 1 - LABELS},
+    ],
 )
 def test_a_state_of_another_run_is_refused(changed, tmp_path, monkeypatch) -> None:
     state = tmp_path / "run.state"
@@ -171,7 +195,9 @@ def test_a_damaged_state_is_refused(tmp_path) -> None:
     state = tmp_path / "run.state"
     for content in (b"", b"PK\x03\x04 half a file", b"not a state"):
         state.write_bytes(content)
-        with pytest.raises(ValueError, match="run.state: not the state of a run, or damaged; delete it"):
+        with pytest.raises(
+            ValueError, match="run.state: not the state of a run, or damaged; delete it"
+        ):
             fit(state=state)
     torch.save(CROPS, state)
     with pytest.raises(ValueError, match="delete it"):
@@ -190,13 +216,19 @@ def test_a_stored_network_answers_the_same(fitted, tmp_path) -> None:
     again = Network.load(tmp_path / "net")
     assert same(again, fitted) and np.array_equal(again.p_fake(CROPS_NEW), fitted.p_fake(CROPS_NEW))
     assert again.origin == fitted.origin
-    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == ["network.json", "network.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == [
+        "network.json",
+        "network.safetensors",
+    ]
 
 
 def test_what_is_no_stored_network_is_refused(fitted, tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="network.json: no fitted network there"):
         Network.load(tmp_path)
-    path, info = tmp_path / "network.json", json.loads((fitted.save(tmp_path) / "network.json").read_text())
+    path, info = (
+        tmp_path / "network.json",
+        json.loads((fitted.save(tmp_path) / "network.json").read_text()),
+    )
     for changed in (
         {"sha256": "0"},
         {"format": 0},
@@ -205,7 +237,11 @@ def test_what_is_no_stored_network_is_refused(fitted, tmp_path) -> None:
         {"sort": 1},
         {"b": None, "a": None},
     ):
-        path.write_text(json.dumps({key: value for key, value in {**info, **changed}.items() if value is not None}))
+        path.write_text(
+            json.dumps(
+                {key: value for key, value in {**info, **changed}.items() if value is not None}
+            )
+        )
         if "b" in changed:
             path.write_text("{")
         with pytest.raises(ValueError, match=str(tmp_path)):
@@ -233,7 +269,10 @@ def test_crops_of_another_side_are_resized(fitted) -> None:
         ({"labels": LABELS + 1}, "training labels other than 0"),
         ({"labels": LABELS * 0}, "0 fake training faces"),
         ({"labels_val": LABELS_VAL * 0}, "0 fake validation faces; at least 25"),
-        ({"crops_val": CROPS_VAL[:40], "labels_val": LABELS_VAL[:40]}, "20 real validation faces; at least 25"),
+        (
+            {"crops_val": CROPS_VAL[:40], "labels_val": LABELS_VAL[:40]},
+            "20 real validation faces; at least 25",
+        ),
         ({"epochs": 0}, "epochs 0"),
         ({"batch_size": 1}, "batch size 1"),
         ({"pretrained": "maybe"}, "give auto, yes, no"),
@@ -252,7 +291,9 @@ def test_a_loss_that_is_not_finite_is_said(monkeypatch) -> None:
         return net
 
     recipe = NETWORKS["mesoinception4"]
-    monkeypatch.setitem(NETWORKS, "mesoinception4", networks.Recipe(**{**vars(recipe), "build": broken}))
+    monkeypatch.setitem(
+        NETWORKS, "mesoinception4", networks.Recipe(**{**vars(recipe), "build": broken})
+    )
     with pytest.raises(ValueError, match="the loss is (inf|nan) in epoch 1"):
         fit()
 
@@ -260,7 +301,10 @@ def test_a_loss_that_is_not_finite_is_said(monkeypatch) -> None:
 def test_what_it_began_with_is_said(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MASC_WEIGHTS", str(tmp_path))
     few = {"crops": CROPS[:32], "labels": LABELS[:32], "epochs": 1}
-    assert fit("xception", pretrained="auto", **few).origin == "from scratch, no published weights found"
+    assert (
+        fit("xception", pretrained="auto", **few).origin
+        == "from scratch, no published weights found"
+    )
 
 
 def test_pretrained_networks_learn_at_their_own_rate(monkeypatch) -> None:
@@ -271,8 +315,13 @@ def test_pretrained_networks_learn_at_their_own_rate(monkeypatch) -> None:
         raise KilledError
 
     monkeypatch.setattr(baselines, "_optimizer", noted)
-    for origin in ("from scratch, no published weights found", "ImageNet weights xception.pth 0123456789ab"):
-        monkeypatch.setattr(baselines, "start", lambda *given, origin=origin: (MesoInception4(PX), origin))
+    for origin in (
+        "from scratch, no published weights found",
+        "ImageNet weights xception.pth 0123456789ab",
+    ):
+        monkeypatch.setattr(
+            baselines, "start", lambda *given, origin=origin: (MesoInception4(PX), origin)
+        )
         with pytest.raises(KilledError):
             fit("xception")
     assert rates == [NETWORKS["xception"].lr, NETWORKS["xception"].lr_pretrained]

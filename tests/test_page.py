@@ -20,8 +20,12 @@ def test_escapes() -> None:
     assert tex("é Č 顔 \udce9 -0.5 a-1 [x]*") == r"\'{e} \v{C} U+9854 U+DCE9 $-$0.5 a-1 {[}x{]}{*}"
     assert md("a|b_c*<d>\n&`$") == r"a\|b\_c\*\<d\> \&\`\$"
     table = Table("x", "c|d", ["name", "v"], [[Cell("a|b"), Cell("0.5", "0.4–0.6", True)]], ["n|m"])
-    assert "| a\\|b | *0.5* (0.4–0.6) |" in markdown_table(table) and "n\\|m." in markdown_table(table)
-    assert r"\underline{0.5} \\" in latex_table(table) and r"{\scriptsize 0.4--0.6} \\" in latex_table(table)
+    assert "| a\\|b | *0.5* (0.4–0.6) |" in markdown_table(table) and "n\\|m." in markdown_table(
+        table
+    )
+    assert r"\underline{0.5} \\" in latex_table(
+        table
+    ) and r"{\scriptsize 0.4--0.6} \\" in latex_table(table)
 
 
 def test_file_names() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from features.pipeline import FeaturePipeline
-from tests.synthetic import OUTPUTS, answers
+from tests.synthetic import OUTPUTS, predictions
 
 PEOPLE = np.repeat(np.arange(80), 2)
 LABEL = np.tile([0, 1], 80)
@@ -13,7 +13,7 @@ GROUPS = [f"g{person}" for person in PEOPLE]
 
 @pytest.fixture(scope="module")
 def arrays():
-    return answers(PEOPLE, LABEL)
+    return predictions(PEOPLE, LABEL)
 
 
 def test_fitted_and_transformed_columns_are_the_same_but_for_the_cross_fitting(arrays):
@@ -44,6 +44,11 @@ def test_raw_columns_alone_need_no_expectations_and_hardly_any_faces(arrays):
 
 
 def test_names_that_cannot_be_made_are_refused(arrays):
-    info = {"outputs": OUTPUTS, "features": ["toy.age/js/full~upper", "toy.age/expected/upper>lower"]}
-    with pytest.raises(ValueError, match=r"1 of 2 features are not in this table \(toy\.age/expected/upper>lower\)"):
+    info = {
+        "outputs": OUTPUTS,
+        "features": ["toy.age/js/full~upper", "toy.age/expected/upper>lower"],
+    }
+    with pytest.raises(
+        ValueError, match=r"1 of 2 features are not in this table \(toy\.age/expected/upper>lower\)"
+    ):
         FeaturePipeline.from_state(info, {}).transform(arrays)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from data.degrade import Condition
-from data.gathered import Faces
+from data.feature_dataset import FeatureDataset
 from data.images import ImageError
 from evaluation import pixels
+from evaluation.metrics import auc, fpr_at
 from evaluation.pixels import Cutter, network
 from models.baselines import crop_for
-from models.metrics import auc, fpr_at
 from models.networks import Settings
 
 SQUARE = np.array([[40, 45], [80, 45], [60, 65], [45, 85], [75, 85]])  # landmarks in every picture
@@ -44,7 +44,7 @@ def faces(tmp_path_factory):
             for at, axis in enumerate("xy")
         },
     }
-    return root, Faces({}, rows)
+    return root, FeatureDataset({}, rows)
 
 
 def part(faces, start, end):
@@ -56,10 +56,16 @@ def test_faces_come_in_their_order_and_are_cut_once(faces, monkeypatch):
     cut, crop = Cutter({"made": root}), crop_for("mesoinception4", 32)
     read = []
     again = pixels.cut_again
-    monkeypatch.setattr(pixels, "cut_again", lambda paths, *rest: read.extend(paths) or again(paths, *rest))
+    monkeypatch.setattr(
+        pixels, "cut_again", lambda paths, *rest: read.extend(paths) or again(paths, *rest)
+    )
     first = cut(part(table, 0, 6), crop)
     mixed = cut(table.select(np.array([7, 3, 5])), crop)
-    assert first.shape == (6, 3, 32, 32) and (mixed[1] == first[3]).all() and (mixed[2] == first[5]).all()
+    assert (
+        first.shape == (6, 3, 32, 32)
+        and (mixed[1] == first[3]).all()
+        and (mixed[2] == first[5]).all()
+    )
     assert [path.name for path in read] == [*(f"{i:03d}.png" for i in range(6)), "007.png"]
     assert first[1, :, 12:20, 12:20].float().mean() > first[0, :, 12:20, 12:20].float().mean() + 50
     assert cut(part(table, 0, 0), crop).shape == (0, 3, 32, 32)
@@ -85,20 +91,32 @@ def test_pictures_that_are_gone_are_named(faces, tmp_path):
         Cutter({"made": tmp_path})(table, crop_for("mesoinception4", 32))
 
 
-def test_a_network_learns_is_kept_and_is_found_by_what_it_was_fitted_on(faces, tmp_path, monkeypatch):
+def test_a_network_learns_is_kept_and_is_found_by_what_it_was_fitted_on(
+    faces, tmp_path, monkeypatch
+):
     root, table = faces
     settings = Settings(px=32, epochs=6, batch_size=8)
-    monkeypatch.setitem(pixels.NETWORKS, "mesoinception4", replace(pixels.NETWORKS["mesoinception4"], quick=settings))
+    monkeypatch.setitem(
+        pixels.NETWORKS,
+        "mesoinception4",
+        replace(pixels.NETWORKS["mesoinception4"], quick=settings),
+    )
     fits = []
     fit = pixels.fit_network
-    monkeypatch.setattr(pixels, "fit_network", lambda *args, **more: fits.append(more) or fit(*args, **more))
+    monkeypatch.setattr(
+        pixels, "fit_network", lambda *args, **more: fits.append(more) or fit(*args, **more)
+    )
     train, val, test = part(table, 0, 80), part(table, 80, 140), part(table, 140, 200)
 
     def fitted(seed=0):
-        return network("mesoinception4", Cutter({"made": root}), tmp_path, "cpu", 0.1, seed, True, None).fit(train, val)
+        return network(
+            "mesoinception4", Cutter({"made": root}), tmp_path, "cpu", 0.1, seed, True, None
+        ).fit(train, val)
 
     once, again = fitted(), fitted()
-    assert len(fits) == 1 and fits[0]["patience"] == fits[0]["epochs"] == 6  # it does not stop while the rate is high
+    assert (
+        len(fits) == 1 and fits[0]["patience"] == fits[0]["epochs"] == 6
+    )  # it does not stop while the rate is high
     assert "from scratch; 32 px" in once.notes[0]
     p = once.p_fake(test)
     assert (p == again.p_fake(test)).all() and once.threshold == again.threshold

@@ -27,7 +27,7 @@ from data.store import NO_FACE, DumpWriter, read_dump
 from features.regions import REGIONS
 from models import BUNDLED
 from models.base import Output
-from models.panel import Panel
+from models.ensemble import Ensemble
 from models.region_net import RegionNet, save_region_net
 from preprocessing_pipeline import Config, cli, main, parse, spread
 
@@ -40,7 +40,11 @@ def weights(tmp_path_factory) -> Path:
     """A folder with a small region network that knows nothing."""
     torch.manual_seed(0)
     age = Output("distribution", 9, tuple("abcdefghi"))
-    net = RegionNet({"identity": Output("embedding", 16), "age": age, "age_years": Output("scalar", 1)}, (8, 8), (1, 1))
+    net = RegionNet(
+        {"identity": Output("embedding", 16), "age": age, "age_years": Output("scalar", 1)},
+        (8, 8),
+        (1, 1),
+    )
     folder = tmp_path_factory.mktemp("weights")
     save_region_net(net, folder / BUNDLED["lite"].name, {})
     return folder
@@ -55,7 +59,9 @@ def dataset(tmp_path_factory, astronaut) -> Path:
         (root / label).mkdir(parents=True)
         for i in range(COPIES):
             x, y = rng.integers(60, 120), rng.integers(0, 15)
-            crop = cv2.convertScaleAbs(astronaut[y : y + 240, x : x + 240], alpha=rng.uniform(0.7, 1.2))
+            crop = cv2.convertScaleAbs(
+                astronaut[y : y + 240, x : x + 240], alpha=rng.uniform(0.7, 1.2)
+            )
             cv2.imwrite(str(root / label / f"{i}.jpg"), crop[..., ::-1])
     (root / "real" / "empty.jpg").write_bytes(b"")
     cv2.imwrite(str(root / "fake" / "stripes.png"), np.tile(np.uint8([0, 90, 200]), (64, 64, 1)))
@@ -78,19 +84,29 @@ def whole(dataset, weights, tmp_path_factory) -> Path:
 
 def test_the_dump_holds_every_face_and_why_others_are_missing(dataset, weights, whole):
     dump = read_dump(whole)
-    counts = {"images": 14, "kept": 12, "faces": 12, "real": 6, "fake": 6, "no_face": 1, "unreadable": 1}
+    counts = {
+        "images": 14,
+        "kept": 12,
+        "faces": 12,
+        "real": 6,
+        "fake": 6,
+        "no_face": 1,
+        "unreadable": 1,
+    }
     assert dump.meta["counts"] == counts
     assert [path for path, _ in dump.failures] == ["fake/stripes.png", "real/empty.jpg"]
     assert dump.failures[0][1] == NO_FACE and "empty" in dump.failures[1][1]
     assert dump.meta["dataset"] == "toy set" and dump.meta["data_root"] == str(dataset.resolve())
-    assert dump.meta["weights"] == Panel(["lite"], weights_dir=weights).weights
+    assert dump.meta["weights"] == Ensemble(["lite"], weights_dir=weights).weights
     shapes = {name: array.shape for name, array in dump.arrays.items()}
     sizes = {"lite.identity": 16, "lite.age": 9, "lite.age_years": 1}
     assert shapes == {name: (12, len(REGIONS), size) for name, size in sizes.items()}
     assert np.allclose(dump.arrays["lite.age"].astype(np.float32).sum(-1), 1, atol=5e-3)
     rows = dump.rows
     assert set(rows["split"]) <= {"train", "val", "test"} and "" not in rows["group"]
-    assert (rows["width"] == 240).all() and rows["file_bytes"][0] == (dataset / rows["path"][0]).stat().st_size
+    assert (rows["width"] == 240).all() and rows["file_bytes"][0] == (
+        dataset / rows["path"][0]
+    ).stat().st_size
     inside = (rows["x0"] < rows["lx0"]) & (rows["lx0"] < rows["lx1"]) & (rows["lx1"] < rows["x1"])
     assert inside.all() and (rows["score"] > 0.9).all()
 
@@ -105,14 +121,22 @@ def test_rows_and_answers_belong_together(dataset, weights, whole):
     assert one.rows["phash"][0] == dump.rows["phash"][7] and one.rows["x0"][0] == pytest.approx(
         dump.rows["x0"][7], abs=0.1
     )
-    differences = np.abs(dump.arrays["lite.identity"].astype(np.float32) - one.arrays["lite.identity"]).max((1, 2))
+    differences = np.abs(
+        dump.arrays["lite.identity"].astype(np.float32) - one.arrays["lite.identity"]
+    ).max((1, 2))
     assert differences.argmin() == 7 and differences[7] < 2e-3
 
 
 def test_batches_change_nothing_but_rounding(dataset, weights, whole):
-    other = replace(configured(dataset, weights, whole.parent / "other"), batch_size=5, shard_size=7)
+    other = replace(
+        configured(dataset, weights, whole.parent / "other"), batch_size=5, shard_size=7
+    )
     first, second = read_dump(whole), read_dump(main(other))
-    assert first.keys == second.keys and first.failures == second.failures and first.meta == second.meta
+    assert (
+        first.keys == second.keys
+        and first.failures == second.failures
+        and first.meta == second.meta
+    )
     for name, array in first.arrays.items():
         scale = 100 if name == "lite.age_years" else 1
         assert np.allclose(array.astype(np.float32), second.arrays[name], atol=1e-3 * scale)
@@ -140,14 +164,24 @@ def test_batches_are_no_larger_than_asked_and_operations_do_not_divide_themselve
 
     monkeypatch.setattr(filling, "cut", noting)
     main(replace(configured(dataset, weights, tmp_path / "dump"), batch_size=3))
-    assert sorted((shard, size) for shard, size, _ in seen) == [(0, 1), (0, 3), (1, 1), (1, 3), (2, 1), (2, 3), (3, 2)]
+    assert sorted((shard, size) for shard, size, _ in seen) == [
+        (0, 1),
+        (0, 3),
+        (1, 1),
+        (1, 3),
+        (2, 1),
+        (2, 3),
+        (3, 2),
+    ]
     assert {threads for *_, threads in seen} == {1}
 
 
-def test_where_experts_are_elsewhere_they_are_asked_while_the_next_faces_are_cut(dataset, weights, whole, tmp_path):
+def test_where_experts_are_elsewhere_they_are_asked_while_the_next_faces_are_cut(
+    dataset, weights, whole, tmp_path
+):
     """As on a GPU: one thread asks, others cut. The dump is the same."""
 
-    class Elsewhere(Panel):
+    class Elsewhere(Ensemble):
         threads: set[int] = set()
 
         def __call__(self, views):
@@ -155,14 +189,18 @@ def test_where_experts_are_elsewhere_they_are_asked_while_the_next_faces_are_cut
             return super().__call__(views)
 
     config = configured(dataset, weights, tmp_path, workers=3)
-    panel = Elsewhere(["lite"], weights_dir=weights)
+    ensemble = Elsewhere(["lite"], weights_dir=weights)
     samples, made = find_samples(dataset), read_dump(whole).meta
     with DumpWriter(tmp_path / "dump", {"any": "thing"}, samples, 4) as writer:
-        panel.device = SimpleNamespace(type="elsewhere")
-        finder = Finder(FaceCutter(crops=panel.crops.values()))
-        filling.fill(writer, dataset, finder, panel, False, config.batch_size, 3, config.max_pixels)
-        dump = writer.finish({key: made[key] for key in ("dataset", "regions", "outputs", "weights")})
-    assert len(panel.threads) == 1 and threading.get_ident() not in panel.threads
+        ensemble.device = SimpleNamespace(type="elsewhere")
+        finder = Finder(FaceCutter(crops=ensemble.crops.values()))
+        filling.fill(
+            writer, dataset, finder, ensemble, False, config.batch_size, 3, config.max_pixels
+        )
+        dump = writer.finish(
+            {key: made[key] for key in ("dataset", "regions", "outputs", "weights")}
+        )
+    assert len(ensemble.threads) == 1 and threading.get_ident() not in ensemble.threads
     before, after = contents(whole), contents(dump.path)
     assert set(before) == set(after)
     assert dump.keys == read_dump(whole).keys
@@ -171,7 +209,16 @@ def test_where_experts_are_elsewhere_they_are_asked_while_the_next_faces_are_cut
 
 
 def start(dataset: Path, weights: Path, out: Path) -> subprocess.Popen:
-    options = ["--batch-size", "4", "--shard-size", "1", "--device", "cpu", "--weights-dir", str(weights)]
+    options = [
+        "--batch-size",
+        "4",
+        "--shard-size",
+        "1",
+        "--device",
+        "cpu",
+        "--weights-dir",
+        str(weights),
+    ]
     command = [
         sys.executable,
         str(SCRIPT),
@@ -186,7 +233,9 @@ def start(dataset: Path, weights: Path, out: Path) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_killed_twice_and_started_again_it_ends_with_the_same_bytes(dataset, weights, whole, tmp_path):
+def test_killed_twice_and_started_again_it_ends_with_the_same_bytes(
+    dataset, weights, whole, tmp_path
+):
     out = tmp_path / "dump"
     kept = 0
     for shards in (1, 4):
@@ -216,7 +265,16 @@ def test_the_commands_of_the_first_version_work_from_anywhere(dataset, tmp_path)
     for label in ("real", "fake"):
         (tmp_path / "tiny" / label).mkdir(parents=True)
         (tmp_path / "tiny" / label / "0.jpg").write_bytes((dataset / label / "0.jpg").read_bytes())
-    command = [sys.executable, str(SCRIPT), "--data_root", "tiny", "--batch-size", "4", "--device", "cpu"]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--data_root",
+        "tiny",
+        "--batch-size",
+        "4",
+        "--device",
+        "cpu",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(read_dump(tmp_path / "outputs" / "features" / "tiny" / "lite")) == 2
@@ -268,7 +326,9 @@ def test_a_full_disk_says_how_to_go_on(dataset, weights, whole, tmp_path, monkey
         patch.setattr(DumpWriter, "write_shard", fill_the_disk)
         assert cli(arguments(config)) == 1
     message = capsys.readouterr().err
-    assert "disk is full" in message and "000002.safetensors" in message and "Traceback" not in message
+    assert (
+        "disk is full" in message and "000002.safetensors" in message and "Traceback" not in message
+    )
     assert cli(arguments(config)) == 0
     assert "8 of 14 images are done" in capsys.readouterr().out
     assert contents(config.out) == contents(whole)
@@ -303,10 +363,14 @@ def test_what_cannot_be_used_is_said_in_one_line(dataset, weights, whole, tmp_pa
 
 def test_one_class_only_and_no_face_at_all_are_warnings(dataset, weights, tmp_path, capsys):
     (tmp_path / "walls" / "real").mkdir(parents=True)
-    (tmp_path / "walls" / "real" / "0.png").write_bytes((dataset / "fake" / "stripes.png").read_bytes())
+    (tmp_path / "walls" / "real" / "0.png").write_bytes(
+        (dataset / "fake" / "stripes.png").read_bytes()
+    )
     assert cli(arguments(configured(tmp_path / "walls", weights, tmp_path / "dump"))) == 0
     said = capsys.readouterr()
-    assert "warning: all images" in said.err and "are real" in said.err and "--one-class" in said.err
+    assert (
+        "warning: all images" in said.err and "are real" in said.err and "--one-class" in said.err
+    )
     assert "no face was found in any image" in said.err and "kept 0 of 1 images" in said.out
     assert len(read_dump(tmp_path / "dump")) == 0
 
@@ -316,7 +380,9 @@ def test_every_face_of_a_picture_on_request(dataset, weights, tmp_path, astronau
     pair = np.hstack([astronaut[:240, 80:320], astronaut[:240, 80:320][:, ::-1]])
     cv2.imwrite(str(tmp_path / "pairs" / "real" / "0.png"), pair[..., ::-1])
     for faces, count in (("one", 1), ("all", 2)):
-        dump = read_dump(main(configured(tmp_path / "pairs", weights, tmp_path / faces, faces=faces)))
+        dump = read_dump(
+            main(configured(tmp_path / "pairs", weights, tmp_path / faces, faces=faces))
+        )
         assert len(dump) == count and dump.rows["face"].tolist() == list(range(count))
         assert dump.meta["counts"]["kept"] == 1 and len(set(dump.keys)) == count
 
@@ -327,7 +393,19 @@ def test_the_benchmark_measures_every_stage(dataset, weights, monkeypatch, capsy
     measured = benchmark.main(dataset, 14, both, rounds=1)
     assert measured["images"] == 14 and measured["faces"] == 12
     assert (
-        min(measured[s] for s in ("end_to_end", "network", "both", "plain_per_face", "decode", "detect", "write")) > 0
+        min(
+            measured[s]
+            for s in (
+                "end_to_end",
+                "network",
+                "both",
+                "plain_per_face",
+                "decode",
+                "detect",
+                "write",
+            )
+        )
+        > 0
     )
     assert "end to end" in capsys.readouterr().out
 
@@ -342,7 +420,10 @@ def test_help_and_defaults(capsys):
         parse(["--help"])
     said = capsys.readouterr().out
     assert stop.value.code == 0
-    assert "--data_root" in said and "python preprocessing_pipeline.py --data_root faces --batch-size 4" in said
+    assert (
+        "--data_root" in said
+        and "python preprocessing_pipeline.py --data_root faces --batch-size 4" in said
+    )
     with pytest.raises(SystemExit) as stop:
         parse([])
     assert stop.value.code == 2 and "--data_root" in capsys.readouterr().err

@@ -2,15 +2,25 @@ import numpy as np
 import pytest
 
 from data.dump import read_dump
-from data.gathered import gather
-from evaluation.protocols import experiments_of, few_shot, on_both_sides, resembling, sanity, slug, unused
-from evaluation.sanity import auc_among_alike, beaten, chance, duplicates, leaks
-from models.metrics import auc
+from data.feature_dataset import join_dumps
+from evaluation.metrics import auc
+from evaluation.protocols import (
+    experiments_of,
+    few_shot,
+    on_both_sides,
+    resembling,
+    sanity,
+    slug,
+    unused,
+)
+from evaluation.sanity import beaten, chance, duplicates, leaks, stratified_auc
 from tests.synthetic import write_dump
 
 
 def hashes(count: int, seed: int) -> np.ndarray:
-    return np.array([f"{value:016x}" for value in np.random.default_rng(seed).integers(0, 2**63, count)])
+    return np.array(
+        [f"{value:016x}" for value in np.random.default_rng(seed).integers(0, 2**63, count)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +29,10 @@ def faces(tmp_path_factory):
     root = tmp_path_factory.mktemp("dumps")
     method = np.tile(["", "", "Warp", "Blend"], 120)
     a = write_dump(root / "a" / "toy", 120, seed=1, change={"phash": hashes(480, 1)})
-    b = write_dump(root / "b" / "toy", 120, seed=2, change={"phash": hashes(480, 2), "method": method})
-    return gather([read_dump(a), read_dump(b)])
+    b = write_dump(
+        root / "b" / "toy", 120, seed=2, change={"phash": hashes(480, 2), "method": method}
+    )
+    return join_dumps([read_dump(a), read_dump(b)])
 
 
 def keys(faces):
@@ -32,8 +44,11 @@ def test_given_splits_give_in_cross_and_crossed_runs_of_the_same_training_faces(
     assert [run.protocol for run in first.runs] == ["in-dataset", "cross-dataset", "cross-auc"]
     assert set(first.train.rows["dataset"]) == {"a"} and set(first.train.rows["split"]) == {"train"}
     assert set(first.runs[0].tests) == {"a"} and set(first.runs[1].tests) == {"b"}
-    crossed = first.runs[2].tests["reals of a, fakes of b"]
-    assert set(zip(crossed.rows["dataset"], crossed.rows["label"], strict=True)) == {("a", 0), ("b", 1)}
+    cross_auc = first.runs[2].tests["reals of a, fakes of b"]
+    assert set(zip(cross_auc.rows["dataset"], cross_auc.rows["label"], strict=True)) == {
+        ("a", 0),
+        ("b", 1),
+    }
     for experiment in (first, second):
         for run in experiment.runs:
             for test in run.tests.values():
@@ -60,7 +75,7 @@ def test_a_dataset_of_fakes_alone_is_tried_against_the_reals_of_others(faces):
     """And whoever reads the tables is told why it has none of its own."""
     fakes = faces.select((faces.rows["dataset"] == "a") | (faces.rows["label"] == 1))
     (experiment,) = experiments_of(fakes, ["given"])
-    assert [run.id for run in experiment.runs] == ["in-a", "crossed-a"]
+    assert [run.id for run in experiment.runs] == ["in-a", "cross-auc-a"]
     (test,) = experiment.runs[1].tests.values()
     assert set(zip(test.rows["dataset"], test.rows["label"], strict=True)) == {("a", 0), ("b", 1)}
     trains, tested = unused(fakes)
@@ -71,13 +86,17 @@ def test_a_dataset_of_fakes_alone_is_tried_against_the_reals_of_others(faces):
 
 def test_together(faces):
     (experiment,) = experiments_of(faces, ["together"])
-    assert set(experiment.train.rows["dataset"]) == {"a", "b"} and set(experiment.runs[0].tests) == {"a", "b"}
+    assert set(experiment.train.rows["dataset"]) == {"a", "b"} and set(
+        experiment.runs[0].tests
+    ) == {"a", "b"}
 
 
 def test_a_method_left_out_is_in_no_training_face(faces):
     experiments = experiments_of(faces, ["methods"])
     assert [experiment.name for experiment in experiments] == ["without Blend", "without Warp"]
-    for experiment, method, other in zip(experiments, ("Blend", "Warp"), ("Warp", "Blend"), strict=True):
+    for experiment, method, other in zip(
+        experiments, ("Blend", "Warp"), ("Warp", "Blend"), strict=True
+    ):
         trained = {*experiment.train.rows["method"], *experiment.val.rows["method"]}
         assert method not in trained and other in trained
         test = experiment.runs[0].tests[method]
@@ -110,7 +129,9 @@ def test_fakes_that_resemble_training_fakes_are_counted(faces):
     name = next(name for name in given.arrays if name.endswith(".identity"))
     fake = given.rows["label"] == 1
     before = resembling(given)
-    test, train = (np.flatnonzero(fake & (given.rows["split"] == split)) for split in ("test", "train"))
+    test, train = (
+        np.flatnonzero(fake & (given.rows["split"] == split)) for split in ("test", "train")
+    )
     given.arrays[name] = given.arrays[name].copy()
     given.arrays[name][test] = given.arrays[name][train[: len(test)]]
     assert resembling(given) == 1 > before
@@ -131,14 +152,18 @@ def test_few_shot_sets_are_nested_whole_groups_of_about_the_size(faces):
     assert set(np.unique(small.train.rows["group"], return_counts=True)[1]) == {4}
     assert keys(few_shot(experiment, 40, 1).train) != keys(small.train)
     assert few_shot(experiment, 10_000, 0) is None
-    assert [run.protocol for run in small.runs] == ["few-shot"] and small.runs[0].tests.keys() == {"a"}
+    assert [run.protocol for run in small.runs] == ["few-shot"] and small.runs[0].tests.keys() == {
+        "a"
+    }
     assert small.name.endswith("seed 0")
 
 
 def test_sanity_keeps_the_faces_and_renames_the_runs(faces):
     experiment = experiments_of(faces, ["given"])[0]
     checked = sanity(experiment)
-    assert checked.train is experiment.train and [run.id for run in checked.runs] == ["permuted-in-a"]
+    assert checked.train is experiment.train and [run.id for run in checked.runs] == [
+        "permuted-in-a"
+    ]
 
 
 def test_a_picture_on_both_sides_is_reported(faces):
@@ -158,7 +183,9 @@ def test_a_label_that_can_be_read_off_the_file_is_reported(faces):
     train = faces.split("train")
     assert leaks(train, "a") == []
     rng = np.random.default_rng(0)
-    train.rows["file_bytes"] = 1000 + 500 * (1 - train.rows["label"]) + rng.integers(0, 50, len(train))
+    train.rows["file_bytes"] = (
+        1000 + 500 * (1 - train.rows["label"]) + rng.integers(0, 50, len(train))
+    )
     (remark,) = leaks(train, "a")
     assert "file_bytes alone tells real from fake with AUC 1.000" in remark
 
@@ -167,25 +194,30 @@ def test_among_alike_only_what_goes_beyond_the_leak_counts():
     rng = np.random.default_rng(0)
     y = np.arange(4000) % 2
     size = 100 + 20 * y + rng.normal(0, 10, 4000)  # fakes are shown larger
-    found, pairs = auc_among_alike(y, size + rng.normal(0, 1, 4000), size)
+    found, pairs = stratified_auc(y, size + rng.normal(0, 1, 4000), size)
     assert auc(y, size) > 0.9 and abs(found - 0.5) < 0.1 and 0 < pairs < 2000 * 2000 / 10
     seen = y + rng.normal(0, 1, 4000)  # something else that tells them apart, as well as everywhere
-    assert auc_among_alike(y, seen, size)[0] == pytest.approx(auc(y, seen), abs=0.05)
-    alone, none = auc_among_alike(y, seen, np.where(y, 1000.0, 1.0))
+    assert stratified_auc(y, seen, size)[0] == pytest.approx(auc(y, seen), abs=0.05)
+    alone, none = stratified_auc(y, seen, np.where(y, 1000.0, 1.0))
     assert none == 0 and np.isnan(alone)
 
 
 def test_a_detector_no_better_than_the_trivial_baseline_is_reported():
-    assert beaten({"MASC": 0.7, "trivial": 0.6}, "MASC", "trivial", "x") == []
-    assert "0.750" in beaten({"MASC": 0.7, "trivial": 0.75}, "MASC", "trivial", "x")[0]
+    assert beaten({"MASC": 0.7, "metadata": 0.6}, "MASC", "metadata", "x") == []
+    assert "0.750" in beaten({"MASC": 0.7, "metadata": 0.75}, "MASC", "metadata", "x")[0]
 
 
 def test_the_interval_of_several_permutations_is_students():
     found = chance([0.48, 0.52, 0.50])
     assert found["value"] == pytest.approx(0.5)
-    assert found["high"] - found["value"] == pytest.approx(9.9248 * 0.02 / np.sqrt(3), rel=1e-4)  # t(.995, 2)
+    assert found["high"] - found["value"] == pytest.approx(
+        9.9248 * 0.02 / np.sqrt(3), rel=1e-4
+    )  # t(.995, 2)
 
 
 def test_slugs_are_file_names():
-    assert slug("MASC, real faces only") == "masc-real-faces-only" and slug("lite.identity, whole face") != ""
+    assert (
+        slug("MASC, real faces only") == "masc-real-faces-only"
+        and slug("lite.identity, whole face") != ""
+    )
     assert slug("../../etc") == "etc" and slug("///") == "unnamed" and slug("얼굴 A") == "얼굴-a"

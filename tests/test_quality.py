@@ -28,11 +28,16 @@ def test_sharpness_falls_with_blur(astronaut: np.ndarray) -> None:
     assert soft < sharp / 3
 
 
-@pytest.mark.parametrize(("yaw", "pitch", "roll"), [(0, 0, 0), (35, 0, 0), (0, 20, 0), (0, 0, -30), (-50, 0, 12)])
+@pytest.mark.parametrize(
+    ("yaw", "pitch", "roll"), [(0, 0, 0), (35, 0, 0), (0, 20, 0), (0, 0, -30), (-50, 0, 12)]
+)
 def test_pose_of_a_turned_head(yaw: float, pitch: float, roll: float) -> None:
     def turn(axis: tuple[int, int], degrees: float) -> np.ndarray:
         matrix, angle = np.eye(3), np.radians(degrees)
-        matrix[np.ix_(axis, axis)] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        matrix[np.ix_(axis, axis)] = [
+            [np.cos(angle), -np.sin(angle)],
+            [np.sin(angle), np.cos(angle)],
+        ]
         return matrix
 
     # x to the right, y down, z towards the viewer: yaw takes z to x, pitch takes z to -y, roll takes x to y.

@@ -4,7 +4,14 @@ import torch
 
 from features.regions import REGIONS, region_masks
 from models.base import Output
-from models.region_net import AGE_BINS, RegionExpert, RegionNet, load_region_net, masked_input, save_region_net
+from models.region_net import (
+    AGE_BINS,
+    RegionExpert,
+    RegionNet,
+    load_region_net,
+    masked_input,
+    save_region_net,
+)
 
 OUTPUTS = {
     "identity": Output("embedding", 16),
@@ -32,15 +39,17 @@ def faces():
 
 
 def test_answers_keep_their_kinds(weights, faces):
-    answers = RegionExpert(weights).frozen("cpu")(faces)
-    assert {name: tuple(value.shape) for name, value in answers.items()} == {
+    predictions = RegionExpert(weights).frozen("cpu")(faces)
+    assert {name: tuple(value.shape) for name, value in predictions.items()} == {
         name: (3, len(REGIONS), output.size) for name, output in OUTPUTS.items()
     }
     for name in ("age", "gender"):
-        assert torch.allclose(answers[name].sum(-1), torch.ones(3, len(REGIONS)), atol=1e-5)
-    assert torch.allclose(answers["identity"].norm(dim=-1), torch.ones(3, len(REGIONS)), atol=1e-5)
-    assert (answers["blendshapes"] >= 0).all() and (answers["blendshapes"] <= 1).all()
-    assert (answers["age_years"] >= 0).all() and (answers["age_years"] <= 100).all()
+        assert torch.allclose(predictions[name].sum(-1), torch.ones(3, len(REGIONS)), atol=1e-5)
+    assert torch.allclose(
+        predictions["identity"].norm(dim=-1), torch.ones(3, len(REGIONS)), atol=1e-5
+    )
+    assert (predictions["blendshapes"] >= 0).all() and (predictions["blendshapes"] <= 1).all()
+    assert (predictions["age_years"] >= 0).all() and (predictions["age_years"] <= 100).all()
 
 
 def test_a_region_is_blind_to_the_rest(weights, faces):
@@ -61,7 +70,9 @@ def test_pixels_outside_the_photograph_are_not_seen(weights, faces):
     painted = torn.clone()
     painted[:, :3, :, :20] = 99
     assert torch.equal(expert(torn)["identity"], expert(painted)["identity"])
-    assert not torch.allclose(expert(torn)["identity"][:, 0], expert(faces)["identity"][:, 0], atol=1e-3)
+    assert not torch.allclose(
+        expert(torn)["identity"][:, 0], expert(faces)["identity"][:, 0], atol=1e-3
+    )
 
 
 def test_batch_size_does_not_matter(weights, faces):
@@ -70,7 +81,9 @@ def test_batch_size_does_not_matter(weights, faces):
     single = [expert(face[None]) for face in faces]
     for name, value in whole.items():
         assert torch.allclose(
-            value, torch.cat([one[name] for one in single]), atol=2e-4 if name != "age_years" else 0.02
+            value,
+            torch.cat([one[name] for one in single]),
+            atol=2e-4 if name != "age_years" else 0.02,
         ), name
 
 
@@ -96,8 +109,10 @@ def test_age_bins_are_fairfaces():
     net = RegionNet(OUTPUTS, widths=(8, 8, 16), depths=(1, 1, 1))
     logits = torch.full((1, 101), -50.0)
     logits[0, 34] = 50.0
-    answers = net.answers({"age": logits})
-    assert answers["age"].argmax() == 4 and torch.allclose(answers["age_years"], torch.tensor([[34.0]]))
+    predictions = net.predictions({"age": logits})
+    assert predictions["age"].argmax() == 4 and torch.allclose(
+        predictions["age_years"], torch.tensor([[34.0]])
+    )
 
 
 def test_rebuilt_from_its_file_alone(weights, faces):

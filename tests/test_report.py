@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evaluation.metrics import HEADINGS
 from evaluation.page import Cell, md, number
 from evaluation.predictions import of_test
 from evaluation.report import write_report
 from evaluation.saved import read_scores
 from evaluation.tables import LOST, steps, with_best
-from models.metrics import HEADINGS
 from tests.example_report import CLIPS, FAILED, ODD, write_example, written
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -60,7 +60,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 
 def rows_of(folder: Path, name: str) -> dict[str, list[str]]:
     """Rows of a Markdown table: the first cell -> the others."""
-    lines = [line for line in written(folder, f"tables/{name}.md").splitlines() if line.startswith("|")]
+    lines = [
+        line for line in written(folder, f"tables/{name}.md").splitlines() if line.startswith("|")
+    ]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return {first: others for first, *others in cells}
 
@@ -87,7 +89,10 @@ def test_numbers_are_those_of_results(report: tuple[Path, dict], level: str) -> 
 
 def test_frames_and_videos_are_never_in_one_table(report: tuple[Path, dict]) -> None:
     folder, data = report
-    units = {path: {u for u in ("frames", "videos") if u in path.read_text()} for path in folder.glob("tables/*.md")}
+    units = {
+        path: {u for u in ("frames", "videos") if u in path.read_text()}
+        for path in folder.glob("tables/*.md")
+    }
     assert all(len(found) < 2 for found in units.values())
     assert {path.name for path, found in units.items() if found == {"videos"}} == {
         "in-clips-clips-video.md",
@@ -103,10 +108,17 @@ def test_the_best_is_marked_once_and_the_right_way(report: tuple[Path, dict]) ->
     folder, data = report
     rows = rows_of(folder, "in-clips-clips-frame")
     for column, key in enumerate(HEADINGS):
-        values = {s["name"]: s["tests"][0]["figures"][key]["value"] for s in data["runs"][0]["systems"][:-1]}
-        best = (min if key in ("eer", "fpr", "ece", "brier") else max)(values, key=values.__getitem__)
+        values = {
+            s["name"]: s["tests"][0]["figures"][key]["value"]
+            for s in data["runs"][0]["systems"][:-1]
+        }
+        best = (min if key in ("eer", "fpr", "ece", "brier") else max)(
+            values, key=values.__getitem__
+        )
         marked = [name for name, cells in rows.items() if cells[column].startswith("*")]
-        assert md(best) in marked and all(number(values[n.replace("\\", "")]) == number(values[best]) for n in marked)
+        assert md(best) in marked and all(
+            number(values[n.replace("\\", "")]) == number(values[best]) for n in marked
+        )
     rows = [[Cell("0.500")], [Cell("n/a")], [Cell("0.500")], [Cell("0.400")]]
     with_best(rows, 0)
     assert [row[0].best for row in rows] == [True, False, True, False]
@@ -128,13 +140,17 @@ def test_robustness_says_how_lost_faces_count(report: tuple[Path, dict]) -> None
     folder, data = report
     assert LOST in written(folder, "report.md").replace("\\", "")
     lines = [
-        line.split(" | ") for line in written(folder, "tables/robustness-clips-jpeg.md").splitlines() if "MASC" in line
+        line.split(" | ")
+        for line in written(folder, "tables/robustness-clips-jpeg.md").splitlines()
+        if "MASC" in line
     ]
     curve = data["robustness"][0]
     for line, key in zip(lines, ("auc", "auc_with_lost"), strict=False):
         values = [cell.strip("* ").split("*")[0].split(" ")[0] for cell in line[3:8]]
         assert values == [number(point[key]["value"]) for point in curve["points"]]
-    assert [cell.strip(" |") for cell in lines[2][3:8]] == [f"{p['n']}, {p['lost']}" for p in curve["points"]]
+    assert [cell.strip(" |") for cell in lines[2][3:8]] == [
+        f"{p['n']}, {p['lost']}" for p in curve["points"]
+    ]
     assert lines[0][2].split(" ")[0].strip("*") == number(curve["clean"]["value"])
     assert lines[0][8].strip(" |") == number(curve["slope"], sign=True)
 
@@ -143,10 +159,19 @@ def test_few_shot_columns_are_sizes_and_rows_are_draws(report: tuple[Path, dict]
     folder, data = report
     lines = written(folder, "tables/few-shot-clips.md").splitlines()
     assert "| system | seed | 100–102 faces | 300–302 faces | 1000–1002 faces |" in lines
-    found = [e["figures"]["auc"]["value"] for e in data["few_shot"] if e["system"] == "MASC" and e["faces"] < 200]
+    found = [
+        e["figures"]["auc"]["value"]
+        for e in data["few_shot"]
+        if e["system"] == "MASC" and e["faces"] < 200
+    ]
     mean = next(line for line in lines if line.startswith("| MASC | mean |"))
     assert mean.split(" | ")[2] == number(np.mean(found))
-    drawn = ((0, 100, 100), (0, 300, 300), (1, 300, 305), (2, 100, 104))  # of seed 1 the groups were too large for 100
+    drawn = (
+        (0, 100, 100),
+        (0, 300, 300),
+        (1, 300, 305),
+        (2, 100, 104),
+    )  # of seed 1 the groups were too large for 100
     entries = [{"seed": seed, "asked": asked, "faces": faces} for seed, asked, faces in drawn]
     assert [[e["faces"] for e in step] for step in steps(entries)] == [[100, 104], [300, 305]]
 
@@ -166,7 +191,12 @@ def test_page_is_whole_and_needs_nothing_else(report: tuple[Path, dict]) -> None
     folder, _ = report
     page = Parsed(written(folder, "index.html"))
     assert not page.all("script") and not page.all("link")
-    targets = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
+    targets = [
+        value
+        for _, attributes in page.tags
+        for key, value in attributes.items()
+        if key in ("src", "href")
+    ]
     assert all(target.startswith(("data:image/png;base64,", "#")) for target in targets)
     assert "http" not in page.text and "url(" not in page.text
     embedded = [base64.b64decode(image["src"].partition(",")[2]) for image in page.all("img")]
@@ -191,12 +221,20 @@ def test_captions_state_what_is_seen(report: tuple[Path, dict]) -> None:
     folder, data = report
     text = written(folder, "report.md").replace("\\", "")
     found = data["runs"][0]["systems"][0]["tests"][0]["figures"]["auc"]
-    assert f"MASC has an AUC of {number(found['value'])} ({number(found['low'])}–{number(found['high'])})" in text
-    assert "60 real and 60 fake frames in 20 groups" in text and "20 real and 20 fake videos in 20 groups" in text
+    assert (
+        f"MASC has an AUC of {number(found['value'])} ({number(found['low'])}–{number(found['high'])})"
+        in text
+    )
+    assert (
+        "60 real and 60 fake frames in 20 groups" in text
+        and "20 real and 20 fake videos in 20 groups" in text
+    )
     rows = of_test(read_scores(folder / data["runs"][0]["systems"][0]["predictions"]), CLIPS)
     fakes = rows["p_fake"][rows["label"] == 1]
     assert f"{(fakes >= 0.6).mean():.1%} of the fakes fake" in text
-    real, fake = (np.array(data["inconsistency"][0][name], dtype=float) for name in ("real", "fake"))
+    real, fake = (
+        np.array(data["inconsistency"][0][name], dtype=float) for name in ("real", "fake")
+    )
     more = int((np.triu(fake - real, 1) > 0).sum())
     assert f"Fakes disagree more than reals in {more} of 28 pairs" in text
 
@@ -208,7 +246,9 @@ def test_same_bytes_again_and_nothing_stale(tmp_path: Path) -> None:
     (tmp_path / "plots" / "old.png").write_bytes(b"")
     (tmp_path / "tables" / "old.tex").write_bytes(b"")
     write_report(tmp_path)
-    assert before == {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    assert before == {
+        path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()
+    }
 
 
 KNOWN = (  # what the tables use of LaTeX

@@ -66,13 +66,19 @@ def test_one_class_has_no_roc(tmp_path: Path) -> None:
         if system["predictions"]:
             path = tmp_path / system["predictions"]
             lines = path.read_bytes().splitlines(keepends=True)
-            path.write_bytes(b"".join(line for line in lines if b",fake/" not in line and b'"fake/' not in line))
+            path.write_bytes(
+                b"".join(line for line in lines if b",fake/" not in line and b'"fake/' not in line)
+            )
     folder = write_report(tmp_path)
     names = {path.name for path in folder.glob("plots/*")}
     assert names == {
-        f"from-wild-clips-{level}-{what}.png" for level in ("frame", "video") for what in ("scores", "reliability-masc")
+        f"from-wild-clips-{level}-{what}.png"
+        for level in ("frame", "video")
+        for what in ("scores", "reliability-masc")
     }
-    assert "60 real and 60 fake in results.json, 60 and 0 in the predictions" in written(folder, "report.md")
+    assert "60 real and 60 fake in results.json, 60 and 0 in the predictions" in written(
+        folder, "report.md"
+    )
 
 
 def test_predictions_of_other_scores_are_told(tmp_path: Path) -> None:
@@ -81,7 +87,10 @@ def test_predictions_of_other_scores_are_told(tmp_path: Path) -> None:
     shutil.copy(tmp_path / systems[4]["predictions"], tmp_path / systems[0]["predictions"])
     text = written(write_report(tmp_path), "report.md")
     value = number(systems[0]["tests"][0]["figures"]["auc"]["value"])
-    assert re.search(rf"MASC, frames of clips: an AUC of {value} in results.json, 0.\d+ from the predictions", text)
+    assert re.search(
+        rf"MASC, frames of clips: an AUC of {value} in results.json, 0.\d+ from the predictions",
+        text,
+    )
     assert text.count("do not belong together") == 2, "frames and videos of one system"
 
 
@@ -108,16 +117,24 @@ def test_no_report(tmp_path: Path, text: str | None, message: str) -> None:
     ("change", "message"),
     [
         (lambda data: data.update(runs=5), "it.runs is 5, not list"),
-        (lambda data: data["runs"][0]["systems"][1].pop("kind"), r"runs\[0\].systems\[1\] has no kind"),
+        (
+            lambda data: data["runs"][0]["systems"][1].pop("kind"),
+            r"runs\[0\].systems\[1\] has no kind",
+        ),
         (
             lambda data: data["runs"][0]["systems"][0]["tests"][0].update(level="clip"),
             "level clip, not on frame or video",
         ),
         (
-            lambda data: data["runs"][0]["systems"][0]["tests"][0]["figures"]["auc"].update(value="high"),
+            lambda data: data["runs"][0]["systems"][0]["tests"][0]["figures"]["auc"].update(
+                value="high"
+            ),
             "auc.value is 'high'",
         ),
-        (lambda data: data["inconsistency"][0]["real"].pop(), "8 regions and matrices of another size"),
+        (
+            lambda data: data["inconsistency"][0]["real"].pop(),
+            "8 regions and matrices of another size",
+        ),
         (lambda data: data["datasets"].update(x={"dump": ""}), "datasets.x has no splits"),
     ],
 )
@@ -134,11 +151,16 @@ def test_damaged_results(tmp_path: Path, change: Callable[[dict], object], messa
         (lambda path: path.unlink(), "no such file"),
         (lambda path: path.write_text("a,b\n1,2\n"), "expected the columns"),
         (lambda path: path.write_bytes(path.read_bytes()[:-20]), "damaged"),
-        (lambda path: path.write_bytes(path.read_bytes().replace(b",0,0.", b",2,0.", 1)), "labels other than 0 and 1"),
+        (
+            lambda path: path.write_bytes(path.read_bytes().replace(b",0,0.", b",2,0.", 1)),
+            "labels other than 0 and 1",
+        ),
         (lambda path: path.write_bytes(path.read_bytes() + b'"' + b"x" * 200_000), "damaged"),
     ],
 )
-def test_damaged_predictions(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+def test_damaged_predictions(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
     data = write_example(tmp_path / "a", only=SMALL)
     path = tmp_path / "a" / data["runs"][0]["systems"][0]["predictions"]
     damage(path)

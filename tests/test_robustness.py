@@ -21,7 +21,9 @@ def dataset(tmp_path_factory, astronaut):
     for i, split in enumerate(("train", "train", "val", "test", "test")):
         for label in ("real", "fake"):
             name = f"{label}{i}.png"
-            light = cv2.convertScaleAbs(astronaut[:320, 60:380], alpha=1 - 0.08 * i - 0.02 * (label == "fake"))
+            light = cv2.convertScaleAbs(
+                astronaut[:320, 60:380], alpha=1 - 0.08 * i - 0.02 * (label == "fake")
+            )
             cv2.imwrite(str(root / name), light[..., ::-1])
             lines.append(f"{name},{label},g{i},{split}")
     (root / "index.csv").write_text("\n".join(lines))
@@ -35,30 +37,51 @@ def clean(dataset, tmp_path_factory):
 
 
 def test_a_degraded_dump_has_the_test_pictures_with_their_groups(dataset, clean, tmp_path, capsys):
-    command = ["--data_root", str(dataset), "--like", str(clean.path), "--split", "test", "--degrade", "resize:2"]
+    command = [
+        "--data_root",
+        str(dataset),
+        "--like",
+        str(clean.path),
+        "--split",
+        "test",
+        "--degrade",
+        "resize:2",
+    ]
     assert cli([*command, "--out", str(tmp_path / "d"), "--device", "cpu"]) == 0
     dump = read_dump(tmp_path / "d")
     assert dump.meta["config"]["degrade"] == "resize:2"
     assert dump.rows["path"].tolist() == ["fake3.png", "fake4.png", "real3.png", "real4.png"]
-    assert dump.rows["group"].tolist() == ["g3", "g4", "g3", "g4"] and set(dump.rows["split"]) == {"test"}
+    assert dump.rows["group"].tolist() == ["g3", "g4", "g3", "g4"] and set(dump.rows["split"]) == {
+        "test"
+    }
     assert set(zip(dump.rows["width"], dump.rows["height"], strict=True)) == {
         (112, 112)
     }  # before the face was looked for
     rows = [clean.rows["path"].tolist().index(path) for path in dump.rows["path"]]
-    similar = (clean.arrays["lite.identity"][rows, 0].astype(float) * dump.arrays["lite.identity"][:, 0]).sum(-1)
+    similar = (
+        clean.arrays["lite.identity"][rows, 0].astype(float) * dump.arrays["lite.identity"][:, 0]
+    ).sum(-1)
     assert (similar < 0.9999).all() and (similar > 0.3).all()
     assert cli([*command[:-1], "resize:3", "--out", str(tmp_path / "d"), "--device", "cpu"]) == 2
     assert "degrade: 'resize:2' there, 'resize:3' now" in capsys.readouterr().err
 
 
 def test_conditions_that_cannot_be_are_refused(dataset, tmp_path, capsys):
-    command = ["--data_root", str(dataset), "--out", str(tmp_path / "d"), "--device", "cpu", "--degrade"]
+    command = [
+        "--data_root",
+        str(dataset),
+        "--out",
+        str(tmp_path / "d"),
+        "--device",
+        "cpu",
+        "--degrade",
+    ]
     assert cli([*command, "fog:1"]) == 2 and "jpeg:1 to 5" in capsys.readouterr().err
     assert cli([*command, "h264:1"]) == 2
     told = capsys.readouterr()
-    assert "compresses clips, and takes video files alone" in told.err and "experts" not in told.out, (
-        "before anything is loaded"
-    )
+    assert (
+        "compresses clips, and takes video files alone" in told.err and "experts" not in told.out
+    ), "before anything is loaded"
 
 
 def test_degraded_pictures_have_a_place_of_their_own_and_never_replace_the_clean_dump(
@@ -78,9 +101,16 @@ def test_degraded_pictures_have_a_place_of_their_own_and_never_replace_the_clean
         "cpu",
     ]
     assert cli(command) == 0
-    assert read_dump(tmp_path / "degraded" / dataset.name / "lite" / "jpeg-4").meta["config"]["degrade"] == "jpeg:4"
+    assert (
+        read_dump(tmp_path / "degraded" / dataset.name / "lite" / "jpeg-4").meta["config"][
+            "degrade"
+        ]
+        == "jpeg:4"
+    )
     assert cli([*command, "--out", str(clean.path), "--overwrite"]) == 2
-    assert "--like names this dump" in capsys.readouterr().err and len(read_dump(clean.path)) == len(clean)
+    assert "--like names this dump" in capsys.readouterr().err and len(
+        read_dump(clean.path)
+    ) == len(clean)
     empty = tmp_path / "empty"
     empty.mkdir()
     assert cli(["--data_root", str(empty), *command[2:], "--out", str(tmp_path / "e")]) == 2
@@ -113,17 +143,29 @@ def test_degraded_dumps_are_made_once_and_faces_are_matched(dataset, clean, tmp_
     assert found[1]["points"][0]["parameter"] == "64 px, shorter side"
 
 
-def test_a_degraded_dump_is_extended_where_an_expert_has_come_to_the_clean_one(dataset, tmp_path, monkeypatch):
+def test_a_degraded_dump_is_extended_where_an_expert_has_come_to_the_clean_one(
+    dataset, tmp_path, monkeypatch
+):
     monkeypatch.setattr("preprocessing_pipeline.DEGRADED", tmp_path / "degraded")
     few = read_dump(main(Config(dataset, out=tmp_path / "clean", experts=("lite",), device="cpu")))
     before = degraded_dump(few, dataset, Condition("noise", 2), None, {"device": "cpu"})
-    more = read_dump(main(Config(dataset, out=tmp_path / "clean", experts=("traces",), extend=True, device="cpu")))
+    more = read_dump(
+        main(
+            Config(dataset, out=tmp_path / "clean", experts=("traces",), extend=True, device="cpu")
+        )
+    )
     after = degraded_dump(more, dataset, Condition("noise", 2), None, {"device": "cpu"})
-    assert before.path == after.path and set(after.meta["weights"]) == {"lite", "traces"} > set(before.meta["weights"])
+    assert before.path == after.path and set(after.meta["weights"]) == {"lite", "traces"} > set(
+        before.meta["weights"]
+    )
     assert (after.arrays["lite.identity"] == before.arrays["lite.identity"]).all()
-    assert [fewer(after.path, each) for each in (few, more)] == [False, False] and fewer(few.path, more) is False
+    assert [fewer(after.path, each) for each in (few, more)] == [False, False] and fewer(
+        few.path, more
+    ) is False
     rows = [more.rows["path"].tolist().index(path) for path in after.rows["path"]]
-    assert (after.arrays["traces.altered"] != more.arrays["traces.altered"][rows]).mean() > 0.9  # of the noisy pictures
+    assert (
+        after.arrays["traces.altered"] != more.arrays["traces.altered"][rows]
+    ).mean() > 0.9  # of the noisy pictures
 
 
 def test_pictures_that_are_gone_are_not_taken_for_faces_lost(dataset, clean, tmp_path, monkeypatch):
@@ -133,5 +175,7 @@ def test_pictures_that_are_gone_are_not_taken_for_faces_lost(dataset, clean, tmp
     (tmp_path / "moved").mkdir()
     for path in dataset.glob("*[0-3].png"):
         shutil.copy(path, tmp_path / "moved")
-    with pytest.raises(ValueError, match=r"fake4\.png: cannot be opened .* and 1 more that could be read"):
+    with pytest.raises(
+        ValueError, match=r"fake4\.png: cannot be opened .* and 1 more that could be read"
+    ):
         degraded_dump(clean, tmp_path / "moved", Condition("jpeg", 1), None, {"device": "cpu"})

@@ -5,24 +5,26 @@ import pytest
 
 from data.degrade import Condition
 from data.dump import read_dump
-from data.gathered import gather
+from data.feature_dataset import join_dumps
 from evaluation import plan as planning
 from evaluation import results, systems
 from evaluation.card import for_card
+from evaluation.metrics import auc, short, threshold_at_fpr
 from evaluation.plan import Config, also, planned
 from evaluation.predictions import read_predictions
 from evaluation.protocols import experiments_of, few_shot
 from evaluation.run import Progress, work
 from evaluation.systems import MASC, REALS_ONLY, Fitted, System
-from models.metrics import auc, short, threshold_at_fpr
 from tests.synthetic import OUTPUTS, write_dump
-from train import Config as Training
+from training.detector import Settings as Training
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
     root = tmp_path_factory.mktemp("dumps")
-    return gather([read_dump(write_dump(root / name / "toy", 80, seed=i)) for i, name in enumerate("ab")])
+    return join_dumps(
+        [read_dump(write_dump(root / name / "toy", 80, seed=i)) for i, name in enumerate("ab")]
+    )
 
 
 def told(score):
@@ -76,10 +78,15 @@ def test_a_killed_run_goes_on_with_the_system_it_was_at(faces, oracle, tmp_path)
     assert not (tmp_path / "r" / "predictions").exists()
 
 
-def test_what_failed_or_is_gone_is_tried_again_and_what_changes_no_fit_may_change(faces, oracle, tmp_path):
+def test_what_failed_or_is_gone_is_tried_again_and_what_changes_no_fit_may_change(
+    faces, oracle, tmp_path
+):
     plan = [(experiments_of(faces, ["given"])[0], oracle)]
     progress = Progress.begin(tmp_path / "r", {"a": 1, "replicates": 5})
-    assert work(progress, plan, nothing, "abc") == 3 and progress.done["a/blind"]["failed"] == "no eyes"
+    assert (
+        work(progress, plan, nothing, "abc") == 3
+        and progress.done["a/blind"]["failed"] == "no eyes"
+    )
     assert progress.done["a/coin"]["commit"] == "abc"
     again = Progress.begin(tmp_path / "r", {"a": 1, "replicates": 9})
     progress.predictions("in-a", "coin").unlink()
@@ -124,31 +131,48 @@ def test_results_are_what_the_predictions_say(faces, oracle, tmp_path):
     progress = Progress.begin(tmp_path / "r", {})
     work(progress, plan, nothing)
     runs, growth = results.runs_of(progress, plan, 50, 0)
-    assert growth == [] and [run["id"] for run in runs][:3] == ["in-a", "from-a", "crossed-a"]
+    assert growth == [] and [run["id"] for run in runs][:3] == ["in-a", "from-a", "cross-auc-a"]
     masc, coin, blind = runs[0]["systems"]
     (test,) = masc["tests"]
     found = read_predictions(tmp_path / "r" / masc["predictions"])
     known = ~np.isnan(found["p_fake"])
-    assert test["figures"]["n"] == known.sum() == len(found["label"]) - 1  # the face without a score does not count
+    assert (
+        test["figures"]["n"] == known.sum() == len(found["label"]) - 1
+    )  # the face without a score does not count
     assert test["figures"]["auc"]["value"] == auc(found["label"][known], found["p_fake"][known])
-    assert test["figures"]["auc"]["low"] < test["figures"]["auc"]["value"] < test["figures"]["auc"]["high"]
+    assert (
+        test["figures"]["auc"]["low"]
+        < test["figures"]["auc"]["value"]
+        < test["figures"]["auc"]["high"]
+    )
     assert test["delong"] is None and test["level"] == "frame"
     against = coin["tests"][0]["delong"]
     other = read_predictions(tmp_path / "r" / coin["predictions"])
-    gap = auc(found["label"][known], found["p_fake"][known]) - auc(other["label"][known], other["p_fake"][known])
-    assert against["against"] == MASC and against["difference"] == pytest.approx(gap) and 0 < against["p"] < 1
-    assert blind["note"] == "failed: no eyes" and blind["tests"] == [] and blind["predictions"] is None
+    gap = auc(found["label"][known], found["p_fake"][known]) - auc(
+        other["label"][known], other["p_fake"][known]
+    )
+    assert (
+        against["against"] == MASC
+        and against["difference"] == pytest.approx(gap)
+        and 0 < against["p"] < 1
+    )
+    assert (
+        blind["note"] == "failed: no eyes" and blind["tests"] == [] and blind["predictions"] is None
+    )
     json.dumps(results.without_nan(runs), allow_nan=False)
 
 
 def test_videos_are_measured_apart_from_frames(faces, oracle, tmp_path):
     clips = faces.select(np.arange(len(faces)))
-    clips.rows["video"] = np.array([f"{g}-{y}" for g, y in zip(clips.rows["group"], clips.rows["label"], strict=True)])
+    clips.rows["video"] = np.array(
+        [f"{g}-{y}" for g, y in zip(clips.rows["group"], clips.rows["label"], strict=True)]
+    )
     plan = [(experiment, oracle[:1]) for experiment in experiments_of(clips, ["given"])[:1]]
     progress = Progress.begin(tmp_path / "r", {})
     work(progress, plan, nothing)
     levels = {
-        test["level"]: test["figures"] for test in results.runs_of(progress, plan, 20, 0)[0][0]["systems"][0]["tests"]
+        test["level"]: test["figures"]
+        for test in results.runs_of(progress, plan, 20, 0)[0][0]["systems"][0]["tests"]
     }
     assert levels["video"]["n"] == len(
         set(clips.rows["video"][(clips.rows["dataset"] == "a") & (clips.rows["split"] == "test")])
@@ -159,7 +183,10 @@ def test_videos_are_measured_apart_from_frames(faces, oracle, tmp_path):
 def test_every_system_learns_and_nothing_is_learned_from_permuted_labels(faces, tmp_path):
     """The made-up fakes disagree with themselves, and are otherwise like the real faces."""
     config = Config((tmp_path,), Training(), permutations=6, few_shot=False, protocols=("given",))
-    dumps = [type("D", (), {"meta": {"outputs": OUTPUTS, "dataset": name, "data_root": "x"}}) for name in "ab"]
+    dumps = [
+        type("D", (), {"meta": {"outputs": OUTPUTS, "dataset": name, "data_root": "x"}})
+        for name in "ab"
+    ]
     plan = planned(config, faces, dumps, None, tmp_path / "networks")
     names = [system.name for system in plan[0][1]]
     assert names[:4] == [
@@ -168,20 +195,26 @@ def test_every_system_learns_and_nothing_is_learned_from_permuted_labels(faces, 
         f"{MASC}, raw columns only",
         f"{MASC}, expected columns only",
     ]
-    assert {"first 16 columns", "toy.identity, whole face", "trivial"} <= set(names)
+    assert {"first 16 columns", "toy.identity, whole face", "metadata"} <= set(names)
     progress = Progress.begin(tmp_path / "r", {})
     work(progress, plan[:1] + plan[2:3], also(config, dumps))
     runs, _ = results.runs_of(progress, plan[:1] + plan[2:3], 50, 0)
     in_a = {system["name"]: system for system in runs[0]["systems"]}
-    aucs = {name: system["tests"][0]["figures"]["auc"] for name, system in in_a.items() if system["tests"]}
+    aucs = {
+        name: system["tests"][0]["figures"]["auc"]
+        for name, system in in_a.items()
+        if system["tests"]
+    }
     assert aucs[MASC]["low"] > 0.9 and aucs[f"{MASC}, real faces only"]["low"] > 0.6
-    assert aucs["trivial"]["value"] == 0.5  # all of its columns are 0
+    assert aucs["metadata"]["value"] == 0.5  # all of its columns are 0
     assert aucs["toy.identity, whole face"]["low"] < 0.5 < aucs["toy.identity, whole face"]["high"]
     (remark,) = results.chance_remarks(runs)
     assert "6 permutations" in remark and "as it must" in remark
     falls = progress.done[f"a/{MASC}"]["importance"]
     assert falls[0]["group"] == "toy.identity" and falls[0]["fall"]["low"] > 0
-    assert {entry["name"]: entry["columns"] for entry in results.ablation_of(progress, plan[:1], runs)}[MASC] > 50
+    assert {
+        entry["name"]: entry["columns"] for entry in results.ablation_of(progress, plan[:1], runs)
+    }[MASC] > 50
 
 
 def test_where_a_number_tells_the_labels_what_is_left_without_it_is_told(faces, oracle, tmp_path):
@@ -192,11 +225,15 @@ def test_where_a_number_tells_the_labels_what_is_left_without_it_is_told(faces, 
     plan = [(experiment, fitted) for experiment in experiments_of(leaking, ["given"])[:1]]
     progress = Progress.begin(tmp_path / "r", {})
     work(progress, plan, nothing)
-    (remark,) = results.alike_remarks(progress, plan)
-    assert remark.startswith("a: among faces alike in face_px (") and f"{MASC} " in remark and "; coin 0." in remark
+    (remark,) = results.stratified_remarks(progress, plan)
+    assert (
+        remark.startswith("a: among faces alike in face_px (")
+        and f"{MASC} " in remark
+        and "; coin 0." in remark
+    )
     assert "blind" not in remark and REALS_ONLY not in remark  # it failed; it is no baseline
     same = [(experiment, oracle) for experiment in experiments_of(faces, ["given"])[:1]]
-    assert results.alike_remarks(progress, same) == []
+    assert results.stratified_remarks(progress, same) == []
 
 
 def test_few_training_faces_are_told_as_a_curve_and_not_as_runs(faces, oracle, tmp_path):
@@ -208,9 +245,18 @@ def test_few_training_faces_are_told_as_a_curve_and_not_as_runs(faces, oracle, t
     assert runs == []
     told = [(point["dataset"], point["system"], point["faces"], point["seed"]) for point in growth]
     assert told == [("a", name, size, 2) for size in (40, 100) for name in (MASC, "coin")]
-    assert growth[0]["figures"]["n_real"] + growth[0]["figures"]["n_fake"] == growth[0]["figures"]["n"]
+    assert (
+        growth[0]["figures"]["n_real"] + growth[0]["figures"]["n_fake"] == growth[0]["figures"]["n"]
+    )
     text = for_card(
-        {"runs": [], "remarks": [], "robustness": [], "importance": [], "subgroups": [], "few_shot": growth}
+        {
+            "runs": [],
+            "remarks": [],
+            "robustness": [],
+            "importance": [],
+            "subgroups": [],
+            "few_shot": growth,
+        }
     )
     assert "40 faces  100 faces" in text and short(growth[0]["figures"]["auc"]["value"]) in text
 
@@ -240,34 +286,65 @@ def test_thresholds_come_from_the_real_validation_faces(faces):
         assert fitted.threshold == threshold_at_fpr(of_reals, 0.2), system.name
 
 
-def test_curves_are_made_for_all_but_ablations_and_are_on_the_card(faces, oracle, tmp_path, monkeypatch):
+def test_curves_are_made_for_all_but_ablations_and_are_on_the_card(
+    faces, oracle, tmp_path, monkeypatch
+):
     experiment = experiments_of(faces, ["given"])[0]
     test = experiment.runs[0].tests["a"]
     found = test.select(np.arange(len(test)) >= 5)  # five faces are lost
-    monkeypatch.setattr(planning, "degraded_faces", lambda *_: (test, {Condition("jpeg", 4): found}))
+    monkeypatch.setattr(
+        planning, "degraded_faces", lambda *_: (test, {Condition("jpeg", 4): found})
+    )
     dumps = [type("D", (), {"meta": {"dataset": "a", "data_root": "x"}})]
     less = [
         System(f"{MASC}, raw columns only", "ablation", oracle[1].fit),
         System(REALS_ONLY, "ablation", oracle[1].fit),
     ]
     progress = Progress.begin(tmp_path / "r", {})
-    work(progress, [(experiment, [*oracle[:2], *less])], also(Config((), families=("jpeg",)), dumps))
+    work(
+        progress, [(experiment, [*oracle[:2], *less])], also(Config((), families=("jpeg",)), dumps)
+    )
     curves = [curve for done in progress.done.values() for curve in done.get("robustness", [])]
     assert [curve["system"] for curve in curves] == [MASC, "coin", REALS_ONLY]
     (point,) = curves[1]["points"]
-    assert (point["level"], point["parameter"], point["n"], point["lost"]) == (4, "30 quality", len(test) - 5, 5)
+    assert (point["level"], point["parameter"], point["n"], point["lost"]) == (
+        4,
+        "30 quality",
+        len(test) - 5,
+        5,
+    )
     empty = {name: [] for name in ("runs", "remarks", "importance", "subgroups", "few_shot")}
-    (line,) = (line for line in for_card({**empty, "robustness": curves}).splitlines() if line.startswith("coin; a"))
+    (line,) = (
+        line
+        for line in for_card({**empty, "robustness": curves}).splitlines()
+        if line.startswith("coin; a")
+    )
     clean, degraded = (short(auc["value"]) for auc in (curves[1]["clean"], point["auc"]))
-    assert line.split() == ["coin;", "a", "jpeg", clean, degraded, f"{curves[1]['slope']:+.4f}", str(len(test)), "5"]
+    assert line.split() == [
+        "coin;",
+        "a",
+        "jpeg",
+        clean,
+        degraded,
+        f"{curves[1]['slope']:+.4f}",
+        str(len(test)),
+        "5",
+    ]
 
 
 def test_evidence_counts_whatever_labels_teach_unless_it_is_told_not_to(faces):
-    outputs = {**OUTPUTS, "traces.altered": {"kind": "evidence", "size": 1, "names": ["logit"]}}
-    said = np.random.default_rng(0).normal(size=(len(faces), 8, 1))  # nothing that labels could teach
+    outputs = {
+        **OUTPUTS,
+        "traces.altered": {"kind": "forgery_logit", "size": 1, "names": ["logit"]},
+    }
+    said = np.random.default_rng(0).normal(
+        size=(len(faces), 8, 1)
+    )  # nothing that labels could teach
     seen = type(faces)({**faces.arrays, "traces.altered": said.astype(np.float16)}, faces.rows)
     training = Training(drop=("expected",))
-    less = {each.name: each for each in systems.ablations(outputs, training)}[f"{MASC}, only what labels teach"]
+    less = {each.name: each for each in systems.ablations(outputs, training)}[
+        f"{MASC}, only what labels teach"
+    ]
     reals = seen.select(np.flatnonzero((seen.rows["split"] == "test") & (seen.rows["label"] == 0)))
     logits = []
     for system in (systems.consistency(MASC, "masc", outputs, training), less):
@@ -278,12 +355,17 @@ def test_evidence_counts_whatever_labels_teach_unless_it_is_told_not_to(faces):
 
 
 def test_what_an_expert_says_by_itself_is_measured_without_a_fake(faces):
-    outputs = {**OUTPUTS, "traces.altered": {"kind": "evidence", "size": 1, "names": ["logit"]}}
+    outputs = {
+        **OUTPUTS,
+        "traces.altered": {"kind": "forgery_logit", "size": 1, "names": ["logit"]},
+    }
     rng = np.random.default_rng(0)
     said = faces.rows["label"][:, None, None] + rng.normal(0, 0.5, (len(faces), 8, 1))
     seen = type(faces)({**faces.arrays, "traces.altered": said.astype(np.float16)}, faces.rows)
     name = "traces.altered, whole face, no fake seen"
-    by_name = {each.name: each for each in systems.ablations(outputs, Training(drop=("traces.altered",)))}
+    by_name = {
+        each.name: each for each in systems.ablations(outputs, Training(drop=("traces.altered",)))
+    }
     train, val, test = (seen.split(split) for split in ("train", "val", "test"))
     train = train.select(np.flatnonzero(train.rows["label"] == 0))  # there is none to see
     p_fake = by_name[name].fit(train, val).p_fake(test)
@@ -293,11 +375,15 @@ def test_what_an_expert_says_by_itself_is_measured_without_a_fake(faces):
         > 0.8
     )
     assert name not in {each.name for each in systems.ablations(OUTPUTS, Training())}
-    without = {each.name for each in systems.ablations(outputs, Training(evidence=0.0))}
+    without = {each.name for each in systems.ablations(outputs, Training(forgery_weight=0.0))}
     assert set(by_name) - without == {f"{MASC}, only what labels teach"}
     dump = type("D", (), {"meta": {"outputs": outputs, "dataset": "a", "data_root": "x"}})
     plan = planned(
-        Config((), Training(), few_shot=False, permutations=0, protocols=("people",)), seen, [dump], None, None
+        Config((), Training(), few_shot=False, permutations=0, protocols=("people",)),
+        seen,
+        [dump],
+        None,
+        None,
     )
     assert all({name, REALS_ONLY} <= {each.name for each in fitted} for _, fitted in plan) and plan
 
@@ -307,23 +393,41 @@ def test_permuted_labels_are_checked_without_what_counts_beside_labels(faces, mo
     weights = {}
     kept = systems.permuted
     monkeypatch.setattr(
-        systems, "consistency", lambda name, kind, outputs, config: System(name, str(config.evidence), len)
+        systems,
+        "consistency",
+        lambda name, kind, outputs, config: System(name, str(config.forgery_weight), len),
     )
     monkeypatch.setattr(
-        systems, "permuted", lambda system, seed: weights.setdefault(seed, system.kind) and kept(system, seed)
+        systems,
+        "permuted",
+        lambda system, seed: weights.setdefault(seed, system.kind) and kept(system, seed),
     )
     dump = type("D", (), {"meta": {"outputs": OUTPUTS, "dataset": "a", "data_root": "x"}})
-    config = Config((), Training(evidence=0.5), few_shot=False, permutations=2, ablations=False, protocols=("given",))
+    config = Config(
+        (),
+        Training(forgery_weight=0.5),
+        few_shot=False,
+        permutations=2,
+        ablations=False,
+        protocols=("given",),
+    )
     plan = planned(config, faces, [dump], None, None)
     assert weights == {0: "0.0", 1: "0.0"}
     assert {s.kind for _, fitted in plan for s in fitted if s.name == MASC} == {"0.5"}
 
 
 def test_a_leak_is_not_chance():
-    tests = [{"test": "t", "level": "frame", "figures": {"auc": {"value": value}}} for value in (0.71, 0.72, 0.70)]
+    tests = [
+        {"test": "t", "level": "frame", "figures": {"auc": {"value": value}}}
+        for value in (0.71, 0.72, 0.70)
+    ]
     run = {"protocol": "sanity", "systems": [{"tests": tests}]}
     (remark,) = results.chance_remarks([run])
-    assert "the 99% interval" in remark and "does not hold .50" in remark and "look for what leaks" in remark
+    assert (
+        "the 99% interval" in remark
+        and "does not hold .50" in remark
+        and "look for what leaks" in remark
+    )
     run["systems"] = run["systems"] * 0 + [{"tests": tests[:1]}]
     assert "too few permutations to say" in results.chance_remarks([run])[0]
 
@@ -342,7 +446,11 @@ def test_permuting_mixes_labels_of_train_and_val_only(faces):
     systems.permuted(base, 3).fit(experiment.train, experiment.val)
     train, val = seen[0]
     assert (experiment.train.rows["label"] == before).all()
-    assert (train.rows["label"] != before).mean() > 0.3 and train.counts()["fake"] == experiment.train.counts()["fake"]
+    assert (train.rows["label"] != before).mean() > 0.3 and train.counts()[
+        "fake"
+    ] == experiment.train.counts()["fake"]
     shares = [train.rows["label"][before == label].mean() for label in (0, 1)]
     assert shares[0] == shares[1]  # they say nothing of the true ones, not even by chance
-    assert train.rows["path"].tolist() == experiment.train.rows["path"].tolist() and len(val) == len(experiment.val)
+    assert train.rows["path"].tolist() == experiment.train.rows["path"].tolist() and len(
+        val
+    ) == len(experiment.val)

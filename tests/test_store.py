@@ -30,7 +30,11 @@ META = {
     "versions": {},
 }
 CONFIG = {"profile": "lite", "faces": "one"}
-SAMPLES = [Sample(f"{kind}/{i:02d}.jpg", int(kind == "fake"), "", "") for kind in ("fake", "real") for i in range(5)]
+SAMPLES = [
+    Sample(f"{kind}/{i:02d}.jpg", int(kind == "fake"), "", "")
+    for kind in ("fake", "real")
+    for i in range(5)
+]
 
 
 def row(sample: Sample, face: int = 0, **other) -> Row:
@@ -59,7 +63,11 @@ def write(writer: DumpWriter, number: int, samples: list[Sample]) -> None:
             rows += [row(sample, face) for face in range(2 if last == "2" else 1)]
     values = np.array([value_of(r) for r in rows], np.float32)[:, None, None]
     sizes = {name: (2, output["size"]) for name, output in OUTPUTS.items()}
-    arrays = {name: values + np.zeros(shape, np.float32) for name, shape in sizes.items()} if rows else {}
+    arrays = (
+        {name: values + np.zeros(shape, np.float32) for name, shape in sizes.items()}
+        if rows
+        else {}
+    )
     writer.write_shard(number, rows, arrays, failures)
 
 
@@ -80,14 +88,32 @@ def contents(out: Path) -> dict[str, bytes]:
 
 def test_round_trip(tmp_path):
     dump = make(tmp_path / "dump")
-    assert len(dump) == 8 and dump.keys[:4] == ["fake/00.jpg#0", "fake/01.jpg#0", "fake/02.jpg#0", "fake/02.jpg#1"]
-    assert dump.arrays["lite.identity"].shape == (8, 2, 5) and dump.arrays["lite.identity"].dtype == np.float16
+    assert len(dump) == 8 and dump.keys[:4] == [
+        "fake/00.jpg#0",
+        "fake/01.jpg#0",
+        "fake/02.jpg#0",
+        "fake/02.jpg#1",
+    ]
+    assert (
+        dump.arrays["lite.identity"].shape == (8, 2, 5)
+        and dump.arrays["lite.identity"].dtype == np.float16
+    )
     expected = [100, 110, 120, 121, 0, 10, 20, 21]
-    assert dump.arrays["lite.age"][:, 1, 2].tolist() == expected and dump.arrays["lite.age"].shape == (8, 2, 3)
+    assert dump.arrays["lite.age"][:, 1, 2].tolist() == expected and dump.arrays[
+        "lite.age"
+    ].shape == (8, 2, 3)
     assert dump.rows["label"].tolist() == [1] * 4 + [0] * 4 and dump.rows["label"].dtype == np.int64
     assert dump.rows["sharpness"].dtype == np.float64 and (dump.rows["yaw"] == 1.5).all()
     assert dump.failures[:2] == [("fake/03.jpg", "empty file"), ("fake/04.jpg", NO_FACE)]
-    counts = {"images": 10, "kept": 6, "faces": 8, "real": 4, "fake": 4, "no_face": 2, "unreadable": 2}
+    counts = {
+        "images": 10,
+        "kept": 6,
+        "faces": 8,
+        "real": 4,
+        "fake": 4,
+        "no_face": 2,
+        "unreadable": 2,
+    }
     assert dump.meta["counts"] == counts
     assert dump.meta["outputs"] == OUTPUTS and dump.meta["config"]["faces"] == "one"
     assert sorted(contents(dump.path)) == [
@@ -105,7 +131,12 @@ def test_faces_of_one_image_share_group_and_split_and_given_ones_stay(tmp_path):
     dump = make(tmp_path, samples=samples)
     assert dump.rows["group"][0] == "clip7" and dump.rows["split"][0] == "val"
     groups, splits = set(dump.rows["group"][1:]), set(dump.rows["split"][1:])
-    assert len(groups) == 1 and groups != {""} and len(splits) == 1 and splits <= {"train", "val", "test"}
+    assert (
+        len(groups) == 1
+        and groups != {""}
+        and len(splits) == 1
+        and splits <= {"train", "val", "test"}
+    )
 
 
 def dies_at(step: int, out: Path, torn: bool = False, **options) -> bool:
@@ -116,7 +147,9 @@ def dies_at(step: int, out: Path, torn: bool = False, **options) -> bool:
         left = [step]
 
         def hook(event: str, arguments: tuple) -> None:
-            if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(out) in str(arguments[0]):
+            if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(
+                out
+            ) in str(arguments[0]):
                 left[0] -= 1
                 if left[0] == -1 and torn and event == "open":
                     resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
@@ -134,12 +167,16 @@ def dies_at(step: int, out: Path, torn: bool = False, **options) -> bool:
 
 
 @pytest.mark.parametrize("torn", [False, True])
-def test_killed_at_any_step_and_started_again_it_ends_with_the_same_bytes(tmp_path, monkeypatch, torn):
+def test_killed_at_any_step_and_started_again_it_ends_with_the_same_bytes(
+    tmp_path, monkeypatch, torn
+):
     whole = contents(make(tmp_path / "whole").path)
     written = []
     write_shard = DumpWriter.write_shard
     monkeypatch.setattr(
-        DumpWriter, "write_shard", lambda self, n, *rest: (written.append(n), write_shard(self, n, *rest))
+        DumpWriter,
+        "write_shard",
+        lambda self, n, *rest: (written.append(n), write_shard(self, n, *rest)),
     )
     shards = 4
     for step in range(60):
@@ -161,7 +198,11 @@ def test_killed_while_replacing_a_dump_nothing_half_old_is_readable(tmp_path):
         killed = dies_at(step, out, config=other, overwrite=True)
         if (out / "meta.json").exists():
             read_dump(out)
-            files = {name: data for name, data in contents(out).items() if not name.startswith("unfinished")}
+            files = {
+                name: data
+                for name, data in contents(out).items()
+                if not name.startswith("unfinished")
+            }
             assert files in (old, new)
         else:
             with pytest.raises(ValueError, match="unfinished"):
@@ -174,7 +215,9 @@ def test_killed_while_replacing_a_dump_nothing_half_old_is_readable(tmp_path):
 
 def test_other_settings_are_refused_and_named(tmp_path):
     before = contents(make(tmp_path).path)
-    with pytest.raises(ValueError, match=r"other settings:\n  faces: 'one' there, 'all' now\n.*--overwrite"):
+    with pytest.raises(
+        ValueError, match=r"other settings:\n  faces: 'one' there, 'all' now\n.*--overwrite"
+    ):
         make(tmp_path, {**CONFIG, "faces": "all"})
     with pytest.raises(ValueError, match=r"images: 10 there, 9 now\n  samples: "):
         make(tmp_path, samples=SAMPLES[1:])
@@ -227,7 +270,9 @@ def test_two_runs_do_not_write_one_dump(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a full disk")
-@pytest.mark.parametrize("name", ["unfinished/000002.safetensors", "lite.age.npy", "index.csv", "meta.json"])
+@pytest.mark.parametrize(
+    "name", ["unfinished/000002.safetensors", "lite.age.npy", "index.csv", "meta.json"]
+)
 def test_a_full_disk_loses_nothing(tmp_path, name):
     whole = contents(make(tmp_path / "whole").path)
     out = tmp_path / "full"
@@ -277,17 +322,29 @@ def test_what_one_expert_cannot_answer_costs_only_its_columns(tmp_path):
 
 
 def test_any_file_name_survives(tmp_path):
-    names = ["real/a,b.jpg", 'real/"q".jpg', "real/line\nbreak.jpg", "real/naïve 名前.jpg", "real/\udcff.jpg"]
-    samples = sorted((Sample(name, 0, "g", "train") for name in names), key=lambda sample: sample.path)
+    names = [
+        "real/a,b.jpg",
+        'real/"q".jpg',
+        "real/line\nbreak.jpg",
+        "real/naïve 名前.jpg",
+        "real/\udcff.jpg",
+    ]
+    samples = sorted(
+        (Sample(name, 0, "g", "train") for name in names), key=lambda sample: sample.path
+    )
     with DumpWriter(tmp_path, CONFIG, samples) as writer:
         arrays = {name: np.zeros((4, 2, output["size"])) for name, output in OUTPUTS.items()}
-        writer.write_shard(0, [row(sample) for sample in samples[:4]], arrays, [(samples[4].path, "empty file")])
+        writer.write_shard(
+            0, [row(sample) for sample in samples[:4]], arrays, [(samples[4].path, "empty file")]
+        )
         dump = writer.finish(META)
     assert [*dump.rows["path"], dump.failures[0][0]] == [sample.path for sample in samples]
 
 
 def test_a_dump_without_faces(tmp_path):
-    dump = make(tmp_path, samples=[Sample("real/03.jpg", 0, "", ""), Sample("real/04.jpg", 0, "", "")])
+    dump = make(
+        tmp_path, samples=[Sample("real/03.jpg", 0, "", ""), Sample("real/04.jpg", 0, "", "")]
+    )
     assert len(dump) == 0 and dump.arrays["lite.age"].shape == (0, 2, 3) and len(dump.failures) == 2
     assert dump.rows["label"].dtype == np.int64 and dump.meta["counts"]["kept"] == 0
 
@@ -303,7 +360,9 @@ def test_what_is_no_dump_says_so(tmp_path):
     (out / "meta.json").write_text(json.dumps(meta))
     lines = (out / "index.csv").read_text().splitlines(keepends=True)
     (out / "index.csv").write_text("".join(lines[:-1]))
-    with pytest.raises(ValueError, match=r"lite\.age\.npy: shape \(8, 2, 3\), expected \(7, 2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"lite\.age\.npy: shape \(8, 2, 3\), expected \(7, 2, 3\)"
+    ):
         read_dump(out)
     (out / "index.csv").write_text("".join(lines[1:]))
     with pytest.raises(ValueError, match="expected the columns path, face"):

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from data.gathered import Faces
+from data.feature_dataset import FeatureDataset
 from evaluation.inspect import inconsistency
+from evaluation.metrics import auc
 from evaluation.predictions import by_video, of_test, read_predictions, write_predictions
 from evaluation.robustness import measured, slope
 from evaluation.subgroups import attributes, by_group
 from features.regions import REGIONS
-from models.metrics import auc
 
 OUTPUTS = {
     "lite.age": {"kind": "distribution", "size": 4, "names": ["0-2", "10-19", "30-39", "70+"]},
@@ -16,11 +16,13 @@ OUTPUTS = {
 }
 
 
-def faces_of(**rows) -> Faces:
+def faces_of(**rows) -> FeatureDataset:
     count = len(rows["label"])
     names = ("path", "video", "method", "group", "dataset")
-    filled = {name: np.full(count, "", dtype=object) for name in names} | {"face": np.zeros(count, int)}
-    return Faces({}, {**filled, **rows})
+    filled = {name: np.full(count, "", dtype=object) for name in names} | {
+        "face": np.zeros(count, int)
+    }
+    return FeatureDataset({}, {**filled, **rows})
 
 
 def test_people_are_what_the_whole_face_says():
@@ -29,7 +31,10 @@ def test_people_are_what_the_whole_face_says():
     gender[:, 0, 1] = 1
     gender[:, 1:, 0] = 1  # the parts say otherwise and are not asked
     gender[2] = np.nan
-    found = attributes(Faces({"lite.age": age, "lite.gender": gender}, {}), {k: OUTPUTS[k] for k in list(OUTPUTS)[:2]})
+    found = attributes(
+        FeatureDataset({"lite.age": age, "lite.gender": gender}, {}),
+        {k: OUTPUTS[k] for k in list(OUTPUTS)[:2]},
+    )
     assert found["age band"].tolist() == ["0-19", "60+", "20-39"]
     assert found["gender"].tolist() == ["Female", "Female", ""]
 
@@ -57,7 +62,7 @@ def test_inconsistency_is_the_mean_over_the_faces_of_a_class():
     identity[..., 0] = 1
     inner = REGIONS.index("inner")
     identity[1, inner] = (0, 1, 0)  # of the fake, at a right angle to all others
-    faces = Faces({"lite.identity": identity}, {"label": np.array([0, 1])})
+    faces = FeatureDataset({"lite.identity": identity}, {"label": np.array([0, 1])})
     (entry,) = inconsistency(faces, {"lite.identity": OUTPUTS["lite.identity"]})
     real, fake = (np.array(entry[word], dtype=float) for word in ("real", "fake"))
     assert np.isnan(np.diag(real)).all() and np.nanmax(np.abs(real)) < 1e-6
@@ -66,12 +71,16 @@ def test_inconsistency_is_the_mean_over_the_faces_of_a_class():
 
 
 def test_predictions_come_back_with_gaps_and_odd_names(tmp_path):
-    names = np.array(["a,b.jpg", 'q"uote.jpg', b"\xff.jpg".decode("utf-8", "surrogateescape")], dtype=object)
+    names = np.array(
+        ["a,b.jpg", 'q"uote.jpg', b"\xff.jpg".decode("utf-8", "surrogateescape")], dtype=object
+    )
     faces = faces_of(path=names, label=np.array([0, 1, 1]))
     write_predictions(tmp_path / "x" / "p.csv", {"t": (faces, np.array([0.25, np.nan, 1 / 3]))})
     found = read_predictions(tmp_path / "x" / "p.csv")
     assert found["path"].tolist() == names.tolist() and np.isnan(found["p_fake"][1])
-    assert of_test(found, "t")["p_fake"].tolist() == [0.25, 0.333333] and not len(of_test(found, "u")["label"])
+    assert of_test(found, "t")["p_fake"].tolist() == [0.25, 0.333333] and not len(
+        of_test(found, "u")["label"]
+    )
     (tmp_path / "p.csv").write_text("a,b\n")
     with pytest.raises(ValueError, match=r"p\.csv: expected the columns test,"):
         read_predictions(tmp_path / "p.csv")
@@ -89,9 +98,15 @@ def test_a_video_is_told_by_dataset_method_and_name(tmp_path):
         ("", "", 0, 0.5),
     ]
     method, video, label, p = (np.array(column) for column in zip(*rows, strict=True))
-    write_predictions(tmp_path / "p.csv", {"t": (faces_of(label=label, method=method, video=video), p)})
+    write_predictions(
+        tmp_path / "p.csv", {"t": (faces_of(label=label, method=method, video=video), p)}
+    )
     found = by_video(of_test(read_predictions(tmp_path / "p.csv"), "t"))
-    clips = dict(zip(zip(found["method"], found["video"], strict=True), found["p_fake"].round(6), strict=True))
+    clips = dict(
+        zip(
+            zip(found["method"], found["video"], strict=True), found["p_fake"].round(6), strict=True
+        )
+    )
     assert clips == {("m1", "000_003"): 0.3, ("m2", "000_003"): 0.9, ("", "000"): 0.1}
     assert found["path"].tolist() == found["video"].tolist() and not found["face"].any(), (
         "whichever frames have a score"

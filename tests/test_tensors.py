@@ -32,19 +32,25 @@ def test_three_formats_are_read_and_damage_is_refused(tmp_path):
     assert (tmp_path / "b.pt").read_bytes()[:2] == b"PK" != (tmp_path / "c.pt").read_bytes()[:2]
     for path in sorted(tmp_path.glob("?.*")):
         found, whole = read_tensors(path), path.read_bytes()
-        assert set(found) == set(TENSORS) and all(torch.equal(found[key], TENSORS[key]) for key in TENSORS), path
+        assert set(found) == set(TENSORS) and all(
+            torch.equal(found[key], TENSORS[key]) for key in TENSORS
+        ), path
         for content in (
             *(whole[: len(whole) * tenth // 10] for tenth in range(10)),
             bytes(range(1, 256)) * 99,
             b"\n" * 50,
         ):
             path.write_bytes(content)
-            with pytest.raises(WeightsError, match=f"^{path}: (damaged|refused)") as caught:  # refused: a name was cut
+            with pytest.raises(
+                WeightsError, match=f"^{path}: (damaged|refused)"
+            ) as caught:  # refused: a name was cut
                 read_tensors(path)
             assert "weights_only" not in str(caught.value), "torch's advice to load it unsafely"
         path.write_bytes(HTML)
         refused(WeightsError, [f"{path}: a web page"], read_tensors, path)
-    refused(MissingWeightsError, [f"{tmp_path / 'd.pt'}: no such file"], read_tensors, tmp_path / "d.pt")
+    refused(
+        MissingWeightsError, [f"{tmp_path / 'd.pt'}: no such file"], read_tensors, tmp_path / "d.pt"
+    )
 
 
 class Touch(str):
@@ -58,7 +64,12 @@ class Touch(str):
 def test_code_is_refused_not_run(tmp_path, zipped):
     path, marker = tmp_path / "x.pt", tmp_path / "marker"
     torch.save({**TENSORS, "extra": Touch(marker)}, path, _use_new_zipfile_serialization=zipped)
-    refused(WeightsError, [f"{path}: refused, because reading it would run code (posix.system)"], read_tensors, path)
+    refused(
+        WeightsError,
+        [f"{path}: refused, because reading it would run code (posix.system)"],
+        read_tensors,
+        path,
+    )
     assert not marker.exists()
     pickle.loads(pickle.dumps(Touch(marker)))
     assert marker.exists(), "the trap works"
@@ -70,7 +81,12 @@ def test_what_is_no_flat_dict_of_tensors_is_refused(tmp_path):
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
     refused(WeightsError, (f"{path}: a TorchScript", "models/weights.py lists"), read_tensors, path)
     nested = ({"state_dict": TENSORS, "epoch": 3}, "'state_dict': dict, 'epoch': int")
-    for content, found in (nested, ({1: torch.ones(2)}, "1: Tensor"), (torch.ones(2), "Tensor"), ({}, "dict")):
+    for content, found in (
+        nested,
+        ({1: torch.ones(2)}, "1: Tensor"),
+        (torch.ones(2), "Tensor"),
+        ({}, "dict"),
+    ):
         torch.save(content, path)
         told = f"{path}: expected a flat dict of one or more tensors by name, found {found}"
         refused(WeightsError, [told], read_tensors, path)
@@ -89,11 +105,19 @@ def test_load_strictly_says_what_does_not_fit():
         (more, "1 missing (0.bias); 1 unexpected (9.more)"),
         (more, "1 missing (0.bias)", lambda key: key.startswith("9.")),
         (more, "1 unexpected (9.more)", lambda key: key == "0.bias"),
-        ({**good, "0.bias": torch.ones(3)}, "1 misshapen (0.bias: (3,), not (2,))", lambda key: True),
+        (
+            {**good, "0.bias": torch.ones(3)},
+            "1 misshapen (0.bias: (3,), not (2,))",
+            lambda key: True,
+        ),
     ):
         with pytest.raises(WeightsError) as caught:
             load_strictly(net, tensors, path, *optional)
         assert str(caught.value) == f"file.pt: does not fit Sequential: of 7 keys {told}"
-        assert all(torch.equal(value, good[key]) for key, value in net.state_dict().items()), "left as it was"
+        assert all(torch.equal(value, good[key]) for key, value in net.state_dict().items()), (
+            "left as it was"
+        )
     load_strictly(net, more, path, lambda key: key in ("0.bias", "9.more"))
-    assert torch.equal(net[0].weight, without["0.weight"]) and torch.equal(net[0].bias, good["0.bias"])
+    assert torch.equal(net[0].weight, without["0.weight"]) and torch.equal(
+        net[0].bias, good["0.bias"]
+    )

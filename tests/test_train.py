@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train
+from data import splits
 from data.dump import read_dump
-from data.gathered import gather
+from data.feature_dataset import join_dumps
 from features.regions import REGIONS
+from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
-from tests.synthetic import answers, recurring_people, write_dump
-from train import Config, main, score
+from tests.synthetic import predictions, recurring_people, write_dump
+from train import Config, main
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,7 +55,9 @@ def test_no_dump_at_all_says_what_to_do(here):
 def test_the_checkpoint_describes_itself(trained):
     checkpoint = Checkpoint.load(trained[1])
     info, width = checkpoint.info, len(checkpoint.info["features"])
-    assert info["profile"] == "toy" and info["regions"] == list(REGIONS) and info["head"] == "logreg"
+    assert (
+        info["profile"] == "toy" and info["regions"] == list(REGIONS) and info["head"] == "logreg"
+    )
     assert info["weights"] == {"toy": "0" * 64} and set(info["calibration"]) >= {"a", "b"}
     assert info["threshold"]["fpr"] == 0.05 and 0 < info["threshold"]["p_fake"] < 1
     assert info["trained_on"] == [
@@ -68,16 +71,20 @@ def test_the_checkpoint_describes_itself(trained):
     ]
     assert checkpoint.arrays["reference"].shape == (7, width)
     assert (np.diff(checkpoint.arrays["reference"], axis=0) >= 0).all()
-    assert {"raw", "expected"} <= {"expected" if ">" in name else "raw" for name in info["features"]}
+    assert {"raw", "expected"} <= {
+        "expected" if ">" in name else "raw" for name in info["features"]
+    }
     assert str(trained[0].parent) not in (trained[1] / "checkpoint.json").read_text()
 
 
 def test_it_tells_fakes_of_people_it_never_saw(trained):
     dump = read_dump(trained[0])
     test = dump.rows["split"] == "test"
-    features, p_fake = score(Checkpoint.load(trained[1]), {name: value[test] for name, value in dump.arrays.items()})
+    features, p_fake = Scorer(Checkpoint.load(trained[1])).score(
+        {name: value[test] for name, value in dump.arrays.items()}
+    )
     label = dump.rows["label"][test]
-    assert features.values.shape == (48, len(features.names))
+    assert features.shape[0] == 48
     assert (p_fake[label == 1][:, None] > p_fake[label == 0][None]).mean() > 0.8
 
 
@@ -135,11 +142,13 @@ def test_other_heads(trained, tmp_path, head):
 def test_the_threshold_is_set_on_real_validation_faces_alone(trained):
     checkpoint, dump = Checkpoint.load(trained[1]), read_dump(trained[0])
     val = (dump.rows["split"] == "val") & (dump.rows["label"] == 0)
-    p_fake = score(checkpoint, {name: value[val] for name, value in dump.arrays.items()})[1]
+    p_fake = Scorer(checkpoint).score({name: value[val] for name, value in dump.arrays.items()})[1]
     assert (p_fake >= checkpoint.info["threshold"]["p_fake"]).sum() == 1  # of 24, at 5%
     assert checkpoint.info["reference"]["faces"] == 24
-    features, _ = score(checkpoint, {name: value[val] for name, value in dump.arrays.items()})
-    assert np.allclose(checkpoint.arrays["reference"][3], np.median(features.values, axis=0), rtol=1e-5)
+    features, _ = Scorer(checkpoint).score(
+        {name: value[val] for name, value in dump.arrays.items()}
+    )
+    assert np.allclose(checkpoint.arrays["reference"][3], np.median(features, axis=0), rtol=1e-5)
 
 
 def test_dropped_groups_are_gone_and_expectations_with_them(trained, tmp_path):
@@ -157,7 +166,7 @@ def test_real_faces_alone_need_to_be_asked_for(here):
     out = main(Config(features=(dump,), one_class=True))
     assert out == Path("checkpoints/reals-oneclass")
     people, label = np.arange(200), np.arange(200) % 2
-    p_fake = score(Checkpoint.load(out), answers(people, label, seed=5))[1]
+    p_fake = Scorer(Checkpoint.load(out)).score(predictions(people, label, seed=5))[1]
     assert np.median(p_fake[label == 1]) > np.median(p_fake[label == 0])
 
 
@@ -176,11 +185,15 @@ def test_a_dump_of_other_weights_is_refused(trained, tmp_path):
         main(Config(features=(trained[0], other), out=tmp_path / "out"))
 
 
-def test_answers_of_another_precision_are_not_joined_and_a_detector_keeps_its_own(trained, tmp_path):
+def test_answers_of_another_precision_are_not_joined_and_a_detector_keeps_its_own(
+    trained, tmp_path
+):
     other = write_dump(tmp_path / "made" / "toy2")
     meta = json.loads((other / "meta.json").read_text())
     (other / "meta.json").write_text(json.dumps({**meta, "config": {"precision": "bfloat16"}}))
-    with pytest.raises(ValueError, match="computed in bfloat16, .* in None: a classifier would learn the rounding"):
+    with pytest.raises(
+        ValueError, match="computed in bfloat16, .* in None: a classifier would learn the rounding"
+    ):
         main(Config(features=(trained[0], other), out=tmp_path / "out"))
     main(Config(features=(other,), out=tmp_path / "out"))
     assert Checkpoint.load(tmp_path / "out").info["precision"] == "bfloat16"
@@ -197,14 +210,16 @@ def test_an_expert_that_never_answered_is_left_out(tmp_path):
     np.save(dump / "mute.age.npy", silent["mute.age"])
     info = Checkpoint.load(main(Config(features=(dump,), out=tmp_path / "out"))).info
     assert set(info["weights"]) == {"toy"} and "mute.age" not in info["outputs"]
-    assert not any(name.startswith("mute") for name in info["features"]) and len(info["features"]) > 50
+    assert (
+        not any(name.startswith("mute") for name in info["features"]) and len(info["features"]) > 50
+    )
 
 
 def test_other_outputs_at_scoring_are_refused(trained):
-    arrays = answers(np.arange(3), np.zeros(3, int))
+    arrays = predictions(np.arange(3), np.zeros(3, int))
     arrays["toy.age"] = arrays["toy.age"][:, :, :3]
     with pytest.raises(ValueError, match=r"toy\.age has shape"):
-        score(Checkpoint.load(trained[1]), arrays)
+        Scorer(Checkpoint.load(trained[1])).score(arrays)
 
 
 def test_no_training_faces_is_an_error_that_counts(tmp_path):
@@ -222,20 +237,24 @@ def test_without_validation_faces_training_groups_validate(tmp_path, capsys):
 
 
 def test_missing_answers_are_counted_and_faces_without_any_left_out(tmp_path, capsys):
-    arrays = answers(np.repeat(np.arange(60), 4), np.tile([0, 0, 1, 1], 60))
+    arrays = predictions(np.repeat(np.arange(60), 4), np.tile([0, 0, 1, 1], 60))
     for value in arrays.values():
         value[0] = np.nan
     arrays["toy.age"][8:12, REGIONS.index("lower")] = np.nan
     dump = write_dump(tmp_path / "made" / "toy", change=arrays)
     out = main(Config(features=(dump,), out=tmp_path / "out"))
     printed = capsys.readouterr().out
-    assert "1 training faces have not a single feature" in printed and "values are missing" in printed
-    p_fake = score(Checkpoint.load(out), {name: value[:9] for name, value in arrays.items()})[1]
+    assert (
+        "1 training faces have not a single feature" in printed and "values are missing" in printed
+    )
+    p_fake = Scorer(Checkpoint.load(out)).score(
+        {name: value[:9] for name, value in arrays.items()}
+    )[1]
     assert np.isnan(p_fake[0]) and np.isfinite(p_fake[1:]).all()
 
 
 def test_an_output_that_is_never_there_is_left_out(tmp_path):
-    arrays = answers(np.repeat(np.arange(60), 4), np.tile([0, 0, 1, 1], 60))
+    arrays = predictions(np.repeat(np.arange(60), 4), np.tile([0, 0, 1, 1], 60))
     arrays["toy.moves"][:] = np.nan
     dump = write_dump(tmp_path / "made" / "toy", change=arrays)
     out = main(Config(features=(dump,), only=("raw",), out=tmp_path / "out"))
@@ -248,12 +267,14 @@ def test_several_dumps_are_one_table_with_a_row_each(trained, tmp_path):
     out = main(Config(features=(trained[0], other, other), out=tmp_path / "out"))
     metrics = json.loads((out / "metrics.json").read_text())
     assert list(metrics["figures"]) == ["made val", "second val", "all val"]
-    assert metrics["figures"]["all val"]["n_groups"] == 24  # g036 of one dataset is not g036 of the other
+    assert (
+        metrics["figures"]["all val"]["n_groups"] == 24
+    )  # g036 of one dataset is not g036 of the other
 
 
 def test_groups_of_one_dataset_are_the_same_in_two_dumps_of_it(trained, tmp_path):
     degraded = write_dump(tmp_path / "made" / "toy", seed=9)
-    faces = gather([read_dump(trained[0]), read_dump(degraded)])
+    faces = join_dumps([read_dump(trained[0]), read_dump(degraded)])
     assert len(faces) == 480 and faces.counts()["groups"] == 60
 
 
@@ -278,23 +299,27 @@ def test_doubtful_faces_are_in_no_split_with_all_of_their_group(tmp_path):
     """Faces too noisy to be joined for certain, yet near a test face: neither they nor their fakes may train."""
     people = np.repeat(np.arange(120) % 60, 4)
     label = np.tile([0, 0, 1, 1], 120)
-    arrays = answers(people, label, noise=1.2)
-    given = gather([read_dump(write_dump(tmp_path / "made" / "toy", groups=120, change=arrays))])
-    apart = train.by_people(given)
+    arrays = predictions(people, label, noise=1.2)
+    given = join_dumps(
+        [read_dump(write_dump(tmp_path / "made" / "toy", groups=120, change=arrays))]
+    )
+    apart = splits.identity_disjoint(given)
     group, split = given.rows["group"], apart.rows["split"]
     left_out = set(group[split == ""])
     assert left_out and not any(name in left_out for name in group[split != ""])
     tested = set(people[split == "test"])
-    recurring = np.mean([person in tested for person in people[(split == "train") | (split == "val")]])
+    recurring = np.mean(
+        [person in tested for person in people[(split == "train") | (split == "val")]]
+    )
     by_group = np.mean([person in tested for person in people[split == ""]])
     assert recurring < 0.5 * by_group
 
 
 def test_people_need_an_identity_embedding(trained, monkeypatch):
-    faces = gather([read_dump(trained[0])])
+    faces = join_dumps([read_dump(trained[0])])
     del faces.arrays["toy.identity"]
     with pytest.raises(ValueError, match="needs an identity embedding; the dump has toy.age"):
-        train.by_people(faces)
+        splits.identity_disjoint(faces)
 
 
 def test_command_line(here):
@@ -307,7 +332,10 @@ def test_command_line(here):
 
     done = run("--only", "raw", "--name", "mine", "--fpr", "0.1")
     assert done.returncode == 0, done.stderr
-    assert json.loads((here / "checkpoints/mine/checkpoint.json").read_text())["threshold"]["fpr"] == 0.1
+    assert (
+        json.loads((here / "checkpoints/mine/checkpoint.json").read_text())["threshold"]["fpr"]
+        == 0.1
+    )
     refused = run("--drop", "clip")
     assert refused.returncode == 2
     assert refused.stderr.startswith("train.py: no feature belongs to clip; groups are ")

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from judging.verdict import FAKE, REAL, UNSURE, Verdict, beyond, decide, rarity
+from inference.verdict import FAKE, REAL, UNSURE, Verdict, beyond, decide, rarity
 
 SEEN = {"face_px": 60.0, "sharpness": 10.0, "score": 0.9, "yaw": 50.0, "distance": 1.4}
 FINE = {"face_px": 100.0, "sharpness": 50.0, "score": 1.0, "yaw": -20.0}
@@ -57,7 +57,9 @@ def test_every_quality_is_a_reason_not_to_judge(name, value, words):
 
 
 def test_strange_faces_are_not_judged():
-    assert beyond(FINE, 1.5, SEEN) == ["the face as a whole is unlike the faces that the detector learned from"]
+    assert beyond(FINE, 1.5, SEEN) == [
+        "the face as a whole is unlike the faces that the detector learned from"
+    ]
 
 
 def test_rarity_is_the_share_of_real_faces_with_its_interval():
@@ -71,7 +73,11 @@ def test_rarity_is_the_share_of_real_faces_with_its_interval():
     assert rare.words == "1 in 20 real faces scores as high (1 in 11 to 1 in 41)"
     assert rarity(0.1, scores).words == "90% of real faces score as high or higher"
     none = rarity(2.0, scores)
-    assert none.share == 0 and none.low == 0 and none.words == "fewer than 1 in 55 real faces score as high"
+    assert (
+        none.share == 0
+        and none.low == 0
+        and none.words == "fewer than 1 in 55 real faces score as high"
+    )
     assert rarity(-1.0, scores).high == 1
 
 

@@ -15,7 +15,11 @@ from data.images import ImageError
 from data.video import VIDEO_SUFFIXES, frame_names, h264, read_clip, read_frames, split_frame
 from tests.miniatures import clip, number_of, numbered, sounds, write_video
 
-LONG = {"bf": "3", "g": "250", "sc_threshold": "0"}  # three frames between two others, one key frame in all
+LONG = {
+    "bf": "3",
+    "g": "250",
+    "sc_threshold": "0",
+}  # three frames between two others, one key frame in all
 SHORT = {"bf": "2", "g": "6"}
 OPEN = {
     "bf": "3",
@@ -35,12 +39,19 @@ KINDS = {
     "old.avi": ("mpeg4", SHORT),
     "h264.avi": ("libx264", SHORT),
     "old.mpg": ("mpeg2video", {"bf": "2", "g": "9"}),
-    "web.webm": ("libvpx-vp9", {"g": "20", "auto-alt-ref": "1", "lag-in-frames": "16", "deadline": "realtime"}),
+    "web.webm": (
+        "libvpx-vp9",
+        {"g": "20", "auto-alt-ref": "1", "lag-in-frames": "16", "deadline": "realtime"},
+    ),
 }
 
 
-def video(path: Path, count: int = 50, codec: str = "libx264", options: dict | None = None, **more: object) -> Path:
-    return write_video(path, map(numbered, range(count)), codec, options={"crf": "20"} | (options or {}), **more)
+def video(
+    path: Path, count: int = 50, codec: str = "libx264", options: dict | None = None, **more: object
+) -> Path:
+    return write_video(
+        path, map(numbered, range(count)), codec, options={"crf": "20"} | (options or {}), **more
+    )
 
 
 def whole(count: int) -> list[tuple[int, int]]:
@@ -115,14 +126,18 @@ def test_the_fixtures_are_what_they_claim(tmp_path: Path) -> None:
 def test_frames_at_uneven_times(tmp_path: Path) -> None:
     times = np.cumsum(np.random.default_rng(0).integers(1, 60, 40)).tolist()
     for name in ("a.mp4", "b.mkv"):
-        assert numbers(read_frames(video(tmp_path / name, 40, times=times, options=LONG), whole(40))) == list(range(40))
+        assert numbers(
+            read_frames(video(tmp_path / name, 40, times=times, options=LONG), whole(40))
+        ) == list(range(40))
 
 
 def test_frames_that_an_edit_list_cuts_off(tmp_path: Path) -> None:
     """An MP4 file may say that it begins later than its first frame; players do not show what precedes."""
     path = video(tmp_path / "a.mp4", 50, options=LONG)
     data = bytearray(path.read_bytes())
-    at = data.index(b"elst") + 4 + 4 + 4 + 4  # type, version and flags, number of entries, duration of the first
+    at = (
+        data.index(b"elst") + 4 + 4 + 4 + 4
+    )  # type, version and flags, number of entries, duration of the first
     begin = struct.unpack(">i", data[at : at + 4])[0]
     data[at : at + 4] = struct.pack(">i", begin + 10 * 512)
     path.write_bytes(data)
@@ -130,7 +145,10 @@ def test_frames_that_an_edit_list_cuts_off(tmp_path: Path) -> None:
 
 
 def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, decoded = video(tmp_path / "a.mp4", 120, options={"g": "10", "bf": "0", "sc_threshold": "0"}), []
+    path, decoded = (
+        video(tmp_path / "a.mp4", 120, options={"g": "10", "bf": "0", "sc_threshold": "0"}),
+        [],
+    )
     from data import video as module
 
     frames = module._frames
@@ -146,7 +164,9 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_sound_beside_the_pictures(tmp_path: Path) -> None:
-    assert numbers(read_frames(video(tmp_path / "a.mp4", 20, sound=True), whole(20))) == list(range(20))
+    assert numbers(read_frames(video(tmp_path / "a.mp4", 20, sound=True), whole(20))) == list(
+        range(20)
+    )
 
 
 def test_fewer_frames_than_wanted(tmp_path: Path) -> None:
@@ -162,14 +182,21 @@ def test_fewer_frames_than_wanted(tmp_path: Path) -> None:
 
 # Upright.
 
-QUARTERS = np.uint8([[[250, 20, 20], [20, 250, 20]], [[20, 20, 250], [250, 250, 250]]]).repeat(32, 0).repeat(48, 1)
+QUARTERS = (
+    np.uint8([[[250, 20, 20], [20, 250, 20]], [[20, 20, 250], [250, 250, 250]]])
+    .repeat(32, 0)
+    .repeat(48, 1)
+)
 
 
 @pytest.mark.parametrize(
     ("matrix", "expected"),
     [
         ((1, 0, 0, 1), QUARTERS),
-        ((0, 1, -1, 0), np.rot90(QUARTERS, -1)),  # a telephone held upright: a quarter turn clockwise
+        (
+            (0, 1, -1, 0),
+            np.rot90(QUARTERS, -1),
+        ),  # a telephone held upright: a quarter turn clockwise
         ((-1, 0, 0, -1), np.rot90(QUARTERS, 2)),
         ((0, -1, 1, 0), np.rot90(QUARTERS)),
         ((-1, 0, 0, 1), QUARTERS[:, ::-1]),
@@ -178,7 +205,9 @@ QUARTERS = np.uint8([[[250, 20, 20], [20, 250, 20]], [[20, 20, 250], [250, 250, 
         ((0, -1, -1, 0), np.rot90(QUARTERS, 2).swapaxes(0, 1)),
     ],
 )
-def test_turned_as_the_file_says(tmp_path: Path, matrix: tuple[int, ...], expected: np.ndarray) -> None:
+def test_turned_as_the_file_says(
+    tmp_path: Path, matrix: tuple[int, ...], expected: np.ndarray
+) -> None:
     path = write_video(tmp_path / "a.mp4", [QUARTERS] * 3, options={"crf": "1"})
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 44
@@ -199,7 +228,9 @@ def test_turned_as_the_file_says(tmp_path: Path, matrix: tuple[int, ...], expect
 def test_missing_and_empty_files(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "folder.mp4").mkdir()
-    assert reasons(tmp_path / "none.mp4", whole(2)) == {"cannot be opened (No such file or directory)"}
+    assert reasons(tmp_path / "none.mp4", whole(2)) == {
+        "cannot be opened (No such file or directory)"
+    }
     assert reasons(tmp_path / "empty.mp4", whole(2)) == {"an empty file"}
     assert reasons(tmp_path / "folder.mp4", whole(2)) == {"a folder, not a file"}
 
@@ -209,12 +240,14 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     video(tmp_path / "good.mp4")
     (tmp_path / "text.mp4").write_text("these are words\n" * 200)
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile good.mp4\n")
-    (tmp_path / "live.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.mp4\n#EXT-X-ENDLIST\n")
+    (tmp_path / "live.mp4").write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.mp4\n#EXT-X-ENDLIST\n"
+    )
     (tmp_path / "picture.mp4").write_bytes(cv2.imencode(".png", numbered(1))[1].tobytes())
     for name in ("text", "list", "live", "picture"):
-        assert {reason.split(" (")[0] for reason in reasons(tmp_path / f"{name}.mp4", whole(2))} == {
-            "not a video, or damaged"
-        }
+        assert {
+            reason.split(" (")[0] for reason in reasons(tmp_path / f"{name}.mp4", whole(2))
+        } == {"not a video, or damaged"}
 
 
 def test_only_sound(tmp_path: Path) -> None:
@@ -234,7 +267,9 @@ def test_cut_short(tmp_path: Path) -> None:
     """An MP4 file with its index at the end is lost; with the index at the front, so is what it names and the file lacks."""
     path = video(tmp_path / "a.mp4", 60, options=SHORT)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert {reason.split(" (")[0] for reason in reasons(path, whole(2))} == {"not a video, or damaged"}
+    assert {reason.split(" (")[0] for reason in reasons(path, whole(2))} == {
+        "not a video, or damaged"
+    }
 
     path = video(tmp_path / "b.mp4", 60, options=SHORT, container={"movflags": "faststart"})
     data = path.read_bytes()
@@ -260,8 +295,13 @@ def test_cut_short_without_an_index(tmp_path: Path) -> None:
 def test_damage_that_decoders_would_patch_over(tmp_path: Path) -> None:
     """Zeros amid the data of one picture: FFmpeg returns something in its place, and goes on from there."""
     rng = np.random.default_rng(0)
-    noisy = [np.vstack([numbered(i)[:32], rng.integers(0, 256, (32, 64, 3), np.uint8)]) for i in range(60)]
-    path = write_video(tmp_path / "a.mp4", noisy, options={"g": "20", "bf": "0", "sc_threshold": "0"})
+    noisy = [
+        np.vstack([numbered(i)[:32], rng.integers(0, 256, (32, 64, 3), np.uint8)])
+        for i in range(60)
+    ]
+    path = write_video(
+        tmp_path / "a.mp4", noisy, options={"g": "20", "bf": "0", "sc_threshold": "0"}
+    )
     before = read_frames(path, whole(60))
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][30]
@@ -270,21 +310,30 @@ def test_damage_that_decoders_would_patch_over(tmp_path: Path) -> None:
     data[begin + size // 2 : begin + size // 2 + 100] = bytes(100)
     path.write_bytes(data)
     after = read_frames(path, whole(60))
-    assert [number for number, frame in enumerate(after) if isinstance(frame, ImageError)] == list(range(30, 40))
-    assert all(np.array_equal(after[number], before[number]) for number in (*range(30), *range(40, 60)))
+    assert [number for number, frame in enumerate(after) if isinstance(frame, ImageError)] == list(
+        range(30, 40)
+    )
+    assert all(
+        np.array_equal(after[number], before[number]) for number in (*range(30), *range(40, 60))
+    )
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mkv"])
 def test_damage_costs_the_frames_around_it(tmp_path: Path, name: str) -> None:
     """Noise over a part of the file: a frame is the right one or refused, never a guess."""
     rng = np.random.default_rng(0)
-    noisy = [np.vstack([numbered(i)[:32], rng.integers(0, 256, (32, 64, 3), np.uint8)]) for i in range(60)]
+    noisy = [
+        np.vstack([numbered(i)[:32], rng.integers(0, 256, (32, 64, 3), np.uint8)])
+        for i in range(60)
+    ]
     codec = "mpeg4" if name == "a.avi" else "libx264"
     path = write_video(tmp_path / name, noisy, codec, options={"g": "10", "bf": "0"})
     before = [frame[:32] for frame in read_frames(path, whole(60))]
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
-    if name == "a.mp4":  # from a packet's first byte: noise within a picture of noise may pass for one
+    if (
+        name == "a.mp4"
+    ):  # from a packet's first byte: noise within a picture of noise may pass for one
         with av.open(str(path)) as container:
             middle = [packet for packet in container.demux(video=0) if packet.size][30].pos
     data[middle : middle + 400] = rng.integers(0, 256, 400, np.uint8).tobytes()
@@ -294,12 +343,16 @@ def test_damage_costs_the_frames_around_it(tmp_path: Path, name: str) -> None:
     assert 10 <= len(good) < 60
     assert all(np.array_equal(after[number][:32], before[number]) for number in good)
     assert good[0] == 0
-    assert (good[-1] == 59) == (name != "a.avi"), "after the next key frame all is well, unless frames must be counted"
+    assert (good[-1] == 59) == (name != "a.avi"), (
+        "after the next key frame all is well, unless frames must be counted"
+    )
 
 
 def test_size_limits(tmp_path: Path) -> None:
     path = video(tmp_path / "a.mp4")
-    assert reasons(path, whole(2), max_pixels=64 * 64 - 1) == {"larger than the limit of 4,095 pixels"}
+    assert reasons(path, whole(2), max_pixels=64 * 64 - 1) == {
+        "larger than the limit of 4,095 pixels"
+    }
     assert numbers(read_frames(path, whole(2), max_pixels=64 * 64)) == [12, 37]
     small = write_video(tmp_path / "b.mp4", [numbered(3, 8).repeat(3, 1)] * 4)
     assert reasons(small, whole(2)) == {"too small (24x8 pixels)"}
@@ -307,7 +360,15 @@ def test_size_limits(tmp_path: Path) -> None:
 
 def test_unusual_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in (b"a:b.mp4", b"http:c.mp4", b"%d.mp4", b"two\nlines.mp4", "顔.mp4".encode(), b"\xff.mp4", b"-x.mp4"):
+    for name in (
+        b"a:b.mp4",
+        b"http:c.mp4",
+        b"%d.mp4",
+        b"two\nlines.mp4",
+        "顔.mp4".encode(),
+        b"\xff.mp4",
+        b"-x.mp4",
+    ):
         path = Path(os.fsdecode(name))
         path.write_bytes(clip(tmp_path / "good.mp4").read_bytes())
         assert not isinstance(read_frames(path, [(0, 1)])[0], ImageError), name
@@ -324,10 +385,14 @@ def test_compression_degrades_the_frame_that_it_is_about(tmp_path: Path) -> None
         frames, same = read_clip(path, whole(10), crf=crf)
         assert numbers(frames) == numbers(clean)
         assert same == nbytes
-        errors.append(np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(clean, frames, strict=True)]))
+        errors.append(
+            np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(clean, frames, strict=True)])
+        )
     assert 0 < errors[0] < errors[1] < errors[2]
     again, _ = read_clip(path, [(4, 10)], crf=35)
-    assert np.array_equal(again[0], read_clip(path, whole(10), crf=35)[0][4]), "whatever else is read with it"
+    assert np.array_equal(again[0], read_clip(path, whole(10), crf=35)[0][4]), (
+        "whatever else is read with it"
+    )
     assert isinstance(read_clip(tmp_path / "none.mp4", [(0, 1)], crf=35)[0][0], ImageError)
 
 
@@ -340,7 +405,12 @@ def test_a_frame_is_compressed_amid_others(tmp_path: Path, monkeypatch: pytest.M
         return images
 
     monkeypatch.setattr(module, "h264", recorded)
-    assert numbers(read_clip(path, [(49, 50), (0, 50), (10, 50), (12, 50)], crf=30)[0]) == [49, 0, 10, 12]
+    assert numbers(read_clip(path, [(49, 50), (0, 50), (10, 50), (12, 50)], crf=30)[0]) == [
+        49,
+        0,
+        10,
+        12,
+    ]
     assert runs == [(list(range(*run)), 30) for run in ((0, 4), (2, 14), (4, 16), (41, 50))]
 
 

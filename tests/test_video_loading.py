@@ -28,7 +28,9 @@ def test_frames_load_like_pictures(tmp_path: Path) -> None:
         sizes = [packet.size for packet in container.demux(video=0)]
     loaded = load(Path(f"{path}@3of4"), 10**8)
     assert number_of(loaded.image) == 17
-    assert loaded.file_bytes == round(sum(sizes) / 20), "the average frame of the stream, headers and sound left out"
+    assert loaded.file_bytes == round(sum(sizes) / 20), (
+        "the average frame of the stream, headers and sound left out"
+    )
     assert loaded.mean == pytest.approx(loaded.image.mean((0, 1)), abs=1e-3)
     assert load(Path(f"{tmp_path}/none.mp4@3of4"), 10**8).reason.startswith("cannot be opened")
 
@@ -58,7 +60,9 @@ def test_a_job_is_at_most_eight_frames_of_one_video(monkeypatch: pytest.MonkeyPa
         return [numbered(i) for i, _ in wanted], 7
 
     monkeypatch.setattr(loading, "read_clip", recorded)
-    monkeypatch.setattr(loading, "load", lambda path, _: Picture(numbered(99), 1, (0.0, 0.0, 0.0), "0" * 16))
+    monkeypatch.setattr(
+        loading, "load", lambda path, _: Picture(numbered(99), 1, (0.0, 0.0, 0.0), "0" * 16)
+    )
     names = [*frame_names("a.mp4", 19), *frame_names("b.mp4", 2), "x.png", *frame_names("b.mp4", 2)]
     loaded = list(load_ahead(map(Path, names), threads=1, ahead=100))
     assert jobs == [
@@ -69,9 +73,13 @@ def test_a_job_is_at_most_eight_frames_of_one_video(monkeypatch: pytest.MonkeyPa
     assert {picture.file_bytes for picture in loaded} == {7, 1}
 
     jobs.clear()
-    stream = load_ahead((Path(f"{i}.mp4@{j}of8") for i in range(50) for j in range(8)), threads=2, ahead=20)
+    stream = load_ahead(
+        (Path(f"{i}.mp4@{j}of8") for i in range(50) for j in range(8)), threads=2, ahead=20
+    )
     next(stream)
-    assert len(jobs) <= 4, "three jobs of eight are more than twenty pictures, and the first of them is asked for"
+    assert len(jobs) <= 4, (
+        "three jobs of eight are more than twenty pictures, and the first of them is asked for"
+    )
     stream.close()
 
 
@@ -94,7 +102,9 @@ def test_conditions(tmp_path: Path) -> None:
     frames = [Path(name) for name in frame_names(str(video(tmp_path / "a.mp4", 20)), 2)]
     cv2.imwrite(str(tmp_path / "p.png"), face()[..., ::-1])
     clean = list(load_ahead([*frames, tmp_path / "p.png"], 2, 4))
-    dark = list(load_ahead([*frames, tmp_path / "p.png"], 2, 4, condition=Condition.of("contrast:5")))
+    dark = list(
+        load_ahead([*frames, tmp_path / "p.png"], 2, 4, condition=Condition.of("contrast:5"))
+    )
     for before, after in zip(clean, dark, strict=True):
         assert np.array_equal(after.image, Condition.of("contrast:5")(before.image))
         assert after.mean == pytest.approx(after.image.mean((0, 1)), abs=1e-3)

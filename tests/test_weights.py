@@ -19,7 +19,15 @@ from tests.test_tensors import HTML, TENSORS, refused
 
 BODY = np.random.default_rng(0).bytes(300_000)  # several pieces
 DIGEST = hashlib.sha256(BODY).hexdigest()
-MINE = Weights("mine", "mine.bin", "https://example.org/x", "https://example.org/page", "research only", "no", "faces")
+MINE = Weights(
+    "mine",
+    "mine.bin",
+    "https://example.org/x",
+    "https://example.org/page",
+    "research only",
+    "no",
+    "faces",
+)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -33,20 +41,30 @@ class Handler(BaseHTTPRequestHandler):
         if kind in ("hub", "liar", "cut"):
             tag = f'"{"0" * 64 if kind == "liar" else DIGEST}"'
             to = "/brief/x" if kind == "cut" else "/file/x"
-            self.answer(302, b"", {"Location": to, "X-Linked-ETag": tag, "X-Linked-Size": len(BODY)})
+            self.prediction(
+                302, b"", {"Location": to, "X-Linked-ETag": tag, "X-Linked-Size": len(BODY)}
+            )
         elif kind in ("nothing", "page", "disguised"):
             page = {"Content-Type": "text/html; charset=utf-8"} if kind == "page" else {}
-            self.answer(404 if kind == "nothing" else 200, HTML if kind == "disguised" else BODY, page)
+            self.prediction(
+                404 if kind == "nothing" else 200, HTML if kind == "disguised" else BODY, page
+            )
         elif start == 0 or start >= len(BODY):
             body = BODY[:1000] if kind == "brief" else BODY
-            self.answer(416 if start else 200, body, sent=len(BODY) // (2 if kind == "breaks" else 1))
+            self.prediction(
+                416 if start else 200, body, sent=len(BODY) // (2 if kind == "breaks" else 1)
+            )
         else:
             headers = {"Content-Range": f"bytes {start}-299999/300000"}
-            self.answer(206, BODY[start:], headers, 0 if kind == "dies" else None)
+            self.prediction(206, BODY[start:], headers, 0 if kind == "dies" else None)
 
-    def answer(self, status, body, headers=(), sent=None):
+    def prediction(self, status, body, headers=(), sent=None):
         self.send_response(status)
-        for key, value in {"Content-Type": "binary/octet-stream", "Content-Length": len(body), **dict(headers)}.items():
+        for key, value in {
+            "Content-Type": "binary/octet-stream",
+            "Content-Length": len(body),
+            **dict(headers),
+        }.items():
             self.send_header(key, str(value))
         self.end_headers()
         self.wfile.write(body[:sent])
@@ -89,12 +107,26 @@ def visible():
 
 
 def test_every_row_says_whence_and_on_which_terms(monkeypatch):
-    assert list(weights.WEIGHTS) == ["fairface", "arcface", "facenet", "pyfeat", "clip-vit-b-32", "clip-vit-l-14"]
+    assert list(weights.WEIGHTS) == [
+        "fairface",
+        "arcface",
+        "facenet",
+        "pyfeat",
+        "clip-vit-b-32",
+        "clip-vit-l-14",
+    ]
     for name, entry in weights.WEIGHTS.items():
         assert entry.name == name and entry.licence and entry.commercial and entry.trained_on
-        assert entry.url.startswith("https://") and entry.page.startswith("https://") and "/" not in entry.file
+        assert (
+            entry.url.startswith("https://")
+            and entry.page.startswith("https://")
+            and "/" not in entry.file
+        )
     assert len({entry.file for entry in weights.WEIGHTS.values()}) == 6
-    for endpoint, host in (("", "https://huggingface.co"), ("https://mirror.example/", "https://mirror.example")):
+    for endpoint, host in (
+        ("", "https://huggingface.co"),
+        ("https://mirror.example/", "https://mirror.example"),
+    ):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         assert weights.huggingface("a/b", "c.bin") == f"{host}/a/b/resolve/main/c.bin"
 
@@ -104,7 +136,11 @@ def test_a_download_is_checked_named_and_noted_and_continued(source, kind):
     for part, asked in ((b"", None), (BODY[:123_456], "bytes=123456-")):
         cached("mine.bin.partial", part)
         path = locate(at(source, kind))
-        assert path == cached() and path.read_bytes() == BODY and visible() == {"mine.bin", "mine.bin.sha256"}
+        assert (
+            path == cached()
+            and path.read_bytes() == BODY
+            and visible() == {"mine.bin", "mine.bin.sha256"}
+        )
         assert cached("mine.bin.sha256").read_text() == f"{DIGEST}  mine.bin\n"
         assert source.asked[-1] == ("file", asked)
         count = len(source.asked)
@@ -114,13 +150,27 @@ def test_a_download_is_checked_named_and_noted_and_continued(source, kind):
 
 def test_a_wrong_file_is_refused(source):
     begins = f"{cached()}: from "
-    wrong = (begins, f"/x came something else: SHA-256 is {DIGEST}, expected {'0' * 64} ", "discarded; fetch it again")
+    wrong = (
+        begins,
+        f"/x came something else: SHA-256 is {DIGEST}, expected {'0' * 64} ",
+        "discarded; fetch it again",
+    )
     refused(WeightsError, wrong, locate, at(source, "liar"))
     refused(WeightsError, wrong, locate, at(source, "file", sha256="0" * 64))
-    refused(WeightsError, (begins, "300000 bytes, expected 7;", "discarded"), locate, at(source, "file", size=7))
+    refused(
+        WeightsError,
+        (begins, "300000 bytes, expected 7;", "discarded"),
+        locate,
+        at(source, "file", size=7),
+    )
     assert visible() == set()
     cached("mine.bin.partial", bytes(1000))
-    refused(WeightsError, (begins, f"expected {DIGEST}", "so was the part that an"), locate, at(source, "hub"))
+    refused(
+        WeightsError,
+        (begins, f"expected {DIGEST}", "so was the part that an"),
+        locate,
+        at(source, "hub"),
+    )
     assert visible() == set() and locate(at(source, "hub")).read_bytes() == BODY
 
 
@@ -140,13 +190,20 @@ def test_a_part_that_cannot_be_continued(source):
 
 def test_a_connection_that_breaks_is_resumed(source):
     assert locate(at(source, "breaks")).read_bytes() == BODY
-    assert source.asked[0] == ("breaks", None) and 0 < int(source.asked[1][1][6:-1]) <= len(BODY) // 2
+    assert (
+        source.asked[0] == ("breaks", None) and 0 < int(source.asked[1][1][6:-1]) <= len(BODY) // 2
+    )
     cached().unlink()
     cached("mine.bin.partial", BODY[:1000])
-    refused(MissingWeightsError, ("", "it broke (", "1000 bytes are kept"), locate, at(source, "dies"))
+    refused(
+        MissingWeightsError, ("", "it broke (", "1000 bytes are kept"), locate, at(source, "dies")
+    )
     assert source.asked[2:] == [("dies", "bytes=1000-")] * 4
     assert not cached().exists() and cached("mine.bin.partial").read_bytes() == BODY[:1000]
-    assert locate(at(source, "cut", file="b")).read_bytes() == BODY and source.asked[-1] == ("brief", "bytes=1000-")
+    assert locate(at(source, "cut", file="b")).read_bytes() == BODY and source.asked[-1] == (
+        "brief",
+        "bytes=1000-",
+    )
 
 
 def test_one_message_says_all_where_a_file_cannot_be_had(source):
@@ -156,14 +213,27 @@ def test_one_message_says_all_where_a_file_cannot_be_had(source):
         (at(source, "page"), "a web page came"),
         (at(source, "disguised"), "a web page came"),
     ):
-        terms = ("research only", f"into {cached().parent} as mine.bin", "--weights-dir or MASC_WEIGHTS")
-        refused(MissingWeightsError, (f"{cached()}: ", reason, entry.url, entry.page, *terms), locate, entry)
+        terms = (
+            "research only",
+            f"into {cached().parent} as mine.bin",
+            "--weights-dir or MASC_WEIGHTS",
+        )
+        refused(
+            MissingWeightsError,
+            (f"{cached()}: ", reason, entry.url, entry.page, *terms),
+            locate,
+            entry,
+        )
         assert visible() == set()
-    assert source.asked == [(kind, None) for kind in ("nothing", "page", "disguised")], "asked once only"
+    assert source.asked == [(kind, None) for kind in ("nothing", "page", "disguised")], (
+        "asked once only"
+    )
     cached("mine.bin.partial", BODY[:1000])
     for kind in ("page", "disguised", "nothing"):
         refused(MissingWeightsError, [f"{cached()}: "], locate, at(source, kind))
-        assert cached("mine.bin.partial").read_bytes() == BODY[:1000], "this must not cost what came before"
+        assert cached("mine.bin.partial").read_bytes() == BODY[:1000], (
+            "this must not cost what came before"
+        )
 
 
 def test_disks_that_are_full_or_in_the_way(source):
@@ -178,7 +248,9 @@ def test_disks_that_are_full_or_in_the_way(source):
 def test_two_at_once_download_once(source):
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(locate, [at(source, "slow")] * 2)) == [cached()] * 2
-    assert cached().read_bytes() == BODY and source.asked == [("slow", None)], "the second waited and found it"
+    assert cached().read_bytes() == BODY and source.asked == [("slow", None)], (
+        "the second waited and found it"
+    )
 
 
 def test_a_named_folder_is_the_only_place(tmp_path, monkeypatch):
@@ -187,7 +259,13 @@ def test_a_named_folder_is_the_only_place(tmp_path, monkeypatch):
     mine, other, nowhere = (tmp_path / name for name in ("mine", "other", "nowhere"))
     mine.mkdir()
     other.mkdir()
-    told = (f"{mine}/mine.bin: ", "nothing is downloaded", MINE.url, "research only", f"into {mine} as mine.bin")
+    told = (
+        f"{mine}/mine.bin: ",
+        "nothing is downloaded",
+        MINE.url,
+        "research only",
+        f"into {mine} as mine.bin",
+    )
     refused(MissingWeightsError, told, locate, MINE, mine)
     (mine / "mine.bin").write_bytes(b"mine")
     (other / "mine.bin").write_bytes(b"other")
@@ -195,11 +273,19 @@ def test_a_named_folder_is_the_only_place(tmp_path, monkeypatch):
     monkeypatch.setenv("MASC_WEIGHTS", str(other))
     assert locate(MINE) == other / "mine.bin"
     assert locate(MINE, mine) == mine / "mine.bin", "the argument comes first"
-    refused(FileNotFoundError, [f"{nowhere}: named by --weights-dir, but no such"], locate, MINE, nowhere)
+    refused(
+        FileNotFoundError,
+        [f"{nowhere}: named by --weights-dir, but no such"],
+        locate,
+        MINE,
+        nowhere,
+    )
     monkeypatch.setenv("MASC_WEIGHTS", str(nowhere))
     refused(FileNotFoundError, [f"{nowhere}: named by MASC_WEIGHTS, but no such"], locate, MINE)
     monkeypatch.delenv("MASC_WEIGHTS")
-    refused(TypeError, ["'NoneType' object is not callable"], locate, replace(MINE, file="absent"))  # it does notice
+    refused(
+        TypeError, ["'NoneType' object is not callable"], locate, replace(MINE, file="absent")
+    )  # it does notice
 
 
 def test_later_damage_is_noticed(tmp_path):
@@ -208,15 +294,22 @@ def test_later_damage_is_noticed(tmp_path):
     note.write_text(f"{DIGEST} *mine.bin\n")
     assert locate(replace(MINE, size=len(BODY), sha256=DIGEST), tmp_path) == path
     path.write_bytes(BODY[:-1] + b"!")
-    told = (f"{path}: SHA-256 is {sha256_of(path)}, expected {DIGEST} (mine.bin.sha256); delete it", MINE.page)
+    told = (
+        f"{path}: SHA-256 is {sha256_of(path)}, expected {DIGEST} (mine.bin.sha256); delete it",
+        MINE.page,
+    )
     refused(WeightsError, told, locate, MINE, tmp_path)
     for text in ("", "not a hash  mine.bin"):
         note.write_text(text)
         refused(WeightsError, [f"{note}: expected a line as sha256sum"], locate, MINE, tmp_path)
     note.unlink()
     assert locate(MINE, tmp_path) == path, "nothing to compare with"
-    refused(WeightsError, ("", f"{DIGEST} (published)"), locate, replace(MINE, sha256=DIGEST), tmp_path)
-    refused(WeightsError, [f"{path}: 300000 bytes, expected 9"], locate, replace(MINE, size=9), tmp_path)
+    refused(
+        WeightsError, ("", f"{DIGEST} (published)"), locate, replace(MINE, sha256=DIGEST), tmp_path
+    )
+    refused(
+        WeightsError, [f"{path}: 300000 bytes, expected 9"], locate, replace(MINE, size=9), tmp_path
+    )
 
 
 @pytest.fixture
@@ -224,13 +317,22 @@ def run(monkeypatch, source, capsys):
     """Runs a command line over a table of two, of which one cannot be had: exit code, stdout, stderr."""
     rows = [at(source, kind, name=kind, file=f"{kind}.pt") for kind in ("nothing", "hub")]
     monkeypatch.setattr(weights, "WEIGHTS", {entry.name: entry for entry in rows})
-    return lambda *arguments: (weights.main([str(argument) for argument in arguments]), *capsys.readouterr())
+    return lambda *arguments: (
+        weights.main([str(argument) for argument in arguments]),
+        *capsys.readouterr(),
+    )
 
 
 def test_list_and_fetch(run, tmp_path):
     code, out, err = run("fetch")
-    assert code == 1 and out == f"hub            {cached('hub.pt')}\n" and cached("hub.pt").read_bytes() == BODY
-    assert "HTTP 404" in err and err.endswith("1 missing or wrong: nothing\n"), "goes on where one fails"
+    assert (
+        code == 1
+        and out == f"hub            {cached('hub.pt')}\n"
+        and cached("hub.pt").read_bytes() == BODY
+    )
+    assert "HTTP 404" in err and err.endswith("1 missing or wrong: nothing\n"), (
+        "goes on where one fails"
+    )
     assert run("fetch", "hub")[0] == 0
     code, out, _ = run("list")
     assert code == 0 and f"hub            there: {cached('hub.pt')}\n" in out
@@ -241,7 +343,9 @@ def test_list_and_fetch(run, tmp_path):
 
 def test_verify_reads_what_is_there(run, tmp_path, monkeypatch):
     monkeypatch.setattr("requests.get", None)
-    monkeypatch.setattr(weights, "expert_class", lambda name: read_tensors if name == "hub" else None)
+    monkeypatch.setattr(
+        weights, "expert_class", lambda name: read_tensors if name == "hub" else None
+    )
     path = tmp_path / "hub.pt"
     torch.save(TENSORS, path)
     code, out, _ = run("verify", "hub", "--weights-dir", tmp_path)
@@ -257,7 +361,9 @@ def test_verify_reads_what_is_there(run, tmp_path, monkeypatch):
 
 
 def test_the_readme_names_every_file_and_what_may_be_done_with_it():
-    lines = (Path(weights.__file__).parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (Path(weights.__file__).parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    )
     for name, entry in WEIGHTS.items():
         if name not in weights.UNUSUAL:
             row = next(line for line in lines if line.startswith("|") and entry.file in line)
@@ -268,7 +374,11 @@ def test_usage(run, capsys):
     for arguments, code, told in (
         (["--help"], 0, "python -m models.weights fetch clip-vit-l-14"),
         (["list", "nobody"], 2, "unknown name nobody; the names are nothing, hub"),
-        (["list", "--weights-dir", "/nowhere"], 2, "/nowhere: named by --weights-dir, but no such folder"),
+        (
+            ["list", "--weights-dir", "/nowhere"],
+            2,
+            "/nowhere: named by --weights-dir, but no such folder",
+        ),
     ):
         with pytest.raises(SystemExit) as stopped:
             run(*arguments)

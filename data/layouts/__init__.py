@@ -9,7 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from data.layouts import celebdf, deepfakebench, df40, dfd, dfdc, dfdc_preview, faceforensics, wilddeepfake
+from data.layouts import (
+    celebdf,
+    deepfakebench,
+    df40,
+    dfd,
+    dfdc,
+    dfdc_preview,
+    faceforensics,
+    wilddeepfake,
+)
 
 LAYOUTS: dict[str, ModuleType] = {
     "faceforensics": faceforensics,
@@ -21,7 +30,11 @@ LAYOUTS: dict[str, ModuleType] = {
     "df40": df40,
     "deepfakebench": deepfakebench,
 }
-COMPRESSED = ("faceforensics", "dfd", "deepfakebench")  # the same videos may be there at several levels
+COMPRESSED = (
+    "faceforensics",
+    "dfd",
+    "deepfakebench",
+)  # the same videos may be there at several levels
 
 
 def recognise(root: Path) -> str | None:

@@ -30,7 +30,11 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     clips, unlisted, seen = [], [], set()
     for folder, method in METHODS.items():
         for found in clips_in(root, child(root, folder) or root / folder):
-            group = names.person(found.name) if folder.startswith("Celeb") else f"YouTube-real/{found.name}"
+            group = (
+                names.person(found.name)
+                if folder.startswith("Celeb")
+                else f"YouTube-real/{found.name}"
+            )
             if not group:
                 unlisted.append(found.video)
                 continue
@@ -54,12 +58,16 @@ def _test_list(path: Path) -> dict[tuple[str, str], int]:
     tested: dict[tuple[str, str], int] = {}
     if not path.is_file():
         return tested
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1
+    ):
         words = line.split()
         if not words:
             continue
         name = PurePosixPath(words[-1])
         if len(words) != 2 or words[0] not in ("0", "1") or len(name.parts) != 2:
-            raise ValueError(f"{path}: line {number}: expected '1 YouTube-real/00170.mp4', found {line!r}")
+            raise ValueError(
+                f"{path}: line {number}: expected '1 YouTube-real/00170.mp4', found {line!r}"
+            )
         tested[name.parts[0].lower(), name.stem] = 1 - int(words[0])
     return tested

@@ -55,7 +55,10 @@ class Entry:
         if not self.fake:
             return "real"
         parts = self.frames[0].parts
-        below = next((parts[i + 1] for i, part in enumerate(parts[:-2]) if part in ("DF40", "DF40_train")), "")
+        below = next(
+            (parts[i + 1] for i, part in enumerate(parts[:-2]) if part in ("DF40", "DF40_train")),
+            "",
+        )
         return FAKES.get(self.label) or below or re.sub(r"[_-]fake$", "", self.label, flags=re.I)
 
 
@@ -65,9 +68,15 @@ def fits(root: Path) -> bool:
 
 def is_list(path: Path) -> bool:
     data = peek_json(path)
-    labels = [found for found in data.values() if isinstance(found, dict)] if isinstance(data, dict) else []
+    labels = (
+        [found for found in data.values() if isinstance(found, dict)]
+        if isinstance(data, dict)
+        else []
+    )
     splits = [found for label in labels for found in label.values()]
-    return bool(splits) and all(isinstance(found, dict) and {*found} & {"train", "val", "test"} for found in splits)
+    return bool(splits) and all(
+        isinstance(found, dict) and {*found} & {"train", "val", "test"} for found in splits
+    )
 
 
 def _lists(root: Path) -> list[Path]:
@@ -90,27 +99,44 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     every, malformed = _entries(read_table(lists[0]))
     told = ", ".join(malformed[:EXAMPLES]) + ", ..." * (len(malformed) > EXAMPLES)
     if not every:
-        raise ValueError(f"{lists[0]}: none of its entries is a clip with a list of frames: {told or 'it is empty'}")
+        raise ValueError(
+            f"{lists[0]}: none of its entries is a clip with a list of frames: {told or 'it is empty'}"
+        )
     entries = _of_level(lists[0], every, compression)
     cut, there = _cut(root, lists[0], entries), _Names(root)
     clips: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]] = {}
     missing, gone = [], 0
     for entry in entries:
         frames = [PurePosixPath(*path.parts[cut:]) for path in entry.frames]
-        present = tuple(path for path in frames if _inside(path.parts) and path.name in there[path.parent])
+        present = tuple(
+            path for path in frames if _inside(path.parts) and path.name in there[path.parent]
+        )
         gone += len(frames) - len(present)
         if present:
             clips.setdefault(present, (entry, set()))[1].add(entry.split)
         else:
-            missing.append(frames[0].parent.as_posix() if frames else f"{entry.label} {entry.name}: an empty list")
+            missing.append(
+                frames[0].parent.as_posix()
+                if frames
+                else f"{entry.label} {entry.name}: an empty list"
+            )
     several = sum(len(splits) > 1 for _, splits in clips.values())
     notes = [lists[0].name]
     notes += [f"{gone} of the frames that it names are not there"] * bool(gone)
-    notes += [f"{several} clips are in several of its splits; those in test are for testing only"] * bool(several)
+    notes += [
+        f"{several} clips are in several of its splits; those in test are for testing only"
+    ] * bool(several)
     listed = _listed(clips)
     if malformed:
-        notes.append(f"{len(malformed)} of its entries are no clips with a list of frames, and passed over: {told}")
-    return Listing(listed if any(clip.split == "val" for clip in listed) else with_val(listed), missing, [], notes)
+        notes.append(
+            f"{len(malformed)} of its entries are no clips with a list of frames, and passed over: {told}"
+        )
+    return Listing(
+        listed if any(clip.split == "val" for clip in listed) else with_val(listed),
+        missing,
+        [],
+        notes,
+    )
 
 
 def _entries(data: dict) -> tuple[list[Entry], list[str]]:
@@ -122,8 +148,14 @@ def _entries(data: dict) -> tuple[list[Entry], list[str]]:
             if not isinstance(content, dict):
                 malformed.append(f"{label}/{split}")
                 continue
-            levels = {key: value for key, value in content.items() if key in LEVELS and isinstance(value, dict)}
-            malformed += [f"{label}/{split}/{key}" for key in content if levels and key not in levels]
+            levels = {
+                key: value
+                for key, value in content.items()
+                if key in LEVELS and isinstance(value, dict)
+            }
+            malformed += [
+                f"{label}/{split}/{key}" for key in content if levels and key not in levels
+            ]
             for level, clips in (levels or {"": content}).items():
                 for name, clip in clips.items():
                     if not (isinstance(clip, dict) and isinstance(clip.get("frames"), list)):
@@ -133,7 +165,9 @@ def _entries(data: dict) -> tuple[list[Entry], list[str]]:
                     frames = tuple(sorted(paths, key=lambda path: film_order(path.as_posix())))
                     own = clip.get("label")
                     known = SPLIT_NAMES.get(split.lower(), "")
-                    entries.append(Entry(name, own if isinstance(own, str) else label, known, level, frames))
+                    entries.append(
+                        Entry(name, own if isinstance(own, str) else label, known, level, frames)
+                    )
     return entries, malformed
 
 
@@ -141,7 +175,9 @@ def _of_level(path: Path, entries: list[Entry], compression: str | None) -> list
     """Entries of one compression level. Raises: ValueError where there are several, or not the one that is named."""
     there = sorted({entry.level for entry in entries if entry.level})
     if compression is None and len(there) > 1:
-        raise ValueError(f"{path}: compression levels there: {', '.join(there)}; choose one with --compression")
+        raise ValueError(
+            f"{path}: compression levels there: {', '.join(there)}; choose one with --compression"
+        )
     if compression is not None and compression not in there:
         raise ValueError(
             f"{path}: compression levels there: {', '.join(there) or 'none'}, and none called {compression}"
@@ -151,7 +187,10 @@ def _of_level(path: Path, entries: list[Entry], compression: str | None) -> list
 
 def _cut(root: Path, path: Path, entries: list[Entry]) -> int:
     """How many leading parts of the paths to leave out. Raises: ValueError where no frame is found."""
-    probes = [entry.frames[0].parts for entry in evenly([entry for entry in entries if entry.frames], PROBES)]
+    probes = [
+        entry.frames[0].parts
+        for entry in evenly([entry for entry in entries if entry.frames], PROBES)
+    ]
     longest = max(map(len, probes), default=0)
     hits = {
         cut: sum(_inside(parts[cut:]) and root.joinpath(*parts[cut:]).is_file() for parts in probes)
@@ -186,8 +225,13 @@ class _Names(dict[PurePosixPath, set[str]]):
 
 def _listed(found: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]]) -> list[Clip]:
     """A clip for each, in the first of test, val and train that it is in. found: its frames -> it, and its splits."""
-    count = Counter(frames[0].parent for frames in found)  # more than one: a folder of pictures that each are a clip
-    called = [entry.name if count[f[0].parent] > 1 else f[0].parent.name for f, (entry, _) in found.items()]
+    count = Counter(
+        frames[0].parent for frames in found
+    )  # more than one: a folder of pictures that each are a clip
+    called = [
+        entry.name if count[f[0].parent] > 1 else f[0].parent.name
+        for f, (entry, _) in found.items()
+    ]
     groups = names.linked(called, mutual=True)
     clips = []
     for name, (frames, (entry, splits)) in zip(called, found.items(), strict=True):

@@ -39,12 +39,18 @@ PLAIN = {
 
 def fits(root: Path) -> bool:
     named = root.resolve().name in PARTS and _methods(root)
-    return bool(_parts(root) or named or any(child(folder, *DOMAINS) for folder in folders_in(root)))
+    return bool(
+        _parts(root) or named or any(child(folder, *DOMAINS) for folder in folders_in(root))
+    )
 
 
 def _parts(root: Path) -> dict[str, Path]:
     """Split -> its folder. None where `root` itself holds the methods."""
-    return {split: found for part, split in PARTS.items() if (found := child(root, part)) and _methods(found)}
+    return {
+        split: found
+        for part, split in PARTS.items()
+        if (found := child(root, part)) and _methods(found)
+    }
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
@@ -52,11 +58,17 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     clips, unlisted = [], []
     for split, place in (parts or {"": root}).items():
         methods = _methods(place)
-        unlisted += [folder.relative_to(root).as_posix() for folder in folders_in(place) if folder not in methods]
+        unlisted += [
+            folder.relative_to(root).as_posix()
+            for folder in folders_in(place)
+            if folder not in methods
+        ]
         for method in methods:
             clips += _clips(root, method, split if len(parts) > 1 else "")
     groups = names.linked((source for _, source in clips), mutual=True)
-    listed = [replace(clip, group=names.group_of(source, groups) or clip.group) for clip, source in clips]
+    listed = [
+        replace(clip, group=names.group_of(source, groups) or clip.group) for clip, source in clips
+    ]
     fakes_only = "fakes only: the real videos are those of FaceForensics++ and Celeb-DF"
     notes = [] if any(clip.label == 0 for clip in listed) else [fakes_only]
     return Listing(with_val(listed), [], unlisted, notes)
@@ -79,12 +91,17 @@ def _clips(root: Path, method: Path, split: str) -> list[tuple[Clip, str]]:
         else:
             folders.setdefault(path.parent, []).append(name)
     for folder, pictures in folders.items():
-        video, ordered = folder.relative_to(root).as_posix(), tuple(sorted(pictures, key=film_order))
+        video, ordered = (
+            folder.relative_to(root).as_posix(),
+            tuple(sorted(pictures, key=film_order)),
+        )
         clips.append(_clip(method, folder, split, video, ordered))
     return clips
 
 
-def _clip(method: Path, path: Path, split: str, video: str, pictures: tuple[str, ...]) -> tuple[Clip, str]:
+def _clip(
+    method: Path, path: Path, split: str, video: str, pictures: tuple[str, ...]
+) -> tuple[Clip, str]:
     """path: of the clip without suffix; the folder directly below that of its method says what it is made from."""
     top = path.relative_to(method).parts[0].lower()
     if top in OWN:
@@ -92,4 +109,6 @@ def _clip(method: Path, path: Path, split: str, video: str, pictures: tuple[str,
     else:  # below cdf/, folders called Celeb-real hold fakes made from those videos
         label, group = 1, names.person(path.name) or path.name
     source = "" if top in ("cdf", *OWN) else path.name
-    return Clip(video, label, pictures, group, split if source else "test", method.name if label else "real"), source
+    return Clip(
+        video, label, pictures, group, split if source else "test", method.name if label else "real"
+    ), source

@@ -17,12 +17,17 @@ from data.layouts.faceforensics import level_of
 from data.layouts.tree import below, clips_in
 from data.samples import Clip, Listing
 
-FOLDERS = {"real": "original_sequences/actors", "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection"}
+FOLDERS = {
+    "real": "original_sequences/actors",
+    "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection",
+}
 
 
 def fits(root: Path) -> bool:
     """A folder that holds FaceForensics++ too is that: this one is then asked for by name."""
-    return not faceforensics.fits(root) and any(below(root, folder).is_dir() for folder in FOLDERS.values())
+    return not faceforensics.fits(root) and any(
+        below(root, folder).is_dir() for folder in FOLDERS.values()
+    )
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
@@ -33,7 +38,9 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
         for found in clips_in(root, below(root, folder) / level):
             group = names.actor(found.name)
             if group:
-                clips.append(Clip(found.video, int(method != "real"), found.pictures, group, "", method))
+                clips.append(
+                    Clip(found.video, int(method != "real"), found.pictures, group, "", method)
+                )
             else:
                 unlisted.append(found.video)
     notes = [

@@ -35,7 +35,9 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
             if found is None:
                 missing.append((folder.relative_to(root) / f"{name}.mp4").as_posix())
             else:
-                clips.append(Clip(found.video, label, found.pictures, group, split, "" if label else "real"))
+                clips.append(
+                    Clip(found.video, label, found.pictures, group, split, "" if label else "real")
+                )
         unlisted += [found.video for found in there.values()]
     splits = {clip.split for clip in clips}
     if splits == {"train"}:  # what Kaggle writes beside every video

@@ -18,7 +18,9 @@ LIST = "dataset.json"
 
 def fits(root: Path) -> bool:
     data = peek_json(root / LIST)
-    return isinstance(data, dict) and any(isinstance(entry, dict) and "set" in entry for entry in data.values())
+    return isinstance(data, dict) and any(
+        isinstance(entry, dict) and "set" in entry for entry in data.values()
+    )
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
@@ -28,9 +30,14 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     for path, entry in read_table(root / LIST).items():
         entry = entry if isinstance(entry, dict) else {}
         method, name = path.split("/")[0], PurePosixPath(path).stem
-        label, split = LABELS.get(str(entry.get("label")).lower()), SPLIT_NAMES.get(str(entry.get("set")).lower())
+        label, split = (
+            LABELS.get(str(entry.get("label")).lower()),
+            SPLIT_NAMES.get(str(entry.get("set")).lower()),
+        )
         if label is None or split is None:
-            raise ValueError(f"{root / LIST}: {path}: expected a label real or fake and a set, found {entry!r}")
+            raise ValueError(
+                f"{root / LIST}: {path}: expected a label real or fake and a set, found {entry!r}"
+            )
         video, pictures = there.pop((method, name), ("", ()))
         if not video:
             missing.append(path)

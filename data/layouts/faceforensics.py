@@ -22,7 +22,10 @@ SPLITS = ("train", "val", "test")
 
 
 def fits(root: Path) -> bool:
-    return any(below(root, folder).is_dir() for folder in (REAL, *(f"{FAKE}/{method}" for method in METHODS)))
+    return any(
+        below(root, folder).is_dir()
+        for folder in (REAL, *(f"{FAKE}/{method}" for method in METHODS))
+    )
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
@@ -32,7 +35,9 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     Raises: ValueError where there are several levels and none is named, for one that is not there, and for lists that are
     not as the official ones.
     """
-    folders = {"real": below(root, REAL)} | {method: below(root, f"{FAKE}/{method}") for method in METHODS}
+    folders = {"real": below(root, REAL)} | {
+        method: below(root, f"{FAKE}/{method}") for method in METHODS
+    }
     level = level_of(root, folders.values(), compression)
     found = {method: clips_in(root, folder / level) for method, folder in folders.items()}
     named = _named(found)
@@ -40,7 +45,11 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     notes = [f"compression {level}", *_notes(root, folders)]
     if official:
         place = {clip.video: {official.get(source) for source in ids} for clip, _, ids in named}
-        place = {video: pairs.pop() for video, pairs in place.items() if len(pairs) == 1 and None not in pairs}
+        place = {
+            video: pairs.pop()
+            for video, pairs in place.items()
+            if len(pairs) == 1 and None not in pairs
+        }
         missing = [*absent, *_missing(root, folders, level, found, official)]
     else:
         groups, missing = names.linked(clip.name for clip, _, _ in named), []
@@ -65,7 +74,9 @@ def level_of(root: Path, folders: Collection[Path], compression: str | None) -> 
         return compression
     listed = f"{root}: compression levels there: {', '.join(there) or 'none'}"
     if compression is None and there:
-        raise ValueError(f"{listed}; choose one with --compression, since they hold the same videos")
+        raise ValueError(
+            f"{listed}; choose one with --compression, since they hold the same videos"
+        )
     raise ValueError(f"{listed}, and none called {compression or ' or '.join(LEVELS)}")
 
 
@@ -74,13 +85,21 @@ def _official_pairs(root: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
     pairs: dict[str, tuple[str, str]] = {}
     absent = []
     for split in SPLITS:
-        path = next((p for p in (root / f"{split}.json", root / "splits" / f"{split}.json") if p.is_file()), None)
+        path = next(
+            (p for p in (root / f"{split}.json", root / "splits" / f"{split}.json") if p.is_file()),
+            None,
+        )
         if path is None:
             absent.append(f"{split}.json")
             continue
         data = read_json(path)
-        if not (isinstance(data, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in data)):
-            raise ValueError(f'{path}: not a list of pairs such as [["071", "054"], ...]; get the official file again')
+        if not (
+            isinstance(data, list)
+            and all(isinstance(pair, list) and len(pair) == 2 for pair in data)
+        ):
+            raise ValueError(
+                f'{path}: not a list of pairs such as [["071", "054"], ...]; get the official file again'
+            )
         for pair in data:
             group = "_".join(sorted(map(str, pair)))
             for source in map(str, pair):
@@ -94,8 +113,16 @@ def _official_pairs(root: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
 
 def _named(found: dict[str, list[Found]]) -> list[tuple[Found, str, tuple[str, ...]]]:
     """Clips whose names are of the form that their folder asks for, with method and source videos."""
-    every = [(clip, method, names.sources(clip.name)) for method, clips in found.items() for clip in clips]
-    return [(clip, method, ids) for clip, method, ids in every if len(ids) == (1 if method == "real" else 2)]
+    every = [
+        (clip, method, names.sources(clip.name))
+        for method, clips in found.items()
+        for clip in clips
+    ]
+    return [
+        (clip, method, ids)
+        for clip, method, ids in every
+        if len(ids) == (1 if method == "real" else 2)
+    ]
 
 
 def _missing(
@@ -111,9 +138,14 @@ def _missing(
     missing = []
     for method, folder in folders.items():
         if folder.is_dir():
-            base, there = (folder / level).relative_to(root).as_posix(), {clip.name for clip in found[method]}
+            base, there = (
+                (folder / level).relative_to(root).as_posix(),
+                {clip.name for clip in found[method]},
+            )
             missing += [
-                f"{base}/{name}" for name in (sorted(official) if method == "real" else fakes) if name not in there
+                f"{base}/{name}"
+                for name in (sorted(official) if method == "real" else fakes)
+                if name not in there
             ]
     return missing
 
@@ -123,7 +155,9 @@ def _notes(root: Path, folders: dict[str, Path]) -> list[str]:
     others = [folder for folder in folders_in(fakes) if folder not in (*folders.values(), dfd)]
     notes = [f"{REAL}: the real videos are not there"] * (not folders["real"].is_dir())
     notes += [f"{method} is not there" for method in METHODS if not folders[method].is_dir()]
-    notes += [f"{FAKE}/{folder.name}: no method of FaceForensics++, passed over" for folder in others]
+    notes += [
+        f"{FAKE}/{folder.name}: no method of FaceForensics++, passed over" for folder in others
+    ]
     if dfd.is_dir():
         notes.append("DeepFakeDetection lies here too; --layout dfd reads it")
     return notes

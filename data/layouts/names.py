@@ -53,9 +53,16 @@ def linked(names: Iterable[str], mutual: bool = False) -> dict[str, str]:
     members: dict[int, list[str]] = {}
     for source, group in zip(ids, label.tolist(), strict=True):
         members.setdefault(group, []).append(source)
-    return {source: "_".join(members[group][:2]) for source, group in zip(ids, label.tolist(), strict=True)}
+    return {
+        source: "_".join(members[group][:2])
+        for source, group in zip(ids, label.tolist(), strict=True)
+    }
 
 
 def group_of(name: str, groups: dict[str, str]) -> str:
     """The group of a clip by its name: of source videos (`groups`, from `linked`), a person, an actor; "" unknown."""
-    return next((groups[source] for source in sources(name) if source in groups), "") or person(name) or actor(name)
+    return (
+        next((groups[source] for source in sources(name) if source in groups), "")
+        or person(name)
+        or actor(name)
+    )

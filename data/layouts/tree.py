@@ -47,7 +47,10 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         raise error
 
     # Nor those that hold it: a link back to them would list what is beside it as if it were below.
-    entered = {(status.st_dev, status.st_ino) for status in (above.stat() for above in Path(folder).resolve().parents)}
+    entered = {
+        (status.st_dev, status.st_ino)
+        for status in (above.stat() for above in Path(folder).resolve().parents)
+    }
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         status = Path(parent).stat()
         if (status.st_dev, status.st_ino) in entered:
@@ -85,7 +88,9 @@ def below(root: Path, path: str) -> Path:
 
 def pictures_in(root: Path, folder: Path) -> tuple[str, ...]:
     """Pictures directly in `folder`, as paths relative to `root`, in the order of the film."""
-    names = [entry.name for entry in _entries(folder) if Path(entry.name).suffix.lower() in SUFFIXES]
+    names = [
+        entry.name for entry in _entries(folder) if Path(entry.name).suffix.lower() in SUFFIXES
+    ]
     base = folder.relative_to(root)
     return tuple((base / name).as_posix() for name in sorted(names, key=film_order))
 
@@ -94,7 +99,9 @@ def _entries(folder: Path) -> list[os.DirEntry]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if _visible(entry.name)), key=lambda entry: entry.name)
+        return sorted(
+            (entry for entry in entries if _visible(entry.name)), key=lambda entry: entry.name
+        )
 
 
 def clips_in(root: Path, folder: Path) -> list[Found]:

@@ -13,7 +13,11 @@ from data.images import SUFFIXES
 from data.layouts.tree import child, files_below
 from data.samples import Clip, Listing, film_order, with_val
 
-FOLDERS = {(name, split): label for label, name in enumerate(("real", "fake")) for split in ("train", "test")}
+FOLDERS = {
+    (name, split): label
+    for label, name in enumerate(("real", "fake"))
+    for split in ("train", "test")
+}
 
 
 def fits(root: Path) -> bool:
@@ -26,7 +30,9 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
         folder = _folder(root, name, split)
         sequences: dict[Path, list[str]] = {}
         for path in files_below(folder, SUFFIXES) if folder else ():
-            sequences.setdefault(path.parent.relative_to(folder), []).append(path.relative_to(root).as_posix())
+            sequences.setdefault(path.parent.relative_to(folder), []).append(
+                path.relative_to(root).as_posix()
+            )
         for inner, pictures in sequences.items():
             number = next((part for part in inner.parts if part.isdecimal()), None)
             if number is None:
@@ -34,7 +40,16 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
                 continue
             video = (folder / inner).relative_to(root).as_posix()
             ordered = tuple(sorted(pictures, key=film_order))
-            clips.append(Clip(video, label, ordered, f"{name}_{split}/{number}", split, "" if label else "real"))
+            clips.append(
+                Clip(
+                    video,
+                    label,
+                    ordered,
+                    f"{name}_{split}/{number}",
+                    split,
+                    "" if label else "real",
+                )
+            )
     return Listing(with_val(clips), [], unlisted)
 
 

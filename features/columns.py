@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features import consistency
+from features import measures
 from features.action_units import BY_NAME, contradictions
 from features.regions import PAIRS, REGIONS
 
@@ -58,14 +58,16 @@ class FeatureTable:
 
     def beside(self, other: FeatureTable) -> FeatureTable:
         """This table with the columns of `other` (the same rows) to its right."""
-        return FeatureTable(self.names + other.names, np.concatenate([self.values, other.values], axis=1))
+        return FeatureTable(
+            self.names + other.names, np.concatenate([self.values, other.values], axis=1)
+        )
 
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def check_answers(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]) -> None:
+def check_outputs(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]) -> None:
     """Are `arrays` what `outputs` announces?
 
     arrays: "expert.output" -> (N, R, D). outputs: "expert.output" -> {"kind", "size", "names"}.
@@ -73,26 +75,32 @@ def check_answers(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mappin
     """
     missing = sorted(set(outputs) - set(arrays))
     if missing or not outputs:
-        raise ValueError(f"answers are missing: {', '.join(missing) or 'all'}; given are {', '.join(arrays) or 'none'}")
+        raise ValueError(
+            f"answers are missing: {', '.join(missing) or 'all'}; given are {', '.join(arrays) or 'none'}"
+        )
     faces = len(next(iter(arrays[name] for name in outputs)))
     for name, output in outputs.items():
         wanted = (faces, len(REGIONS), int(output["size"]))
         if arrays[name].shape != wanted:
-            raise ValueError(f"{name} has shape {arrays[name].shape}; expected (faces, regions, size) = {wanted}")
+            raise ValueError(
+                f"{name} has shape {arrays[name].shape}; expected (faces, regions, size) = {wanted}"
+            )
 
 
-def _measures(name: str, kind: str, a: np.ndarray, b: np.ndarray, pair: tuple[str, str]) -> dict[str, np.ndarray]:
+def _measures(
+    name: str, kind: str, a: np.ndarray, b: np.ndarray, pair: tuple[str, str]
+) -> dict[str, np.ndarray]:
     """The columns that compare the answers of two regions. a, b: (N, D). Returns: name -> (N,)."""
     first, second = pair
     forth, back = f"{first}~{second}", f"{second}~{first}"
     if kind == "distribution":
         return {
-            f"{name}/kl/{forth}": consistency.kl(a, b),
-            f"{name}/kl/{back}": consistency.kl(b, a),
-            f"{name}/js/{forth}": consistency.js(a, b),
+            f"{name}/kl/{forth}": measures.kl(a, b),
+            f"{name}/kl/{back}": measures.kl(b, a),
+            f"{name}/js/{forth}": measures.js(a, b),
         }
     if kind == "embedding":
-        return {f"{name}/cos/{forth}": consistency.cosine(a, b)}
+        return {f"{name}/cos/{forth}": measures.cosine(a, b)}
     if kind in ("scalar", "vector"):
         return {f"{name}/{'diff' if kind == 'scalar' else 'l1'}/{forth}": np.abs(a - b).mean(-1)}
     raise ValueError(f"{name}: unknown kind {kind!r} of output; no measure is defined for it")
@@ -104,16 +112,19 @@ def raw_features(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping
     arrays: "expert.output" -> (N, R, D), any float type, NaN for missing answers. outputs: the table of a dump's meta.json.
     Raises: ValueError, see `check_answers`.
     """
-    check_answers(arrays, outputs)
+    check_outputs(arrays, outputs)
     columns: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
-        answers = np.asarray(arrays[name], dtype=np.float32)
-        answers = np.where(np.isfinite(answers), answers, np.nan)
-        if output["kind"] == "evidence":
-            columns |= {f"{name}/level/{region}": answers[:, place, 0] for region, place in INDEX.items()}
+        predictions = np.asarray(arrays[name], dtype=np.float32)
+        predictions = np.where(np.isfinite(predictions), predictions, np.nan)
+        if output["kind"] == "forgery_logit":
+            columns |= {
+                f"{name}/level/{region}": predictions[:, place, 0]
+                for region, place in INDEX.items()
+            }
             continue
         for first, second in PAIRS:
-            a, b = answers[:, INDEX[first]], answers[:, INDEX[second]]
+            a, b = predictions[:, INDEX[first]], predictions[:, INDEX[second]]
             columns |= _measures(name, output["kind"], a, b, (first, second))
     columns |= contradictions(arrays, outputs)
     return FeatureTable(list(columns), np.stack(list(columns.values()), axis=1).astype(np.float32))
@@ -127,14 +138,20 @@ def groups_of(name: str) -> set[str]:
     """
     output, measure = name.split("/")[:2]
     prefixes = {name[: match.start()] for match in re.finditer(r"[./]", name)}
-    families = {family for family, members in FAMILIES.items() if output.rpartition(".")[2] in members}
+    families = {
+        family for family, members in FAMILIES.items() if output.rpartition(".")[2] in members
+    }
     more = {"contradiction"} if measure in BY_NAME else set()
-    return {name, measure, "expected" if measure in EXPECTED else "raw"} | prefixes | families | more
+    return (
+        {name, measure, "expected" if measure in EXPECTED else "raw"} | prefixes | families | more
+    )
 
 
-def foreseen(outputs: Mapping[str, Mapping]) -> dict[str, Mapping]:
+def predictable(outputs: Mapping[str, Mapping]) -> dict[str, Mapping]:
     """Those outputs of which one region of a real face lets one expect something about another: all but `traces`."""
-    return {name: output for name, output in outputs.items() if "traces" not in groups_of(f"{name}/")}
+    return {
+        name: output for name, output in outputs.items() if "traces" not in groups_of(f"{name}/")
+    }
 
 
 def directions(names: Sequence[str]) -> np.ndarray:
@@ -142,11 +159,14 @@ def directions(names: Sequence[str]) -> np.ndarray:
     return np.array([-1.0 if groups_of(name) & {"cos", "expected_cos"} else 1.0 for name in names])
 
 
-def evidence_columns(names: Sequence[str], outputs: Mapping[str, Mapping]) -> np.ndarray:
+def forgery_logit_columns(names: Sequence[str], outputs: Mapping[str, Mapping]) -> np.ndarray:
     """(F,) bool: what an expert says of the whole face as evidence by itself, which no dataset's fakes have taught it."""
     kinds = {name: output["kind"] for name, output in outputs.items()}
     return np.array(
-        [name.endswith("/level/full") and kinds.get(name.partition("/")[0]) == "evidence" for name in names]
+        [
+            name.endswith("/level/full") and kinds.get(name.partition("/")[0]) == "forgery_logit"
+            for name in names
+        ]
     )
 
 
@@ -166,5 +186,7 @@ def select(names: Sequence[str], drop: Iterable[str] = (), only: Iterable[str] =
         )
     kept = [name for name in names if not member[name] & drop and (not only or member[name] & only)]
     if not kept:
-        raise ValueError(f"no feature is left of {len(names)} after drop={sorted(drop)}, only={sorted(only)}")
+        raise ValueError(
+            f"no feature is left of {len(names)} after drop={sorted(drop)}, only={sorted(only)}"
+        )
     return kept

@@ -1,6 +1,6 @@
 """Pictures to try a detector on, made from two public-domain photographs that ship with the installed packages. Offline.
 
-python -m judging.examples outputs/examples
+python -m inference.examples outputs/examples
 """
 
 from __future__ import annotations
@@ -42,12 +42,19 @@ def examples() -> dict[str, np.ndarray]:
     swapped, _ = face_swap(collins, hopper, *found.landmarks)
     blended, _ = self_blend(collins, found.landmarks[0], seed=1)
     height = min(len(collins), len(hopper))
-    pictures = (collins, blended, swapped, np.concatenate([collins[:height], hopper[:height]], axis=1))
+    pictures = (
+        collins,
+        blended,
+        swapped,
+        np.concatenate([collins[:height], hopper[:height]], axis=1),
+    )
     return dict(zip(NAMES, pictures, strict=True))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help=f"where {', '.join(NAMES.values())} go, as PNG")
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)

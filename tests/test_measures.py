@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from features.consistency import FLOOR, cosine, js, kl
+from features.measures import FLOOR, cosine, js, kl
 
 HALF, QUARTER = np.array([0.5, 0.5]), np.array([0.25, 0.75])
 
@@ -45,7 +45,9 @@ def test_cosine_of_known_angles():
 
 
 def test_missing_and_empty_answers_are_missing():
-    assert np.isnan(kl(np.array([np.nan, 0.5]), HALF)) and np.isnan(js(HALF, np.array([0.5, np.nan])))
+    assert np.isnan(kl(np.array([np.nan, 0.5]), HALF)) and np.isnan(
+        js(HALF, np.array([0.5, np.nan]))
+    )
     assert np.isnan(cosine(np.zeros(2), HALF)) and np.isnan(cosine(np.array([np.nan, 1]), HALF))
 
 

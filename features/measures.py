@@ -37,4 +37,6 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     product = (a * b).sum(-1)
-    return np.clip(np.divide(product, lengths, out=np.full_like(product, np.nan), where=lengths > 0), -1.0, 1.0)
+    return np.clip(
+        np.divide(product, lengths, out=np.full_like(product, np.nan), where=lengths > 0), -1.0, 1.0
+    )

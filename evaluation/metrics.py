@@ -18,7 +18,9 @@ def _roc(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Real and fake faces at or above each distinct score, from 0 to all. Returns: two (K + 1,) arrays of counts."""
     order = np.argsort(-p, kind="stable")
     y, p = y[order], p[order]
-    last = np.append(np.flatnonzero(np.diff(p)), len(p) - 1)  # the last row of each run of equal scores
+    last = np.append(
+        np.flatnonzero(np.diff(p)), len(p) - 1
+    )  # the last row of each run of equal scores
     fakes = np.concatenate([[0], np.cumsum(y)[last]])
     return np.concatenate([[0], last + 1]) - fakes, fakes
 
@@ -138,7 +140,12 @@ def bootstrap(
 
 
 def summary(
-    y: np.ndarray, p: np.ndarray, groups: Sequence[str], threshold: float, replicates: int = REPLICATES, seed: int = 0
+    y: np.ndarray,
+    p: np.ndarray,
+    groups: Sequence[str],
+    threshold: float,
+    replicates: int = REPLICATES,
+    seed: int = 0,
 ) -> dict:
     """One table row: auc, ap, eer, tpr_at_1pct_fpr, accuracy, fpr (both at `threshold`), ece, brier.
 
@@ -147,7 +154,9 @@ def summary(
     """
     y, p = np.asarray(y), np.asarray(p, dtype=np.float64)
     if not len(y) or not np.isfinite(p).all():
-        raise ValueError(f"{len(y)} faces, {int((~np.isfinite(p)).sum())} of them without a score: nothing to measure")
+        raise ValueError(
+            f"{len(y)} faces, {int((~np.isfinite(p)).sum())} of them without a score: nothing to measure"
+        )
     figures = _figures(threshold)
     intervals = bootstrap(figures, y, p, groups, replicates, seed)
     row: dict = {
@@ -191,7 +200,8 @@ def aligned(lines: Sequence[Sequence[object]]) -> str:
     widths = [max(len(str(line[column])) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
-            str(cell).rjust(width) if i else str(cell).ljust(width) for i, (cell, width) in enumerate(pairs)
+            str(cell).rjust(width) if i else str(cell).ljust(width)
+            for i, (cell, width) in enumerate(pairs)
         ).rstrip()
         for pairs in (list(zip(line, widths, strict=True)) for line in lines)
     )

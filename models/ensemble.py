@@ -28,15 +28,19 @@ def find_device(name: str, option: str = "--device") -> torch.device:
         if device.type not in ("cpu", "cuda"):
             raise RuntimeError("only cpu and cuda are supported")
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"{option} {name}: not available here ({str(error).splitlines()[0]}); use cpu") from error
+        raise ValueError(
+            f"{option} {name}: not available here ({str(error).splitlines()[0]}); use cpu"
+        ) from error
     return device
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device or this machine ran short of memory; not every library says so by the same exception."""
-    said = str(error).lower()
+    outputs = str(error).lower()
     words = ("out of memory", "alloc_failed", "can't allocate memory")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in said for word in words))
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in outputs for word in words)
+    )
 
 
 def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
@@ -49,7 +53,9 @@ def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
     wanted = set(experts) or set(PROFILES[profile])
     unknown = sorted(wanted - set(EXPERTS))
     if unknown:
-        raise ValueError(f"unknown expert {', '.join(unknown)}; the experts are {', '.join(EXPERTS)}")
+        raise ValueError(
+            f"unknown expert {', '.join(unknown)}; the experts are {', '.join(EXPERTS)}"
+        )
     return tuple(name for name in EXPERTS if name in wanted)
 
 
@@ -70,13 +76,17 @@ def published(name: str, clip_model: str = CLIP_MODEL) -> Weights:
     return clip_image.published(clip_model) if name == "clip" else WEIGHTS[name]
 
 
-def find_weights(names: Iterable[str], weights_dir: Path | None, clip_model: str) -> dict[str, Path]:
+def find_weights(
+    names: Iterable[str], weights_dir: Path | None, clip_model: str
+) -> dict[str, Path]:
     """The file of each expert, downloaded where there is no local folder.
 
     Raises: MissingWeightsError that names all files that are missing; WeightsError for one that is not what it should be.
     """
     files, missing = {}, []
-    folder = folder_for(weights_dir)  # one complaint, where there is no such folder, not one for each expert
+    folder = folder_for(
+        weights_dir
+    )  # one complaint, where there is no such folder, not one for each expert
     for name in names:
         if name in BUNDLED:
             own = folder / BUNDLED[name].name if folder else BUNDLED[name]
@@ -91,7 +101,7 @@ def find_weights(names: Iterable[str], weights_dir: Path | None, clip_model: str
     return files
 
 
-class Panel:
+class Ensemble:
     """Experts, frozen, on one device.
 
     names: of `EXPERTS`. bf16: compute in bfloat16, which is faster on recent hardware and differs in the third digit.
@@ -114,7 +124,9 @@ class Panel:
     ) -> None:
         self.device, names = torch.device(device), tuple(names)
         if self.device.type == "cuda" and not bf16:
-            torch.backends.cudnn.allow_tf32 = False  # on by default, and hardly more precise than bfloat16
+            torch.backends.cudnn.allow_tf32 = (
+                False  # on by default, and hardly more precise than bfloat16
+            )
         files = find_weights(names, weights_dir, clip_model)
         built = []
         for name, file in files.items():
@@ -123,19 +135,21 @@ class Panel:
         self._take(built)
 
     @classmethod
-    def of(cls, experts: list[Expert], device: str | torch.device = "cpu") -> Panel:
+    def of(cls, experts: list[Expert], device: str | torch.device = "cpu") -> Ensemble:
         """Experts that are built already."""
-        panel = cls.__new__(cls)
-        panel.device = torch.device(device)
-        panel._take(experts)
-        return panel
+        ensemble = cls.__new__(cls)
+        ensemble.device = torch.device(device)
+        ensemble._take(experts)
+        return ensemble
 
     def _take(self, experts: list[Expert]) -> None:
         self.experts = experts
         self.faces_at_once: int | None = None
         self.crops = {expert.name: expert.crop for expert in experts}
         self.outputs: dict[str, Output] = {
-            f"{expert.name}.{name}": output for expert in experts for name, output in expert.outputs.items()
+            f"{expert.name}.{name}": output
+            for expert in experts
+            for name, output in expert.outputs.items()
         }
         self.weights = {expert.name: sha256_of(expert.weights) for expert in experts}
 
@@ -146,15 +160,15 @@ class Panel:
         Returns: `<expert>.<output>` -> (F, R, size) float16 on the CPU: one transfer for the whole batch. An expert whose
         answers about a face are not all finite, and in the range of float16, has none: they are NaN.
         """
-        packed = torch.cat([self._said(part) for part in self._parts(views)]).cpu()
+        packed = torch.cat([self._infer(part) for part in self._parts(views)]).cpu()
         sizes = [output.size for output in self.outputs.values()]
-        said = dict(zip(self.outputs, packed.split(sizes, dim=-1), strict=True))
+        outputs = dict(zip(self.outputs, packed.split(sizes, dim=-1), strict=True))
         for expert in self.experts:
-            mine = [said[f"{expert.name}.{name}"] for name in expert.outputs]
+            mine = [outputs[f"{expert.name}.{name}"] for name in expert.outputs]
             broken = torch.stack([~value.isfinite().flatten(1).all(1) for value in mine]).any(0)
             for value in mine:
                 value[broken] = torch.nan
-        return said
+        return outputs
 
     def _parts(self, views: Mapping[Crop, torch.Tensor]) -> Iterator[dict[Crop, torch.Tensor]]:
         """The faces, at most `faces_at_once` at a time, which may shrink on the way."""
@@ -165,11 +179,11 @@ class Panel:
             yield part
             start += size
 
-    def _said(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor:
+    def _infer(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor:
         """All answers side by side, (F, R, sum of sizes) float16 on the device. Halves the faces where memory is short."""
         faces = len(next(iter(views.values())))
         try:
-            return self._ask(views)
+            return self._forward(views)
         except RuntimeError as error:
             if faces == 1 or not out_of_memory(error):
                 raise
@@ -178,22 +192,29 @@ class Panel:
             torch.cuda.empty_cache()
         half = (faces + 1) // 2
         self.faces_at_once = min(half, self.faces_at_once or half)
-        halves = ({crop: view[rows] for crop, view in views.items()} for rows in (slice(half), slice(half, None)))
-        return torch.cat([self._said(part) for part in halves])
+        halves = (
+            {crop: view[rows] for crop, view in views.items()}
+            for rows in (slice(half), slice(half, None))
+        )
+        return torch.cat([self._infer(part) for part in halves])
 
-    def _ask(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor:
+    def _forward(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor:
         here = {crop: self._sent(view) for crop, view in views.items()}
-        answers = []
+        outputs = []
         for expert in self.experts:
             view = here[expert.crop]
             parts = view.split(expert.faces_on_cpu) if self.device.type == "cpu" else [view]
-            said = [expert(part) for part in parts]
-            answers += [torch.cat([one[name] for one in said]).half() for name in expert.outputs]
-        return torch.cat(answers, dim=-1)
+            found = [expert(part) for part in parts]
+            outputs += [torch.cat([one[name] for one in found]).half() for name in expert.outputs]
+        return torch.cat(outputs, dim=-1)
 
     def _sent(self, view: torch.Tensor) -> torch.Tensor:
         """On the device. From pinned memory, so that this thread need not wait for the copy."""
-        return view.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else view
+        return (
+            view.pin_memory().to(self.device, non_blocking=True)
+            if self.device.type == "cuda"
+            else view
+        )
 
     def largest_batch(self) -> int:
         """How many faces fit on the device at once with room to spare; on a CPU, where memory does not limit, BATCH_CPU.
@@ -205,10 +226,11 @@ class Panel:
         fits = 1
         for faces in SIZES:
             blank = {
-                crop: torch.zeros(faces, 4, crop.px, crop.px, dtype=torch.uint8) for crop in set(self.crops.values())
+                crop: torch.zeros(faces, 4, crop.px, crop.px, dtype=torch.uint8)
+                for crop in set(self.crops.values())
             }
             try:
-                self._ask(blank)
+                self._forward(blank)
                 torch.cuda.synchronize(self.device)
             except RuntimeError as error:
                 if not out_of_memory(error):

@@ -20,12 +20,15 @@ from matplotlib.patches import Rectangle
 
 from features.disagreement import PARTS, Pair
 from features.regions import BOXES, REGIONS, region_masks
-from judging.verdict import FAKE, REAL, Region, Verdict
+from inference.verdict import FAKE, REAL, Region, Verdict
 
 INK, GREY, PALE = "#202124", "#5f6368", "#e3e5e8"
 BLUE, ORANGE = "#0072b2", "#d55e00"  # real, fake
 COLOURS = {REAL: BLUE, FAKE: ORANGE}
-USUAL, ODD = "#aab0b6", ORANGE  # the bar of a region that disagrees as real faces do, and of one that disagrees more
+USUAL, ODD = (
+    "#aab0b6",
+    ORANGE,
+)  # the bar of a region that disagrees as real faces do, and of one that disagrees more
 FAMILY_WORDS = {
     "attributes": "age, gender, race",
     "identities": "identity",
@@ -66,7 +69,10 @@ def draw_card(verdict: Verdict, image: np.ndarray) -> Figure:
     )
     for place, (title, outputs) in enumerate(MATRICES):
         axes = figure.add_subplot(low[place])
-        name = next((p.output for o in outputs for p in verdict.pairs if p.output.rpartition(".")[2] == o), None)
+        name = next(
+            (p.output for o in outputs for p in verdict.pairs if p.output.rpartition(".")[2] == o),
+            None,
+        )
         _matrix(axes, title, [pair for pair in verdict.pairs if pair.output == name])
     _families(figure.add_subplot(low[3]), verdict)
     _reasons(figure, verdict)
@@ -75,25 +81,48 @@ def draw_card(verdict: Verdict, image: np.ndarray) -> Figure:
 
 def _head(figure: Figure, verdict: Verdict) -> None:
     colour = COLOURS.get(verdict.verdict, GREY)
-    figure.text(0.02, 0.953, verdict.verdict.upper(), fontsize=24, weight="bold", color=colour, va="center")
-    name = Path(verdict.path).name.encode("utf-8", "replace").decode()  # names need not be UTF-8, fonts insist
-    name = textwrap.shorten(_plain(name.replace("\n", " ")), 48, placeholder="…") or _plain(name)[:47] + "…"
+    figure.text(
+        0.02, 0.953, verdict.verdict.upper(), fontsize=24, weight="bold", color=colour, va="center"
+    )
+    name = (
+        Path(verdict.path).name.encode("utf-8", "replace").decode()
+    )  # names need not be UTF-8, fonts insist
+    name = (
+        textwrap.shorten(_plain(name.replace("\n", " ")), 48, placeholder="…")
+        or _plain(name)[:47] + "…"
+    )
     figure.text(0.98, 0.965, name, fontsize=10, color=GREY, ha="right", va="center")
-    quality = ", ".join(f"{key} {value}" for key, value in verdict.quality.items() if key != "overall")
+    quality = ", ".join(
+        f"{key} {value}" for key, value in verdict.quality.items() if key != "overall"
+    )
     figure.text(0.98, 0.943, quality, fontsize=8.5, color=GREY, ha="right", va="center")
     axes = figure.add_axes((0.24, 0.925, 0.36, 0.05))
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.axis("off")
     axes.add_patch(Rectangle((0, 0.5), 1, 0.16, color=PALE))
-    axes.add_patch(Rectangle((verdict.threshold, 0.5), 1 - verdict.threshold, 0.16, color=ORANGE, alpha=0.35))
+    axes.add_patch(
+        Rectangle((verdict.threshold, 0.5), 1 - verdict.threshold, 0.16, color=ORANGE, alpha=0.35)
+    )
     axes.plot([verdict.p_fake], [0.58], "o", color=colour, markersize=11, zorder=3)
     axes.text(0, 0.36, "0", fontsize=8, color=GREY, va="top")
     axes.text(1, 0.36, "1", fontsize=8, color=GREY, va="top", ha="right")
     axes.text(
-        verdict.threshold, 0.36, f"fake from {verdict.threshold:.2f}", fontsize=8, color=GREY, va="top", ha="center"
+        verdict.threshold,
+        0.36,
+        f"fake from {verdict.threshold:.2f}",
+        fontsize=8,
+        color=GREY,
+        va="top",
+        ha="center",
     )
     axes.text(
-        verdict.p_fake, 0.82, f"p_fake {verdict.p_fake:.2f}", fontsize=11, weight="bold", color=colour, ha="center"
+        verdict.p_fake,
+        0.82,
+        f"p_fake {verdict.p_fake:.2f}",
+        fontsize=11,
+        weight="bold",
+        color=colour,
+        ha="center",
     )
     lines = [verdict.rarity.words] if verdict.rarity else []
     lines += [f"Cannot tell: {doubt}" for doubt in verdict.doubts]
@@ -123,18 +152,28 @@ def _face(axes: Axes, verdict: Verdict) -> None:
     axes.imshow(verdict.aligned)
     if known:
         masks = region_masks()[[REGIONS.index(region.name) for region in known]].astype(float)
-        odd = np.tensordot([_odd(region.rank) for region in known], masks, 1) / np.maximum(masks.sum(0), 1)
+        odd = np.tensordot([_odd(region.rank) for region in known], masks, 1) / np.maximum(
+            masks.sum(0), 1
+        )
         axes.imshow(np.dstack([np.broadcast_to(to_rgb(ODD), (*odd.shape, 3)), 0.55 * odd]))
         most = max(known, key=lambda region: region.disagreement)
         a, b, c, d = (value * size - 0.5 for value in BOXES[most.name])
         style = "--" if most.name == "outer" else "-"
         colour = ODD if _odd(most.rank) else USUAL
         box = Rectangle(
-            (a + 1, b + 1), c - a - 2, d - b - 2, fill=False, edgecolor=colour, linewidth=3, linestyle=style
+            (a + 1, b + 1),
+            c - a - 2,
+            d - b - 2,
+            fill=False,
+            edgecolor=colour,
+            linewidth=3,
+            linestyle=style,
         )
         axes.add_patch(box)
         name = "all but the box" if most.name == "outer" else most.name
-        axes.set_xlabel(f"most: {name} (> {int(100 * most.rank)}% of real faces)", fontsize=9, color=INK)
+        axes.set_xlabel(
+            f"most: {name} (> {int(100 * most.rank)}% of real faces)", fontsize=9, color=INK
+        )
     axes.set_title("which regions disagree with the rest", fontsize=10, color=GREY)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -151,9 +190,11 @@ Column = tuple[str, list[float | None], list[str], float]
 def _columns(regions: Sequence[Region]) -> list[Column]:
     """What the table of regions shows beside disagreement: title, bar lengths from 0 to 1, words, and the bars' middle."""
     first: dict[str, str] = {}  # what is said -> the first expert output that says it
-    for key in regions[0].answers if regions else ():
+    for key in regions[0].predictions if regions else ():
         first.setdefault(key.rpartition(".")[2], key)
-    values = {name: [region.answers.get(key) for region in regions] for name, key in first.items()}
+    values = {
+        name: [region.predictions.get(key) for region in regions] for name, key in first.items()
+    }
     found = []
     if "age_years" in values:
         years = values["age_years"]
@@ -163,7 +204,9 @@ def _columns(regions: Sequence[Region]) -> list[Column]:
         found.append(_likeliest("age, years", values["age"]))
     if "gender" in values:
         share = [v.get("Female") if v else None for v in values["gender"]]
-        found.append(("gender", share, ["" if s is None else f"{s:.0%} female" for s in share], 0.5))
+        found.append(
+            ("gender", share, ["" if s is None else f"{s:.0%} female" for s in share], 0.5)
+        )
     feeling = values.get("expression", values.get("emotion"))
     return [*found, _likeliest("expression", feeling)] if feeling else found
 
@@ -172,7 +215,12 @@ def _likeliest(title: str, values: Sequence[dict[str, float] | None]) -> Column:
     """The class that each region finds most likely."""
     best = [max(v, key=v.get) if v else None for v in values]
     share = [None if b is None else v[b] for v, b in zip(values, best, strict=True)]
-    return title, share, ["" if b is None else f"{b.lower()} {s:.0%}" for b, s in zip(best, share, strict=True)], 0
+    return (
+        title,
+        share,
+        ["" if b is None else f"{b.lower()} {s:.0%}" for b, s in zip(best, share, strict=True)],
+        0,
+    )
 
 
 def _regions(axes: Axes, regions: Sequence[Region]) -> None:
@@ -186,21 +234,52 @@ def _regions(axes: Axes, regions: Sequence[Region]) -> None:
     for start, title in zip(starts, titles, strict=False):
         axes.text(start, -0.85, title, fontsize=9.5, color=GREY, va="center")
     for row, region in enumerate(regions):
-        axes.text(0.0, row, "whole" if region.name == "full" else region.name, fontsize=10, color=INK, va="center")
+        axes.text(
+            0.0,
+            row,
+            "whole" if region.name == "full" else region.name,
+            fontsize=10,
+            color=INK,
+            va="center",
+        )
         if region.rank is not None:
             odd = _odd(region.rank)
             colour = tuple(odd * np.array(to_rgb(ODD)) + (1 - odd) * np.array(to_rgb(USUAL)))
-            _bar(axes, starts[0], row, width, 0, region.rank, colour, f"> {int(100 * region.rank)}% of reals")
+            _bar(
+                axes,
+                starts[0],
+                row,
+                width,
+                0,
+                region.rank,
+                colour,
+                f"> {int(100 * region.rank)}% of reals",
+            )
         for start, (_, shares, words, middle) in zip(starts[1:], columns, strict=False):
             if shares[row] is not None:
                 _bar(axes, start, row, width, middle, min(shares[row], 1.0), "#9db8cc", words[row])
 
 
-def _bar(axes: Axes, x: float, y: float, width: float, start: float, end: float, colour: object, text: str) -> None:
+def _bar(
+    axes: Axes,
+    x: float,
+    y: float,
+    width: float,
+    start: float,
+    end: float,
+    colour: object,
+    text: str,
+) -> None:
     axes.add_patch(Rectangle((x, y - 0.36), width, 0.72, facecolor="#f4f5f6", edgecolor="none"))
     low, high = sorted((start, end))
     axes.add_patch(
-        Rectangle((x + low * width, y - 0.36), (high - low) * width, 0.72, facecolor=colour, edgecolor="none")
+        Rectangle(
+            (x + low * width, y - 0.36),
+            (high - low) * width,
+            0.72,
+            facecolor=colour,
+            edgecolor="none",
+        )
     )
     box = {"facecolor": "white", "alpha": 0.72, "edgecolor": "none", "pad": 1.2}
     axes.text(x + 0.04 * width, y, text, fontsize=8.5, color=INK, va="center", bbox=box)
@@ -214,7 +293,9 @@ def _matrix(axes: Axes, title: str, pairs: Sequence[Pair]) -> None:
     for pair in pairs:
         y, x = sorted((names.index(pair.first), names.index(pair.second)), reverse=True)
         share = 0.08 + 0.84 * pair.rank
-        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=shades(share), edgecolor="white"))
+        axes.add_patch(
+            Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=shades(share), edgecolor="white")
+        )
         rare = not pair.low <= pair.value <= pair.high
         dark = 0.25 < share < 0.8
         text = f"{pair.value:.2f}".replace("0.", ".", 1)
@@ -229,13 +310,19 @@ def _matrix(axes: Axes, title: str, pairs: Sequence[Pair]) -> None:
             weight="bold" if rare else None,
         )
         if rare:
-            axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=INK, linewidth=1.4))
+            axes.add_patch(
+                Rectangle(
+                    (x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor=INK, linewidth=1.4
+                )
+            )
     words = ["whole", *PARTS]
     axes.set_xticks(range(len(names) - 1), words[:-1], fontsize=7.5, rotation=90)
     axes.set_yticks(range(1, len(names)), words[1:], fontsize=7.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{title}: similarity" if pairs else f"{title}: not known", fontsize=10, color=GREY)
+    axes.set_title(
+        f"{title}: similarity" if pairs else f"{title}: not known", fontsize=10, color=GREY
+    )
 
 
 def _families(axes: Axes, verdict: Verdict) -> None:
@@ -243,12 +330,19 @@ def _families(axes: Axes, verdict: Verdict) -> None:
     names = [*verdict.families]
     values = [verdict.families[name] for name in names]
     places = range(1, len(names) + 1)
-    limit = max([abs(value) for value in (*values, verdict.usual, sum(values) + verdict.usual)] + [0.5]) * 1.75
-    axes.barh(places, values, color=[ORANGE if value > 0 else BLUE for value in values], height=0.62)
+    limit = (
+        max([abs(value) for value in (*values, verdict.usual, sum(values) + verdict.usual)] + [0.5])
+        * 1.75
+    )
+    axes.barh(
+        places, values, color=[ORANGE if value > 0 else BLUE for value in values], height=0.62
+    )
     total = verdict.usual + sum(values)
     axes.barh([0], [verdict.usual], color="#b8bcc2", height=0.62)
     axes.barh([len(names) + 1], [total], color=COLOURS.get(verdict.verdict, GREY), height=0.62)
-    for place, value in zip((0, *places, len(names) + 1), (verdict.usual, *values, total), strict=True):
+    for place, value in zip(
+        (0, *places, len(names) + 1), (verdict.usual, *values, total), strict=True
+    ):
         side = "left" if value >= 0 else "right"
         axes.text(
             value + np.copysign(0.02 * limit, value),
@@ -285,13 +379,32 @@ def _reasons(figure: Figure, verdict: Verdict) -> None:
         span = max(reason.high - reason.low, 1e-9)
         low = min(reason.low - 0.3 * span, reason.value - 0.1 * span)
         high = max(reason.high + 0.3 * span, reason.value + 0.1 * span)
-        x = [0.72 + 0.27 * (value - low) / (high - low) for value in (reason.low, reason.high, reason.value)]
+        x = [
+            0.72 + 0.27 * (value - low) / (high - low)
+            for value in (reason.low, reason.high, reason.value)
+        ]
         axes.plot([0.72, 0.99], [row + 0.5] * 2, color=PALE, linewidth=1.5, zorder=1)
-        axes.plot(x[:2], [row + 0.5] * 2, color="#a9c6da", linewidth=9, solid_capstyle="butt", zorder=2)
+        axes.plot(
+            x[:2], [row + 0.5] * 2, color="#a9c6da", linewidth=9, solid_capstyle="butt", zorder=2
+        )
         axes.plot(x[2:], [row + 0.5], "o", color=colour, markersize=9, zorder=3)
-        axes.text((x[0] + x[1]) / 2, row + 0.8, "nine of ten real faces", fontsize=7.5, color=GREY, ha="center")
+        axes.text(
+            (x[0] + x[1]) / 2,
+            row + 0.8,
+            "nine of ten real faces",
+            fontsize=7.5,
+            color=GREY,
+            ha="center",
+        )
     if not verdict.reasons:
-        axes.text(0, 0.5, "No single comparison speaks for this verdict.", fontsize=10.5, color=INK, va="center")
+        axes.text(
+            0,
+            0.5,
+            "No single comparison speaks for this verdict.",
+            fontsize=10.5,
+            color=INK,
+            va="center",
+        )
     figure.text(
         0.02,
         0.012,

@@ -6,9 +6,16 @@ import pytest
 import torch
 
 from features.regions import ALIGNED, REGIONS, Crop
-from models import panel as panels
+from models import ensemble as panels
 from models.base import Expert, Output, native_bf16
-from models.panel import BATCH_CPU, Panel, experts_of, find_device, out_of_memory, usual_precision
+from models.ensemble import (
+    BATCH_CPU,
+    Ensemble,
+    experts_of,
+    find_device,
+    out_of_memory,
+    usual_precision,
+)
 
 WIDE = Crop.around(0.5, 0.5, 1.5, 1.5, 32)
 
@@ -16,9 +23,17 @@ WIDE = Crop.around(0.5, 0.5, 1.5, 1.5, 32)
 class Toy(Expert):
     """Says how bright each face is, in every region; runs out of memory beyond `room` faces."""
 
-    def __init__(self, name: str, crop: Crop, weights: Path, room: int = 10**9, faces_on_cpu: int = 10**9) -> None:
+    def __init__(
+        self, name: str, crop: Crop, weights: Path, room: int = 10**9, faces_on_cpu: int = 10**9
+    ) -> None:
         super().__init__()
-        self.name, self.crop, self.weights, self.room, self.faces_on_cpu = name, crop, weights, room, faces_on_cpu
+        self.name, self.crop, self.weights, self.room, self.faces_on_cpu = (
+            name,
+            crop,
+            weights,
+            room,
+            faces_on_cpu,
+        )
         self.outputs = {"light": Output("scalar", 1), "twice": Output("vector", 2, ("a", "b"))}
         self.calls: list[int] = []
 
@@ -42,60 +57,72 @@ def views(faces: int) -> dict[Crop, torch.Tensor]:
 
 
 def test_every_expert_sees_its_own_crop_and_all_faces_come_back_in_order(weights):
-    panel = Panel.of([Toy("a", ALIGNED, weights), Toy("b", WIDE, weights)])
-    said = panel(views(5))
-    assert list(said) == list(panel.outputs) == ["a.light", "a.twice", "b.light", "b.twice"]
+    ensemble = Ensemble.of([Toy("a", ALIGNED, weights), Toy("b", WIDE, weights)])
+    said = ensemble(views(5))
+    assert list(said) == list(ensemble.outputs) == ["a.light", "a.twice", "b.light", "b.twice"]
     for name, value in said.items():
-        assert value.dtype == torch.float16 and value.shape == (5, len(REGIONS), panel.outputs[name].size)
+        assert value.dtype == torch.float16 and value.shape == (
+            5,
+            len(REGIONS),
+            ensemble.outputs[name].size,
+        )
         assert value[:, 3, 0].tolist() == [0, 1, 2, 3, 4]
-    assert [expert.calls for expert in panel.experts] == [[5], [5]]  # one call for every region of every face
-    assert len(set(panel.weights.values())) == 1 and panel.crops == {"a": ALIGNED, "b": WIDE}
+    assert [expert.calls for expert in ensemble.experts] == [
+        [5],
+        [5],
+    ]  # one call for every region of every face
+    assert len(set(ensemble.weights.values())) == 1 and ensemble.crops == {"a": ALIGNED, "b": WIDE}
 
 
 def test_on_a_cpu_a_call_is_as_small_as_the_expert_likes(weights):
-    panel = Panel.of([Toy("a", ALIGNED, weights, faces_on_cpu=2)])
-    assert panel(views(5))["a.light"][:, 0, 0].tolist() == [0, 1, 2, 3, 4]
-    assert panel.experts[0].calls == [2, 2, 1]
+    ensemble = Ensemble.of([Toy("a", ALIGNED, weights, faces_on_cpu=2)])
+    assert ensemble(views(5))["a.light"][:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert ensemble.experts[0].calls == [2, 2, 1]
 
 
 def test_running_out_of_memory_halves_the_batch_and_goes_on(weights):
     easy, greedy = Toy("easy", WIDE, weights), Toy("greedy", ALIGNED, weights, room=3)
-    panel = Panel.of([easy, greedy])
-    assert panel(views(11))["greedy.light"][:, 0, 0].tolist() == list(range(11))
-    assert panel.faces_at_once == 3
+    ensemble = Ensemble.of([easy, greedy])
+    assert ensemble(views(11))["greedy.light"][:, 0, 0].tolist() == list(range(11))
+    assert ensemble.faces_at_once == 3
     greedy.calls.clear()
-    assert panel(views(11))["easy.light"][:, 0, 0].tolist() == list(range(11))
+    assert ensemble(views(11))["easy.light"][:, 0, 0].tolist() == list(range(11))
     assert greedy.calls == [3, 3, 3, 2]  # remembered: nothing is tried in vain again
 
 
 def test_one_face_too_many_is_the_callers_to_know(weights):
     with pytest.raises(torch.OutOfMemoryError):
-        Panel.of([Toy("a", ALIGNED, weights, room=0)])(views(4))
+        Ensemble.of([Toy("a", ALIGNED, weights, room=0)])(views(4))
 
 
 def test_the_largest_batch_that_fits(weights, monkeypatch):
-    panel = Panel.of([Toy("a", ALIGNED, weights, room=100)])
-    assert panel.largest_batch() == BATCH_CPU
-    monkeypatch.setattr(panel, "device", torch.device("cuda"))
-    monkeypatch.setattr(panel, "_sent", lambda view: view)
+    ensemble = Ensemble.of([Toy("a", ALIGNED, weights, room=100)])
+    assert ensemble.largest_batch() == BATCH_CPU
+    monkeypatch.setattr(ensemble, "device", torch.device("cuda"))
+    monkeypatch.setattr(ensemble, "_sent", lambda view: view)
     for name in ("synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
-    assert panel.largest_batch() == 32  # 64 fit, 128 do not: room to spare
-    assert panel.experts[0].calls == [16, 32, 64, 128]
-    panel.experts[0].room = 10**9
-    assert panel.largest_batch() == 256
-    panel.experts[0].room = 5
-    assert panel.largest_batch() == 1
+    assert ensemble.largest_batch() == 32  # 64 fit, 128 do not: room to spare
+    assert ensemble.experts[0].calls == [16, 32, 64, 128]
+    ensemble.experts[0].room = 10**9
+    assert ensemble.largest_batch() == 256
+    ensemble.experts[0].room = 5
+    assert ensemble.largest_batch() == 1
 
 
 def test_nothing_is_built_before_all_weights_are_there(tmp_path, monkeypatch):
     monkeypatch.setattr(panels, "expert_class", lambda name: pytest.fail(f"{name} was built"))
     with pytest.raises(FileNotFoundError) as caught:
-        Panel(experts_of("full"), weights_dir=tmp_path)
-    for entry in ("arcface_r50.safetensors", "face_multitask_v28.safetensors", "vggface2.pt", "clip_224.openai"):
+        Ensemble(experts_of("full"), weights_dir=tmp_path)
+    for entry in (
+        "arcface_r50.safetensors",
+        "face_multitask_v28.safetensors",
+        "vggface2.pt",
+        "clip_224.openai",
+    ):
         assert entry in str(caught.value)
     with pytest.raises(FileNotFoundError, match="no such folder") as caught:
-        Panel(experts_of("full"), weights_dir=tmp_path / "nowhere")
+        Ensemble(experts_of("full"), weights_dir=tmp_path / "nowhere")
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -113,7 +140,9 @@ def test_shortages_of_memory_are_known_by_their_words():
         "can't allocate memory: you tried",
     ):
         assert out_of_memory(RuntimeError(said))
-    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory")) and out_of_memory(MemoryError())
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory")) and out_of_memory(
+        MemoryError()
+    )
     assert not out_of_memory(RuntimeError("shapes do not fit"))
 
 
@@ -123,10 +152,10 @@ def test_an_expert_that_fails_on_a_face_has_no_answer_there_and_others_do(weight
             said = super().forward(faces)
             return {**said, "light": torch.where(said["light"] == 2, 1e6, said["light"])}
 
-    said = Panel.of([Overflowing("a", ALIGNED, weights), Toy("b", ALIGNED, weights)])(views(4))
-    assert [said[name][:, 0, 0].isnan().tolist() for name in said] == 2 * [[False, False, True, False]] + 2 * [
-        [False] * 4
-    ]
+    said = Ensemble.of([Overflowing("a", ALIGNED, weights), Toy("b", ALIGNED, weights)])(views(4))
+    assert [said[name][:, 0, 0].isnan().tolist() for name in said] == 2 * [
+        [False, False, True, False]
+    ] + 2 * [[False] * 4]
 
 
 def test_a_profile_that_is_not_there():
@@ -140,13 +169,17 @@ def test_a_profile_that_is_not_there():
 def test_only_published_experts_compute_in_bfloat16_unasked(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     gpu = torch.device("cuda")
-    found = [usual_precision(gpu, names) for names in (("lite",), ("traces",), ("lite", "traces"), ("traces", "clip"))]
+    found = [
+        usual_precision(gpu, names)
+        for names in (("lite",), ("traces",), ("lite", "traces"), ("traces", "clip"))
+    ]
     assert found == ["float32", "float32", "float32", "bfloat16"]
     assert usual_precision(torch.device("cpu"), ("clip",)) == "float32"
 
 
 @pytest.mark.parametrize(
-    ("able", "native"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)]
+    ("able", "native"),
+    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)],
 )
 def test_a_cpu_that_only_imitates_bfloat16_is_told(able, native, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)

@@ -30,10 +30,13 @@ class Region:
     name: str
     disagreement: float | None
     rank: float | None
-    answers: dict[str, float | dict[str, float]]
+    predictions: dict[str, float | dict[str, float]]
 
     def to_json(self) -> dict:
-        return {"region": self.name, **{key: value for key, value in asdict(self).items() if key != "name"}}
+        return {
+            "region": self.name,
+            **{key: value for key, value in asdict(self).items() if key != "name"},
+        }
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,19 @@ class Verdict:
     usual: float | None = None
     threshold: float | None = None
     error: str = ""
-    clip: dict = field(default_factory=dict)  # of a video: every frame's score, and the interval of the mean
-    worst: Verdict | None = field(default=None, repr=False)  # of a video: about the frame with the highest score
-    identity: np.ndarray | None = field(default=None, repr=False)  # of the whole face, to tell people apart
+    clip: dict = field(
+        default_factory=dict
+    )  # of a video: every frame's score, and the interval of the mean
+    worst: Verdict | None = field(
+        default=None, repr=False
+    )  # of a video: about the frame with the highest score
+    identity: np.ndarray | None = field(
+        default=None, repr=False
+    )  # of the whole face, to tell people apart
     box: tuple[float, ...] = ()  # x0, y0, x1, y1 in pixels of the picture
-    aligned: np.ndarray | None = field(default=None, repr=False)  # (112, 112, 4) uint8 RGBA, for pictures
+    aligned: np.ndarray | None = field(
+        default=None, repr=False
+    )  # (112, 112, 4) uint8 RGBA, for pictures
 
     @property
     def score(self) -> str:
@@ -95,7 +106,10 @@ class Verdict:
         """JSON-ready. whole: with what stands behind it, region by region; of a person in a video behind the most suspect frame,
         under `worst_frame`."""
         row = {name: getattr(self, name) for name in COLUMNS}
-        row |= {"reasons": [reason.to_json() for reason in self.reasons], "box": [round(x, 1) for x in self.box]}
+        row |= {
+            "reasons": [reason.to_json() for reason in self.reasons],
+            "box": [round(x, 1) for x in self.box],
+        }
         row |= {"clip": self.clip} if self.clip else {}
         if not whole or self.error:
             return row
@@ -138,7 +152,9 @@ def beyond(quality: Mapping[str, float], distance: float, seen: Mapping[str, flo
         value = abs(quality[name])
         if name in seen and (value < seen[name] if side == "low" else value > seen[name]):
             what = "less" if side == "low" else "more"
-            found.append(f"{words.format(value=value)}, {what} than 99 of 100 faces that the detector learned from")
+            found.append(
+                f"{words.format(value=value)}, {what} than 99 of 100 faces that the detector learned from"
+            )
     if distance > seen["distance"]:
         found.append("the face as a whole is unlike the faces that the detector learned from")
     return found
@@ -152,7 +168,9 @@ def unlike(doubts: list[str]) -> bool:
     return any(not doubt.startswith(LEANS) for doubt in doubts)
 
 
-def decide(p_fake: float, threshold: float, doubts: list[str], calibrated: bool) -> tuple[str, list[str]]:
+def decide(
+    p_fake: float, threshold: float, doubts: list[str], calibrated: bool
+) -> tuple[str, list[str]]:
     """The verdict, and all doubts. A score between one half and the threshold leans towards fake, and that is all.
 
     calibrated: whether p_fake is a probability (of `oneclass` it is a rank among real faces, of which half lie above .5).

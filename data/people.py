@@ -30,7 +30,9 @@ def adapted(embeddings: np.ndarray, is_real: np.ndarray) -> np.ndarray:
     stay NaN. Returns: (N, D) float32.
     """
     lengths = np.linalg.norm(np.asarray(embeddings, dtype=np.float32), axis=1, keepdims=True)
-    units = np.divide(embeddings, lengths, out=np.full(embeddings.shape, np.nan, np.float32), where=lengths > 0)
+    units = np.divide(
+        embeddings, lengths, out=np.full(embeddings.shape, np.nan, np.float32), where=lengths > 0
+    )
     usable = units[np.asarray(is_real, dtype=bool) & np.isfinite(units).all(1)]
     if not len(usable):
         return units
@@ -43,7 +45,9 @@ def adapted(embeddings: np.ndarray, is_real: np.ndarray) -> np.ndarray:
     return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
 
 
-def _pairs(a: np.ndarray, b: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pairs(
+    a: np.ndarray, b: np.ndarray, threshold: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows of `a` and of `b` with a cosine above `threshold`, block by block. a: (N, D), b: (M, D) unit vectors."""
     for start in range(0, len(a), BLOCK):
         first, second = np.nonzero(a[start : start + BLOCK] @ b.T > threshold)
@@ -59,7 +63,9 @@ def identity_groups(
     threshold: cosine of `adapted` embeddings. Returns: N names, each the first (alphabetically) of the groups joined in it;
     see `largest_share` before trusting them.
     """
-    unique, labels = np.unique([name or f"row {row}" for row, name in enumerate(groups)], return_inverse=True)
+    unique, labels = np.unique(
+        [name or f"row {row}" for row, name in enumerate(groups)], return_inverse=True
+    )
     units = adapted(embeddings, is_real)
     usable = np.flatnonzero(np.asarray(is_real, dtype=bool) & np.isfinite(units).all(1))
     components = np.arange(len(unique))
@@ -73,7 +79,7 @@ def identity_groups(
     return [str(unique[first[components[label]]]) for label in labels]
 
 
-def lookalikes(
+def near_identity_matches(
     embeddings: np.ndarray,
     is_real: np.ndarray,
     among: np.ndarray,

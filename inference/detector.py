@@ -24,89 +24,108 @@ from data.samples import FRAMES, is_video
 from data.video import VIDEO_SUFFIXES
 from features.disagreement import PARTS, by_family, of_regions, pairs_of, ranks
 from features.explain import MEDIAN, reasons
-from features.pipeline import FeaturePipeline
 from features.regions import REGIONS
-from judging.clips import judge_clip
-from judging.verdict import FAKE, UNSURE, Region, Verdict, beyond, decide, rarity
+from inference.clips import predict_clip
+from inference.scorer import Scorer
+from inference.verdict import FAKE, UNSURE, Region, Verdict, beyond, decide, rarity
 from models import CLIP_MODEL
 from models.checkpoint import Checkpoint
-from models.heads import Head
-from models.panel import Panel, find_device
+from models.ensemble import Ensemble, find_device
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints" / "default"
-NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold", "seen")  # of a checkpoint
+NEEDED = (
+    "weights",
+    "outputs",
+    "features",
+    "head",
+    "calibration",
+    "threshold",
+    "seen",
+)  # of a checkpoint
 ARRAYS = ("reference", "real_scores", "disagreement")
 
 
-class Scorer:
-    """A checkpoint, ready to score raw answers.
+class Explainer(Scorer):
+    """A checkpoint, ready to score raw outputs and to say why.
 
     checkpoint: a folder that train.py wrote.
     Raises: FileNotFoundError, ValueError where it cannot be used.
     """
 
     def __init__(self, checkpoint: Path = BUNDLED) -> None:
-        self.checkpoint = Checkpoint.load(checkpoint)
-        info, arrays = self.checkpoint.info, self.checkpoint.arrays
-        missing = [name for name in NEEDED if name not in info] + [name for name in ARRAYS if name not in arrays]
+        found = Checkpoint.load(checkpoint)
+        missing = [name for name in NEEDED if name not in found.info]
+        missing += [name for name in ARRAYS if name not in found.arrays]
         if missing:
-            raise ValueError(f"{checkpoint}: not a whole detector (lacks {', '.join(missing)}); train again")
-        self.pipeline = FeaturePipeline.from_state(info, arrays)
-        self.head = Head.from_state(info, arrays)
+            raise ValueError(
+                f"{checkpoint}: not a whole detector (lacks {', '.join(missing)}); train again"
+            )
+        super().__init__(found)
 
-    @property
-    def threshold(self) -> float:
-        return self.checkpoint.info["threshold"]["p_fake"]
-
-    def score(self, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Features (N, F), in the checkpoint's order, and calibrated P(fake) (N,), from raw outputs (N, R, D).
-
-        P(fake) is NaN for a face without a single feature.
-        """
-        values = self.pipeline.transform(arrays).values
-        return values, np.where(np.isnan(values).all(1), np.nan, self.head.p_fake(values))
-
-    def told(self, p_fake: float, values: np.ndarray, quality: dict[str, float]) -> tuple[str, list[str]]:
+    def decide_verdict(
+        self, p_fake: float, values: np.ndarray, quality: dict[str, float]
+    ) -> tuple[str, list[str]]:
         """The verdict about one face, and what speaks against giving one. values: (F,). quality: `QUALITIES` of the face."""
-        doubts = beyond(quality, float(self.head.distance(values[None])[0]), self.checkpoint.info["seen"])
+        doubts = beyond(
+            quality, float(self.head.distance(values[None])[0]), self.checkpoint.info["seen"]
+        )
         return decide(p_fake, self.threshold, doubts, self.head.kind != "oneclass")
 
     def explain(self, verdict: Verdict, values: np.ndarray, quality: dict[str, float]) -> Verdict:
         """Fill in what `verdict.p_fake` means. values: (F,) of the face. quality: `QUALITIES` of it."""
         info, arrays = self.checkpoint.info, self.checkpoint.arrays
         names, reference = info["features"], arrays["reference"]
-        pushes, usual = (part[0] for part in self.head.contributions(values[None], reference[MEDIAN]))
+        pushes, usual = (
+            part[0] for part in self.head.contributions(values[None], reference[MEDIAN])
+        )
         verdict.threshold = self.threshold
-        verdict.verdict, verdict.doubts = self.told(verdict.p_fake, values, quality)
-        verdict.quality, verdict.rarity = in_words(quality), rarity(verdict.p_fake, arrays["real_scores"])
-        leans = verdict.verdict == FAKE or (verdict.verdict == UNSURE and verdict.p_fake >= min(self.threshold, 0.5))
+        verdict.verdict, verdict.doubts = self.decide_verdict(verdict.p_fake, values, quality)
+        verdict.quality, verdict.rarity = (
+            in_words(quality),
+            rarity(verdict.p_fake, arrays["real_scores"]),
+        )
+        leans = verdict.verdict == FAKE or (
+            verdict.verdict == UNSURE and verdict.p_fake >= min(self.threshold, 0.5)
+        )
         verdict.reasons = reasons(names, values, pushes, reference, leans)
         verdict.families, verdict.usual = by_family(names, pushes), float(usual)
-        embeddings = [name for name, output in info["outputs"].items() if output["kind"] == "embedding"]
-        verdict.pairs = [pair for name in embeddings for pair in pairs_of(name, names, values, reference)]
+        embeddings = [
+            name for name, output in info["outputs"].items() if output["kind"] == "embedding"
+        ]
+        verdict.pairs = [
+            pair for name in embeddings for pair in pairs_of(name, names, values, reference)
+        ]
         return verdict
 
-    def regions(self, values: np.ndarray, answers: dict[str, np.ndarray]) -> list[Region]:
+    def regions(self, values: np.ndarray, predictions: dict[str, np.ndarray]) -> list[Region]:
         """What each region says and how much it disagrees. values: (F,). answers: "expert.output" -> (R, D)."""
         info, said = self.checkpoint.info, [{} for _ in REGIONS]
         for name, output in info["outputs"].items():
-            for place, answer in enumerate(answers[name].astype(np.float64)):
-                if not np.isfinite(answer).all() or output["kind"] in ("embedding", "vector"):
+            for place, prediction in enumerate(predictions[name].astype(np.float64)):
+                if not np.isfinite(prediction).all() or output["kind"] in ("embedding", "vector"):
                     continue
-                one = output["kind"] in ("scalar", "evidence")
-                numbers = [round(float(value), 4) for value in answer]
-                said[place][name] = numbers[0] if one else dict(zip(output["names"], numbers, strict=True))
+                one = output["kind"] in ("scalar", "forgery_logit")
+                numbers = [round(float(value), 4) for value in prediction]
+                said[place][name] = (
+                    numbers[0] if one else dict(zip(output["names"], numbers, strict=True))
+                )
         reference = self.checkpoint.arrays
         apart = of_regions(info["features"], values[None], reference["reference"])
         rank = ranks(apart, reference["disagreement"])[0]
-        told = {
-            part: (round(float(a), 4), round(float(r), 4)) for part, a, r in zip(PARTS, apart[0], rank, strict=True)
+        decide_verdict = {
+            part: (round(float(a), 4), round(float(r), 4))
+            for part, a, r in zip(PARTS, apart[0], rank, strict=True)
         }
-        told = {part: pair for part, pair in told.items() if not np.isnan(pair[0])}
-        return [Region(name, *told.get(name, (None, None)), answer) for name, answer in zip(REGIONS, said, strict=True)]
+        decide_verdict = {
+            part: pair for part, pair in decide_verdict.items() if not np.isnan(pair[0])
+        }
+        return [
+            Region(name, *decide_verdict.get(name, (None, None)), prediction)
+            for name, prediction in zip(REGIONS, said, strict=True)
+        ]
 
 
-class Detector(Scorer):
+class Detector(Explainer):
     """A checkpoint and its experts, ready to judge pictures.
 
     faces: `one` (the most central large face) or `all`. weights_dir: a folder with the experts' weight files, which are
@@ -115,27 +134,33 @@ class Detector(Scorer):
     """
 
     def __init__(
-        self, checkpoint: Path = BUNDLED, device: str = "cpu", faces: str = "one", weights_dir: Path | None = None
+        self,
+        checkpoint: Path = BUNDLED,
+        device: str = "cpu",
+        faces: str = "one",
+        weights_dir: Path | None = None,
     ) -> None:
         super().__init__(checkpoint)
         info = self.checkpoint.info
-        self.panel = Panel(
+        self.ensemble = Ensemble(
             tuple(info["weights"]),
             find_device(device),
             bf16=info.get("precision") == "bfloat16",  # as the answers that it was trained on
             weights_dir=weights_dir,
             clip_model=info.get("clip_model", CLIP_MODEL),
         )
-        here = self.panel.weights
+        here = self.ensemble.weights
         if info["weights"] != here:
             raise ValueError(
                 f"{checkpoint}: trained on answers of {_short(info['weights'])}, but the experts here are {_short(here)}; "
                 "preprocess and train again, or restore those weights"
             )
-        self.cutter = FaceCutter(faces, crops=self.panel.crops.values())
+        self.cutter = FaceCutter(faces, crops=self.ensemble.crops.values())
 
     @classmethod
-    def load(cls, checkpoint: Path | str = BUNDLED, device: str = "cpu", weights_dir: Path | None = None) -> Detector:
+    def load(
+        cls, checkpoint: Path | str = BUNDLED, device: str = "cpu", weights_dir: Path | None = None
+    ) -> Detector:
         """The bundled detector, or the one in a folder that train.py wrote. Raises: as the class."""
         return cls(Path(checkpoint), device, "one", weights_dir)
 
@@ -147,7 +172,7 @@ class Detector(Scorer):
         an array of another kind.
         """
         if isinstance(image, str | Path):
-            return self.judge([read_image(Path(image))], [str(image)])[0]
+            return self.predict_images([read_image(Path(image))], [str(image)])[0]
         name = Path("the picture")
         if (
             isinstance(image, np.ndarray)
@@ -159,15 +184,15 @@ class Detector(Scorer):
             image = Image.fromarray(image)
         if not isinstance(image, Image.Image):
             raise ImageError(name, "neither a file, a PIL image, nor uint8 RGB of shape (H, W, 3)")
-        return self.judge([pixels_of(image, name)], [str(name)])[0]
+        return self.predict_images([pixels_of(image, name)], [str(name)])[0]
 
     def of_all_faces(self) -> Detector:
         """The same detector, looking at every face."""
         other = copy(self)
-        other.cutter = FaceCutter("all", crops=self.panel.crops.values())
+        other.cutter = FaceCutter("all", crops=self.ensemble.crops.values())
         return other
 
-    def judge(self, images: list[np.ndarray], paths: list[str]) -> list[Verdict]:
+    def predict_images(self, images: list[np.ndarray], paths: list[str]) -> list[Verdict]:
         """One verdict per face, in the order of the pictures; a picture without a face gets one with an error.
 
         images: uint8 RGB (H, W, 3) each.
@@ -177,36 +202,57 @@ class Detector(Scorer):
         crops = self.cutter(images)
         faceless = set(range(len(images))) - set(crops.image.tolist())
         found = {index: [Verdict(paths[index], error="no face found")] for index in faceless}
-        for verdict, index in zip(self.judge_crops(crops), crops.image.tolist(), strict=True):
+        for verdict, index in zip(self.predict_crops(crops), crops.image.tolist(), strict=True):
             verdict.path = paths[index]
             found.setdefault(index, []).append(verdict)
         return [verdict for index in range(len(images)) for verdict in found[index]]
 
-    def judge_crops(self, crops: FaceCrops) -> list[Verdict]:
+    def predict_crops(self, crops: FaceCrops) -> list[Verdict]:
         """One verdict per face that was cut out, without a path."""
         if not len(crops.image):
             return []
-        arrays = {name: value.numpy() for name, value in self.panel(crops.views).items()}
+        arrays = {name: value.numpy() for name, value in self.ensemble(crops.views).items()}
         values, p_fakes = self.score(arrays)
         return [
-            self._verdict(crops, row, float(p_fake), values[row], {name: each[row] for name, each in arrays.items()})
+            self._verdict(
+                crops,
+                row,
+                float(p_fake),
+                values[row],
+                {name: each[row] for name, each in arrays.items()},
+            )
             for row, p_fake in enumerate(p_fakes)
         ]
 
     def _verdict(
-        self, crops: FaceCrops, row: int, p_fake: float, values: np.ndarray, answers: dict[str, np.ndarray]
+        self,
+        crops: FaceCrops,
+        row: int,
+        p_fake: float,
+        values: np.ndarray,
+        predictions: dict[str, np.ndarray],
     ) -> Verdict:
-        verdict = Verdict("", face=int(crops.face[row]), box=tuple(float(x) for x in crops.box[row]))
+        verdict = Verdict(
+            "", face=int(crops.face[row]), box=tuple(float(x) for x in crops.box[row])
+        )
         if np.isnan(p_fake):
             verdict.error = "no expert has an answer about this face"
             return verdict
         verdict.p_fake, verdict.aligned = p_fake, crops.aligned[row].permute(1, 2, 0).cpu().numpy()
-        self.explain(verdict, values, {name: float(getattr(crops, name)[row]) for name in QUALITIES})
-        verdict.regions = self.regions(values, answers)
-        judge = next((name for name in answers if name.endswith(".identity")), None)
-        if judge:
-            verdict.identity = np.nan_to_num(answers[judge][REGIONS.index("full")].astype(np.float32))
-        silent = [e.name for e in self.panel.experts if np.isnan(answers[f"{e.name}.{[*e.outputs][0]}"]).all()]
+        self.explain(
+            verdict, values, {name: float(getattr(crops, name)[row]) for name in QUALITIES}
+        )
+        verdict.regions = self.regions(values, predictions)
+        predict_images = next((name for name in predictions if name.endswith(".identity")), None)
+        if predict_images:
+            verdict.identity = np.nan_to_num(
+                predictions[predict_images][REGIONS.index("full")].astype(np.float32)
+            )
+        silent = [
+            e.name
+            for e in self.ensemble.experts
+            if np.isnan(predictions[f"{e.name}.{[*e.outputs][0]}"]).all()
+        ]
         if silent:
             verdict.quality["overall"] += f", no answer of {', '.join(silent)}"
         return verdict
@@ -216,7 +262,7 @@ def _short(weights: dict[str, str]) -> str:
     return ", ".join(f"{name} {digest[:12]}" for name, digest in weights.items())
 
 
-def judge_files(
+def predict_files(
     detector: Detector, inputs: list[Path], batch_size: int, max_pixels: int, frames: int = FRAMES
 ) -> Iterator[Verdict]:
     """Verdicts for pictures, videos and folders of them, as they come; what cannot be read costs only itself.
@@ -240,11 +286,15 @@ def judge_files(
                 images.append(read_image(path, max_pixels))
             except ImageError as error:
                 failed[path] = Verdict(str(path), error=error.reason)
-        judged = detector.judge(images, [str(path) for path in batch if path not in failed and not is_video(path)])
+        judged = detector.predict_images(
+            images, [str(path) for path in batch if path not in failed and not is_video(path)]
+        )
         for path in batch:
             if is_video(path):
-                yield from judge_clip(detector.of_all_faces(), path, frames, max_pixels)
+                yield from predict_clip(detector.of_all_faces(), path, frames, max_pixels)
                 continue
-            yield from [failed[path]] if path in failed else [v for v in judged if v.path == str(path)]
+            yield from (
+                [failed[path]] if path in failed else [v for v in judged if v.path == str(path)]
+            )
         bar.update(len(batch))
     bar.close()

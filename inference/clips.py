@@ -17,19 +17,21 @@ from tqdm import tqdm
 
 from data.images import MAX_PIXELS, ImageError
 from data.video import read_frames, seconds_of
-from judging.verdict import FAKE, REAL, UNSURE, Verdict, decide, rarity, unlike
+from inference.verdict import FAKE, REAL, UNSURE, Verdict, decide, rarity, unlike
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from judging.detector import Detector
+    from inference.detector import Detector
 
 AT_ONCE = 8  # frames in memory
 # Cosine of two faces, plus NEAR times how much their boxes overlap, from which on they are one person's; the overlap alone where
 # no expert tells identities.
 SAME = 0.35
 NEAR = 0.3
-SEEN = 0.1  # of the frames: somebody who is in fewer, and in more than one, is told to be hardly seen
+SEEN = (
+    0.1  # of the frames: somebody who is in fewer, and in more than one, is told to be hardly seen
+)
 DRAWS = 2000
 
 
@@ -74,7 +76,9 @@ def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 def assign(people: list[Person], verdicts: list[Verdict], place: int) -> None:
     """Give every face of one frame to the person it is, nobody two of them (Kuhn, 1955); strangers are new people."""
-    scores = np.array([[person.alike(verdict) for verdict in verdicts] for person in people]).reshape(-1, len(verdicts))
+    scores = np.array(
+        [[person.alike(verdict) for verdict in verdicts] for person in people]
+    ).reshape(-1, len(verdicts))
     left = set(range(len(verdicts)))
     for row, column in zip(*linear_sum_assignment(-scores), strict=True):
         if scores[row, column] >= SAME:
@@ -86,7 +90,9 @@ def assign(people: list[Person], verdicts: list[Verdict], place: int) -> None:
         people.append(person)
 
 
-def judge_clip(detector: Detector, path: Path, frames: int, max_pixels: int = MAX_PIXELS) -> list[Verdict]:
+def predict_clip(
+    detector: Detector, path: Path, frames: int, max_pixels: int = MAX_PIXELS
+) -> list[Verdict]:
     """One verdict per person, who is seen most first; one with an error where there is nobody or no video.
 
     detector: one that looks at all faces. frames: how many to look at. p_fake of a verdict is the mean
@@ -97,13 +103,27 @@ def judge_clip(detector: Detector, path: Path, frames: int, max_pixels: int = MA
     bar = tqdm(total=frames, unit="frame", desc=path.name[:30], leave=False, disable=None)
     for start in range(0, frames, AT_ONCE):
         places = range(start, min(frames, start + AT_ONCE))
-        read = dict(zip(places, read_frames(path, [(place, frames) for place in places], max_pixels), strict=True))
-        failed = next((image.reason for image in read.values() if isinstance(image, ImageError)), failed)
+        read = dict(
+            zip(
+                places,
+                read_frames(path, [(place, frames) for place in places], max_pixels),
+                strict=True,
+            )
+        )
+        failed = next(
+            (image.reason for image in read.values() if isinstance(image, ImageError)), failed
+        )
         images = {place: image for place, image in read.items() if isinstance(image, np.ndarray)}
         seen += len(images)
-        judged = detector.judge(list(images.values()), [f"{path}@{place}of{frames}" for place in images])
+        judged = detector.predict_images(
+            list(images.values()), [f"{path}@{place}of{frames}" for place in images]
+        )
         for place in images:
-            here = [verdict for verdict in judged if verdict.path == f"{path}@{place}of{frames}" and not verdict.error]
+            here = [
+                verdict
+                for verdict in judged
+                if verdict.path == f"{path}@{place}of{frames}" and not verdict.error
+            ]
             if here:
                 assign(people, here, place)
         bar.update(len(places))
@@ -112,11 +132,20 @@ def judge_clip(detector: Detector, path: Path, frames: int, max_pixels: int = MA
         return [Verdict(str(path), error=failed if not seen else f"no face found in {seen} frames")]
     people.sort(key=lambda person: -len(person.places))
     duration = seconds_of(path)
-    return [told(detector, person, path, number, seen, frames, duration) for number, person in enumerate(people)]
+    return [
+        summarise(detector, person, path, number, seen, frames, duration)
+        for number, person in enumerate(people)
+    ]
 
 
-def told(
-    detector: Detector, person: Person, path: Path, number: int, seen: int, frames: int, duration: float | None
+def summarise(
+    detector: Detector,
+    person: Person,
+    path: Path,
+    number: int,
+    seen: int,
+    frames: int,
+    duration: float | None,
 ) -> Verdict:
     """What is said of one person of a clip."""
     scores = np.array(person.p_fake)
@@ -132,11 +161,21 @@ def told(
         doubts.append(f"the person is seen in {len(scores)} of {seen} frames only")
     verdict, doubts = decide(mean, detector.threshold, doubts, detector.head.kind != "oneclass")
     if verdict in (REAL, FAKE) and low < detector.threshold <= high:
-        verdict, doubts = UNSURE, [f"over the frames the mean may lie on either side of {detector.threshold:.2f}"]
-    times = [None if duration is None else round((place + 0.5) / frames * duration, 2) for place in person.places]
+        verdict, doubts = (
+            UNSURE,
+            [f"over the frames the mean may lie on either side of {detector.threshold:.2f}"],
+        )
+    times = [
+        None if duration is None else round((place + 0.5) / frames * duration, 2)
+        for place in person.places
+    ]
     worst = person.places[int(scores.argmax())]
     clip = {"frames_looked_at": seen, "frames": person.places, "seconds": times}
-    clip |= {"p_fake": [round(float(p), 4) for p in scores], "low": round(low, 4), "high": round(high, 4)}
+    clip |= {
+        "p_fake": [round(float(p), 4) for p in scores],
+        "low": round(low, 4),
+        "high": round(high, 4),
+    }
     clip |= {"worst": {"frame": worst, "of": frames, "seconds": times[person.places.index(worst)]}}
     return replace(
         person.worst,
@@ -177,10 +216,21 @@ def draw_scores(verdicts: list[Verdict]) -> Figure:
         ha="right",
         va="bottom",
     )
-    axes.set(ylim=(0, 1), xlabel="seconds" if timed else "frame", ylabel="p_fake; band: 95% of its mean")
+    axes.set(
+        ylim=(0, 1), xlabel="seconds" if timed else "frame", ylabel="p_fake; band: 95% of its mean"
+    )
     axes.legend(loc="upper left", fontsize=9)
     return figure
 
 
 def _colours() -> Iterator[str]:
-    yield from ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5f6368", "#000000")
+    yield from (
+        "#0072b2",
+        "#d55e00",
+        "#009e73",
+        "#cc79a7",
+        "#e69f00",
+        "#56b4e9",
+        "#5f6368",
+        "#000000",
+    )

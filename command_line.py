@@ -1,0 +1,71 @@
+"""One way from a dataclass to a command line, for all scripts.
+
+The fields of a script's `Config` are its options, and the texts below the fields are their help: `data_root: Path` becomes
+`--data-root` (`--data_root` is understood too), a `bool` a switch, a `tuple` takes several values. So an option is spelled
+the same in every script, and a default stands in one place.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+from tqdm import tqdm
+
+BAD_INPUT = 2  # the exit code of a mistake in the command, or of input that cannot be used
+Config = TypeVar("Config")
+
+
+class _BesideProgressBars(logging.Handler):
+    """To standard error, above a progress bar that may be there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        tqdm.write(level + record.getMessage(), file=sys.stderr)
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Show what the scripts log: progress and warnings go to standard error, results to standard output."""
+    logging.basicConfig(level=logging.WARNING, handlers=[_BesideProgressBars()], force=True)
+    logging.getLogger("masc").setLevel(level)
+
+
+def run(
+    main: Callable[[Config], int | Path | None],
+    config: type[Config],
+    description: str | None,
+    arguments: Sequence[str] | None = None,
+    name: str | None = None,
+) -> int:
+    """Fill `config` from the command line and call `main` with it.
+
+    Args:
+        main: does the work. It returns an exit code, or anything else for success.
+        config: a dataclass.
+        description: shown by --help; the script's docstring.
+        arguments: instead of those of the process.
+        name: of the command, instead of the script's.
+
+    Returns:
+        The exit code. An OSError or a ValueError is a mistake of the user: its text is printed, without a traceback, and
+        the code is `BAD_INPUT`.
+    """
+    name = name or Path(sys.argv[0]).name
+    set_up_logging()
+    filled = tyro.cli(
+        config,
+        prog=name,
+        description=description,
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    try:
+        result = main(filled)
+    except (OSError, ValueError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return result if isinstance(result, int) else 0

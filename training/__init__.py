@@ -1,0 +1,1 @@
+"""Fitting: the detector on dumps, and the two bundled networks on real faces."""
