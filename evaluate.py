@@ -34,7 +34,7 @@ from pathlib import Path
 from data.degrade import FAMILIES
 from data.dump import Dump, newest_dump, read_dump
 from data.feature_dataset import FeatureDataset, join_dumps
-from data.store import write_json
+from data.files import write_json
 from evaluation import plan as planning
 from evaluation import results, sanity
 from evaluation.card import for_card

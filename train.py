@@ -30,8 +30,9 @@ from pathlib import Path
 
 from data import splits
 from data.dump import newest_dump, read_dump
-from data.feature_dataset import FeatureDataset, join_dumps, train_and_val
+from data.feature_dataset import FeatureDataset, join_dumps
 from data.people import largest_share
+from data.splits import train_and_val
 from evaluation.metrics import table
 from features.regions import REGIONS
 from models.checkpoint import CHECKPOINTS

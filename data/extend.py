@@ -17,7 +17,8 @@ import numpy as np
 from data.cutting import samples_of
 from data.datasets import Sample
 from data.dump import COLUMNS, MISSING_COLUMNS, Dump, Row, read_dump, read_settings
-from data.store import EXTENDING, NOT_FINITE, ShardWriter, write_csv, write_json
+from data.files import write_csv, write_json
+from data.store import EXTENDING, NOT_FINITE, ShardWriter
 
 SPOILED = 0.05  # of the faces without an answer because of their pictures: this cannot be the right dataset
 

@@ -10,17 +10,14 @@ float16 can hold) costs that face only its own columns, and missing.csv says why
 
 from __future__ import annotations
 
-import csv
 import errno
 import fcntl
 import hashlib
-import io
 import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -42,48 +39,12 @@ from data.dump import (
     read_dump,
     read_settings,
 )
+from data.files import replacing, write_csv, write_json
 
 __all__ = ["NO_FACE", "Dump", "DumpWriter", "Row", "newest_dump", "read_dump"]
 
 EXTENDING = "extending"  # the folder in a dump in which data/extend.py works
 NOT_FINITE = "answers that are not finite, or beyond the range of float16"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is whole and on disk.
-
-    Raises: OSError that says how to go on where the disk is full.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        partial.unlink(missing_ok=True)
-        advice = "the disk is full. What was finished is kept: free some space and run the same command again"
-        raise OSError(error.errno, advice, str(path)) from error
-
-
-def write_json(path: Path, data: dict) -> None:
-    with replacing(path) as file:
-        file.write((json.dumps(data, indent=1) + "\n").encode())
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """UTF-8, and file names that are not are kept byte by byte. Floats with six digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])
-    with replacing(path) as file:
-        file.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 class ShardWriter:

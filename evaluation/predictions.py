@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.feature_dataset import FeatureDataset
-from data.store import write_csv
+from data.files import write_csv
 
 COLUMNS: dict[str, type] = {
     "test": str,

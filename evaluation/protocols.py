@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from data.feature_dataset import FeatureDataset, train_and_val
+from data.feature_dataset import FeatureDataset
 from data.people import JOIN, largest_share, near_identity_matches
-from data.splits import identity_disjoint
+from data.splits import identity_disjoint, train_and_val
 from features.regions import REGIONS
 
 SIZES = (100, 300, 1000, 3000)

@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.feature_dataset import FeatureDataset
-from data.store import write_json
+from data.files import write_json
 from evaluation.predictions import write_predictions
 from evaluation.protocols import Experiment, slug
 from evaluation.systems import Fitted, System

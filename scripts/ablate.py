@@ -29,9 +29,9 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from data.dump import newest_dump, read_dump
-from data.feature_dataset import FeatureDataset, join_dumps, train_and_val
-from data.splits import identity_disjoint
-from data.store import write_json
+from data.feature_dataset import FeatureDataset, join_dumps
+from data.files import write_json
+from data.splits import identity_disjoint, train_and_val
 from features.columns import FAMILIES, groups_of, raw_features, select
 from features.expectations import expected_names
 from models.classifiers import KINDS

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from data.store import write_csv, write_json
+from data.files import write_csv, write_json
 from evaluation.delong import delong
 from evaluation.metrics import auc, bootstrap, fpr_at, summary
 from evaluation.predictions import COLUMNS, Predictions, by_video

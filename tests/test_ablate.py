@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from data.dump import read_dump
-from data.feature_dataset import join_dumps, train_and_val
+from data.feature_dataset import join_dumps
+from data.splits import train_and_val
 from evaluation.metrics import summary
 from inference.scorer import Scorer
 from scripts import ablate

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data.store import write_csv
+from data.files import write_csv
 from evaluation.compare import compare
 from evaluation.metrics import auc
 from evaluation.page import md, number

@@ -39,7 +39,7 @@ ROOMS = ("data", "features", "models", "inference", "training", "evaluation")
 ALLOWED = {
     "command_line": (),
     "features": ("features",),
-    "models": ("models", "features.regions"),
+    "models": ("models", "features.regions", "data.files"),
     "data": ("data", "features.regions"),
     "inference": ("data", "features", "models", "inference"),
     "training": (

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from data import people
-from data.feature_dataset import FeatureDataset, grouped_split
+from data.feature_dataset import FeatureDataset
 from data.people import adapted, identity_groups, largest_share, near_identity_matches
+from data.splits import grouped_split
 
 
 def unit(*degrees: float) -> np.ndarray:
