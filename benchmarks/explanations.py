@@ -33,7 +33,7 @@ from data.quality import QUALITIES
 from evaluation.metrics import auc, bootstrap
 from features.regions import BOXES
 from inference.detector import BUNDLED, Detector
-from inference.verdict import UNSURE, Verdict, unlike
+from inference.verdict import UNSURE, Verdict, out_of_distribution
 
 ALTERED = {"eyes": "upper", "nose": "middle", "mouth": "lower", "jaw": "lower"}
 ORDER = ("eyes", "nose", "mouth", "eyes", "nose", "jaw")  # each part of the face equally often
@@ -170,13 +170,13 @@ def coverage(detector: Detector, dumps: list[Dump], split: str) -> dict:
     label, groups = rows["label"][known], rows["group"][known]
     right = ((p_fake[known] >= 0.5) == (label == 1)).astype(float)
     told = [
-        detector.told(
+        detector.decide(
             float(p_fake[row]), values[row], {name: float(rows[name][row]) for name in QUALITIES}
         )
         for row in known
     ]
     given = np.array([verdict != UNSURE for verdict, _ in told])
-    usual = np.array([not unlike(doubts) for _, doubts in told])
+    usual = np.array([not out_of_distribution(doubts) for _, doubts in told])
     order = np.argsort(detector.head.distance(values[known]))
     sure = np.argsort(-np.abs(p_fake[known] - 0.5))
     curve = []

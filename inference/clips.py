@@ -1,15 +1,13 @@
-"""A video -> what is said of each person in it: a score for every frame in which they are seen, and over all of them.
+"""Videos: faces tracked over evenly spaced frames, and one verdict per person.
 
-Evenly spaced frames are looked at, a few at a time, so a two-hour film takes no more memory than a short one. Faces of
-different frames are one person's where they look alike and, if so, all the more where they are in the same place.
+Few frames are in memory at a time. Faces of different frames belong to one person if their identity
+embeddings are similar; the overlap of their boxes adds to the similarity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -17,220 +15,174 @@ from tqdm import tqdm
 
 from data.images import MAX_PIXELS, ImageError
 from data.video import read_frames, seconds_of
-from inference.verdict import FAKE, REAL, UNSURE, Verdict, decide, rarity, unlike
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from inference.detector import Detector
-
-AT_ONCE = 8  # frames in memory
-# Cosine of two faces, plus NEAR times how much their boxes overlap, from which on they are one person's; the overlap alone where
-# no expert tells identities.
-SAME = 0.35
-NEAR = 0.3
-SEEN = (
-    0.1  # of the frames: somebody who is in fewer, and in more than one, is told to be hardly seen
+from inference.detector import Detector
+from inference.verdict import (
+    FAKE,
+    REAL,
+    UNSURE,
+    FalseAlarmRate,
+    Verdict,
+    decide,
+    out_of_distribution,
 )
-DRAWS = 2000
+
+FRAMES_IN_MEMORY = 8
+SAME_PERSON = 0.35  # similarity from which on two faces are one person's
+OVERLAP_WEIGHT = 0.3  # of the overlap beside the cosine of the identity embeddings
+MIN_SHARE = 0.1  # of the frames that a person must be in
+BOOTSTRAP = 2000
 
 
 @dataclass
-class Person:
-    """One person of a clip. places: which of the frames; p_fake: of each of them; doubtful: frames in which the face is unlike
-    those of training; worst: the verdict about the frame with the highest score."""
+class Track:
+    """One person of a video.
 
-    box: tuple[float, ...]
-    identity: np.ndarray | float = 0.0  # the sum over the frames
-    places: list[int] = field(default_factory=list)
+    Attributes:
+        box: of the latest face.
+        identity: sum of the embeddings.
+        frames: numbers of the frames, and p_fake of each.
+        out_of_distribution: number of frames outside the abstention limits.
+        worst: verdict for the frame with the highest score.
+    """
+
+    box: tuple[float, ...] = ()
+    identity: np.ndarray | float = 0.0
+    frames: list[int] = field(default_factory=list)
     p_fake: list[float] = field(default_factory=list)
-    doubtful: int = 0
+    out_of_distribution: int = 0
     worst: Verdict | None = None
 
-    def add(self, place: int, verdict: Verdict) -> None:
-        self.places.append(place)
+    def add(self, frame: int, verdict: Verdict) -> None:
+        self.frames.append(frame)
         self.p_fake.append(verdict.p_fake)
-        self.doubtful += unlike(verdict.doubts)
+        self.out_of_distribution += out_of_distribution(verdict.reasons_to_abstain)
         if verdict.identity is not None:
             self.identity = self.identity + verdict.identity
         self.box = verdict.box
         if self.worst is None or verdict.p_fake > self.worst.p_fake:
             self.worst = verdict
 
-    def alike(self, verdict: Verdict) -> float:
-        """How much a face looks like this person's, and lies where theirs was."""
+    def similarity(self, verdict: Verdict) -> float:
+        """Of a face to this person: by identity and position, or by position alone."""
+        overlap = iou(self.box, verdict.box)
         if verdict.identity is None:
-            return overlap(self.box, verdict.box)
-        lengths = np.linalg.norm(self.identity) * np.linalg.norm(verdict.identity)
-        cosine = float(self.identity @ verdict.identity / lengths) if lengths > 0 else 0.0
-        return cosine + NEAR * overlap(self.box, verdict.box)
+            return overlap
+        norms = np.linalg.norm(self.identity) * np.linalg.norm(verdict.identity)
+        cosine = float(self.identity @ verdict.identity / norms) if norms > 0 else 0.0
+        return cosine + OVERLAP_WEIGHT * overlap
 
 
-def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     """Intersection over union of two boxes x0, y0, x1, y1."""
-    width, height = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
-    shared = max(width, 0) * max(height, 0)
-    both = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared
-    return shared / both if both > 0 else 0.0
+    width, height = (max(0, min(a[i + 2], b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - width * height
+    return width * height / union if union > 0 else 0.0
 
 
-def assign(people: list[Person], verdicts: list[Verdict], place: int) -> None:
-    """Give every face of one frame to the person it is, nobody two of them (Kuhn, 1955); strangers are new people."""
-    scores = np.array(
-        [[person.alike(verdict) for verdict in verdicts] for person in people]
-    ).reshape(-1, len(verdicts))
-    left = set(range(len(verdicts)))
-    for row, column in zip(*linear_sum_assignment(-scores), strict=True):
-        if scores[row, column] >= SAME:
-            people[row].add(place, verdicts[column])
-            left.discard(int(column))
-    for column in sorted(left):
-        person = Person(verdicts[column].box)
-        person.add(place, verdicts[column])
-        people.append(person)
+def assign(tracks: list[Track], verdicts: list[Verdict], frame: int) -> None:
+    """Add the faces of one frame to the tracks, at most one to each (Kuhn, 1955), or start new ones."""
+    scores = np.array([[track.similarity(verdict) for verdict in verdicts] for track in tracks])
+    scores = scores.reshape(len(tracks), len(verdicts))
+    chosen = {
+        column: tracks[row]
+        for row, column in zip(*linear_sum_assignment(-scores), strict=True)
+        if scores[row, column] >= SAME_PERSON
+    }
+    for column, verdict in enumerate(verdicts):
+        if column not in chosen:
+            tracks.append(Track())
+        chosen.get(column, tracks[-1]).add(frame, verdict)
 
 
 def predict_clip(
     detector: Detector, path: Path, frames: int, max_pixels: int = MAX_PIXELS
 ) -> list[Verdict]:
-    """One verdict per person, who is seen most first; one with an error where there is nobody or no video.
+    """One verdict per person, those in most frames first.
 
-    detector: one that looks at all faces. frames: how many to look at. p_fake of a verdict is the mean
-    over the frames, `clip` holds each of them, and `worst` the verdict about the most suspect one.
+    Args:
+        frames: how many to read, evenly spaced.
+
+    Returns:
+        Verdicts with `clip` and `worst_frame`; one with an error for an unreadable video or one without a face.
     """
-    people: list[Person] = []
-    seen, failed = 0, ""
+    detector, tracks, read, failure = detector.for_all_faces(), [], 0, ""
     bar = tqdm(total=frames, unit="frame", desc=path.name[:30], leave=False, disable=None)
-    for start in range(0, frames, AT_ONCE):
-        places = range(start, min(frames, start + AT_ONCE))
-        read = dict(
-            zip(
-                places,
-                read_frames(path, [(place, frames) for place in places], max_pixels),
-                strict=True,
-            )
-        )
-        failed = next(
-            (image.reason for image in read.values() if isinstance(image, ImageError)), failed
-        )
-        images = {place: image for place, image in read.items() if isinstance(image, np.ndarray)}
-        seen += len(images)
-        judged = detector.predict_images(
-            list(images.values()), [f"{path}@{place}of{frames}" for place in images]
-        )
-        for place in images:
-            here = [
-                verdict
-                for verdict in judged
-                if verdict.path == f"{path}@{place}of{frames}" and not verdict.error
-            ]
-            if here:
-                assign(people, here, place)
-        bar.update(len(places))
+    for start in range(0, frames, FRAMES_IN_MEMORY):
+        numbers = range(start, min(frames, start + FRAMES_IN_MEMORY))
+        images = {}
+        wanted = [(number, frames) for number in numbers]
+        for number, image in zip(numbers, read_frames(path, wanted, max_pixels), strict=True):
+            if isinstance(image, ImageError):
+                failure = failure or image.reason
+            else:
+                images[number] = image
+        read += len(images)
+        batch = detector.predict_batch(list(images.values()), [str(path)] * len(images))
+        for number, verdicts in zip(images, batch, strict=True):
+            if faces := [verdict for verdict in verdicts if not verdict.error]:
+                assign(tracks, faces, number)
+        bar.update(len(numbers))
     bar.close()
-    if not people:
-        return [Verdict(str(path), error=failed if not seen else f"no face found in {seen} frames")]
-    people.sort(key=lambda person: -len(person.places))
+    if not tracks:
+        return [Verdict(str(path), error=f"no face found in {read} frames" if read else failure)]
+    tracks.sort(key=lambda track: -len(track.frames))
     duration = seconds_of(path)
     return [
-        summarise(detector, person, path, number, seen, frames, duration)
-        for number, person in enumerate(people)
+        summarise(detector, track, number, read, frames, duration)
+        for number, track in enumerate(tracks)
     ]
 
 
 def summarise(
-    detector: Detector,
-    person: Person,
-    path: Path,
-    number: int,
-    seen: int,
-    frames: int,
-    duration: float | None,
+    detector: Detector, track: Track, number: int, read: int, frames: int, duration: float | None
 ) -> Verdict:
-    """What is said of one person of a clip."""
-    scores = np.array(person.p_fake)
-    draws = np.random.default_rng(0).integers(len(scores), size=(DRAWS, len(scores)))
-    low, high = (float(x) for x in np.percentile(scores[draws].mean(1), [2.5, 97.5]))
-    mean = float(scores.mean())
-    doubts = []
-    if 2 * person.doubtful > len(scores):
-        doubts.append(
-            f"in {person.doubtful} of {len(scores)} frames the face is unlike those that the detector learned from"
-        )
-    elif seen > 1 and len(scores) < max(2, SEEN * seen):
-        doubts.append(f"the person is seen in {len(scores)} of {seen} frames only")
-    verdict, doubts = decide(mean, detector.threshold, doubts, detector.head.kind != "oneclass")
-    if verdict in (REAL, FAKE) and low < detector.threshold <= high:
-        verdict, doubts = (
-            UNSURE,
-            [f"over the frames the mean may lie on either side of {detector.threshold:.2f}"],
-        )
-    times = [
-        None if duration is None else round((place + 0.5) / frames * duration, 2)
-        for place in person.places
-    ]
-    worst = person.places[int(scores.argmax())]
-    clip = {"frames_looked_at": seen, "frames": person.places, "seconds": times}
-    clip |= {
-        "p_fake": [round(float(p), 4) for p in scores],
+    """The verdict for one person.
+
+    Args:
+        read: frames that could be read.
+        frames: frames that were asked for.
+        duration: of the video in seconds.
+    """
+    scores, abstain = np.array(track.p_fake), []
+    draws = np.random.default_rng(0).integers(len(scores), size=(BOOTSTRAP, len(scores)))
+    low, high = map(float, np.percentile(scores[draws].mean(1), [2.5, 97.5]))
+    mean, threshold = float(scores.mean()), detector.threshold
+    if 2 * track.out_of_distribution > len(scores):
+        unlike = f"{track.out_of_distribution} of {len(scores)}"
+        abstain = [f"in {unlike} frames the face is unlike the training faces"]
+    elif read > 1 and len(scores) < max(2, MIN_SHARE * read):
+        abstain = [f"the person is in only {len(scores)} of {read} frames"]
+    verdict, abstain = decide(mean, threshold, abstain, detector.head.kind != "oneclass")
+    if verdict in (REAL, FAKE) and low < threshold <= high:
+        verdict = UNSURE
+        abstain = [f"the 95% interval of the mean contains the threshold {threshold:.2f}"]
+    times = [duration and round((n + 0.5) / frames * duration, 2) for n in track.frames]
+    worst = int(scores.argmax())
+    clip = {
+        "frames_looked_at": read,
+        "frames": track.frames,
+        "seconds": times,
+        "p_fake": scores.round(4).tolist(),
         "low": round(low, 4),
         "high": round(high, 4),
+        "worst": {"frame": track.frames[worst], "of": frames, "seconds": times[worst]},
     }
-    clip |= {"worst": {"frame": worst, "of": frames, "seconds": times[person.places.index(worst)]}}
     return replace(
-        person.worst,
-        path=str(path),
+        track.worst,
         face=number,
         p_fake=mean,
         verdict=verdict,
-        doubts=doubts,
-        rarity=rarity(mean, detector.checkpoint.arrays["real_scores"]),
+        reasons_to_abstain=abstain,
+        false_alarm_rate=FalseAlarmRate.at(mean, detector.real_scores),
         clip=clip,
-        worst=person.worst,
+        worst_frame=track.worst,
         identity=None,
     )
 
 
-def draw_scores(verdicts: list[Verdict]) -> Figure:
-    """Scores over time, a line per person. verdicts: of one clip."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 4), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    timed = all(second is not None for verdict in verdicts for second in verdict.clip["seconds"])
-    for verdict, colour in zip(verdicts, _colours(), strict=False):
-        x = verdict.clip["seconds" if timed else "frames"]
-        label = f"person {verdict.face + 1}: {verdict.verdict}, mean {verdict.p_fake:.2f}"
-        axes.plot(x, verdict.clip["p_fake"], "o-", color=colour, markersize=4, label=label)
-        axes.axhspan(verdict.clip["low"], verdict.clip["high"], color=colour, alpha=0.1)
-    axes.axhline(verdicts[0].threshold, color="#5f6368", linestyle="--", linewidth=1)
-    axes.text(
-        1.0,
-        verdicts[0].threshold,
-        "fake from here on",
-        fontsize=8,
-        color="#5f6368",
-        transform=axes.get_yaxis_transform(),
-        ha="right",
-        va="bottom",
-    )
-    axes.set(
-        ylim=(0, 1), xlabel="seconds" if timed else "frame", ylabel="p_fake; band: 95% of its mean"
-    )
-    axes.legend(loc="upper left", fontsize=9)
-    return figure
-
-
-def _colours() -> Iterator[str]:
-    yield from (
-        "#0072b2",
-        "#d55e00",
-        "#009e73",
-        "#cc79a7",
-        "#e69f00",
-        "#56b4e9",
-        "#5f6368",
-        "#000000",
-    )
+def read_worst_frame(
+    path: Path, verdict: Verdict, max_pixels: int = MAX_PIXELS
+) -> np.ndarray | ImageError:
+    """The frame with a person's highest score, (H, W, 3) uint8 RGB."""
+    worst = verdict.clip["worst"]
+    return read_frames(path, [(worst["frame"], worst["of"])], max_pixels)[0]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from inference.detector import Detector
 from tests.official import write_all
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +33,12 @@ def astronaut() -> np.ndarray:
     from skimage import data
 
     return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def detector() -> Detector:
+    """The bundled detector, on the CPU."""
+    return Detector()
 
 
 @pytest.fixture(scope="module")

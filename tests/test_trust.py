@@ -79,7 +79,7 @@ class Recorder:
     def __init__(self):
         self.shown = []
 
-    def judge(self, images, paths):
+    def predict_images(self, images, paths):
         self.shown.append(images)
         regions = [Region(name, 0.1 + (name == "lower"), 0.5, {}) for name in BLAMED]
         return [
