@@ -3,9 +3,9 @@
     python app.py                                     # http://127.0.0.1:7860, this machine only
     python app.py --port 8000 --checkpoint checkpoints/mine --device cuda
 
-Too large files are refused before they are decoded; files that are no picture, or have too many
-pixels, before any network runs. No upload stays on the disk after its prediction. Visitors are served
-one after the other. The same over HTTP: docs/app.md.
+Files of more than 20 MB, or of more than 40 million pixels, are refused before any network runs. No
+upload stays on the disk after its prediction. Visitors are served one after the other. The same
+over HTTP: docs/app.md.
 """
 
 from __future__ import annotations
@@ -47,19 +47,20 @@ FRAMES = 12  # of a video
 QUEUE = 20  # visitors who wait; more are asked to come back
 INTRODUCTION = """# Is this face real or a deepfake?
 
-Drop, paste or choose a picture with a face, or a short video. Two small networks look at the whole face and at its
-regions. The score rises where regions disagree about identity, age or expression, or show traces of a forgery."""
-LIMITS = """**Limits.** The result is a hint, never a proof: on kinds of pictures that are not in its training data
-the detector is right little more often than by chance. It looks for swapped or altered faces; a fully generated face
-can be consistent. It ignores sound, text and the rest of the picture. Predicted age or gender is no statement about a
-person. Your picture is not kept."""
+Drop, paste or choose a picture with a face, or a short video. Two small networks look at the whole
+face and at its regions. The score rises where regions disagree about identity, age or expression,
+or show traces of a forgery."""
+LIMITS = """**Limits.** The result is a hint, never a proof: on kinds of pictures that are not in its
+training data the detector is right little more often than by chance. It looks for swapped or
+altered faces; a fully generated face can be consistent. It ignores sound, text and the rest of the
+picture. Predicted age or gender is no statement about a person. Your picture is not kept."""
 SEVERAL = "Several faces were found; show"
 
 
 @dataclass(frozen=True)
 class Config:
-    checkpoint: Path = BUNDLED
-    """A folder that train.py wrote."""
+    checkpoint: Path | None = None
+    """A folder that train.py wrote, instead of the bundled one."""
     device: str = field(default_factory=default_device)
     """cpu or cuda."""
     weights_dir: Path | None = None
@@ -72,27 +73,24 @@ class Config:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One face on the page: text as HTML, the card as PNG, and the JSON of predict.py --explain."""
+    """One face on the page, as HTML, and its JSON."""
 
     text: str
-    card: bytes
+    card: str
     data: dict
 
     @classmethod
     def of(cls, verdict: Verdict, image: np.ndarray) -> Prediction:
-        """image: (H, W, 3) uint8 RGB, the picture; of a video the worst frame."""
-        card = draw_card(verdict.worst_frame or verdict, image)
-        return cls(as_html(verdict), _png(card), verdict.to_json(whole=True))
-
-    def result(self) -> str:
-        """HTML of the card, and links that save it and the JSON. It is all in the page; no file is written."""
-        card = _data_uri("image/png", self.card)
-        data = json.dumps(self.data, indent=1, ensure_ascii=False).encode("utf-8", "replace")
+        """image: (H, W, 3) uint8 RGB, the picture or the worst frame. No file is written."""
+        data = verdict.to_json(whole=True)
+        card = _png(draw_card(verdict.worst_frame or verdict, image))
+        text = json.dumps(data, indent=1, ensure_ascii=False).encode("utf-8", "replace")
         link = '<a download="masc.{}" href="{}" style="margin-right:1.5em">Save {}</a>'
         links = link.format("png", card, "the card (PNG)")
-        links += link.format("json", _data_uri("application/json", data), "the JSON")
+        links += link.format("json", _data_uri("application/json", text), "the JSON")
         style = "width:100%;max-width:1200px"
-        return f'<p>{links}</p><img alt="The card of this face" style="{style}" src="{card}">'
+        image = f'<img alt="The card of this face" style="{style}" src="{card}">'
+        return cls(as_html(verdict), f"<p>{links}</p>{image}", data)
 
 
 def as_html(verdict: Verdict) -> str:
@@ -104,10 +102,10 @@ def as_html(verdict: Verdict) -> str:
     return "\n".join([*lines, f"<ol>{''.join(reasons)}</ol>" if reasons else ""])
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png")
-    return file.getvalue()
+    return _data_uri("image/png", file.getvalue())
 
 
 def _data_uri(kind: str, content: bytes) -> str:
@@ -115,18 +113,14 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 
 class Page:
-    """What the buttons do.
-
-    Args:
-        detector: for all faces of a picture.
-    """
+    """What the buttons do. detector: for all faces of a picture."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
         self.examples = examples()
 
     def predict_picture(self, image: np.ndarray, name: str) -> list[Prediction]:
-        """One for every face, the most central large one first. Raises: ImageError where there is none."""
+        """One for every face. Raises: ImageError where there is none."""
         verdicts = self.detector.predict_images([image], [name])
         found = [Prediction.of(verdict, image) for verdict in verdicts if not verdict.error]
         if not found:
@@ -134,11 +128,11 @@ class Page:
         return found
 
     def predict_video(self, path: Path) -> list[Prediction]:
-        """One for every person, with the card of the worst frame. Raises: ImageError where there is nobody."""
+        """One for every person. Raises: ImageError where there is none."""
         people, found = predict_clip(self.detector, path, FRAMES, MAX_PIXELS), []
         if people[0].error:
             raise ImageError(path, people[0].error)
-        curve = _data_uri("image/png", _png(draw_scores(people)))
+        curve = _png(draw_scores(people))
         curve = f'<img alt="Scores over time" style="width:100%" src="{curve}">'
         for person in people:
             frame = read_worst_frame(path, person, MAX_PIXELS)
@@ -150,7 +144,7 @@ class Page:
         return found
 
     def predict_upload(self, upload: str | None) -> list[Prediction]:
-        """Of an upload, which is deleted. Raises: ImageError with a message for the sender."""
+        """Of an upload, which is deleted. Raises: ImageError for the sender."""
         folder = Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
         if not upload or not Path(upload).resolve().is_relative_to(folder):
             raise ImageError(Path("picture"), "choose one first")  # never another file
@@ -169,7 +163,7 @@ class Page:
                 path.parent.rmdir()
 
     def predict_json(self, upload: str | None) -> list[dict]:
-        """For programs: the JSON of every face. `path` is named `picture`, since gradio's client would fetch a `path`."""
+        """For programs. `path` becomes `picture`: gradio's client would fetch a `path`."""
         rows = [prediction.data for prediction in self.predict_upload(upload)]
         return [{"picture": row.pop("path"), **row} for row in rows]
 
@@ -181,7 +175,7 @@ def build(page: Page) -> Any:
     def show(predictions: list[Prediction]) -> tuple:
         names = [f"face {number + 1}" for number in range(len(predictions))]
         faces = gr.Radio(names, value=names[0], visible=len(names) > 1, label=SEVERAL)
-        return predictions, faces, predictions[0].text, predictions[0].result(), None
+        return predictions, faces, predictions[0].text, predictions[0].card, None
 
     def on_upload(upload: str | None) -> tuple:
         try:
@@ -193,7 +187,7 @@ def build(page: Page) -> Any:
     def on_face(predictions: list[Prediction], name: str) -> tuple:
         place = int(name.rpartition(" ")[2]) - 1 if name else 0
         chosen = predictions[place : place + 1]
-        return (chosen[0].text, chosen[0].result()) if chosen else ("", "")
+        return (chosen[0].text, chosen[0].card) if chosen else ("", "")
 
     def for_programs(upload: str) -> list[dict]:
         try:
@@ -271,7 +265,7 @@ def serve(detector: Detector, host: str, port: int) -> Iterator[Any]:
 def main(config: Config) -> None:
     """Serve the page until it is stopped."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are deleted
-    detector = Detector(config.checkpoint, config.device, "all", config.weights_dir)
+    detector = Detector(config.checkpoint or BUNDLED, config.device, "all", config.weights_dir)
     with serve(detector, config.host, config.port) as blocks:
         blocks.block_thread()
 

@@ -1,20 +1,26 @@
 """Predict whether faces in images and videos are real or fake, how certain that is, and why.
 
 One picture, several, or folders of them, with the bundled detector:
+
     python predict.py photo.jpg
     python predict.py photo.jpg folder/ --csv verdicts.csv --explain outputs/cards
-A video: a verdict for every person, and scores over time:
+
+A video, with a verdict for every person and scores over time:
+
     python predict.py clip.mp4 --frames 64 --explain outputs/cards
+
 Your own detector, all faces of each picture, JSON on the screen:
+
     python predict.py folder/ --checkpoint checkpoints/mine --faces all --json -
-Without pictures: score the test split of the newest dump with the newest checkpoint, print the
-metrics and write predictions.csv beside the dump:
+
+Metrics of the newest checkpoint on the test split of the newest dump, and its predictions.csv:
+
     python predict.py
 
 p_fake is calibrated on the validation split. The verdict is `fake` from the checkpoint's threshold
-on, `real` below one half, and `cannot tell` between them or for a face outside the abstention limits
-(percentiles of the training set). Exit code: 0 all inputs scored, 2 a mistake in the command, 3 some
-inputs not scored; these are listed with the reason.
+on, `real` below one half, and `cannot tell` between them or for a face outside the abstention
+limits (percentiles of the training set). Exit code: 0 all inputs scored, 2 a mistake in the
+command, 3 some inputs not scored; these are listed with the reason.
 """
 
 from __future__ import annotations
@@ -26,8 +32,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import tyro
 from tqdm import tqdm
+from tyro.conf import Positional, arg
 
 from command_line import run
 from data.dump import Dump, newest_dump, read_dump
@@ -54,10 +60,10 @@ log = logging.getLogger("masc")
 
 @dataclass(frozen=True)
 class Config:
-    inputs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    inputs: Annotated[tuple[str, ...], Positional, arg(metavar="[IMAGE|VIDEO|FOLDER ...]")] = ()
     """Pictures, videos, or folders of them."""
     checkpoint: Path | None = None
-    """A folder that train.py wrote (default: the bundled one)."""
+    """A folder that train.py wrote, instead of the bundled one."""
     json: str | None = None
     """Write all verdicts as JSON into this file; - for the screen."""
     csv: str | None = None
@@ -69,7 +75,7 @@ class Config:
     frames: int = FRAMES
     """Frames of every video, evenly spaced."""
     features: Path | None = None
-    """Without pictures: the dump to score (default: the newest)."""
+    """Without pictures: the dump to score, instead of the newest."""
     split: str = "test"
     """Without pictures: the split to score."""
     device: str = field(default_factory=default_device)
@@ -91,7 +97,7 @@ class Config:
             raise ValueError("--json - and --csv - cannot share the screen; give one a file")
         if not self.inputs and (self.json or self.csv or self.explain):
             raise ValueError(
-                "--json, --csv and --explain need pictures; a dump is scored into its predictions.csv"
+                "--json, --csv and --explain need pictures; a dump gets a predictions.csv"
             )
         if self.inputs and self.features:
             raise ValueError("give pictures or --features, not both")
@@ -99,9 +105,6 @@ class Config:
 
 def score_dump(detector: Explainer, dump: Dump, split: str) -> Path:
     """Score one split of a dump, print the metrics, write predictions.csv beside it.
-
-    Returns:
-        The path of predictions.csv.
 
     Raises:
         ValueError: the dump has other expert outputs than the checkpoint, or no such split.

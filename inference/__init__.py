@@ -1,1 +1,1 @@
-"""One picture or clip -> what is said of the people in it, and why: predict.py and app.py stand on this."""
+"""From a picture or a video to verdicts and explanations."""

@@ -1,13 +1,14 @@
 """Drawings of verdicts: a card of 1,200 px per face, and the scores of a video over time.
 
-The colours are those of Okabe and Ito and of the map PuOr, which colour-blind people can tell apart.
+Colour-blind people can tell the colours apart (Okabe & Ito; PuOr).
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -50,11 +51,7 @@ def write_card(verdict: Verdict, image: np.ndarray, folder: Path, stem: str) -> 
 
 
 def draw_card(verdict: Verdict, image: np.ndarray) -> Figure:
-    """The card of one face.
-
-    Args:
-        image: (H, W, 3) uint8 RGB, the whole picture.
-    """
+    """The card of one face. image: (H, W, 3) uint8 RGB, the whole picture."""
     figure = _figure(12, 10.4)
     _headline(figure, verdict)
     top = figure.add_gridspec(
@@ -77,7 +74,7 @@ def draw_card(verdict: Verdict, image: np.ndarray) -> Figure:
         "Matrices: purple, more similar than in most real faces; orange, less similar; framed, "
         "outside the range of 90% of real faces. The result is a hint, not a proof."
     )
-    _text(figure, 0.02, 0.012, note, 8.5, GREY, "baseline")
+    _text(figure, 0.02, 0.012, note, 8.5, GREY, va="baseline")
     return figure
 
 
@@ -123,39 +120,28 @@ def _headline(figure: Figure, verdict: Verdict) -> None:
     _box(axes, 0, 0.5, 1, 0.16, facecolor=PALE)
     _box(axes, threshold, 0.5, 1 - threshold, 0.16, facecolor=ORANGE, alpha=0.35)
     axes.plot([p], [0.58], "o", color=colour, markersize=11, zorder=3)
-    _text(axes, 0, 0.36, "0", 8, GREY, "top")
-    _text(axes, 1, 0.36, "1", 8, GREY, "top", ha="right")
-    _text(axes, threshold, 0.36, f"fake from {threshold:.2f}", 8, GREY, "top", ha="center")
+    _text(axes, 0, 0.36, "0", 8, GREY, va="top")
+    _text(axes, 1, 0.36, "1", 8, GREY, va="top", ha="right")
+    _text(axes, threshold, 0.36, f"fake from {threshold:.2f}", 8, GREY, va="top", ha="center")
     score = f"p_fake {p:.2f}"
-    _text(axes, p, 0.82, score, 11, colour, "baseline", ha="center", weight="bold")
+    _text(axes, p, 0.82, score, 11, colour, va="baseline", ha="center", weight="bold")
     lines = [verdict.false_alarm_rate.words] if verdict.false_alarm_rate else []
     text = "   ·   ".join([*lines, *verdict.warnings])
     _text(figure, 0.02, 0.912, text, 10, va="top", wrap=True)
 
 
 def _text(
-    where: Axes | Figure,
-    x: float,
-    y: float,
-    text: str,
-    size: float,
-    color: str = INK,
-    va: str = "center",
-    **style: object,
+    where: Axes | Figure, x: float, y: float, text: str, size: float, color: str = INK, **style: Any
 ) -> None:
-    where.text(x, y, text, fontsize=size, color=color, va=va, **style)
+    where.text(x, y, text, fontsize=size, color=color, **{"va": "center", **style})
 
 
 def _title(axes: Axes, text: str) -> None:
     axes.set_title(text, fontsize=10, color=GREY)
 
 
-def _box(axes: Axes, x: float, y: float, width: float, height: float, **style: object) -> None:
+def _box(axes: Axes, x: float, y: float, width: float, height: float, **style: Any) -> None:
     axes.add_patch(Rectangle((x, y), width, height, **{"edgecolor": "none", **style}))
-
-
-def _frame(axes: Axes, *box: float, **style: object) -> None:
-    _box(axes, *box, fill=False, **style)
 
 
 def _picture(axes: Axes, verdict: Verdict, image: np.ndarray) -> None:
@@ -163,7 +149,7 @@ def _picture(axes: Axes, verdict: Verdict, image: np.ndarray) -> None:
     height, width = image.shape[:2]
     x0, y0, x1, y1 = np.clip(verdict.box, 0, (width - 1, height - 1, width - 1, height - 1))
     colour = COLOURS.get(verdict.verdict, GREY)
-    _frame(axes, x0, y0, x1 - x0, y1 - y0, edgecolor=colour, linewidth=2.5)
+    _box(axes, x0, y0, x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=2.5)
     _title(axes, "picture")
     axes.axis("off")
 
@@ -183,7 +169,7 @@ def _face(axes: Axes, verdict: Verdict) -> None:
         x0, y0, x1, y1 = (value * size + 0.5 for value in BOXES[most.name])
         colour, line = ORANGE if _unusual(most.rank) else SILVER, "--" if outer else "-"
         sides = (x1 - x0 - 2, y1 - y0 - 2)
-        _frame(axes, x0, y0, *sides, edgecolor=colour, linewidth=3, linestyle=line)
+        _box(axes, x0, y0, *sides, fill=False, edgecolor=colour, linewidth=3, linestyle=line)
         name = "outside the box" if outer else most.name
         label = f"most: {name} (> {int(100 * most.rank)}% of real faces)"
         axes.set_xlabel(label, fontsize=9, color=INK)
@@ -197,56 +183,39 @@ def _unusual(rank: float) -> float:
     return float(np.clip((rank - 0.8) / 0.19, 0, 1))
 
 
-Column = tuple[str, list[float | None], list[str], float]
-"""Title, lengths of the bars from 0 to 1, their texts, and where they start."""
+def _top_class(value: dict[str, float]) -> tuple[float, str]:
+    name = max(value, key=value.get)
+    return value[name], f"{name.lower()} {value[name]:.0%}"
 
 
-def _columns(regions: Sequence[Region]) -> list[Column]:
-    """Age, gender and expression of every region, where an expert predicts them."""
-    first: dict[str, str] = {}  # output -> the first expert that has it
-    for key in regions[0].predictions if regions else ():
-        first.setdefault(key.rpartition(".")[2], key)
-    values = {
-        name: [region.predictions.get(key) for region in regions] for name, key in first.items()
-    }
-    found = []
-    if years := values.get("age_years"):
-        texts = ["" if y is None else f"{y:.0f}" for y in years]
-        found.append(("age, years", [y and y / 80 for y in years], texts, 0))
-    elif "age" in values:
-        found.append(_top_class("age, years", values["age"]))
-    if "gender" in values:
-        shares = [v and v.get("Female") for v in values["gender"]]
-        texts = ["" if share is None else f"{share:.0%} female" for share in shares]
-        found.append(("gender", shares, texts, 0.5))
-    expression = values.get("expression", values.get("emotion"))
-    return [*found, _top_class("expression", expression)] if expression else found
-
-
-def _top_class(title: str, values: Sequence[dict[str, float] | None]) -> Column:
-    """The most likely class of each region."""
-    best = [max(v.items(), key=lambda item: item[1]) if v else None for v in values]
-    texts = [f"{b[0].lower()} {b[1]:.0%}" if b else "" for b in best]
-    return title, [b and b[1] for b in best], texts, 0
+# Title, where the bars start, and for each output that may be shown: length of the bar, and text.
+COLUMNS: tuple[tuple[str, float, dict[str, Callable]], ...] = (
+    ("age, years", 0, {"age_years": lambda y: (y / 80, f"{y:.0f}"), "age": _top_class}),
+    ("gender", 0.5, {"gender": lambda v: (v["Female"], f"{v['Female']:.0%} female")}),
+    ("expression", 0, {"expression": _top_class, "emotion": _top_class}),
+)
 
 
 def _regions(axes: Axes, regions: Sequence[Region]) -> None:
     """A table with a row per region: disagreement and predictions as bars."""
-    ranks = [region.rank for region in regions]
-    texts = ["" if rank is None else f"> {int(100 * rank)}% of reals" for rank in ranks]
-    columns = [("disagreement", ranks, texts, 0), *_columns(regions)]
+    cells = [
+        region.rank and (region.rank, f"> {int(100 * region.rank)}% of reals") for region in regions
+    ]
+    columns = [("disagreement", 0, cells)]
+    keys = {key.rpartition(".")[2]: key for key in reversed(regions[0].predictions)}
+    for title, origin, outputs in COLUMNS:
+        if output := next((name for name in outputs if name in keys), None):
+            values = [region.predictions.get(keys[output]) for region in regions]
+            columns.append((title, origin, [v and outputs[output](v) for v in values]))
     axes.set(xlim=(0, 1), ylim=(len(regions) - 0.4, -1.1))
     axes.axis("off")
     for row, region in enumerate(regions):
-        name = "whole" if region.name == "full" else region.name
-        _text(axes, 0, row, name, 10)
+        _text(axes, 0, row, "whole" if region.name == "full" else region.name, 10)
     starts = np.linspace(0.11, 1, len(columns) + 1)
     width = (starts[1] - starts[0]) * 0.94
-    for x, (title, lengths, texts, origin) in zip(starts, columns, strict=False):
+    for x, (title, origin, cells) in zip(starts, columns, strict=False):
         _text(axes, x, -0.85, title, 9.5, GREY)
-        for row, (length, text) in enumerate(zip(lengths, texts, strict=True)):
-            if length is None:
-                continue
+        for row, (length, text) in ((row, cell) for row, cell in enumerate(cells) if cell):
             colour = "#9db8cc"
             if title == "disagreement":
                 mix = _unusual(length)
@@ -270,7 +239,7 @@ def _matrix(axes: Axes, title: str, pairs: Sequence[Pair]) -> None:
         text = f"{pair.value:.2f}".replace("0.", ".", 1)
         _text(axes, x, y, text, 7, colour, ha="center", weight=weight)
         if rare:
-            _frame(axes, x - 0.46, y - 0.46, 0.92, 0.92, edgecolor=INK, linewidth=1.4)
+            _box(axes, x - 0.46, y - 0.46, 0.92, 0.92, fill=False, edgecolor=INK, linewidth=1.4)
     names = ["whole", *PARTS]
     axes.set_xticks(range(len(names) - 1), names[:-1], fontsize=7.5, rotation=90)
     axes.set_yticks(range(1, len(names)), names[1:], fontsize=7.5)
@@ -322,7 +291,14 @@ def _reasons(axes: Axes, verdict: Verdict) -> None:
         axes.plot([low, high], [y, y], **bar)
         axes.plot([value], [y], "o", color=colour, markersize=9, zorder=3)
         _text(
-            axes, (low + high) / 2, y + 0.3, "90% of real faces", 7.5, GREY, "baseline", ha="center"
+            axes,
+            (low + high) / 2,
+            y + 0.3,
+            "90% of real faces",
+            7.5,
+            GREY,
+            va="baseline",
+            ha="center",
         )
     if not verdict.reasons:
         _text(axes, 0, 0.5, "No single reason.", 10.5)

@@ -1,7 +1,7 @@
 """Videos: faces tracked over evenly spaced frames, and one verdict per person.
 
-Few frames are in memory at a time. Faces of different frames belong to one person if their identity
-embeddings are similar; the overlap of their boxes adds to the similarity.
+Faces of two frames belong to one person if their identity embeddings are similar; the overlap of
+their boxes adds to the similarity.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def assign(tracks: list[Track], verdicts: list[Verdict], frame: int) -> None:
-    """Add the faces of one frame to the tracks, at most one to each (Kuhn, 1955), or start new ones."""
+    """Add each face of one frame to a track of its own (Kuhn, 1955), or to a new one."""
     scores = np.array([[track.similarity(verdict) for verdict in verdicts] for track in tracks])
     scores = scores.reshape(len(tracks), len(verdicts))
     chosen = {
@@ -97,13 +97,10 @@ def assign(tracks: list[Track], verdicts: list[Verdict], frame: int) -> None:
 def predict_clip(
     detector: Detector, path: Path, frames: int, max_pixels: int = MAX_PIXELS
 ) -> list[Verdict]:
-    """One verdict per person, those in most frames first.
+    """One verdict per person, those in most frames first, or one verdict with an error.
 
     Args:
         frames: how many to read, evenly spaced.
-
-    Returns:
-        Verdicts with `clip` and `worst_frame`; one with an error for an unreadable video or one without a face.
     """
     detector, tracks, read, failure = detector.for_all_faces(), [], 0, ""
     bar = tqdm(total=frames, unit="frame", desc=path.name[:30], leave=False, disable=None)
@@ -139,9 +136,8 @@ def summarise(
     """The verdict for one person.
 
     Args:
-        read: frames that could be read.
-        frames: frames that were asked for.
-        duration: of the video in seconds.
+        read: number of frames that could be read, of `frames`.
+        duration: of the video, in seconds.
     """
     scores, abstain = np.array(track.p_fake), []
     draws = np.random.default_rng(0).integers(len(scores), size=(BOOTSTRAP, len(scores)))

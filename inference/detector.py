@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.faces import FaceCrops, FaceCutter
+from data.faces import FaceCutter
 from data.images import ImageError, pixels_of, read_image
 from data.quality import QUALITIES, in_words
 from features.disagreement import by_family, of_regions, pairs_of, ranks
@@ -77,13 +77,16 @@ class Explainer(Scorer):
         Args:
             features: (F,).
             quality: its `data.quality.QUALITIES`.
-            outputs: "expert.output" -> (R, D) raw outputs.
+            outputs: "expert.output" -> (R, D) raw outputs, the whole face first.
         """
+        if np.isnan(p_fake):
+            return Verdict("", error="no expert has an output for this face")
         names, percentiles = self.features, self.percentiles
         verdict, abstain = self.decide(p_fake, features, quality)
         parts, baseline = self.head.contributions(features[None], percentiles[MEDIAN])
         suspect = verdict == UNSURE and p_fake >= min(self.threshold, 0.5)
         embeddings = [name for name, x in self.outputs.items() if x["kind"] == "embedding"]
+        identities = [x for name, x in outputs.items() if name.endswith(".identity")]
         words = in_words(quality)
         if silent := {name.partition(".")[0] for name, x in outputs.items() if np.isnan(x).all()}:
             words["overall"] += f", no output of {', '.join(sorted(silent))}"
@@ -100,6 +103,7 @@ class Explainer(Scorer):
             families=by_family(names, parts[0]),
             baseline_logit=float(baseline[0]),
             threshold=self.threshold,
+            identity=np.nan_to_num(identities[0][0].astype(np.float32)) if identities else None,
         )
 
     def _regions(self, features: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[Region]:
@@ -159,7 +163,7 @@ class Detector(Explainer):
     def load(
         cls, checkpoint: Path | str = BUNDLED, device: str = "cpu", weights_dir: Path | None = None
     ) -> Detector:
-        """The bundled detector, or the one in a folder that train.py wrote."""
+        """The bundled detector, or the one in a folder."""
         return cls(Path(checkpoint), device, "one", weights_dir)
 
     def for_all_faces(self) -> Detector:
@@ -204,32 +208,15 @@ class Detector(Explainer):
         if len(crops):
             outputs = {name: value.numpy() for name, value in self.ensemble(crops.views).items()}
             for row, (features, p_fake) in enumerate(zip(*self.score(outputs), strict=True)):
+                quality = {name: float(getattr(crops, name)[row]) for name in QUALITIES}
                 of_face = {name: value[row] for name, value in outputs.items()}
-                verdict = self._verdict(crops, row, float(p_fake), features, of_face)
-                verdict.path = paths[crops.image[row]]
+                verdict = self.explain(float(p_fake), features, quality, of_face)
+                verdict.path, verdict.face = paths[crops.image[row]], int(crops.face[row])
+                verdict.box = tuple(map(float, crops.box[row]))
+                verdict.aligned = crops.aligned[row].permute(1, 2, 0).cpu().numpy()
                 found[crops.image[row]].append(verdict)
         errors = [[Verdict(path, error="no face found")] for path in paths]
         return [faces or error for faces, error in zip(found, errors, strict=True)]
-
-    def _verdict(
-        self,
-        crops: FaceCrops,
-        row: int,
-        p_fake: float,
-        features: np.ndarray,
-        outputs: dict[str, np.ndarray],
-    ) -> Verdict:
-        if np.isnan(p_fake):
-            verdict = Verdict("", error="no expert has an output for this face")
-        else:
-            quality = {name: float(getattr(crops, name)[row]) for name in QUALITIES}
-            verdict = self.explain(p_fake, features, quality, outputs)
-            verdict.aligned = crops.aligned[row].permute(1, 2, 0).cpu().numpy()
-            if identity := [x for name, x in outputs.items() if name.endswith(".identity")]:
-                whole = identity[0][REGIONS.index("full")]
-                verdict.identity = np.nan_to_num(whole.astype(np.float32))
-        verdict.face, verdict.box = int(crops.face[row]), tuple(map(float, crops.box[row]))
-        return verdict
 
 
 def _short(weights: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The verdict about one face: the decision rule, its abstention limits, and what is reported."""
+"""The verdict for one face: decision rule, abstention limits, and its forms as text and tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from scipy.special import betaincinv
+from scipy.stats import binomtest
 
 from features.disagreement import Pair
 from features.explain import Reason
@@ -59,9 +59,8 @@ class FalseAlarmRate:
     def at(cls, p_fake: float, real_scores: np.ndarray) -> FalseAlarmRate:
         """With the interval of Clopper & Pearson (1934). real_scores: (N,) p_fake of real faces."""
         count, total = int((real_scores >= p_fake).sum()), len(real_scores)
-        low = betaincinv(count, total - count + 1, 0.025) if count else 0.0
-        high = betaincinv(count + 1, total - count, 0.975) if count < total else 1.0
-        return cls(count / total, float(low), float(high))
+        interval = binomtest(count, total).proportion_ci(method="exact")
+        return cls(count / total, float(interval.low), float(interval.high))
 
     @property
     def words(self) -> str:
@@ -86,7 +85,7 @@ class Verdict:
         reasons: at most three, strongest first.
         pairs: similarity of two regions, for every embedding.
         families: what each family of experts adds to the logit of p_fake.
-        baseline_logit: of a median real face. It and `families` sum to the logit.
+        baseline_logit: what `families` add to, for the logit of p_fake.
         clip: of a video: frames, their scores and times, 95% interval of the mean.
         worst_frame: of a video: the verdict for the frame with the highest score.
         identity: embedding of the whole face.
@@ -176,16 +175,13 @@ class Verdict:
 
     def to_csv(self) -> dict:
         """One row of `CSV_COLUMNS`: unknown values are empty, sentences are joined by ` | `."""
-        return {
-            "path": self.path,
-            "face": self.face,
+        row = self.to_json() | {
             "p_fake": "" if self.p_fake is None else f"{self.p_fake:.4f}",
-            "verdict": self.verdict,
             "doubts": " | ".join(self.reasons_to_abstain),
             "quality": "; ".join(f"{name}={value}" for name, value in self.quality.items()),
             "reasons": " | ".join(reason.sentence for reason in self.reasons),
-            "error": self.error,
         }
+        return {name: row[name] for name in CSV_COLUMNS}
 
 
 def outside_limits(

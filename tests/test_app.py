@@ -30,7 +30,7 @@ NAMES = ("photograph", "blended", "swapped", "two_people")
 
 
 def browser() -> str:
-    """A Chromium, installed from Debian's packages where this may be done. Skips where there is none."""
+    """A Chromium, installed from Debian's packages if possible; skips where there is none."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         command = "apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium"

@@ -33,7 +33,7 @@ def write_video(path, images, rate=2):
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
-    """24 frames of 2 people, 2 a second. They change places in the middle; one is absent in the last sixth."""
+    """24 frames, 2 a second: two people change places in the middle; one leaves at the end."""
     one, two = (
         np.asarray(Image.fromarray(photograph(*person)[:500]).resize((320, 320)))
         for person in (COLLINS, HOPPER)

@@ -35,7 +35,7 @@ def predict_py(*arguments):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory, astronaut):
-    """A folder with a face, the same face mirrored, a picture without a face, and text called .jpg."""
+    """A face, the same face mirrored, a picture without a face, and text named .jpg."""
     folder = tmp_path_factory.mktemp("pictures")
     Image.fromarray(astronaut).save(folder / "a face – ü.png")
     Image.fromarray(astronaut[:, ::-1]).save(folder / "mirrored.jpg", quality=95)
