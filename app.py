@@ -149,9 +149,9 @@ class Page:
         if not upload or not Path(upload).resolve().is_relative_to(folder):
             raise ImageError(Path("picture"), "choose one first")  # never another file
         path = Path(upload)
+        if not path.is_file():  # gradio keeps equal files once, and they are deleted after use
+            raise ImageError(Path(path.name), "was sent twice at the same time; send it again")
         try:
-            if not path.is_file():  # gradio keeps equal files once, and they are deleted after use
-                raise ImageError(path, "was sent twice at the same time; send it again")
             if is_video(path.name):
                 return self.predict_video(path)
             return self.predict_picture(read_image(path, MAX_PIXELS), path.name)

@@ -28,6 +28,7 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -154,7 +155,8 @@ def main(config: Config) -> int:
         config.explain.mkdir(parents=True, exist_ok=True)
     checkpoint = config.checkpoint or BUNDLED
     detector = Detector(checkpoint, config.device, config.faces, config.weights_dir)
-    sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
+    if isinstance(sys.stdout, TextIOWrapper):  # file names need not be UTF-8
+        sys.stdout.reconfigure(errors="surrogateescape")
     verdicts, inputs = [], [Path(name) for name in config.inputs]
     for verdict in predict_files(
         detector, inputs, config.batch_size, config.max_pixels, config.frames

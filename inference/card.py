@@ -188,10 +188,15 @@ def _top_class(value: dict[str, float]) -> tuple[float, str]:
     return value[name], f"{name.lower()} {value[name]:.0%}"
 
 
+def _female(value: dict[str, float]) -> tuple[float, str] | None:
+    share = value.get("Female")
+    return share and (share, f"{share:.0%} female")
+
+
 # Title, where the bars start, and for each output that may be shown: length of the bar, and text.
 COLUMNS: tuple[tuple[str, float, dict[str, Callable]], ...] = (
     ("age, years", 0, {"age_years": lambda y: (y / 80, f"{y:.0f}"), "age": _top_class}),
-    ("gender", 0.5, {"gender": lambda v: (v["Female"], f"{v['Female']:.0%} female")}),
+    ("gender", 0.5, {"gender": _female}),
     ("expression", 0, {"expression": _top_class, "emotion": _top_class}),
 )
 

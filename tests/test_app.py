@@ -142,6 +142,10 @@ def test_only_uploads_are_opened(tmp_path, monkeypatch, name):
         with pytest.raises(ImageError, match="choose one first"):
             app.Page(None).predict_upload(wrong)
     assert (tmp_path / name).is_file()
+    for gone in ("uploads", "uploads/gone.png"):
+        with pytest.raises(ImageError, match="send it again"):
+            app.Page(None).predict_upload(str(tmp_path / gone))
+    assert (tmp_path / "uploads").is_dir()
 
 
 def test_a_picture_sent_twice_at_once_must_be_sent_again(served, pictures):

@@ -47,13 +47,9 @@ number = count()
 
 def entry(altered, found, fall):
     p_fake = {"original": 0.3, "forged": 0.7, **dict.fromkeys(BLAMED, 0.6)}
-    told = {
-        "altered": altered,
-        "blamed": found,
-        "untouched": "upper",
-        "p_fake": p_fake | {found: fall},
-    }
-    return {"dataset": "a", "group": f"{altered} {next(number)}", **told}
+    parts = {"altered": altered, "blamed": found, "untouched": "upper"}
+    group = f"{altered} {next(number)}"
+    return {"dataset": "a", "group": group, "p_fake": p_fake | {found: fall}, **parts}
 
 
 def test_figures_are_shares_and_falls_of_the_logit():
@@ -62,15 +58,15 @@ def test_figures_are_shares_and_falls_of_the_logit():
         entry("upper", "lower", 0.5),
         entry("middle", "middle", 0.7),
     ] * 20
-    told = faithfulness(found)
-    assert told["forgeries"] == 60 and told["blamed is altered"][0] == pytest.approx(2 / 3)
-    assert told["same part of the untouched face"][0] == pytest.approx(1 / 3)
+    figures = faithfulness(found)
+    assert figures["forgeries"] == 60 and figures["blamed is altered"][0] == pytest.approx(2 / 3)
+    assert figures["same part of the untouched face"][0] == pytest.approx(1 / 3)
     seven, six = np.log(7 / 3), np.log(6 / 4)
-    assert told["logit falls by, blamed part given back"][0] == pytest.approx(
+    assert figures["logit falls by, blamed part given back"][0] == pytest.approx(
         (seven + seven + 0) / 3
     )
-    assert told["another part given back"][0] == pytest.approx(seven - six)
-    assert told["of those with p_fake of at least one half"][0] == pytest.approx(2 / 3)
+    assert figures["another part given back"][0] == pytest.approx(seven - six)
+    assert figures["of those with p_fake of at least one half"][0] == pytest.approx(2 / 3)
 
 
 class Recorder:
