@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from inference.detector import Detector
 from tests.official import write_all
 
 ROOT = Path(__file__).parent.parent
@@ -36,8 +36,10 @@ def astronaut() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def detector() -> Detector:
-    """The bundled detector, on the CPU."""
+def detector() -> Any:
+    """The bundled `inference.detector.Detector`, on the CPU."""
+    from inference.detector import Detector  # takes seconds
+
     return Detector()
 
 
