@@ -34,7 +34,7 @@ from data.samples import is_video
 from data.video import read_frames
 from inference.card import COLOURS, GREY, draw_card
 from inference.clips import draw_scores, predict_clip
-from inference.examples import examples
+from training.examples import examples
 from inference.verdict import Verdict
 from predict import Detector
 

@@ -1,0 +1,179 @@
+"""The training loop of the bundled networks, with a state on disk to resume from.
+
+Batch and random numbers of a step follow from (seed, step) alone, and the state holds all else that the next step depends
+on: a stopped run that is resumed ends like one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from data.files import replacing, write_csv
+from models.tensors import DAMAGED
+
+log = logging.getLogger("masc")
+LOWEST = 1e-3  # of the learning rate, at the end
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is optimised.
+
+    Attributes:
+        interval: steps between rows of log.csv; weights and state are written with each.
+        ema: decay of the moving average of the weights.
+        warm_up: steps until the full learning rate.
+        constant: share of the steps after which the rate falls along a cosine.
+        clip: largest norm of the gradients.
+    """
+
+    steps: int
+    interval: int
+    lr: float
+    weight_decay: float
+    ema: float
+    seed: int
+    warm_up: float
+    clip: float
+    constant: float = 0.0
+
+    def rate(self, step: int) -> float:
+        """Factor of the learning rate."""
+        fallen = max(0.0, (step / self.steps - self.constant) / (1 - self.constant))
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, fallen))
+        return max(LOWEST, min(1.0, (step + 1) / self.warm_up) * cosine)
+
+
+def moving_average(net: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of weights and buffers, with a smaller decay in the first steps."""
+
+    def update(
+        average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor
+    ) -> None:
+        warm = (1 + int(count)) / (10 + int(count))
+        get_ema_multi_avg_fn(min(decay, warm))(average, current, count)
+
+    return AveragedModel(net, multi_avg_fn=update, use_buffers=True)
+
+
+def optimizer_of(task: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW without weight decay of biases, normalisations and scalars."""
+    groups = [
+        {"params": [p for p in task.parameters() if p.ndim > 1]},
+        {"params": [p for p in task.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+
+def fit(
+    task: nn.Module,
+    batches: Dataset,
+    write: Callable[[nn.Module, str], dict[str, float]],
+    recipe: Recipe,
+    settings: dict,
+    out: Path,
+    workers: int = 2,
+) -> None:
+    """Train `task`, or resume a stopped run of the same settings.
+
+    Args:
+        task: holds the network as `task.net`, on its device. Called with a batch, it returns the loss and figures to log.
+        batches: step -> tuple of tensors on the CPU.
+        write: called with the averaged network and how far it is; writes the weights and returns more figures to log.
+        settings: what the result depends on, JSON types.
+        out: folder of `log.csv` (a row per interval) and `state.pt`.
+        workers: processes that make batches; 0 for this one.
+
+    Raises:
+        ValueError: `out` holds a run of other settings, or a damaged state.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    device = next(task.parameters()).device
+    average = moving_average(task.net, recipe.ema)
+    optimizer = optimizer_of(task, recipe)
+    schedule = LambdaLR(optimizer, recipe.rate)
+    parts = {"task": task, "average": average, "optimizer": optimizer, "schedule": schedule}
+    start, rows = resume(out / "state.pt", settings, parts, device)
+    if start:
+        log.info("resuming after step %d of %d", start, recipe.steps)
+    steps = range(start, recipe.steps)
+    loader = DataLoader(
+        batches, batch_size=None, sampler=steps, num_workers=workers, worker_init_fn=one_thread
+    )
+    sums, began, done = Counter(), time.perf_counter(), start
+    try:
+        for batch in tqdm(loader, initial=start, total=recipe.steps, unit=" steps", disable=None):
+            torch.manual_seed(recipe.seed * 1_000_003 + done)
+            task.train()
+            loss, figures = task(*(tensor.to(device) for tensor in batch))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(task.parameters(), recipe.clip)
+            optimizer.step()
+            schedule.step()
+            average.update_parameters(task.net)
+            sums.update(figures)
+            done += 1
+            if done % recipe.interval and done < recipe.steps:
+                continue
+            count = (done - 1) % recipe.interval + 1
+            row = {"step": done, "seconds": round(time.perf_counter() - began, 1)}
+            row |= {name: round(float(value) / count, 4) for name, value in sums.items()}
+            more = write(average.module, f"{done} of {recipe.steps} steps")
+            rows.append(row | {name: round(value, 4) for name, value in more.items()})
+            header = list(dict.fromkeys(name for row in rows for name in row))
+            write_csv(out / "log.csv", header, [[row.get(k, "") for k in header] for row in rows])
+            save(
+                out / "state.pt", settings, parts, done, rows
+            )  # last: it says that the rest is there
+            log.info("%s", ", ".join(f"{name} {value}" for name, value in rows[-1].items()))
+            sums.clear()
+            began = time.perf_counter()
+    except KeyboardInterrupt:
+        kept = done - done % recipe.interval
+        log.warning("stopped; the same command resumes after step %d of %d", kept, recipe.steps)
+        raise SystemExit(130) from None
+
+
+def one_thread(worker: int) -> None:
+    """Each process of a loader has one core."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def save(path: Path, settings: dict, parts: dict, step: int, rows: list[dict]) -> None:
+    state = {name: part.state_dict() for name, part in parts.items()}
+    with replacing(path) as file:
+        torch.save({"settings": settings, "step": step, "log": rows, **state}, file)
+
+
+def resume(path: Path, settings: dict, parts: dict, device: torch.device) -> tuple[int, list[dict]]:
+    """Load a state into `parts`, if there is one. Returns: steps done and rows of the log."""
+    if not path.is_file():
+        return 0, []
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        found = state["settings"]
+        if found == settings:
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+            return state["step"], state["log"]
+    except DAMAGED as error:
+        raise ValueError(f"{path}: not the state of a run, or damaged; delete it") from error
+    names = [name for name in settings if found.get(name) != settings[name]]
+    differing = ", ".join(f"{name} {found.get(name)}, not {settings[name]}" for name in names)
+    raise ValueError(f"{path}: the state of another run ({differing}); choose another --out")
