@@ -21,11 +21,11 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-import command_line
 import cv2
 import numpy as np
 import pandas as pd
 
+import command_line
 from data.degrade import brightness
 from data.faces import FaceCutter
 from data.files import write_csv
@@ -88,9 +88,7 @@ def _friend(number: int, split: str, *window: int, covered: bool = False) -> Sou
 HOPPER_FILE, COLLINS_FILE = "mpl-data/sample_data/grace_hopper.jpg", "data/astronaut.png"
 SOURCES = (
     # Before frame 230 her hands are in her face.
-    _pyfeat(
-        "woman1", "train", "WolfgangLanger_Pexels.mp4", credit=PEXELS, frames=EACH, first=230
-    ),
+    _pyfeat("woman1", "train", "WolfgangLanger_Pexels.mp4", credit=PEXELS, frames=EACH, first=230),
     _pyfeat("man1", "train", "single_face.mp4", frames=8),
     _pyfeat("man1", "train", "single_face.jpg"),
     _pyfeat("woman2", "train", "0-f1-su-ph.jpg"),
@@ -266,7 +264,9 @@ def main(_: Config) -> Path:
     run("train.py", "--features", dump, "--fpr", "0.3", "--out", detector)
     print("\nThe three people of the test split, whom it has never seen:")
     run("predict.py", "--features", dump, "--checkpoint", detector, *cpu)
-    print("\nVerdicts on two of them: the real face with the lowest p_fake, the swap with the highest.")
+    print(
+        "\nVerdicts on two of them: the real face with the lowest p_fake, the swap with the highest."
+    )
     pair = (OUT / "dataset" / path for path in clearest(out / "features" / "predictions.csv"))
     run("predict.py", *pair, "--checkpoint", detector, "--explain", verdicts, *cpu)
     print(f"\nBoth as cards: {verdicts}. All of it took {time.monotonic() - start:.0f} seconds.")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.official import write_all
+from tests.photographs import AlignedCrops, aligned_crops, grace_hopper
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,6 +33,18 @@ def astronaut() -> np.ndarray:
     from skimage import data
 
     return data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def hopper() -> np.ndarray:
+    """Grace Hopper, (600, 512, 3) uint8 RGB: a second real face."""
+    return grace_hopper()
+
+
+@pytest.fixture(scope="session")
+def crops(astronaut: np.ndarray, hopper: np.ndarray) -> AlignedCrops:
+    """Four aligned crops of the two."""
+    return aligned_crops(astronaut, hopper)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,18 @@ def optimizer_of(task: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
 
 
+@contextmanager
+def opencv_in_one_thread() -> Iterator[None]:
+    """Worker processes have one core each, and would wait for ever for the threads of a pool from before the fork."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+@opencv_in_one_thread()
 def fit(
     task: nn.Module,
     batches: Dataset,
@@ -111,9 +124,7 @@ def fit(
     if start:
         log.info("resuming after step %d of %d", start, recipe.steps)
     steps = range(start, recipe.steps)
-    loader = DataLoader(
-        batches, batch_size=None, sampler=steps, num_workers=workers, worker_init_fn=one_thread
-    )
+    loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=workers)
     sums, began, done = Counter(), time.perf_counter(), start
     try:
         for batch in tqdm(loader, initial=start, total=recipe.steps, unit=" steps", disable=None):
@@ -147,12 +158,6 @@ def fit(
         kept = done - done % recipe.interval
         log.warning("stopped; the same command resumes after step %d of %d", kept, recipe.steps)
         raise SystemExit(130) from None
-
-
-def one_thread(worker: int) -> None:
-    """Each process of a loader has one core."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
 
 
 def save(path: Path, settings: dict, parts: dict, step: int, rows: list[dict]) -> None:
