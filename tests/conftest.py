@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.official import write_all
-from tests.photographs import AlignedCrops, aligned_crops, grace_hopper
+from tests.photographs import AlignedCrops, aligned_crops
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,8 +39,10 @@ def astronaut() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def hopper() -> np.ndarray:
-    """Grace Hopper, (600, 512, 3) uint8 RGB: a second real face."""
-    return grace_hopper()
+    """Grace Hopper, (600, 512, 3) uint8 RGB; ships with Matplotlib (public domain, US Navy)."""
+    package = Path(find_spec("matplotlib").origin).parent
+    with Image.open(package / "mpl-data" / "sample_data" / "grace_hopper.jpg") as image:
+        return np.asarray(image)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
-"""Two public-domain photographs that ship with installed packages, and their aligned crops."""
+"""Landmarks and aligned crops of the two photographs of conftest.py."""
 
 from __future__ import annotations
-
-from importlib.util import find_spec
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,19 +8,13 @@ import numpy as np
 from data.faces import align
 from training.aligned_crops import FACE_WINDOW, WIDE_CROP, AlignedCrops, on_crop
 
-# Of Eileen Collins (skimage's astronaut) and Grace Hopper (matplotlib), (5, 2) px.
+# Of `astronaut` and `hopper`, (5, 2) px.
 LANDMARKS = np.array(
     [[205.4, 101.5], [246.9, 103.1], [225.1, 129.2], [201.2, 139.6], [245.1, 141.1]]
 )
 HOPPER_LANDMARKS = np.array(
     [[220.3, 189.9], [308.5, 187.1], [269.2, 238.9], [230.4, 282.6], [306.8, 279.6]]
 )
-
-
-def grace_hopper() -> np.ndarray:
-    """(600, 512, 3) uint8 RGB, US Navy."""
-    path = Path(find_spec("matplotlib").origin).parent / "mpl-data/sample_data/grace_hopper.jpg"
-    return np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
 
 
 def aligned_crops(astronaut: np.ndarray, hopper: np.ndarray) -> AlignedCrops:

@@ -21,8 +21,8 @@ from PIL import Image
 
 from app import Page
 from data.images import ImageError
-from inference.examples import NAMES, examples
 from tests.conftest import ROOT
+from training.examples import NAMES, examples
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SHOTS = ROOT / "outputs" / "screenshots"

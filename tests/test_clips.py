@@ -14,9 +14,9 @@ from data.video import read_frames, seconds_of
 from inference import clips
 from inference.clips import Person, assign, draw_scores, overlap, predict_clip, summarise
 from inference.detector import Detector
-from inference.examples import COLLINS, HOPPER, photograph
 from inference.verdict import FAKE, LEANS, REAL, UNSURE, Verdict
 from tests.conftest import ROOT
+from training.examples import COLLINS, HOPPER, photograph
 
 FRAMES = 6
 
