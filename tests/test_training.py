@@ -258,14 +258,14 @@ def test_region_command_line_needs_one_source(capsys) -> None:
 
 @pytest.fixture(scope="module")
 def dump(tmp_path_factory, astronaut: np.ndarray) -> Path:
-    """A dump of two real faces and a fake that train, and of a real one that tests."""
+    """A dump of three real faces and a fake that train, and of a real one that tests."""
     root = tmp_path_factory.mktemp("dump") / "faces"
     root.mkdir()
-    lines = ["path,label,split"]
-    for i, row in enumerate(("real,train", "real,train", "fake,train", "real,test")):
+    rows = [*["real,train"] * 3, "fake,train", "real,test"]
+    for i in range(len(rows)):
         crop = cv2.convertScaleAbs(astronaut[:300, 60:360], alpha=1 - 0.1 * i)
         cv2.imwrite(str(root / f"{i}.png"), crop[..., ::-1])
-        lines.append(f"{i}.png,{row}")
+    lines = ["path,label,split", *(f"{i}.png,{row}" for i, row in enumerate(rows))]
     (root / "index.csv").write_text("\n".join(lines))
     out = root.parent / "dump"
     return preprocess(PreprocessConfig(root, out=out, experts=("lite",), device="cpu"))
@@ -274,8 +274,8 @@ def dump(tmp_path_factory, astronaut: np.ndarray) -> Path:
 @pytest.mark.usefixtures("small_net")
 def test_experts_of_a_dump_can_teach(dump: Path, tmp_path: Path) -> None:
     teachers, known = teachers_from_dump(dump), read_dump(dump)
-    assert teachers.faces.shape == (3, 4, 112, 112)
-    assert sorted(teachers.fold) == ["test", "train", "train"]
+    assert teachers.faces.shape == (4, 4, 112, 112)
+    assert sorted(teachers.fold) == ["test", "train", "train", "train"]
     rows = np.flatnonzero(known.rows["label"] == 0)
     identity = known.arrays["lite.identity"][rows, 0]
     assert np.allclose(teachers.targets["identity"], identity, atol=1e-3)
@@ -297,21 +297,23 @@ def small(**options) -> trace_net.Config:
     return trace_net.Config((), pairs=1, device="cpu", workers=0, **options)
 
 
-def test_real_training_faces_only(dump: Path, tmp_path: Path) -> None:
+def test_real_training_faces_only(dump: Path, tmp_path: Path, caplog) -> None:
     """No fake and no test face may enter the training."""
-    known, root = read_dump(dump), tmp_path
+    known = read_dump(dump)
     source = Path(known.meta["data_root"])
-    (root / "0.png").write_bytes((source / "0.png").read_bytes())
-    (root / "1.png").write_bytes(b"no longer a picture")
-    images, points, failed = real_faces(known, root, 0, 1)
-    assert len(images) == len(points) == 1 and len(failed) == 1 and "1.png" in failed[0]
+    for name in ("0.png", "2.png"):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    (tmp_path / "1.png").write_bytes(b"no longer a picture")
+    with caplog.at_level("WARNING", "masc"):
+        crops = real_faces([known], [tmp_path], 0, 1)
+    assert len(crops) == 2 and "1 pictures left out" in caplog.text and "1.png" in caplog.text
     row = known.rows["path"].tolist().index("0.png")
     landmarks = landmarks_of(known.rows)[[row]]
-    cut = align([read_image(root / "0.png")], np.array([0]), landmarks, WIDE_CROP)[0]
-    assert (images[0] == cut.permute(1, 2, 0).numpy()).all()
+    cut = align([read_image(source / "0.png")], np.array([0]), landmarks, WIDE_CROP)[0]
+    assert (crops.images[0] == cut.permute(1, 2, 0).numpy()).all()
     known.rows["label"][:], known.rows["split"][:] = 0, ""  # all of a dataset without fakes
-    assert len(real_faces(known, source, 0, 1)[0]) == 4
-    assert len(real_faces(known, source, 1, 1)[0]) == 1
+    assert len(real_faces([known, known], [source, source], 0, 1)) == 10
+    assert len(real_faces([known, known], [source, source], 2, 1)) == 4
 
 
 def test_trace_command_line(dump: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -58,14 +58,10 @@ class AlignedCrops:
     landmarks: np.ndarray
     sources: np.ndarray
     reconstructed: np.ndarray | None = None
-    by_source: list[np.ndarray] = field(init=False)
-    appearance: np.ndarray = field(
-        init=False
-    )  # (N, 13) float32: pose and skin colour, scaled to be comparable
+    # (N, 13) float32: pose and skin colour, comparable in scale.
+    appearance: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        names = sorted(set(self.sources.tolist()))
-        self.by_source = [np.flatnonzero(self.sources == name) for name in names]
         skin = self.images[:, 80:150, 80:145, :3].reshape(len(self), -1, 3).mean(1) / np.float32(
             255
         )
@@ -79,7 +75,8 @@ class AlignedCrops:
     def sample(self, rng: np.random.Generator) -> int:
         """A random face: half of the time of a random dataset, so that small ones count."""
         if rng.random() < 0.5:
-            pool = self.by_source[rng.integers(len(self.by_source))]
+            names = np.unique(self.sources)
+            pool = np.flatnonzero(self.sources == names[rng.integers(len(names))])
             return int(pool[rng.integers(len(pool))])
         return int(rng.integers(len(self)))
 
@@ -97,45 +94,34 @@ class AlignedCrops:
 
 
 def real_faces(
-    dump: Dump, root: Path, limit: int, workers: int
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Images and landmarks (see `AlignedCrops`) of the real training faces of a dump, and reasons why others cannot be read.
-
-    All real faces are taken where the dump has no fakes.
-    """
-    rows = dump.rows
-    keep = rows["label"] == 0
-    if (rows["label"] == 1).any():
-        keep &= rows["split"] == "train"
-    index = np.flatnonzero(keep)[: limit or None]
-    landmarks = landmarks_of(rows)[index]
-    faces = cut_again([root / path for path in rows["path"][index]], landmarks, WIDE_CROP, workers)
-    bar = tqdm(faces, total=len(index), desc=dump.meta["dataset"], unit=" faces", disable=None)
-    images, kept, failed = [], [], []
-    for place, face in enumerate(bar):
-        if isinstance(face, ImageError):
-            failed.append(str(face))
-            continue
-        images.append(face.permute(1, 2, 0).numpy())
-        kept.append(place)
-    shape = (-1, WIDE_CROP.px, WIDE_CROP.px, 4)
-    return np.array(images, np.uint8).reshape(shape), on_crop(landmarks[kept], WIDE_CROP), failed
-
-
-def load_real_faces(
     dumps: Sequence[Dump], roots: Sequence[Path], limit: int = 0, workers: int = 2
 ) -> AlignedCrops:
-    """The real training faces of dumps. limit: of each dump, 0 for all. Raises: ValueError for fewer than two."""
+    """The real faces of the train split of each dump, or all its real faces where it has no fakes.
+
+    limit: faces of each dump, 0 for all. Raises: ValueError for fewer than two faces.
+    """
     images, landmarks, sources = [], [], []
     for dump, root in zip(dumps, roots, strict=True):
-        pictures, points, failed = real_faces(dump, root, limit, workers)
-        for reason in failed[:3]:
-            log.warning("left out: %s", reason)
-        if len(failed) > 3:
-            log.warning("and %d more of %s", len(failed) - 3, dump.path)
-        images.append(pictures)
-        landmarks.append(points)
-        sources += [dump.meta["dataset"]] * len(pictures)
+        rows, name, failed = dump.rows, dump.meta["dataset"], []
+        keep = rows["label"] == 0
+        if (rows["label"] == 1).any():
+            keep &= rows["split"] == "train"
+        index = np.flatnonzero(keep)[: limit or None]
+        points = landmarks_of(rows)[index]
+        paths = [root / path for path in rows["path"][index]]
+        faces = cut_again(paths, points, WIDE_CROP, workers)
+        bar = tqdm(faces, total=len(index), desc=name, unit=" faces", disable=None)
+        for face, marks in zip(bar, on_crop(points, WIDE_CROP), strict=True):
+            if isinstance(face, ImageError):
+                failed.append(face)
+                continue
+            images.append(face.permute(1, 2, 0).numpy())
+            landmarks.append(marks)
+            sources.append(name)
+        if failed:
+            log.warning(
+                "%s: %d pictures left out; the first: %s", dump.path, len(failed), failed[0]
+            )
     if len(sources) < 2:
         raise ValueError("fewer than two real training faces could be read; nothing can be swapped")
-    return AlignedCrops(np.concatenate(images), np.concatenate(landmarks), np.array(sources))
+    return AlignedCrops(np.stack(images), np.stack(landmarks), np.array(sources))

@@ -1,8 +1,4 @@
-"""Random augmentation: framing, colours, and what a picture loses on its way.
-
-Pictures are uint8 RGB (H, W, 3) unless stated otherwise. Every function draws from the generator that it is given, so the
-same seed gives the same result.
-"""
+"""Random augmentation of uint8 RGB pictures (H, W, 3): framing, colours, channels."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ def sharpen(image: np.ndarray, sigma: float, amount: float) -> np.ndarray:
 
 
 def shift_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Other colours and contrast, then less detail or more of it: the ranges of self-blended images (CVPR 2022)."""
+    """Colours and contrast, then less detail or more: the ranges of Shiohara & Yamasaki, CVPR 2022."""
     gain, shift = rng.uniform(0.9, 1.1), rng.uniform(-12, 12, 3)
     image = np.clip((image.astype(np.float32) - 128) * gain + 128 + shift, 0, 255).astype(np.uint8)
     if rng.random() < 0.5:
@@ -29,7 +25,7 @@ def shift_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def perturb(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Slight changes of colour, contrast, detail, noise and compression, as between a pasted face and its surroundings."""
+    """Slight changes of colour, contrast, detail, noise and compression."""
     x = image.astype(np.float32)
     if rng.random() < 0.6:
         x += rng.uniform(-14, 14, 3)
@@ -53,7 +49,7 @@ def perturb(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def displace(
     image: np.ndarray, landmarks: np.ndarray, face_px: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Shifted by up to 3% of the face's width and 2% of its height, mostly also stretched by up to 5%."""
+    """Shifted by up to 3% of the face, mostly also stretched by up to 5%."""
     middle = landmarks.mean(0)
     scale = rng.uniform(0.95, 1.05, 2) if rng.random() < 0.7 else np.ones(2)
     shift = rng.uniform(-1, 1, 2) * (0.03, 0.02) * face_px
@@ -65,7 +61,7 @@ def displace(
 
 
 def transmit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another camera and channel for the whole picture: light, blur, size, noise, JPEG. Three in ten are bad ones."""
+    """Another camera and channel: light, blur, size, noise, JPEG. Three in ten are bad ones."""
     bad = rng.random() < 0.3
     if rng.random() < 0.3:
         light = 128 + rng.uniform(-25, 25, 3) * 0.5 + rng.uniform(-25, 25)
@@ -90,7 +86,7 @@ def transmit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def random_window(wide: Crop, crop: Crop, rng: np.random.Generator) -> np.ndarray:
-    """The map (2, 3) from a wide crop to a narrower one around the same middle, turned, zoomed, shifted and mirrored."""
+    """A map (2, 3) from a wide crop to a narrower one, turned, zoomed, shifted and mirrored."""
     zoom = rng.uniform(0.93, 1.07) * (wide.width / wide.px) / (crop.width / crop.px)
     angle = np.deg2rad(rng.uniform(-6, 6))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * zoom
@@ -101,7 +97,7 @@ def random_window(wide: Crop, crop: Crop, rng: np.random.Generator) -> np.ndarra
 
 
 def jitter(image: np.ndarray, px: int, rng: np.random.Generator) -> np.ndarray:
-    """Mirrored, turned, zoomed and shifted, by what face detectors err and more. image: (S, S, 4). Returns: (px, px, 4)."""
+    """Mirrored, turned, zoomed, shifted. image: (S, S, 4). Returns: (px, px, 4)."""
     side = len(image)
     scale = px / side * rng.uniform(0.92, 1.1)
     matrix = cv2.getRotationMatrix2D((side / 2, side / 2), rng.normal(0, 4), scale)
@@ -132,9 +128,7 @@ def degrade_crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def random_region(px: int, rng: np.random.Generator) -> np.ndarray:
-    """What a region network sees of an aligned face: the whole face, partly covered at times, a named region, or a random box or
-    its complement. Returns: (px, px) bool.
-    """
+    """The whole face, sometimes with a hole; a named region; or a random box or its complement."""
     draw = rng.random()
     if draw < 0.25:
         mask = np.ones((px, px), bool)

@@ -1,7 +1,7 @@
-"""Outlines of the face and its parts as masks, and the affine maps that carry them from face to face.
+"""Masks of the face and its parts, and affine maps between faces.
 
-Landmarks are (5, 2) px as data/faces.py finds them: left eye, right eye, nose tip, left and right mouth corner, as the
-viewer sees them.
+Landmarks are (5, 2) px: left eye, right eye, nose tip, left and right mouth corner, as the viewer
+sees them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import numpy as np
 
 from data.faces import TEMPLATE
 
-# Five points do not trace a face, so outlines are drawn once, on the 112 px template of data/faces.py (middle at x = 56).
-_RIGHT_HALVES = {  # from the top of the middle line to its bottom, on the viewer's right
+# Right halves of outlines on the 112 px template of data/faces.py, from the top of its middle line,
+# x = 56, to the bottom.
+_RIGHT_HALVES = {
     "face": "56,36 77,35 86,40 90,48 90,62 87,78 82,93 74,104 56,112",
     "eyes": "56,38 66,36 77,35 86,40 90,48 88,58 80,63 68,62 56,60",
     "nose": "56,50 62,52 65,64 71,71 70,78 63,81 56,82",
@@ -32,20 +33,12 @@ FLAT = [0, 1, 3, 4]  # eyes and mouth corners: nearly in one plane
 
 
 def outline(part: str, landmarks: np.ndarray, stretch: np.ndarray) -> np.ndarray:
-    """The outline of a part of a face in a photograph.
-
-    Args:
-        part: a key of `OUTLINES`.
-        stretch: (2,) factors of width and height, so that no two pseudo-fakes share a border.
-
-    Returns:
-        (P, 2) px.
-    """
+    """The outline (P, 2) px of a part of a face. stretch: (2,) factors of width and height."""
     points = OUTLINES[part]
     centre = points.mean(0)
     points = (points - centre) * stretch + centre
-    # Eyes and mouth place the template. Where the nose then falls tells how far the head is turned; the side that it is
-    # turned to is foreshortened.
+    # Eyes and mouth place the template. The nose then shows how far the head is turned; the side that
+    # it is turned to is foreshortened.
     nose = transform(fit(landmarks[FLAT], TEMPLATE[FLAT]), landmarks[2:3])[0, 0]
     side = 1 if nose > 56 else -1
     beyond = side * (points[:, 0] - 56)
@@ -73,7 +66,7 @@ def mirrored(landmarks: np.ndarray, width: int) -> np.ndarray:
 def similar_pose(
     image: np.ndarray, landmarks: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The picture and its landmarks, mirrored where the mirror image fits the target landmarks better."""
+    """The picture and its landmarks, mirrored where that fits the target landmarks better."""
     flipped = mirrored(landmarks, image.shape[1])
     given, other = (
         np.abs(transform(fit(p, target), p) - target).sum() for p in (landmarks, flipped)
@@ -94,12 +87,9 @@ def deformed(
     bend: float,
     edge: tuple[float, float],
 ) -> np.ndarray:
-    """An elastically deformed and blurred mask.
+    """A mask (H, W) float32, elastically deformed and blurred.
 
-    Args:
-        mask: (H, W) float32.
-        bend: largest displacement, in face widths.
-        edge: range of the blur's sigma, in face widths.
+    bend: largest displacement. edge: range of the blur's sigma. Both in face widths.
     """
     height, width = mask.shape
     coarse = (max(2, round(height / face_px * 5)), max(2, round(width / face_px * 5)))

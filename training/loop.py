@@ -1,7 +1,7 @@
 """The training loop of the bundled networks, with a state on disk to resume from.
 
-Batch and random numbers of a step follow from (seed, step) alone, and the state holds all else that the next step depends
-on: a stopped run that is resumed ends like one that was never stopped.
+Batch and random numbers of a step follow from (seed, step) alone, and the state holds all else that
+the next step depends on: a resumed run ends like one that was never stopped.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def optimizer_of(task: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 
 @contextmanager
 def opencv_in_one_thread() -> Iterator[None]:
-    """Worker processes have one core each, and would wait for ever for the threads of a pool from before the fork."""
+    """A worker process that inherits OpenCV's pool waits for ever for threads that it lacks."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(0)
     try:
@@ -104,9 +104,10 @@ def fit(
     """Train `task`, or resume a stopped run of the same settings.
 
     Args:
-        task: holds the network as `task.net`, on its device. Called with a batch, it returns the loss and figures to log.
+        task: holds the network as `task.net`. Of a batch it returns the loss and figures to log.
         batches: step -> tuple of tensors on the CPU.
-        write: called with the averaged network and how far it is; writes the weights and returns more figures to log.
+        write: writes the weights of the averaged network, given a note on the progress, and returns
+            more figures to log.
         settings: what the result depends on, JSON types.
         out: folder of `log.csv` (a row per interval) and `state.pt`.
         workers: processes that make batches; 0 for this one.

@@ -1,18 +1,19 @@
-"""Pseudo-fakes: manipulated faces made from real ones alone, for training, tests and demonstrations.
+"""Pseudo-fakes: manipulated faces made from real ones alone.
 
-Of photographs:
+Of photographs, uint8 RGB (H, W, 3), with landmarks (5, 2) px (training/face_masks.py):
     face_swap         another person's face, brows to chin
     region_swap       another person's eyes, nose, mouth or jaw
     self_blend        the face blended with a changed copy of itself (Shiohara & Yamasaki, CVPR 2022)
-They take uint8 RGB (H, W, 3) and landmarks (5, 2) px (training/face_masks.py), and return the pseudo-fake, of the first
-picture's size, and a mask (H, W) uint8: the share of each pixel that was replaced, 255 for all of it. The same seed gives
-the same picture. Raises: ValueError for input of another kind, or a face that is too small.
+They return the picture and a mask (H, W) uint8: how much of a pixel was replaced, 255 for all of it.
+Raises: ValueError for input of another kind, or a face that is too small.
 
-Of aligned crops, for training (`KINDS`, `PseudoFakes`):
-    self_blend        as above, with more kinds of change and of masks
+Of aligned crops, for training (`KINDS`):
+    self_blend        the same, with more kinds of changes and masks
     alpha_swap        a similar person's face, alpha-blended (Li et al., Face X-ray, CVPR 2020)
     poisson_swap      the same, blended by gradients
-    reconstruction    the face, or a swapped one, decoded by an autoencoder (training/reconstruction.py)
+    reconstruction    the face, or a swapped one, decoded by an autoencoder
+
+The same seed gives the same picture.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from features.regions import Crop
 from training import augment
 from training.aligned_crops import FACE_WIDTH, FACE_WINDOW, WIDE_CROP, AlignedCrops
 from training.face_masks import (
-    PARTS,
+    OUTLINES,
     deformed,
     fit,
     hull_mask,
@@ -38,14 +39,8 @@ from training.face_masks import (
     transform,
 )
 
-# The landmarks of a part that must coincide after warping.
-ANCHORS = {
-    "face": slice(0, 5),
-    "eyes": slice(0, 2),
-    "nose": slice(2, 3),
-    "mouth": slice(3, 5),
-    "jaw": slice(3, 5),
-}
+# The landmarks that must coincide after warping.
+ANCHORS = {"face": [0, 1, 2, 3, 4], "eyes": [0, 1], "nose": [2], "mouth": [3, 4], "jaw": [3, 4]}
 MIN_EYES = 12  # px between the eyes
 MIN_PIXELS = 150  # of an aligned crop that must change
 Blend = tuple[np.ndarray, np.ndarray]  # a picture, and the share of each pixel that was replaced
@@ -58,8 +53,8 @@ def face_swap(
     source_landmarks: np.ndarray,
     seed: int = 0,
 ) -> Blend:
-    """`target` with the face of `source`: warped, recoloured to the target's skin, blended by gradients."""
-    return _swap("face", target, source, target_landmarks, source_landmarks, seed)
+    """`target` with the face of `source`."""
+    return region_swap(target, source, target_landmarks, source_landmarks, "face", seed)
 
 
 def region_swap(
@@ -70,14 +65,51 @@ def region_swap(
     region: str = "mouth",
     seed: int = 0,
 ) -> Blend:
-    """`target` with the `eyes`, `nose`, `mouth` or `jaw` of `source`."""
-    if region not in PARTS:
-        raise ValueError(f"cannot swap {region!r} alone; the regions are {', '.join(PARTS)}")
-    return _swap(region, target, source, target_landmarks, source_landmarks, seed)
+    """`target` with a key of `OUTLINES` of `source`: warped, recoloured, blended by gradients.
+
+    Poisson blending after Perez et al., SIGGRAPH 2003.
+    """
+    if region not in OUTLINES:
+        raise ValueError(f"cannot swap {region!r}; the regions are {', '.join(OUTLINES)}")
+    to, points = _checked(target, target_landmarks), _checked(source, source_landmarks)
+    source, points = similar_pose(source, points, to)
+    rng = np.random.default_rng(seed)
+    height, width = target.shape[:2]
+    warp = fit(points, to)
+    anchors = ANCHORS[region]
+    warp[:, 2] += (to[anchors] - transform(warp, points[anchors])).mean(0)
+    stretch = rng.uniform(0.97, 1.03, 2)
+    # Only where both have face: no hair beside a turned head, nothing outside the photograph.
+    inside = np.full(source.shape[:2], 255, np.uint8)
+    mask = cv2.warpAffine(inside, warp, (width, height), flags=cv2.INTER_NEAREST)
+    mask &= hull_mask(outline(region, to, stretch), height, width)
+    mask &= hull_mask(transform(warp, outline(region, points, stretch)), height, width)
+    if not mask.any():
+        raise ValueError(f"the {region} of the face lies outside the photograph")
+    scale = np.sqrt(abs(np.linalg.det(warp[:, :2])))
+    if scale < 0.8:  # against aliasing
+        source = degrade.blur(source, 0.4 / scale)
+    donor = cv2.warpAffine(
+        source, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    donor = colour_transfer(donor, target, mask > 0)
+    # seamlessClone reads a pixel around the mask, which may touch the border of the photograph.
+    padded = [cv2.copyMakeBorder(x, 4, 4, 4, 4, cv2.BORDER_REPLICATE) for x in (donor, target)]
+    whole = cv2.copyMakeBorder(mask, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=0)
+    x, y, w, h = cv2.boundingRect(whole)
+    middle = (x + w // 2, y + h // 2)
+    cloned = cv2.seamlessClone(*padded, whole, middle, cv2.NORMAL_CLONE)[4:-4, 4:-4]
+    # Hair or shadows along the border make the clone too light or dark: further in, the target's
+    # tone is restored.
+    toned = colour_transfer(cloned, target, mask > 0)
+    depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5)[..., None]
+    inward = np.minimum(1, depth / (0.6 * max(depth.max(), 1)))
+    fake = np.rint(cloned + inward * (toned.astype(np.float32) - cloned)).astype(np.uint8)
+    return np.where(mask[..., None] > 0, fake, target), mask
 
 
 def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> Blend:
-    """`image` blended with a copy of slightly other colours, sharpness and place; ranges as in the authors' code."""
+    """`image` blended with a changed copy; ranges as in the authors' code."""
     landmarks = _checked(image, landmarks)
     rng = np.random.default_rng(seed)
     height, width = image.shape[:2]
@@ -101,13 +133,9 @@ def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> Blend
 
 
 def colour_transfer(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Match mean and standard deviation of the Lab channels inside a mask (Reinhard et al., 2001).
+    """Match mean and deviation of the Lab channels inside a mask (H, W) bool (Reinhard et al., 2001).
 
-    The standard deviation changes by a factor of 1.3 at most: noise of a flat picture is not amplified.
-
-    Args:
-        image, reference: (H, W, 3) uint8 RGB.
-        mask: (H, W) bool.
+    The deviation changes by a factor of 1.3 at most, so that noise is not amplified.
     """
     lab, wanted = (cv2.cvtColor(np.float32(x) / 255, cv2.COLOR_RGB2LAB) for x in (image, reference))
     ratio = wanted[mask].std(0) / np.maximum(lab[mask].std(0), 1e-3)
@@ -116,53 +144,8 @@ def colour_transfer(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) 
     return np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
 
-def _swap(
-    part: str,
-    target: np.ndarray,
-    source: np.ndarray,
-    target_points: np.ndarray,
-    source_points: np.ndarray,
-    seed: int,
-) -> Blend:
-    """Warp a part of `source` onto `target`, match colours, blend gradients (Perez et al., SIGGRAPH 2003)."""
-    target_points, source_points = _checked(target, target_points), _checked(source, source_points)
-    source, source_points = similar_pose(source, source_points, target_points)
-    rng = np.random.default_rng(seed)
-    height, width = target.shape[:2]
-    warp = fit(source_points, target_points)
-    anchors = ANCHORS[part]
-    warp[:, 2] += (target_points[anchors] - transform(warp, source_points[anchors])).mean(0)
-    stretch = rng.uniform(0.97, 1.03, 2)
-    # Only where both have face: no hair beside a turned head, nothing from outside the source's photograph.
-    inside = np.full(source.shape[:2], 255, np.uint8)
-    mask = cv2.warpAffine(inside, warp, (width, height), flags=cv2.INTER_NEAREST)
-    mask &= hull_mask(outline(part, target_points, stretch), height, width)
-    mask &= hull_mask(transform(warp, outline(part, source_points, stretch)), height, width)
-    if not mask.any():
-        raise ValueError(f"the {part} of the face lies outside the photograph")
-    scale = np.sqrt(abs(np.linalg.det(warp[:, :2])))
-    if scale < 0.8:  # against aliasing
-        source = degrade.blur(source, 0.4 / scale)
-    donor = cv2.warpAffine(
-        source, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    donor = colour_transfer(donor, target, mask > 0)
-    # seamlessClone reads a pixel around the mask, which may touch the border of the photograph.
-    padded = [cv2.copyMakeBorder(x, 4, 4, 4, 4, cv2.BORDER_REPLICATE) for x in (donor, target)]
-    whole = cv2.copyMakeBorder(mask, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=0)
-    x, y, w, h = cv2.boundingRect(whole)
-    middle = (x + w // 2, y + h // 2)
-    cloned = cv2.seamlessClone(*padded, whole, middle, cv2.NORMAL_CLONE)[4:-4, 4:-4]
-    # Hair or shadows along the border make the clone too light or too dark: further in it takes the target's tone again.
-    toned = colour_transfer(cloned, target, mask > 0)
-    depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5)[..., None]
-    inward = np.minimum(1, depth / (0.6 * max(depth.max(), 1)))
-    fake = np.rint(cloned + inward * (toned.astype(np.float32) - cloned)).astype(np.uint8)
-    return np.where(mask[..., None] > 0, fake, target), mask
-
-
 def _checked(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """The landmarks as (5, 2) float64. Raises: ValueError unless they are a face in an RGB photograph."""
+    """The landmarks as (5, 2) float64, if they are a face in an RGB photograph."""
     kind, shape = getattr(image, "dtype", type(image)), np.shape(image)
     if kind != np.uint8 or len(shape) != 3 or shape[2] != 3:
         raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {kind} {shape}")
@@ -232,7 +215,7 @@ def _paste(
     valid: np.ndarray,
     rng: np.random.Generator,
 ) -> Blend | None:
-    """Blend `inside` into a face, where both hold a photograph. valid: (224, 224) uint8, 255 where `inside` does."""
+    """Blend `inside` into a face. valid: (224, 224) uint8, 255 where `inside` is a photograph."""
     image = crops.images[index, ..., :3]
     valid = cv2.erode(valid, np.ones((3, 3))) & crops.images[index, ..., 3]
     edge = cv2.GaussianBlur(valid, (0, 0), 1.5) / np.float32(255)
@@ -260,40 +243,30 @@ def _warp(image: np.ndarray, warp: np.ndarray, flags: int) -> np.ndarray:
     return cv2.warpAffine(np.ascontiguousarray(image), warp, side, flags=flags, borderMode=border)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of pseudo-fake of aligned crops. share: of all in training.
-
-    function: crops, index, generator -> picture (224, 224, 3) uint8 and mask (224, 224) float32 in [0, 1]; None where
-    too little would change (the donor's face lies outside its photograph, say).
-    """
-
-    share: float
-    function: Callable[[AlignedCrops, int, np.random.Generator], Blend | None]
-
-
-KINDS = {
-    "self_blend": Kind(0.4, crop_self_blend),
-    "alpha_swap": Kind(0.25, crop_alpha_swap),
-    "poisson_swap": Kind(0.1, crop_poisson_swap),
-    "reconstruction": Kind(0.25, crop_reconstruction),
+# Name -> share in training, and a function of crops, index and generator. It returns a picture
+# (224, 224, 3) uint8 and a mask (224, 224) float32 in [0, 1], or None where too little would change:
+# the donor's face lies outside its photograph, say.
+KINDS: dict[str, tuple[float, Callable[[AlignedCrops, int, np.random.Generator], Blend | None]]] = {
+    "self_blend": (0.4, crop_self_blend),
+    "alpha_swap": (0.25, crop_alpha_swap),
+    "poisson_swap": (0.1, crop_poisson_swap),
+    "reconstruction": (0.25, crop_reconstruction),
 }
 
 
 @dataclass(frozen=True)
 class PseudoFakes:
-    """Pairs of a real face and a pseudo-fake of it. shares: of each kind; they need not sum to 1."""
+    """Pairs of a real face and a pseudo-fake. shares: of each kind; they need not sum to 1."""
 
     crops: AlignedCrops
-    shares: Mapping[str, float] = field(
-        default_factory=lambda: {name: kind.share for name, kind in KINDS.items()}
-    )
+    shares: Mapping[str, float] = field(default_factory=lambda: {k: v[0] for k, v in KINDS.items()})
 
     def __post_init__(self) -> None:
         unknown = ", ".join(sorted(set(self.shares) - set(KINDS)))
         if unknown or not sum(self.shares.values()) > 0:
             raise ValueError(
-                f"unknown kinds of pseudo-fake: {unknown or 'none given'}; they are {', '.join(KINDS)}"
+                f"unknown kinds of pseudo-fake: {unknown or 'none given'}; "
+                f"they are {', '.join(KINDS)}"
             )
         if self.shares.get("reconstruction") and self.crops.reconstructed is None:
             raise ValueError("reconstruction needs reconstructed faces: training/reconstruction.py")
@@ -301,26 +274,24 @@ class PseudoFakes:
     def make(
         self, index: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, str] | None:
-        """A pseudo-fake of one face, its mask and its kind, or None: see `Kind`."""
+        """A pseudo-fake of one face, its mask and its kind, or None: see `KINDS`."""
         share = np.array(list(self.shares.values()), float)
         kind = list(self.shares)[rng.choice(len(share), p=share / share.sum())]
-        blend = KINDS[kind].function(self.crops, index, rng)
+        blend = KINDS[kind][1](self.crops, index, rng)
         return None if blend is None else (*blend, kind)
 
     def pair(
         self, index: int, seed: int, crop: Crop, grid: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str] | None:
-        """A face and its pseudo-fake as a network sees them. The same seed gives the same pair.
-
-        Both pass the same window and the same channel, so that nothing but the manipulation tells them apart.
+        """A face and its pseudo-fake, through the same channel and the same window.
 
         Args:
             crop: what to cut out, around the same middle.
             grid: cells a side.
 
         Returns:
-            Both pictures (px, px, 3) uint8, black outside the photograph; the replaced share of each cell, (grid, grid)
-            float32; the kind. Or None, see `Kind`.
+            Both pictures (px, px, 3) uint8, black outside the photograph; the replaced share of each
+            cell (grid, grid) float32; the kind. Or None, see `KINDS`.
         """
         rng = np.random.default_rng(seed)
         made = self.make(index, rng)

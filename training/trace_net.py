@@ -38,7 +38,7 @@ from models.base import native_bf16
 from models.networks import lite0_weights
 from models.tensors import write_half
 from models.trace_net import CROP, GRID, TraceNet, as_seen, load_trace_net
-from training.aligned_crops import AlignedCrops, load_real_faces
+from training.aligned_crops import AlignedCrops, real_faces
 from training.loop import Recipe, fit
 from training.pseudo_fakes import PseudoFakes
 from training.reconstruction import with_reconstructions
@@ -223,7 +223,7 @@ def main(config: Config) -> Path:
     dumps = [read_dump(path) for path in config.features]
     moved = dict(pair.partition("=")[::2] for pair in config.data_root)
     roots = [Path(moved.get(dump.meta["dataset"], dump.meta["data_root"])) for dump in dumps]
-    crops = load_real_faces(dumps, roots, config.limit, max(1, config.workers))
+    crops = real_faces(dumps, roots, config.limit, max(1, config.workers))
     counts = Counter(crops.sources.tolist())
     log.info("real faces: %s", ", ".join(f"{count} of {name}" for name, count in counts.items()))
     device = torch.device(config.device)
