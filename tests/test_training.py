@@ -27,7 +27,7 @@ from preprocessing_pipeline import Config as PreprocessConfig
 from preprocessing_pipeline import main as preprocess
 from training import loop, reconstruction, region_net, region_net_card, trace_net
 from training.aligned_crops import WIDE_CROP, real_faces
-from training.loop import Recipe, fit
+from training.loop import Options, Schedule, fit
 from training.pseudo_fakes import PseudoFakes
 from training.teachers import RACES, load_teachers, missing_pixels, teachers_from_dump
 
@@ -62,16 +62,14 @@ class ToyBatches(torch.utils.data.Dataset):
         return x, x.sum(1)
 
 
-RECIPE = Recipe(11, 4, lr=0.01, weight_decay=0.1, ema=0.9, seed=3, warm_up=3, clip=1.0)
-
-
 def run_toy(out: Path, stop: int | None = None, workers: int = 0, lr: float = 0.01) -> Toy:
     def write(average: nn.Module, progress: str) -> dict[str, float]:
         torch.save(average.state_dict(), out / "weights.pt")
         return {"bias": average[-1].bias.item()}
 
-    task = Toy()
-    fit(task, ToyBatches(stop), write, RECIPE, {"lr": lr}, out, workers)
+    task, schedule = Toy(), Schedule(11, 4, warm_up=3, clip=1.0)
+    options = Options(out=out, workers=workers, lr=lr, weight_decay=0.1, ema=0.9, seed=3)
+    fit(task, ToyBatches(stop), write, options, schedule, faces=6)
     return task
 
 
@@ -101,8 +99,8 @@ def test_other_settings_and_damaged_states_are_refused(tmp_path: Path) -> None:
 
 
 def test_learning_rate_rises_holds_and_falls() -> None:
-    recipe = Recipe(1000, 100, 1.0, 0.0, 0.9, 0, warm_up=100, clip=1.0, constant=0.55)
-    rates = [recipe.rate(step) for step in (0, 99, 300, 549, 775, 999)]
+    schedule = Schedule(1000, 100, warm_up=100, clip=1.0, constant=0.55)
+    rates = [schedule.rate(step) for step in (0, 99, 300, 549, 775, 999)]
     assert rates == pytest.approx([0.01, 1, 1, 1, 0.5, loop.LOWEST], abs=1e-3)
 
 
@@ -294,7 +292,7 @@ def test_experts_of_a_dump_can_teach(dump: Path, tmp_path: Path) -> None:
 
 
 def small(**options) -> trace_net.Config:
-    return trace_net.Config((), pairs=1, device="cpu", workers=0, **options)
+    return trace_net.Config(features=(), pairs=1, device="cpu", workers=0, **options)
 
 
 def test_real_training_faces_only(dump: Path, tmp_path: Path, caplog) -> None:

@@ -1,4 +1,4 @@
-"""Pictures to try a detector on, made from two public-domain photographs that ship with the installed packages. Offline.
+"""Pictures to try a detector on, made from two public-domain photographs in installed packages.
 
 python -m training.examples outputs/examples
 """
@@ -42,7 +42,7 @@ def photograph(package: str, file: str) -> np.ndarray:
 
 
 def examples() -> dict[str, np.ndarray]:
-    """Title -> (H, W, 3) uint8 RGB: a photograph, self-blended, with another face, and beside another person."""
+    """Title -> (H, W, 3) uint8 RGB."""
     collins, hopper = (photograph(*source) for source in (COLLINS, HOPPER))
     found = FaceCutter("one")([collins, hopper])
     swapped, _ = face_swap(collins, hopper, *found.landmarks)

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -30,24 +30,40 @@ log = logging.getLogger("masc")
 LOWEST = 1e-3  # of the learning rate, at the end
 
 
+PLACES = ("device", "workers")  # may change between two starts, as may all paths
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What every training takes."""
+
+    out: Path
+    """where weights, log and state go"""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    workers: int = 2
+    """processes that make batches"""
+    lr: float
+    weight_decay: float
+    ema: float = 0.998
+    """decay of the moving average of the weights"""
+    seed: int = 0
+    limit: int = 0
+    """number of faces (of each dump); 0: all"""
+
+
 @dataclass(frozen=True)
-class Recipe:
-    """How a network is optimised.
+class Schedule:
+    """Learning rate and length.
 
     Attributes:
         interval: steps between rows of log.csv; weights and state are written with each.
-        ema: decay of the moving average of the weights.
         warm_up: steps until the full learning rate.
-        constant: share of the steps after which the rate falls along a cosine.
         clip: largest norm of the gradients.
+        constant: share of the steps after which the rate falls along a cosine.
     """
 
     steps: int
     interval: int
-    lr: float
-    weight_decay: float
-    ema: float
-    seed: int
     warm_up: float
     clip: float
     constant: float = 0.0
@@ -71,13 +87,13 @@ def moving_average(net: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(net, multi_avg_fn=update, use_buffers=True)
 
 
-def optimizer_of(task: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+def optimizer_of(task: nn.Module, options: Options) -> torch.optim.AdamW:
     """AdamW without weight decay of biases, normalisations and scalars."""
     groups = [
         {"params": [p for p in task.parameters() if p.ndim > 1]},
         {"params": [p for p in task.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
 
 
 @contextmanager
@@ -96,56 +112,57 @@ def fit(
     task: nn.Module,
     batches: Dataset,
     write: Callable[[nn.Module, str], dict[str, float]],
-    recipe: Recipe,
-    settings: dict,
-    out: Path,
-    workers: int = 2,
+    options: Options,
+    schedule: Schedule,
+    faces: int,
 ) -> None:
-    """Train `task`, or resume a stopped run of the same settings.
+    """Train `task`, or resume a stopped run of the same options.
 
     Args:
         task: holds the network as `task.net`. Of a batch it returns the loss and figures to log.
         batches: step -> tuple of tensors on the CPU.
         write: writes the weights of the averaged network, given a note on the progress, and returns
             more figures to log.
-        settings: what the result depends on, JSON types.
-        out: folder of `log.csv` (a row per interval) and `state.pt`.
-        workers: processes that make batches; 0 for this one.
+        faces: number of training faces, which must not change.
 
     Raises:
-        ValueError: `out` holds a run of other settings, or a damaged state.
+        ValueError: the folder holds a run of other options, or a damaged state.
     """
+    out, steps = options.out, schedule.steps
     out.mkdir(parents=True, exist_ok=True)
+    settings = {k: v for k, v in asdict(options).items() if isinstance(v, int | float | str)}
+    settings = {k: v for k, v in settings.items() if k not in PLACES} | {"faces": faces}
     device = next(task.parameters()).device
-    average = moving_average(task.net, recipe.ema)
-    optimizer = optimizer_of(task, recipe)
-    schedule = LambdaLR(optimizer, recipe.rate)
-    parts = {"task": task, "average": average, "optimizer": optimizer, "schedule": schedule}
+    average = moving_average(task.net, options.ema)
+    optimizer = optimizer_of(task, options)
+    scheduler = LambdaLR(optimizer, schedule.rate)
+    parts = {"task": task, "average": average, "optimizer": optimizer, "scheduler": scheduler}
     start, rows = resume(out / "state.pt", settings, parts, device)
     if start:
-        log.info("resuming after step %d of %d", start, recipe.steps)
-    steps = range(start, recipe.steps)
-    loader = DataLoader(batches, batch_size=None, sampler=steps, num_workers=workers)
+        log.info("resuming after step %d of %d", start, steps)
+    loader = DataLoader(
+        batches, batch_size=None, sampler=range(start, steps), num_workers=options.workers
+    )
     sums, began, done = Counter(), time.perf_counter(), start
     try:
-        for batch in tqdm(loader, initial=start, total=recipe.steps, unit=" steps", disable=None):
-            torch.manual_seed(recipe.seed * 1_000_003 + done)
+        for batch in tqdm(loader, initial=start, total=steps, unit=" steps", disable=None):
+            torch.manual_seed(options.seed * 1_000_003 + done)
             task.train()
             loss, figures = task(*(tensor.to(device) for tensor in batch))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(task.parameters(), recipe.clip)
+            nn.utils.clip_grad_norm_(task.parameters(), schedule.clip)
             optimizer.step()
-            schedule.step()
+            scheduler.step()
             average.update_parameters(task.net)
             sums.update(figures)
             done += 1
-            if done % recipe.interval and done < recipe.steps:
+            if done % schedule.interval and done < steps:
                 continue
-            count = (done - 1) % recipe.interval + 1
+            count = (done - 1) % schedule.interval + 1
             row = {"step": done, "seconds": round(time.perf_counter() - began, 1)}
             row |= {name: round(float(value) / count, 4) for name, value in sums.items()}
-            more = write(average.module, f"{done} of {recipe.steps} steps")
+            more = write(average.module, f"{done} of {steps} steps")
             rows.append(row | {name: round(value, 4) for name, value in more.items()})
             header = list(dict.fromkeys(name for row in rows for name in row))
             write_csv(out / "log.csv", header, [[row.get(k, "") for k in header] for row in rows])
@@ -156,8 +173,8 @@ def fit(
             sums.clear()
             began = time.perf_counter()
     except KeyboardInterrupt:
-        kept = done - done % recipe.interval
-        log.warning("stopped; the same command resumes after step %d of %d", kept, recipe.steps)
+        kept = done - done % schedule.interval
+        log.warning("stopped; the same command resumes after step %d of %d", kept, steps)
         raise SystemExit(130) from None
 
 

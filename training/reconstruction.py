@@ -1,7 +1,7 @@
 """Faces reconstructed by a small autoencoder, for pseudo-fakes with the traces of a decoder.
 
-Decoders of deepfakes lose detail and leave upsampling patterns (Zhang et al., WIFS 2019, who imitate them by an autoencoder).
-This one sees real faces only and is thrown away after use.
+Decoders lose detail and leave upsampling patterns (Zhang et al., WIFS 2019, who imitate deepfakes by
+an autoencoder). This one sees real faces only and is thrown away after use.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Residual(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Pictures (N, 3, S, S) in [-1, 1] to the same. noise: added to the code, in standard deviations of it."""
+    """Pictures (N, 3, S, S) in [-1, 1] to the same. noise: of the code, in standard deviations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Autoencoder(nn.Module):
 def reconstruct(
     pictures: np.ndarray, steps: int, seed: int = 0, device: str | torch.device = "cpu"
 ) -> np.ndarray:
-    """Fit an autoencoder to pictures (N, 128, 128, 3) uint8 RGB and return its reconstructions of them all.
+    """Reconstructions of pictures (N, 128, 128, 3) uint8 RGB, by an autoencoder fitted to them.
 
     The loss is the mean absolute error of colours and of their gradients.
     """

@@ -1,26 +1,26 @@
-"""Train the region network: from one region of a face, predict what teachers predict from the whole face.
+"""Train the region network: from one region of a face, predict what teachers predict from all of it.
 
 The bundled network (about 45 minutes on 2 cores):
     python -m training.region_net --teachers DIR --out outputs/region_net
 
-Your own, from a dump of large experts (real faces only; the experts' outputs for the whole face are the targets):
-    python -m training.region_net --dump outputs/features/DATASET/full --data-root DATASET --out outputs/my_net
+Your own, with the experts of a dump as teachers:
+    python -m training.region_net --dump outputs/features/DATASET/full --data-root DATASET
 
-DIR holds aligned real faces and teacher outputs (docs/region_net.md). Writes `region_net.safetensors`, `log.csv` (losses and
-validation figures of every epoch) and `state.pt`: the same command resumes a stopped run.
-`python -m training.region_net_card` measures the network on people it has never seen.
+DIR holds aligned real faces and teacher outputs (docs/region_net.md). Writes `region_net.safetensors`,
+`log.csv` (losses and validation figures of every epoch) and `state.pt`: the same command resumes a
+stopped run. `python -m training.region_net_card` then measures the network on other people.
 
-Losses: cosine distance to the teacher's embeddings; relational distillation of identity (Park et al., CVPR 2019; Tejankar et
-al., ICCV 2021): KL divergence, at a low temperature, between the similarities of student and teacher to the teacher's
-embeddings of all training faces, where pictures of one person count as similar; cross-entropy for distributions;
-variance-scaled squared error for vectors.
+Losses: cosine distance for embeddings; for identity also relational distillation (Park et al., CVPR
+2019; Tejankar et al., ICCV 2021): KL divergence, at a low temperature, between the similarities of
+student and teacher to the teacher's embeddings of all training faces, where pictures of one person
+count as similar; cross-entropy for distributions; variance-scaled squared error for vectors.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from features.regions import ALIGNED, region_masks
 from models.base import Output, native_bf16
 from models.region_net import AGE_BINS, AGE_NAMES, RegionNet, masked_input, save_region_net
 from training import augment
-from training.loop import Recipe, fit
+from training.loop import Options, Schedule, fit
 from training.teachers import Teachers, load_teachers, teachers_from_dump
 
 log = logging.getLogger("masc")
@@ -44,8 +44,8 @@ TEMPERATURE = 0.06  # of the relational loss
 VALIDATED = ("full", "upper", "lower")
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(Options):
     teachers: Path | None = None
     """folder of aligned crops and teacher outputs"""
     dump: Path | None = None
@@ -54,34 +54,16 @@ class Config:
     """with --dump: where its images are now"""
     out: Path = Path("outputs/region_net")
     """where weights, log and state go"""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    workers: int = 2
-    """processes that make batches"""
     epochs: int = 52
     px: int = 80
     """side of the network's input; 112 px cost twice as much and gained nothing"""
     batch_size: int = 256
     lr: float = 2e-3
     weight_decay: float = 0.05
-    ema: float = 0.998
-    """decay of the moving average of the weights"""
-    seed: int = 0
-    limit: int = 0
-    """number of faces; 0: all"""
-
-
-PLACES = (
-    "teachers",
-    "dump",
-    "data_root",
-    "out",
-    "device",
-    "workers",
-)  # may change between two starts
 
 
 class Views(torch.utils.data.Dataset):
-    """Batches of augmented faces (B, 4, px, px) uint8 RGBA, masks (B, px, px) bool and rows (B,). Each face once an epoch."""
+    """Step -> augmented faces (B, 4, px, px) uint8 RGBA, region masks (B, px, px) bool, rows (B,)."""
 
     def __init__(self, faces: np.ndarray, rows: np.ndarray, config: Config) -> None:
         self.faces, self.rows, self.px = faces, rows, config.px
@@ -97,7 +79,7 @@ class Views(torch.utils.data.Dataset):
         return faces.permute(0, 3, 1, 2).contiguous(), masks, torch.from_numpy(rows)
 
     def view(self, row: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A face (px, px, 4) and the mask of the region that is shown (px, px)."""
+        """A face (px, px, 4) and the mask of its region (px, px)."""
         face = np.ascontiguousarray(self.faces[row].transpose(1, 2, 0))
         face = augment.jitter(face, self.px, rng)
         face[..., :3] = augment.degrade_crop(np.ascontiguousarray(face[..., :3]), rng)
@@ -130,7 +112,7 @@ def start_at_means(net: RegionNet, teachers: Teachers, train: np.ndarray) -> Non
 
 
 class Distillation(nn.Module):
-    """The network and its losses against the targets of whole faces. Rows with an unknown target do not count for it."""
+    """The network and its losses. Faces with an unknown target do not count for it."""
 
     def __init__(
         self, net: RegionNet, teachers: Teachers, train: np.ndarray, device: torch.device
@@ -200,7 +182,7 @@ def region_logits(
 def predict_all(
     net: RegionNet, faces: np.ndarray, region: str, device: torch.device, batch: int = 256
 ) -> dict[str, np.ndarray]:
-    """Predictions from one region. faces: (N, 4, S, S) uint8 RGBA. Returns: name -> (N, size) float32."""
+    """Predictions from one region of faces (N, 4, S, S) uint8 RGBA: name -> (N, size) float32."""
     net.eval()
     mask = torch.from_numpy(region_masks(ALIGNED.at(faces.shape[-1]), (region,))[0]).to(device)
     parts = []
@@ -210,69 +192,52 @@ def predict_all(
 
 
 def verification(embeddings: np.ndarray, person: np.ndarray) -> float:
-    """AUC of 'same person?' by cosine over all pairs. embeddings: (N, D) unit vectors; person: (N,) int."""
+    """AUC of 'same person?' over all pairs of unit vectors (N, D). person: (N,) int."""
     pairs = np.triu_indices(len(person), 1)
     scores, same = embeddings @ embeddings.T, person[:, None] == person[None]
     return float(roc_auc_score(same[pairs], scores[pairs]))
 
 
-def validate(net: RegionNet, teachers: Teachers, device: torch.device) -> dict[str, float]:
-    """A few figures of the `val` fold, to watch the training."""
-    val, unknown = teachers.fold == "val", np.full(len(teachers.fold), -1)
-    if not val.any():
-        return {}
-    person, age, gender = (
-        each[val]
-        for each in (teachers.person, *(teachers.labels.get(k, unknown) for k in ("age", "gender")))
-    )
+def validate(net: RegionNet, val: Teachers, device: torch.device) -> dict[str, float]:
+    """A few figures, to watch the training."""
     figures = {}
-    for region in VALIDATED:
-        predictions = predict_all(net, teachers.faces[val], region, device)
-        known = person >= 0
-        if "identity" in predictions and 1 < len(set(person[known])) < known.sum():
+    for region in VALIDATED if len(val.faces) else ():
+        predictions, known = predict_all(net, val.faces, region, device), val.person >= 0
+        if "identity" in predictions and 1 < len(set(val.person[known])) < known.sum():
             identity = predictions["identity"][known]
-            figures[f"{region} AUC"] = verification(identity, person[known])
-        if (age >= 0).any():
-            error = np.abs(predictions["age_years"][:, 0] - age)
-            figures[f"{region} age MAE"] = float(error[age >= 0].mean())
-        if (gender >= 0).any():
-            right = predictions["gender"].argmax(1) == gender
-            figures[f"{region} gender"] = float(right[gender >= 0].mean())
+            figures[f"{region} AUC"] = verification(identity, val.person[known])
+        if val.labels and (known := val.labels["age"] >= 0).any():
+            error = np.abs(predictions["age_years"][:, 0] - val.labels["age"])
+            figures[f"{region} age MAE"] = float(error[known].mean())
+        if val.labels and (known := val.labels["gender"] >= 0).any():
+            right = predictions["gender"].argmax(1) == val.labels["gender"]
+            figures[f"{region} gender"] = float(right[known].mean())
     return figures
 
 
 def train(teachers: Teachers, config: Config) -> Path:
-    """Train from the `train` fold, or resume. Returns: the weights. Raises: ValueError, see `training.loop.fit`."""
+    """Train on the `train` fold, or resume. Returns: the weights. Raises: as `fit`."""
     rows, device = np.flatnonzero(teachers.fold == "train"), torch.device(config.device)
     if len(rows) < config.batch_size:
         raise ValueError(
-            f"{len(rows)} training faces do not fill one batch; lower --batch-size ({config.batch_size})"
+            f"{len(rows)} training faces do not fill one batch of {config.batch_size}; "
+            "lower --batch-size"
         )
     torch.manual_seed(config.seed)
     net = RegionNet(output_table(teachers), px=config.px)
     start_at_means(net, teachers, rows)
     net = net.to(device, memory_format=torch.channels_last)
+    val = teachers.of("val")
     views, weights = Views(teachers.faces, rows, config), config.out / "region_net.safetensors"
     steps = config.epochs * views.per_epoch
-    recipe = Recipe(
-        steps,
-        views.per_epoch,
-        config.lr,
-        config.weight_decay,
-        config.ema,
-        config.seed,
-        warm_up=steps / 50,
-        clip=5.0,
-    )
+    schedule = Schedule(steps, views.per_epoch, warm_up=steps / 50, clip=5.0)
 
     def write(average: RegionNet, progress: str) -> dict[str, float]:
         save_region_net(average, weights, {"trained": progress})
-        return validate(average, teachers, device)
+        return validate(average, val, device)
 
-    settings = {name: value for name, value in asdict(config).items() if name not in PLACES}
-    settings["faces"] = len(rows)
     task = Distillation(net, teachers, rows, device)
-    fit(task, views, write, recipe, settings, config.out, config.workers)
+    fit(task, views, write, config, schedule, len(rows))
     return weights
 
 

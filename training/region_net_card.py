@@ -1,17 +1,18 @@
-"""Measure the region network on faces and people it was never trained on, and write its model card.
+"""Measure the region network on faces and people it was not trained on, and write its model card.
 
     python -m training.region_net_card --teachers DIR [--weights FILE] [--card checkpoints/region_net.md]
 
-Only the `test` fold of the teachers' folder is used. For the whole face and each region: verification over all pairs of
-labelled people (AUC, and TPR at 1% FPR), accuracy of gender and race, error of age, agreement with the expression teacher and
-correlation with the blendshape teacher. Intervals are 95% bootstrap intervals over people (verification) or faces.
+Uses the `test` fold of the teachers' folder. For the whole face and each region: verification over all
+pairs of labelled people (AUC, TPR at 1% FPR), accuracy of gender and race, error of age, agreement with
+the expression teacher and correlation with the blendshape teacher. Intervals are 95% bootstrap intervals
+over people (verification) or faces.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -56,11 +57,7 @@ def bootstrap(statistic: Callable[[np.ndarray], float], count: int) -> Interval:
 def verification_intervals(unit: np.ndarray, person: np.ndarray) -> tuple[Interval, Interval]:
     """AUC and TPR at 1% FPR of 'same person?' by cosine, with intervals over people.
 
-    A pair weighs as often as both its people were drawn.
-
-    Args:
-        unit: (N, D) unit vectors.
-        person: (N,) int.
+    unit: (N, D) unit vectors. person: (N,) int. A pair weighs as often as both people were drawn.
     """
     first, second = np.triu_indices(len(person), 1)
     same = person[first] == person[second]
@@ -122,34 +119,20 @@ def moving_blendshapes(test: Teachers) -> np.ndarray:
     return test.targets["blendshapes"].std(0) >= MOVING
 
 
-def held_out(teachers: Teachers) -> Teachers:
-    """The `test` fold."""
-    rows = teachers.fold == "test"
-    picked = {name: getattr(teachers, name)[rows] for name in ("faces", "person", "fold", "source")}
-    targets, labels = (
-        {name: value[rows] for name, value in table.items()}
-        for table in (teachers.targets, teachers.labels)
-    )
-    return replace(teachers, targets=targets, labels=labels, **picked)
-
-
 def table(figures: dict[str, dict[str, Interval]]) -> str:
     """Markdown: one row per region, one column per figure, each with its interval."""
     columns = list(next(iter(figures.values())))
     lines = ["| region | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
     for region, row in figures.items():
-        digits = {name: 1 if "MAE" in name else 3 for name in row}
-        cells = [
-            f"{v:.{digits[name]}f} ({low:.{digits[name]}f}-{high:.{digits[name]}f})"
-            for name, (v, low, high) in row.items()
-        ]
+        shown = ["{:.1f} ({:.1f}-{:.1f})" if "MAE" in k else "{:.3f} ({:.3f}-{:.3f})" for k in row]
+        cells = [text.format(*value) for text, value in zip(shown, row.values(), strict=True)]
         lines.append(f"| {region} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main(config: Config) -> Path:
     """Measure the weights and write the figures into the card and its .json. Returns: the card."""
-    net, test = load_region_net(config.weights), held_out(load_teachers(config.teachers))
+    net, test = load_region_net(config.weights), load_teachers(config.teachers).of("test")
     figures = {
         region: measure_region(predict_all(net, test.faces, region, torch.device("cpu")), test)
         for region in tqdm(REGIONS, desc="regions")
@@ -160,8 +143,8 @@ def main(config: Config) -> Path:
     counts = {
         "identity": f"{known.sum()} pictures of {len(sizes)} people, {same} same-person pairs",
         "gender, race, age": f"{(test.labels['age'] >= 0).sum()} labelled faces",
-        "expression, blendshapes": f"{len(test.faces)} faces; {moving.sum()} of {len(moving)} blendshapes "
-        f"whose standard deviation is at least {MOVING}",
+        "expression, blendshapes": f"{len(test.faces)} faces; {moving.sum()} of {len(moving)} "
+        f"blendshapes whose standard deviation is at least {MOVING}",
     }
     parameters = sum(p.numel() for p in net.parameters()) / 1e6
     size, digest = config.weights.stat().st_size / 1e6, sha256_of(config.weights)

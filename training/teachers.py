@@ -1,14 +1,10 @@
-"""Training data of the region network: aligned real faces with the outputs of teachers.
-
-`load_teachers` reads the folder that the bundled network was trained on; `teachers_from_dump` takes the experts of any dump
-as teachers, to distil large experts into a network of one's own.
-"""
+"""Training data of the region network: aligned real faces and the outputs of teachers."""
 
 from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -34,13 +30,12 @@ class Teachers:
 
     Attributes:
         faces: (N, 4, 112, 112) uint8 RGBA, alpha 0 outside the photograph.
-        targets: name -> (N, D) float32, NaN rows unknown; `age` is over the years 0..100 or over FairFace's nine bins.
+        targets: name -> (N, D) float32, NaN rows unknown; `age` over years 0..100 or FairFace's bins.
         kinds: of each target, as in models/base.py.
         names: of the components of a target.
         person: (N,) int, -1 unknown.
         fold: (N,) of train/val/test.
-        source: (N,) names of datasets.
-        labels: ground truth for the card: `age` in years, `gender`, `race`; (N,) int, -1 unknown.
+        labels: `age` in years, `gender`, `race`; (N,) int, -1 unknown.
     """
 
     faces: np.ndarray
@@ -49,8 +44,17 @@ class Teachers:
     names: dict[str, tuple[str, ...]]
     person: np.ndarray
     fold: np.ndarray
-    source: np.ndarray
     labels: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def of(self, fold: str) -> Teachers:
+        """The faces of one fold."""
+        rows = self.fold == fold
+        targets, labels = (
+            {name: value[rows] for name, value in table.items()}
+            for table in (self.targets, self.labels)
+        )
+        arrays = {name: getattr(self, name)[rows] for name in ("faces", "person", "fold")}
+        return replace(self, targets=targets, labels=labels, **arrays)
 
 
 def missing_pixels(rgb: np.ndarray, black: int = 6, area: int = 40) -> np.ndarray:
@@ -91,8 +95,8 @@ def _some(rows: np.ndarray, limit: int) -> np.ndarray:
 def load_teachers(folder: Path, limit: int = 0) -> Teachers:
     """The folder of aligned crops, teacher outputs and labels (index.csv, aligned112.zip, *.npy).
 
-    Labels replace the teacher where they exist. A tenth of the training identities, and a twentieth of the other training
-    rows, become the `val` fold. limit: 0 for all.
+    Labels replace the teacher where they exist. A tenth of the training people, and a twentieth of
+    the other training faces, become the `val` fold. limit: 0 for all.
     """
     folder = Path(folder)
     if not (folder / "aligned112.zip").is_file():
@@ -139,13 +143,11 @@ def load_teachers(folder: Path, limit: int = 0) -> Teachers:
     names = {"gender": GENDERS, "race": RACES, "expression": EXPRESSIONS, "blendshapes": names}
     kinds = dict.fromkeys(targets, "distribution") | {"blendshapes": "vector"}
     kinds |= dict.fromkeys(("identity", "appearance"), "embedding")
-    return Teachers(
-        faces, targets, kinds, names, person, fold, index["source"].to_numpy(str), labels
-    )
+    return Teachers(faces, targets, kinds, names, person, fold, labels)
 
 
 def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int = 0) -> Teachers:
-    """The real faces of a dump, with its experts' outputs for the whole face as targets. Splits are the dump's.
+    """The real faces of a dump, with its experts' outputs for the whole face as targets.
 
     Args:
         data_root: where the dump's images are now, if they have moved.
@@ -183,5 +185,4 @@ def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int =
         },
         person=np.full(len(rows), -1),
         fold=dump.rows["split"][rows],
-        source=np.full(len(rows), dump.meta["dataset"]),
     )

@@ -1,15 +1,15 @@
-"""Train the trace network on real faces and pseudo-fakes that are made of them on the fly. No deepfake is ever seen.
+"""Train the trace network on real faces and pseudo-fakes made of them on the fly. It sees no deepfake.
 
 Much as the bundled network was trained at first (about 80 minutes on 2 cores; docs/trace_net.md):
-    python preprocessing_pipeline.py --experts lite --data_root DATA/dfdc --index DATA/index.csv      (... and each other set)
-    python -m training.trace_net --features outputs/features/*/lite --steps 4500 --out outputs/trace_net
+    python preprocessing_pipeline.py --experts lite --data_root DATA/dfdc --index DATA/index.csv
+    python -m training.trace_net --features outputs/features/*/lite --steps 4500
 
-Of the dumps only the landmarks are used, whatever their experts; the pictures must lie where the dump found them, or where
---data-root says. Real faces of the train split serve, or all real faces where a dump has no fakes. Training starts from
-ImageNet's weights, which an installed package brings, or from --start FILE.
+Of the dumps only the landmarks are used; the pictures must lie where the dump found them, or where
+--data-root says. Real faces of the train split serve, or all real faces where a dump has no fakes.
+Training starts from ImageNet's weights, which an installed package brings, or from --start FILE.
 
-Losses: cross-entropy of the whole face; of each region (manipulated or not; regions that are hardly touched do not count); of
-each cell (its manipulated share); of pairs of cells (of one source or of two).
+Losses: cross-entropy of the whole face; of each region (manipulated or not; regions that are hardly
+touched do not count); of each cell (its manipulated share); of pairs of cells (one source or two).
 
 Writes `trace_net.safetensors`, `log.csv` and `state.pt`: the same command resumes a stopped run.
 """
@@ -21,7 +21,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,31 +39,26 @@ from models.networks import lite0_weights
 from models.tensors import write_half
 from models.trace_net import CROP, GRID, TraceNet, as_seen, load_trace_net
 from training.aligned_crops import AlignedCrops, real_faces
-from training.loop import Recipe, fit
+from training.loop import Options, Schedule, fit
 from training.pseudo_fakes import PseudoFakes
 from training.reconstruction import with_reconstructions
 
 log = logging.getLogger("masc")
 PAIRED_CELLS = 48  # of a face, compared in one step
-MANIPULATED, UNTOUCHED = (
-    0.06,
-    0.01,
-)  # share of a region from which, and up to which, it counts as such
+MANIPULATED = 0.06  # share of a region from which it counts as manipulated
+UNTOUCHED = 0.01  # ... and up to which as untouched
 WEIGHTS = {"whole": 1.0, "parts": 0.5, "cells": 0.5, "origins": 0.5}
 INTERVAL = 100  # steps
 
 
-@dataclass
-class Config:
+@dataclass(kw_only=True)
+class Config(Options):
     features: tuple[Path, ...]
     """dumps whose real faces are used"""
     data_root: tuple[str, ...] = ()
     """DATASET=DIR for pictures that have moved"""
     out: Path = Path("outputs/trace_net")
     """where weights, log and state go"""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    workers: int = 2
-    """processes that make pseudo-fakes"""
     start: str = ""
     """a trace network to train further, instead of ImageNet's weights"""
     steps: int = 5000
@@ -71,19 +66,11 @@ class Config:
     """real faces, each with its pseudo-fake, in one step"""
     lr: float = 8e-4
     weight_decay: float = 0.02
-    ema: float = 0.998
-    """decay of the moving average of the weights"""
     autoencoder_steps: int = 300
-    seed: int = 0
-    limit: int = 0
-    """real faces of each dump; 0: all"""
-
-
-PLACES = ("features", "data_root", "out", "device", "workers")  # may change between two starts
 
 
 class Pairs(torch.utils.data.Dataset):
-    """Step -> faces (2P, 3, px, px) uint8, real and pseudo-fake in turn, and replaced shares of cells (2P, 20, 20) float32."""
+    """Step -> faces (2P, 3, px, px) uint8, real and fake in turn, and shares of cells (2P, 20, 20)."""
 
     def __init__(self, pseudo_fakes: PseudoFakes, pairs: int, seed: int) -> None:
         self.pseudo_fakes, self.pairs, self.seed = pseudo_fakes, pairs, seed
@@ -101,7 +88,7 @@ class Pairs(torch.utils.data.Dataset):
 
 
 class Localisation(nn.Module):
-    """The network and its losses. A learned scale and bias turn similarities of sources into logits."""
+    """The network and its losses, with a scale and bias that turn similarities into logits."""
 
     def __init__(self, net: TraceNet) -> None:
         super().__init__()
@@ -145,7 +132,7 @@ class Localisation(nn.Module):
 
 
 def initial(path: str = "") -> TraceNet:
-    """The network in a file, or a new one on ImageNet's EfficientNet-Lite0. Raises: as load_trace_net."""
+    """The network in a file, or ImageNet's EfficientNet-Lite0. Raises: as load_trace_net."""
     if path:
         return load_trace_net(Path(path))
     net, found = TraceNet(), lite0_weights()
@@ -156,9 +143,9 @@ def initial(path: str = "") -> TraceNet:
 
 
 def folded(net: TraceNet) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
-    """The network in training mode with frozen batch statistics, which batches of pairs would distort.
+    """The network in training mode, except for its batch statistics, which pairs would distort.
 
-    Each normalisation is folded into the convolution before it: the same outputs and gradients (in float32), faster.
+    Each normalisation is folded into the convolution before it: same outputs and gradients, faster.
     """
     pairs = [
         (f"{name}.{conv}", f"{name}.{norm}")
@@ -186,22 +173,8 @@ def folded(net: TraceNet) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
     return forward
 
 
-def recipe_of(config: Config) -> Recipe:
-    return Recipe(
-        config.steps,
-        INTERVAL,
-        config.lr,
-        config.weight_decay,
-        config.ema,
-        config.seed,
-        warm_up=100,
-        constant=0.55,
-        clip=3.0,
-    )
-
-
 def train(crops: AlignedCrops, config: Config) -> Path:
-    """Train, or resume. Returns: the weights. Raises: ValueError, see `training.loop.fit`."""
+    """Train, or resume. Returns: the weights. Raises: as `fit`."""
     torch.manual_seed(config.seed)
     weights, device = config.out / "trace_net.safetensors", torch.device(config.device)
     net = initial(config.start).to(device, memory_format=torch.channels_last)
@@ -210,11 +183,9 @@ def train(crops: AlignedCrops, config: Config) -> Path:
         write_half(average, weights, {"trained": progress})
         return {}
 
-    settings = {name: value for name, value in asdict(config).items() if name not in PLACES}
-    settings["faces"] = len(crops)
     pairs = Pairs(PseudoFakes(crops), config.pairs, config.seed)
-    task = Localisation(net).to(device)
-    fit(task, pairs, write, recipe_of(config), settings, config.out, config.workers)
+    schedule = Schedule(config.steps, INTERVAL, warm_up=100, clip=3.0, constant=0.55)
+    fit(Localisation(net).to(device), pairs, write, config, schedule, len(crops))
     return weights
 
 
