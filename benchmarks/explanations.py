@@ -2,10 +2,11 @@
 
     python -m benchmarks.explanations --features outputs/features/A/lite outputs/features/B/lite
 
-Localisation: eyes, nose, mouth or jaw of a real face are swapped (training/pseudo_fakes.py). How often is
-that part of the face (upper, middle, lower) the one that disagrees most? Chance is one third.
-Deletion: the original's pixels are restored in the predicted part, and in each other part in turn. Does
-the score fall more for the predicted one? For comparison, the same for the manipulated part.
+Localisation: eyes, nose, mouth or jaw of a real face are swapped (training/pseudo_fakes.py). How
+often is that part of the face (upper, middle, lower) the one that disagrees most? Chance is one
+third.
+Deletion: the original's pixels are restored in the predicted part, and in each other part in turn.
+Does the score fall more for the predicted one? For comparison, the same for the manipulated part.
 Abstention: accuracy, at p_fake one half, of the verdicts given, and of the faces least far from the
 training set, on the labelled faces of the split.
 
@@ -92,8 +93,8 @@ def manipulate(
 ) -> pd.DataFrame:
     """One row per pseudo-fake.
 
-    Columns: dataset, group, kind, `manipulated` and `predicted` part, `predicted_before` on the real
-    face, p_fake of `real` and `fake`, and with one part restored: `upper`, `middle`, `lower`.
+    Columns: dataset, group, kind, `manipulated` and `predicted` part, `predicted_before` on the
+    real face, p_fake of `real` and `fake`, and with one part restored: `upper`, `middle`, `lower`.
     """
     rng, found = np.random.default_rng(seed), []
     for dump in dumps:

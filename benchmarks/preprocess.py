@@ -1,14 +1,15 @@
 """How fast a dataset becomes a dump, where the time goes, and how fast the networks alone are.
 
-    python -m benchmarks.preprocess                 # pictures made from one that ships with scikit-image
+    python -m benchmarks.preprocess                      # pictures made of one in scikit-image
     python -m benchmarks.preprocess --data-root faces --images 4000 --device cuda --workers 16
-    python -m benchmarks.preprocess --profile full --weights-dir WEIGHTS --data-root faces --images 16
+    python -m benchmarks.preprocess --data-root faces --profile full --weights-dir WEIGHTS
 
-Takes the options of preprocessing_pipeline.py. End to end is from files to a finished dump, less the time
-to load the weights. Pure forwards see the same crops in memory, one expert after the other, with as many
-threads; so do detection and networks together, with decoded pictures. Stages run in one thread. The plain
-loop takes one face and one expert at a time with torch's own threads, on a few pictures. Times are the
-best of several rounds, taken in turns. Weight files with random values give the same times.
+Takes the options of preprocessing_pipeline.py. End to end is from files to a finished dump, less
+the time to load the weights. Pure forwards see the same crops in memory, one expert after the
+other, with as many threads; so do detection and networks together, with decoded pictures. Stages
+run in one thread. The plain loop takes one face and one expert at a time with torch's own threads,
+on a few pictures. Times are the best of several rounds, taken in turns. Weight files with random
+values give the same times.
 """
 
 from __future__ import annotations

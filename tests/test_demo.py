@@ -1,4 +1,4 @@
-"""The demo's and the examples' pictures: where they come from, who is in which split, what is done to them."""
+"""Pictures of the demo and the examples: their sources, splits and manipulations."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_everybody_is_found_in_the_installed_packages(photos: list[demo.Photo]) 
 
 
 def test_landmarks_follow_the_picture(photos: list[demo.Photo]) -> None:
-    """They are found at the same place in the picture that was framed, scaled and perhaps mirrored."""
+    """They are found at the same place in the framed, scaled and perhaps mirrored picture."""
     some = photos[::5]
     crops = demo.FaceCutter()([photo.image for photo in some])
     assert crops.image.tolist() == list(range(len(some)))

@@ -263,7 +263,7 @@ def test_perturbations_are_slight(crops: AlignedCrops) -> None:
 
 
 def test_some_channels_are_bad() -> None:
-    """The others leave a grey picture less than 8.5 of noise, and a fine pattern more than 3 of its 60."""
+    """The others add less than 8.5 of noise and leave more than 3 of a fine pattern's 60."""
     grey = np.full((64, 64, 3), 128, np.uint8)
     fine = np.uint8(np.indices((64, 64)).sum(0)[..., None].repeat(3, 2) // 3 % 2 * 120 + 60)
     rngs = [np.random.default_rng(seed) for seed in range(300)]

@@ -1,4 +1,4 @@
-"""Training of the bundled networks: the loop and its resumption, teachers, losses, and runs of a few steps."""
+"""Training of the bundled networks: loop, teachers, losses, and runs of a few steps."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_average_follows_the_network() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, astronaut: np.ndarray) -> Path:
-    """A teachers' folder in the real format: two 'people' (the face, and it upside down) of opposite gender."""
+    """A teachers' folder: a face, and the same upside down with another age, gender and race."""
     folder = tmp_path_factory.mktemp("teachers")
     face = cv2.resize(astronaut[60:190, 160:290], (112, 112))
     rng, second = np.random.default_rng(0), np.arange(COUNT) % 2

@@ -16,7 +16,7 @@ def sharpen(image: np.ndarray, sigma: float, amount: float) -> np.ndarray:
 
 
 def shift_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colours and contrast, then less detail or more: the ranges of Shiohara & Yamasaki, CVPR 2022."""
+    """Colours and contrast, then less detail or more, as in self-blended images (CVPR 2022)."""
     gain, shift = rng.uniform(0.9, 1.1), rng.uniform(-12, 12, 3)
     image = np.clip((image.astype(np.float32) - 128) * gain + 128 + shift, 0, 255).astype(np.uint8)
     if rng.random() < 0.5:

@@ -37,8 +37,8 @@ def outline(part: str, landmarks: np.ndarray, stretch: np.ndarray) -> np.ndarray
     points = OUTLINES[part]
     centre = points.mean(0)
     points = (points - centre) * stretch + centre
-    # Eyes and mouth place the template. The nose then shows how far the head is turned; the side that
-    # it is turned to is foreshortened.
+    # Eyes and mouth place the template. The nose then shows how far the head is turned; the side it
+    # is turned to is foreshortened.
     nose = transform(fit(landmarks[FLAT], TEMPLATE[FLAT]), landmarks[2:3])[0, 0]
     side = 1 if nose > 56 else -1
     beyond = side * (points[:, 0] - 56)

@@ -76,7 +76,7 @@ class Schedule:
 
 
 def moving_average(net: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and buffers, with a smaller decay in the first steps."""
+    """An exponential moving average of weights and buffers, faster in the first steps."""
 
     def update(
         average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor

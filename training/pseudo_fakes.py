@@ -3,8 +3,8 @@
 Of photographs, uint8 RGB (H, W, 3), with landmarks (5, 2) px (training/face_masks.py):
     face_swap         another person's face, brows to chin
     region_swap       another person's eyes, nose, mouth or jaw
-    self_blend        the face blended with a changed copy of itself (Shiohara & Yamasaki, CVPR 2022)
-They return the picture and a mask (H, W) uint8: how much of a pixel was replaced, 255 for all of it.
+    self_blend        the face and a changed copy of itself (Shiohara & Yamasaki, CVPR 2022)
+They return the picture and a mask (H, W) uint8: how much of a pixel was replaced, 255 for all.
 Raises: ValueError for input of another kind, or a face that is too small.
 
 Of aligned crops, for training (`KINDS`):
@@ -133,7 +133,7 @@ def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> Blend
 
 
 def colour_transfer(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Match mean and deviation of the Lab channels inside a mask (H, W) bool (Reinhard et al., 2001).
+    """Match mean and deviation of the Lab channels in a mask (H, W) bool (Reinhard et al., 2001).
 
     The deviation changes by a factor of 1.3 at most, so that noise is not amplified.
     """
@@ -244,8 +244,8 @@ def _warp(image: np.ndarray, warp: np.ndarray, flags: int) -> np.ndarray:
 
 
 # Name -> share in training, and a function of crops, index and generator. It returns a picture
-# (224, 224, 3) uint8 and a mask (224, 224) float32 in [0, 1], or None where too little would change:
-# the donor's face lies outside its photograph, say.
+# (224, 224, 3) uint8 and a mask (224, 224) float32 in [0, 1], or None where too little would
+# change: the donor's face lies outside its photograph, say.
 KINDS: dict[str, tuple[float, Callable[[AlignedCrops, int, np.random.Generator], Blend | None]]] = {
     "self_blend": (0.4, crop_self_blend),
     "alpha_swap": (0.25, crop_alpha_swap),
@@ -290,8 +290,8 @@ class PseudoFakes:
             grid: cells a side.
 
         Returns:
-            Both pictures (px, px, 3) uint8, black outside the photograph; the replaced share of each
-            cell (grid, grid) float32; the kind. Or None, see `KINDS`.
+            Both pictures (px, px, 3) uint8, black outside the photograph; the replaced share of
+            each cell (grid, grid) float32; the kind. Or None, see `KINDS`.
         """
         rng = np.random.default_rng(seed)
         made = self.make(index, rng)

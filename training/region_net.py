@@ -1,4 +1,4 @@
-"""Train the region network: from one region of a face, predict what teachers predict from all of it.
+"""Train the region network: predict from one region what teachers predict from the whole face.
 
 The bundled network (about 45 minutes on 2 cores):
     python -m training.region_net --teachers DIR --out outputs/region_net
@@ -6,9 +6,10 @@ The bundled network (about 45 minutes on 2 cores):
 Your own, with the experts of a dump as teachers:
     python -m training.region_net --dump outputs/features/DATASET/full --data-root DATASET
 
-DIR holds aligned real faces and teacher outputs (docs/region_net.md). Writes `region_net.safetensors`,
-`log.csv` (losses and validation figures of every epoch) and `state.pt`: the same command resumes a
-stopped run. `python -m training.region_net_card` then measures the network on other people.
+DIR holds aligned real faces and teacher outputs (docs/region_net.md). Writes
+`region_net.safetensors`, `log.csv` (losses and validation figures of every epoch) and `state.pt`:
+the same command resumes a stopped run. `python -m training.region_net_card` then measures the
+network on other people.
 
 Losses: cosine distance for embeddings; for identity also relational distillation (Park et al., CVPR
 2019; Tejankar et al., ICCV 2021): KL divergence, at a low temperature, between the similarities of
@@ -63,7 +64,7 @@ class Config(Options):
 
 
 class Views(torch.utils.data.Dataset):
-    """Step -> augmented faces (B, 4, px, px) uint8 RGBA, region masks (B, px, px) bool, rows (B,)."""
+    """Step -> augmented faces (B, 4, px, px) uint8 RGBA, masks (B, px, px) bool, rows (B,)."""
 
     def __init__(self, faces: np.ndarray, rows: np.ndarray, config: Config) -> None:
         self.faces, self.rows, self.px = faces, rows, config.px

@@ -1,11 +1,11 @@
 """Measure the region network on faces and people it was not trained on, and write its model card.
 
-    python -m training.region_net_card --teachers DIR [--weights FILE] [--card checkpoints/region_net.md]
+    python -m training.region_net_card --teachers DIR [--weights FILE] [--card FILE]
 
-Uses the `test` fold of the teachers' folder. For the whole face and each region: verification over all
-pairs of labelled people (AUC, TPR at 1% FPR), accuracy of gender and race, error of age, agreement with
-the expression teacher and correlation with the blendshape teacher. Intervals are 95% bootstrap intervals
-over people (verification) or faces.
+Uses the `test` fold of the teachers' folder. For the whole face and each region: verification over
+all pairs of labelled people (AUC, TPR at 1% FPR), accuracy of gender and race, error of age,
+agreement with the expression teacher and correlation with the blendshape teacher. Intervals are 95%
+bootstrap intervals over people (verification) or faces.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 from tqdm import tqdm
 
 from data.cutting import cut_again
@@ -30,7 +31,7 @@ class Teachers:
 
     Attributes:
         faces: (N, 4, 112, 112) uint8 RGBA, alpha 0 outside the photograph.
-        targets: name -> (N, D) float32, NaN rows unknown; `age` over years 0..100 or FairFace's bins.
+        targets: name -> (N, D) float32, NaN rows unknown; `age` over years or FairFace's bins.
         kinds: of each target, as in models/base.py.
         names: of the components of a target.
         person: (N,) int, -1 unknown.
@@ -58,19 +59,14 @@ class Teachers:
 
 
 def missing_pixels(rgb: np.ndarray, black: int = 6, area: int = 40) -> np.ndarray:
-    """Black areas that touch the border: the corners that a warp left empty, or a black background.
+    """Black areas that touch the border: corners that a warp left empty, or a black background.
 
     rgb: (H, W, 3) uint8. Returns: (H, W) bool.
     """
-    dark = (rgb.max(-1) <= black).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(dark, connectivity=4)
-    height, width = dark.shape
-    missing = np.zeros(dark.shape, bool)
-    for index in range(1, count):
-        x, y, w, h, size = stats[index]
-        if size >= area and (x == 0 or y == 0 or x + w == width or y + h == height):
-            missing |= labels == index
-    return missing
+    parts, _ = ndimage.label(rgb.max(-1) <= black)
+    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    large = np.flatnonzero(np.bincount(parts.ravel()) >= area)
+    return np.isin(parts, np.intersect1d(border, large)) & (parts > 0)
 
 
 def _years(centre: np.ndarray, deviation: float) -> np.ndarray:

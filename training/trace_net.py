@@ -1,4 +1,4 @@
-"""Train the trace network on real faces and pseudo-fakes made of them on the fly. It sees no deepfake.
+"""Train the trace network on real faces and pseudo-fakes of them. It sees no deepfake.
 
 Much as the bundled network was trained at first (about 80 minutes on 2 cores; docs/trace_net.md):
     python preprocessing_pipeline.py --experts lite --data_root DATA/dfdc --index DATA/index.csv
@@ -70,7 +70,7 @@ class Config(Options):
 
 
 class Pairs(torch.utils.data.Dataset):
-    """Step -> faces (2P, 3, px, px) uint8, real and fake in turn, and shares of cells (2P, 20, 20)."""
+    """Step -> faces (2P, 3, px, px) uint8, real and fake in turn; shares of cells (2P, 20, 20)."""
 
     def __init__(self, pseudo_fakes: PseudoFakes, pairs: int, seed: int) -> None:
         self.pseudo_fakes, self.pairs, self.seed = pseudo_fakes, pairs, seed
