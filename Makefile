@@ -12,7 +12,7 @@ READY := .venv/.ready
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: $(READY)  ## make forgeries of faces that ship with the packages, train on them, judge one of each (offline)
+demo: $(READY)  ## make pseudo-fakes of faces that ship with the packages, train on them, predict one of each (offline)
 	@$(PY) -m scripts.demo
 
 app: $(READY)  ## a web page on this machine: drop a picture, see the verdict and why

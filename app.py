@@ -33,7 +33,7 @@ from data.samples import is_video
 from inference.card import COLOURS, GREY, draw_card, draw_scores
 from inference.clips import predict_clip, read_worst_frame
 from inference.detector import BUNDLED, default_device
-from inference.examples import examples
+from training.examples import examples
 from inference.verdict import Verdict
 from predict import Detector
 

@@ -48,7 +48,7 @@ from evaluation.report import write_report
 from evaluation.run import Progress, work
 from evaluation.subgroups import attributes
 from evaluation.systems import MASC, METADATA
-from models.cards import check_marks, fill
+from models.model_card import check_marks, fill
 from models.checkpoint import Checkpoint, newest_checkpoint
 from models.classifiers import KINDS
 from models.tensors import sha256_of

@@ -14,7 +14,7 @@ from data.video import seconds_of
 from inference import clips
 from inference.card import draw_scores
 from inference.clips import Track, assign, iou, predict_clip, read_worst_frame, summarise
-from inference.examples import COLLINS, HOPPER, photograph
+from training.examples import COLLINS, HOPPER, photograph
 from inference.verdict import BORDERLINE, FAKE, REAL, UNSURE, Verdict
 
 FRAMES = 6

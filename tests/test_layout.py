@@ -49,6 +49,7 @@ ALLOWED = {
         "inference.scorer",
         "evaluation.metrics",
         "training",
+        "command_line",
     ),
     "evaluation": (*ROOMS, "preprocessing_pipeline"),
     "app": (*ROOMS, "command_line", "predict"),

@@ -17,7 +17,6 @@ import pytest
 import torch
 
 import preprocessing_pipeline
-from benchmarks import preprocess as benchmark
 from data import filling
 from data.cutting import Finder
 from data.datasets import find_samples
@@ -385,29 +384,6 @@ def test_every_face_of_a_picture_on_request(dataset, weights, tmp_path, astronau
         )
         assert len(dump) == count and dump.rows["face"].tolist() == list(range(count))
         assert dump.meta["counts"]["kept"] == 1 and len(set(dump.keys)) == count
-
-
-def test_the_benchmark_measures_every_stage(dataset, weights, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "PLAIN", 2)
-    both = configured(dataset, weights, dataset / "unused", experts=("lite", "traces"))
-    measured = benchmark.main(dataset, 14, both, rounds=1)
-    assert measured["images"] == 14 and measured["faces"] == 12
-    assert (
-        min(
-            measured[s]
-            for s in (
-                "end_to_end",
-                "network",
-                "both",
-                "plain_per_face",
-                "decode",
-                "detect",
-                "write",
-            )
-        )
-        > 0
-    )
-    assert "end to end" in capsys.readouterr().out
 
 
 def test_limit_spreads_over_the_dataset():

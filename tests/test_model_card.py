@@ -1,6 +1,6 @@
 import pytest
 
-from models.cards import fill
+from models.model_card import fill
 
 
 def test_figures_are_replaced_and_prose_stays(tmp_path):

@@ -1,0 +1,127 @@
+"""Real training faces on the alignment template, with their surroundings and landmarks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from data.cutting import cut_again
+from data.dump import Dump, landmarks_of
+from data.faces import SIZE, similarity
+from data.images import ImageError
+from features.regions import Crop
+
+log = logging.getLogger("masc")
+WIDE_CROP = Crop.of_box(1.75, 224)
+FACE_WIDTH = 90  # px, about, on such a crop
+CANDIDATES = 60  # random faces of which the most similar one is the donor
+
+
+def _face_window() -> tuple[int, int, int]:
+    side = round(WIDE_CROP.px / WIDE_CROP.width) + 16
+    x, y = (
+        round(-start / WIDE_CROP.width * WIDE_CROP.px) - 8 for start in (WIDE_CROP.x0, WIDE_CROP.y0)
+    )
+    return x, min(y + 8, WIDE_CROP.px - side), side
+
+
+FACE_WINDOW = _face_window()  # x, y, side: the square of the crop that an autoencoder reconstructs
+
+
+def on_crop(landmarks: np.ndarray, crop: Crop) -> np.ndarray:
+    """Landmarks (N, 5, 2) px of a picture in px of the aligned crop."""
+    scale, shift = similarity(landmarks)
+    points = (landmarks @ (1, 1j) - shift[:, None]) / scale[:, None]  # px of the template
+    step = np.array([crop.width, crop.height]) * SIZE / crop.px
+    start = np.array([crop.x0, crop.y0]) * SIZE - 0.5 + step / 2
+    return (np.stack([points.real, points.imag], -1) - start) / step
+
+
+@dataclass
+class AlignedCrops:
+    """N real faces.
+
+    Attributes:
+        images: (N, 224, 224, 4) uint8 RGBA of `WIDE_CROP`, alpha 0 outside the photograph.
+        landmarks: (N, 5, 2) px of it.
+        sources: (N,) str, names of datasets.
+        reconstructed: (N, S, S, 3) uint8, `FACE_WINDOW` decoded by an autoencoder, or None.
+    """
+
+    images: np.ndarray
+    landmarks: np.ndarray
+    sources: np.ndarray
+    reconstructed: np.ndarray | None = None
+    # (N, 13) float32: pose and skin colour, comparable in scale.
+    appearance: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        skin = self.images[:, 80:150, 80:145, :3].reshape(len(self), -1, 3).mean(1) / np.float32(
+            255
+        )
+        lab = cv2.cvtColor(skin[None].astype(np.float32), cv2.COLOR_RGB2LAB)[0]
+        pose = self.landmarks.reshape(len(self), -1) / 2
+        self.appearance = np.column_stack([pose, 0.35 * lab]).astype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sample(self, rng: np.random.Generator) -> int:
+        """A random face: half of the time of a random dataset, so that small ones count."""
+        if rng.random() < 0.5:
+            names = np.unique(self.sources)
+            pool = np.flatnonzero(self.sources == names[rng.integers(len(names))])
+            return int(pool[rng.integers(len(pool))])
+        return int(rng.integers(len(self)))
+
+    def donor(self, index: int, rng: np.random.Generator) -> int:
+        """Another face, similar in pose and colour, mostly of the same dataset."""
+        everybody = np.arange(len(self))
+        same = np.flatnonzero(self.sources == self.sources[index])
+        pool = same if rng.random() < 0.7 else everybody
+        pool = pool[pool != index]
+        if not len(pool):  # the only face of its dataset
+            pool = np.delete(everybody, index)
+        pool = pool[rng.integers(len(pool), size=CANDIDATES)]
+        distance = np.square(self.appearance[pool] - self.appearance[index]).sum(1)
+        return int(pool[distance.argmin()])
+
+
+def real_faces(
+    dumps: Sequence[Dump], roots: Sequence[Path], limit: int = 0, workers: int = 2
+) -> AlignedCrops:
+    """The real faces of the train split of each dump, or all its real faces where it has no fakes.
+
+    limit: faces of each dump, 0 for all. Raises: ValueError for fewer than two faces.
+    """
+    images, landmarks, sources = [], [], []
+    for dump, root in zip(dumps, roots, strict=True):
+        rows, name, failed = dump.rows, dump.meta["dataset"], []
+        keep = rows["label"] == 0
+        if (rows["label"] == 1).any():
+            keep &= rows["split"] == "train"
+        index = np.flatnonzero(keep)[: limit or None]
+        points = landmarks_of(rows)[index]
+        paths = [root / path for path in rows["path"][index]]
+        faces = cut_again(paths, points, WIDE_CROP, workers)
+        bar = tqdm(faces, total=len(index), desc=name, unit=" faces", disable=None)
+        for face, marks in zip(bar, on_crop(points, WIDE_CROP), strict=True):
+            if isinstance(face, ImageError):
+                failed.append(face)
+                continue
+            images.append(face.permute(1, 2, 0).numpy())
+            landmarks.append(marks)
+            sources.append(name)
+        if failed:
+            log.warning(
+                "%s: %d pictures left out; the first: %s", dump.path, len(failed), failed[0]
+            )
+    if len(sources) < 2:
+        raise ValueError("fewer than two real training faces could be read; nothing can be swapped")
+    return AlignedCrops(np.stack(images), np.stack(landmarks), np.array(sources))

@@ -1,0 +1,309 @@
+"""Pseudo-fakes: manipulated faces made from real ones alone.
+
+Of photographs, uint8 RGB (H, W, 3), with landmarks (5, 2) px (training/face_masks.py):
+    face_swap         another person's face, brows to chin
+    region_swap       another person's eyes, nose, mouth or jaw
+    self_blend        the face and a changed copy of itself (Shiohara & Yamasaki, CVPR 2022)
+They return the picture and a mask (H, W) uint8: how much of a pixel was replaced, 255 for all.
+Raises: ValueError for input of another kind, or a face that is too small.
+
+Of aligned crops, for training (`KINDS`):
+    self_blend        the same, with more kinds of changes and masks
+    alpha_swap        a similar person's face, alpha-blended (Li et al., Face X-ray, CVPR 2020)
+    poisson_swap      the same, blended by gradients
+    reconstruction    the face, or a swapped one, decoded by an autoencoder
+
+The same seed gives the same picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from data import degrade
+from features.regions import Crop
+from training import augment
+from training.aligned_crops import FACE_WIDTH, FACE_WINDOW, WIDE_CROP, AlignedCrops
+from training.face_masks import (
+    OUTLINES,
+    deformed,
+    fit,
+    hull_mask,
+    outline,
+    similar_pose,
+    soft_mask,
+    transform,
+)
+
+# The landmarks that must coincide after warping.
+ANCHORS = {"face": [0, 1, 2, 3, 4], "eyes": [0, 1], "nose": [2], "mouth": [3, 4], "jaw": [3, 4]}
+MIN_EYES = 12  # px between the eyes
+MIN_PIXELS = 150  # of an aligned crop that must change
+Blend = tuple[np.ndarray, np.ndarray]  # a picture, and the share of each pixel that was replaced
+
+
+def face_swap(
+    target: np.ndarray,
+    source: np.ndarray,
+    target_landmarks: np.ndarray,
+    source_landmarks: np.ndarray,
+    seed: int = 0,
+) -> Blend:
+    """`target` with the face of `source`."""
+    return region_swap(target, source, target_landmarks, source_landmarks, "face", seed)
+
+
+def region_swap(
+    target: np.ndarray,
+    source: np.ndarray,
+    target_landmarks: np.ndarray,
+    source_landmarks: np.ndarray,
+    region: str = "mouth",
+    seed: int = 0,
+) -> Blend:
+    """`target` with a key of `OUTLINES` of `source`: warped, recoloured, blended by gradients.
+
+    Poisson blending after Perez et al., SIGGRAPH 2003.
+    """
+    if region not in OUTLINES:
+        raise ValueError(f"cannot swap {region!r}; the regions are {', '.join(OUTLINES)}")
+    to, points = _checked(target, target_landmarks), _checked(source, source_landmarks)
+    source, points = similar_pose(source, points, to)
+    rng = np.random.default_rng(seed)
+    height, width = target.shape[:2]
+    warp = fit(points, to)
+    anchors = ANCHORS[region]
+    warp[:, 2] += (to[anchors] - transform(warp, points[anchors])).mean(0)
+    stretch = rng.uniform(0.97, 1.03, 2)
+    # Only where both have face: no hair beside a turned head, nothing outside the photograph.
+    inside = np.full(source.shape[:2], 255, np.uint8)
+    mask = cv2.warpAffine(inside, warp, (width, height), flags=cv2.INTER_NEAREST)
+    mask &= hull_mask(outline(region, to, stretch), height, width)
+    mask &= hull_mask(transform(warp, outline(region, points, stretch)), height, width)
+    if not mask.any():
+        raise ValueError(f"the {region} of the face lies outside the photograph")
+    scale = np.sqrt(abs(np.linalg.det(warp[:, :2])))
+    if scale < 0.8:  # against aliasing
+        source = degrade.blur(source, 0.4 / scale)
+    donor = cv2.warpAffine(
+        source, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    donor = colour_transfer(donor, target, mask > 0)
+    # seamlessClone reads a pixel around the mask, which may touch the border of the photograph.
+    padded = [cv2.copyMakeBorder(x, 4, 4, 4, 4, cv2.BORDER_REPLICATE) for x in (donor, target)]
+    whole = cv2.copyMakeBorder(mask, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=0)
+    x, y, w, h = cv2.boundingRect(whole)
+    middle = (x + w // 2, y + h // 2)
+    cloned = cv2.seamlessClone(*padded, whole, middle, cv2.NORMAL_CLONE)[4:-4, 4:-4]
+    # Hair or shadows along the border make the clone too light or dark: further in, the target's
+    # tone is restored.
+    toned = colour_transfer(cloned, target, mask > 0)
+    depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5)[..., None]
+    inward = np.minimum(1, depth / (0.6 * max(depth.max(), 1)))
+    fake = np.rint(cloned + inward * (toned.astype(np.float32) - cloned)).astype(np.uint8)
+    return np.where(mask[..., None] > 0, fake, target), mask
+
+
+def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> Blend:
+    """`image` blended with a changed copy; ranges as in the authors' code."""
+    landmarks = _checked(image, landmarks)
+    rng = np.random.default_rng(seed)
+    height, width = image.shape[:2]
+    changed = augment.shift_colours(image, rng)
+    inside, outside = (changed, image) if rng.random() < 0.5 else (image, changed)
+    shape = outline("face", landmarks, rng.uniform(0.94, 1.06, 2))
+    face_px = np.ptp(shape, axis=0).mean()
+    mask = hull_mask(shape, height, width).astype(np.float32)
+    mask = deformed(mask, face_px, rng, bend=0.06, edge=(0.015, 0.05))
+    mask = mask * rng.choice([0.5, 0.75, 1, 1, 1])
+    # The copy and its mask are shifted by up to 3% of the face and scaled by up to 5%.
+    centre, scale = landmarks.mean(0), rng.uniform(0.95, 1.05)
+    shift = rng.uniform(-1, 1, 2) * (0.03, 0.015) * face_px
+    move = np.column_stack([np.eye(2) * scale, centre + shift - scale * centre])
+    inside = cv2.warpAffine(
+        inside, move, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
+    mask = cv2.warpAffine(mask, move, (width, height))
+    blended = inside * (mask[..., None] / 255) + outside * (1 - mask[..., None] / 255)
+    return np.rint(blended).astype(np.uint8), np.rint(mask).astype(np.uint8)
+
+
+def colour_transfer(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Match mean and deviation of the Lab channels in a mask (H, W) bool (Reinhard et al., 2001).
+
+    The deviation changes by a factor of 1.3 at most, so that noise is not amplified.
+    """
+    lab, wanted = (cv2.cvtColor(np.float32(x) / 255, cv2.COLOR_RGB2LAB) for x in (image, reference))
+    ratio = wanted[mask].std(0) / np.maximum(lab[mask].std(0), 1e-3)
+    lab = (lab - lab[mask].mean(0)) * np.clip(ratio, 1 / 1.3, 1.3) + wanted[mask].mean(0)
+    rgb = cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_LAB2RGB)
+    return np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+
+
+def _checked(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The landmarks as (5, 2) float64, if they are a face in an RGB photograph."""
+    kind, shape = getattr(image, "dtype", type(image)), np.shape(image)
+    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3:
+        raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {kind} {shape}")
+    landmarks = np.asarray(landmarks, np.float64)
+    if landmarks.shape != (5, 2) or not np.isfinite(landmarks).all():
+        raise ValueError(f"expected five finite landmarks (5, 2), got {landmarks.shape}")
+    distance = np.hypot(*(landmarks[1] - landmarks[0]))
+    if distance < MIN_EYES:
+        raise ValueError(
+            f"the eyes are {distance:.0f} px apart; a pseudo-fake needs at least {MIN_EYES}"
+        )
+    return landmarks
+
+
+def crop_self_blend(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+    image, landmarks = crops.images[index, ..., :3], crops.landmarks[index]
+    inside, outside = augment.perturb(image, rng), image
+    if rng.random() < 0.5:
+        inside, outside = outside, inside
+    inside = augment.displace(inside, landmarks, FACE_WIDTH, rng)
+    mask = soft_mask(landmarks, rng, WIDE_CROP.px, FACE_WIDTH)
+    return _alpha_blend(inside, outside, mask * rng.choice([0.25, 0.5, 0.75, 1, 1, 1]))
+
+
+def crop_poisson_swap(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+    donor = crops.donor(index, rng)
+    pair, points = crops.images[[index, donor], ..., :3], crops.landmarks[[index, donor]]
+    try:
+        fake, mask = face_swap(*pair, *points, int(rng.integers(1 << 30)))
+    except ValueError:
+        return None
+    return fake, mask.astype(np.float32) / 255
+
+
+def crop_alpha_swap(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+    donor, landmarks = crops.donor(index, rng), crops.landmarks[index]
+    image, points = similar_pose(crops.images[donor], crops.landmarks[donor], landmarks)
+    warp = fit(points, landmarks)
+    inside = _warp(image[..., :3], warp, cv2.INTER_CUBIC)
+    return _paste(crops, index, inside, _warp(image[..., 3], warp, cv2.INTER_NEAREST), rng)
+
+
+def crop_reconstruction(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+    chosen = crops.donor(index, rng) if rng.random() < 0.35 else index
+    (x, y, side), decoded = FACE_WINDOW, crops.reconstructed[chosen]
+    px = int(rng.choice([64, 96, 128, 128]))
+    if px != len(decoded):
+        decoded = cv2.resize(decoded, (px, px), interpolation=cv2.INTER_AREA)
+    flags = int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
+    decoded = cv2.resize(decoded, (side, side), interpolation=flags)
+    if rng.random() < 0.4:
+        decoded = augment.sharpen(decoded, 1.5, rng.uniform(0.3, 1.5))
+    inside, valid = crops.images[chosen, ..., :3].copy(), np.zeros((WIDE_CROP.px,) * 2, np.uint8)
+    inside[y : y + side, x : x + side] = decoded
+    valid[y + 3 : y + side - 3, x + 3 : x + side - 3] = 255
+    if chosen != index:
+        warp = fit(crops.landmarks[chosen], crops.landmarks[index])
+        inside = _warp(inside, warp, cv2.INTER_LINEAR)
+        valid = _warp(valid, warp, cv2.INTER_NEAREST)
+    return _paste(crops, index, inside, valid, rng)
+
+
+def _paste(
+    crops: AlignedCrops,
+    index: int,
+    inside: np.ndarray,
+    valid: np.ndarray,
+    rng: np.random.Generator,
+) -> Blend | None:
+    """Blend `inside` into a face. valid: (224, 224) uint8, 255 where `inside` is a photograph."""
+    image = crops.images[index, ..., :3]
+    valid = cv2.erode(valid, np.ones((3, 3))) & crops.images[index, ..., 3]
+    edge = cv2.GaussianBlur(valid, (0, 0), 1.5) / np.float32(255)
+    mask = soft_mask(crops.landmarks[index], rng, WIDE_CROP.px, FACE_WIDTH) * edge
+    mask *= rng.choice([0.75, 1, 1, 1])
+    if (mask > 0.5).sum() < MIN_PIXELS:
+        return None
+    if rng.random() < 0.8:
+        inside = colour_transfer(inside, image, mask > 0.5)
+    if rng.random() < 0.4:
+        inside = augment.perturb(inside, rng)
+    return _alpha_blend(inside, image, mask)
+
+
+def _alpha_blend(inside: np.ndarray, outside: np.ndarray, mask: np.ndarray) -> Blend | None:
+    if mask.max() < 0.2 or (mask > 0.1).sum() < MIN_PIXELS:
+        return None
+    mixed = inside * mask[..., None] + outside * (1 - mask[..., None])
+    return np.rint(np.clip(mixed, 0, 255)).astype(np.uint8), mask.astype(np.float32)
+
+
+def _warp(image: np.ndarray, warp: np.ndarray, flags: int) -> np.ndarray:
+    border = cv2.BORDER_REPLICATE if image.ndim == 3 else cv2.BORDER_CONSTANT
+    side = (WIDE_CROP.px,) * 2
+    return cv2.warpAffine(np.ascontiguousarray(image), warp, side, flags=flags, borderMode=border)
+
+
+# Name -> share in training, and a function of crops, index and generator. It returns a picture
+# (224, 224, 3) uint8 and a mask (224, 224) float32 in [0, 1], or None where too little would
+# change: the donor's face lies outside its photograph, say.
+KINDS: dict[str, tuple[float, Callable[[AlignedCrops, int, np.random.Generator], Blend | None]]] = {
+    "self_blend": (0.4, crop_self_blend),
+    "alpha_swap": (0.25, crop_alpha_swap),
+    "poisson_swap": (0.1, crop_poisson_swap),
+    "reconstruction": (0.25, crop_reconstruction),
+}
+
+
+@dataclass(frozen=True)
+class PseudoFakes:
+    """Pairs of a real face and a pseudo-fake. shares: of each kind; they need not sum to 1."""
+
+    crops: AlignedCrops
+    shares: Mapping[str, float] = field(default_factory=lambda: {k: v[0] for k, v in KINDS.items()})
+
+    def __post_init__(self) -> None:
+        unknown = ", ".join(sorted(set(self.shares) - set(KINDS)))
+        if unknown or not sum(self.shares.values()) > 0:
+            raise ValueError(
+                f"unknown kinds of pseudo-fake: {unknown or 'none given'}; "
+                f"they are {', '.join(KINDS)}"
+            )
+        if self.shares.get("reconstruction") and self.crops.reconstructed is None:
+            raise ValueError("reconstruction needs reconstructed faces: training/reconstruction.py")
+
+    def make(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray, str] | None:
+        """A pseudo-fake of one face, its mask and its kind, or None: see `KINDS`."""
+        share = np.array(list(self.shares.values()), float)
+        kind = list(self.shares)[rng.choice(len(share), p=share / share.sum())]
+        blend = KINDS[kind][1](self.crops, index, rng)
+        return None if blend is None else (*blend, kind)
+
+    def pair(
+        self, index: int, seed: int, crop: Crop, grid: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str] | None:
+        """A face and its pseudo-fake, through the same channel and the same window.
+
+        Args:
+            crop: what to cut out, around the same middle.
+            grid: cells a side.
+
+        Returns:
+            Both pictures (px, px, 3) uint8, black outside the photograph; the replaced share of
+            each cell (grid, grid) float32; the kind. Or None, see `KINDS`.
+        """
+        rng = np.random.default_rng(seed)
+        made = self.make(index, rng)
+        if made is None:
+            return None
+        fake, mask, kind = made
+        channel, view = int(rng.integers(1 << 30)), augment.random_window(WIDE_CROP, crop, rng)
+        real = np.ascontiguousarray(self.crops.images[index, ..., :3])
+        photograph, size = self.crops.images[index, ..., 3:] > 0, (crop.px, crop.px)
+        seen = [
+            augment.transmit(image, np.random.default_rng(channel)) * photograph
+            for image in (real, fake)
+        ]
+        real, fake, mask = (cv2.warpAffine(image, view, size) for image in (*seen, mask))
+        return real, fake, cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA), kind

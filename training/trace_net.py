@@ -1,0 +1,208 @@
+"""Train the trace network on real faces and pseudo-fakes of them. It sees no deepfake.
+
+Much as the bundled network was trained at first (about 80 minutes on 2 cores; docs/trace_net.md):
+    python preprocessing_pipeline.py --experts lite --data_root DATA/dfdc --index DATA/index.csv
+    python -m training.trace_net --features outputs/features/*/lite --steps 4500
+
+Of the dumps only the landmarks are used; the pictures must lie where the dump found them, or where
+--data-root says. Real faces of the train split serve, or all real faces where a dump has no fakes.
+Training starts from ImageNet's weights, which an installed package brings, or from --start FILE.
+
+Losses: cross-entropy of the whole face; of each region (manipulated or not; regions that are hardly
+touched do not count); of each cell (its manipulated share); of pairs of cells (one source or two).
+
+Writes `trace_net.safetensors`, `log.csv` and `state.pt`: the same command resumes a stopped run.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from command_line import run
+from data.dump import read_dump
+from evaluation.metrics import auc
+from models.base import native_bf16
+from models.networks import lite0_weights
+from models.tensors import write_half
+from models.trace_net import CROP, GRID, TraceNet, as_seen, load_trace_net
+from training.aligned_crops import AlignedCrops, real_faces
+from training.loop import Options, Schedule, fit
+from training.pseudo_fakes import PseudoFakes
+from training.reconstruction import with_reconstructions
+
+log = logging.getLogger("masc")
+PAIRED_CELLS = 48  # of a face, compared in one step
+MANIPULATED = 0.06  # share of a region from which it counts as manipulated
+UNTOUCHED = 0.01  # ... and up to which as untouched
+WEIGHTS = {"whole": 1.0, "parts": 0.5, "cells": 0.5, "origins": 0.5}
+INTERVAL = 100  # steps
+
+
+@dataclass(kw_only=True)
+class Config(Options):
+    features: tuple[Path, ...]
+    """dumps whose real faces are used"""
+    data_root: tuple[str, ...] = ()
+    """DATASET=DIR for pictures that have moved"""
+    out: Path = Path("outputs/trace_net")
+    """where weights, log and state go"""
+    start: str = ""
+    """a trace network to train further, instead of ImageNet's weights"""
+    steps: int = 5000
+    pairs: int = 16
+    """real faces, each with its pseudo-fake, in one step"""
+    lr: float = 8e-4
+    weight_decay: float = 0.02
+    autoencoder_steps: int = 300
+
+
+class Pairs(torch.utils.data.Dataset):
+    """Step -> faces (2P, 3, px, px) uint8, real and fake in turn; shares of cells (2P, 20, 20)."""
+
+    def __init__(self, pseudo_fakes: PseudoFakes, pairs: int, seed: int) -> None:
+        self.pseudo_fakes, self.pairs, self.seed = pseudo_fakes, pairs, seed
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng, faces, shares = np.random.default_rng((self.seed, step)), [], []
+        while len(shares) < 2 * self.pairs:
+            index = self.pseudo_fakes.crops.sample(rng)
+            pair = self.pseudo_fakes.pair(index, int(rng.integers(1 << 40)), CROP, GRID)
+            if pair is not None:
+                faces += pair[:2]
+                shares += [np.zeros((GRID, GRID), np.float32), pair[2]]
+        images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous()
+        return images, torch.from_numpy(np.stack(shares))
+
+
+class Localisation(nn.Module):
+    """The network and its losses, with a scale and bias that turn similarities into logits."""
+
+    def __init__(self, net: TraceNet) -> None:
+        super().__init__()
+        self.net, self.predict = net, folded(net)
+        self.scale = nn.Parameter(torch.tensor(5.0))
+        self.bias = nn.Parameter(torch.tensor(-2.0))
+
+    def forward(
+        self, faces: torch.Tensor, shares: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        bf16 = native_bf16(faces.device)
+        with torch.autocast(faces.device.type, torch.bfloat16, enabled=bf16):
+            outputs = self.predict(as_seen(faces))
+        losses = self.losses(outputs, shares)
+        figures = {name: loss.detach() for name, loss in losses.items()}
+        scores = outputs["whole"].detach().cpu().numpy()
+        figures["AUC on pseudo-fakes"] = torch.tensor(auc(np.arange(len(scores)) % 2, scores))
+        return sum(WEIGHTS[name] * loss for name, loss in losses.items()), figures
+
+    def losses(
+        self, outputs: dict[str, torch.Tensor], shares: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """outputs: of `TraceNet`. shares: (N, 20, 20), as in `Pairs`."""
+        fake = (torch.arange(len(shares), device=shares.device) % 2).float()
+        touched = torch.einsum("nhw,rhw->nr", shares, self.net.shares)
+        clear = ((touched > MANIPULATED) | (touched <= UNTOUCHED)).float()
+        parts = F.binary_cross_entropy_with_logits(
+            outputs["parts"], (touched > MANIPULATED).float(), reduction="none"
+        )
+        cells = torch.randint(GRID * GRID, (PAIRED_CELLS,), device=shares.device)
+        source = outputs["cell_source"].flatten(2)[:, :, cells]  # (N, 32, cells)
+        share = shares.flatten(1)[:, cells]
+        similarity = self.scale * torch.einsum("ncp,ncq->npq", source, source) + self.bias
+        same = 1 - (share[:, :, None] - share[:, None]).abs()
+        return {
+            "whole": F.binary_cross_entropy_with_logits(outputs["whole"], fake),
+            "parts": (parts * clear).sum() / clear.sum(),
+            "cells": F.binary_cross_entropy_with_logits(outputs["cells"], shares),
+            "origins": F.binary_cross_entropy_with_logits(similarity, same),
+        }
+
+
+def initial(path: str = "") -> TraceNet:
+    """The network in a file, or ImageNet's EfficientNet-Lite0. Raises: as load_trace_net."""
+    if path:
+        return load_trace_net(Path(path))
+    net, found = TraceNet(), lite0_weights()
+    stem = {key: found[name] for key, name in zip(net.stem.state_dict(), found, strict=False)}
+    net.stem.load_state_dict(stem)
+    net.blocks.load_state_dict({key: found[f"blocks.{key}"] for key in net.blocks.state_dict()})
+    return net
+
+
+def folded(net: TraceNet) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+    """The network in training mode, except for its batch statistics, which pairs would distort.
+
+    Each normalisation is folded into the convolution before it: same outputs and gradients, faster.
+    """
+    pairs = [
+        (f"{name}.{conv}", f"{name}.{norm}")
+        for name, module in net.named_modules()
+        for (conv, _), (norm, layer) in pairwise(module.named_children())
+        if isinstance(layer, nn.BatchNorm2d)
+    ]
+    twin = deepcopy(net).train()
+    for conv, norm in pairs:
+        layer = twin.get_submodule(conv)
+        layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0, 0, 0]))
+        twin.set_submodule(norm, twin.get_submodule(norm).act)
+    left = [name for name, layer in twin.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert not left, f"no convolution before {', '.join(left)}"
+
+    def forward(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        values = dict(net.named_parameters())
+        for conv, norm in pairs:
+            layer = net.get_submodule(norm)
+            scale = values.pop(f"{norm}.weight") * torch.rsqrt(layer.running_var + layer.eps)
+            values[f"{conv}.weight"] = values[f"{conv}.weight"] * scale[:, None, None, None]
+            values[f"{conv}.bias"] = values.pop(f"{norm}.bias") - layer.running_mean * scale
+        return functional_call(twin, values, (images,))
+
+    return forward
+
+
+def train(crops: AlignedCrops, config: Config) -> Path:
+    """Train, or resume. Returns: the weights. Raises: as `fit`."""
+    torch.manual_seed(config.seed)
+    weights, device = config.out / "trace_net.safetensors", torch.device(config.device)
+    net = initial(config.start).to(device, memory_format=torch.channels_last)
+
+    def write(average: TraceNet, progress: str) -> dict[str, float]:
+        write_half(average, weights, {"trained": progress})
+        return {}
+
+    pairs = Pairs(PseudoFakes(crops), config.pairs, config.seed)
+    schedule = Schedule(config.steps, INTERVAL, warm_up=100, clip=3.0, constant=0.55)
+    fit(Localisation(net).to(device), pairs, write, config, schedule, len(crops))
+    return weights
+
+
+def main(config: Config) -> Path:
+    initial(config.start)  # report a wrong file before anything takes long
+    dumps = [read_dump(path) for path in config.features]
+    moved = dict(pair.partition("=")[::2] for pair in config.data_root)
+    roots = [Path(moved.get(dump.meta["dataset"], dump.meta["data_root"])) for dump in dumps]
+    crops = real_faces(dumps, roots, config.limit, max(1, config.workers))
+    counts = Counter(crops.sources.tolist())
+    log.info("real faces: %s", ", ".join(f"{count} of {name}" for name, count in counts.items()))
+    device = torch.device(config.device)
+    crops = with_reconstructions(crops, config.autoencoder_steps, config.seed, device)
+    weights = train(crops, config)
+    print(f"weights: {weights}")
+    return weights
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, Config, __doc__, name="training.trace_net"))
