@@ -42,7 +42,7 @@ from data.forging import ALIGNED_PX, AlignedCrops, PseudoFakes, on_crop, window
 from data.images import ImageError
 from evaluation.metrics import auc
 from models.base import native_bf16
-from models.networks import lite0_weights
+from models.lite0 import lite0_weights
 from models.resynthesis import SIDE, reconstruct
 from models.tensors import write_half
 from models.trace_net import CROP, GRID, TraceNet, as_seen, load_trace_net

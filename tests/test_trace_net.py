@@ -19,7 +19,7 @@ from data.faces import align
 from data.forging import ALIGNED_PX, PseudoFakes
 from data.images import read_image
 from features.regions import REGIONS
-from models.networks import lite0_weights
+from models.lite0 import lite0_weights
 from models.resynthesis import reconstruct
 from models.tensors import WeightsError, write_half
 from models.trace_net import TraceExpert, TraceNet, as_seen, load_trace_net, region_shares
