@@ -1,18 +1,48 @@
-"""Shared fixtures: where the real faces are."""
+"""Session fixtures: photographs, the bundled detector, weights of published experts, small dumps.
+
+What takes long to make is made once per run, however many processes pytest-xdist starts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+
+# Before torch is imported: on small tensors, several threads wait longer than they compute.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
-
-from tests.official import write_all
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+MadeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory, worker_id) -> MadeOnce:
+    """made_once(name, make): a folder, filled by the first process that needs it. To read only."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        folder, partial = base / name, base / f"{name}.partial"
+        with (base / f"{name}.lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                make(partial)
+                partial.rename(folder)
+        return folder
+
+    return once
 
 
 @pytest.fixture(scope="session")
@@ -28,23 +58,72 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def astronaut() -> np.ndarray:
-    """Eileen Collins, (512, 512, 3) uint8 RGB: one real face that ships with scikit-image (public domain, NASA)."""
+    """Eileen Collins, (512, 512, 3) uint8 RGB; ships with scikit-image (public domain, NASA)."""
     from skimage import data
 
     return data.astronaut()
 
 
+@pytest.fixture(scope="session")
+def hopper() -> np.ndarray:
+    """Grace Hopper, (600, 512, 3) uint8 RGB; ships with Matplotlib (public domain, US Navy)."""
+    package = Path(find_spec("matplotlib").origin).parent
+    with Image.open(package / "mpl-data" / "sample_data" / "grace_hopper.jpg") as image:
+        return np.asarray(image)
+
+
+@pytest.fixture(scope="session")
+def portraits(made_once, astronaut) -> Path:
+    """A dataset of one face: three pictures in real/, three in fake/, each cut a little differently."""
+
+    def make(folder: Path) -> None:
+        for label in ("real", "fake"):
+            (folder / label).mkdir()
+            for i in range(3):
+                crop = astronaut[5 * i : 5 * i + 240, 60 + 7 * i : 300 + 7 * i]
+                Image.fromarray(crop).save(folder / label / f"{i}.png")
+
+    return made_once("portraits", make)
+
+
+@pytest.fixture(scope="session")
+def portraits_dump(made_once, portraits) -> Path:
+    """A dump of `portraits` by the bundled experts."""
+    from preprocessing_pipeline import Config, main
+
+    return made_once(
+        "portraits_dump", lambda folder: main(Config(portraits, folder / "dump", device="cpu"))
+    ).joinpath("dump")
+
+
+@pytest.fixture(scope="session")
+def synthetic_dump(made_once) -> Path:
+    """A dump of 240 faces without pictures, see tests/synthetic.py."""
+    from tests.synthetic import write_dump
+
+    return made_once("synthetic", lambda folder: write_dump(folder / "dump")).joinpath("dump")
+
+
+@pytest.fixture(scope="session")
+def detector():
+    """The bundled detector, loaded. Change it by monkeypatch only."""
+    from inference.detector import Detector
+
+    return Detector()
+
+
+@pytest.fixture(scope="session")
+def official_weights(made_once) -> Path:
+    """The files of the published experts in their official formats, with random values (800 MB)."""
+    from tests.official import write_all
+
+    return made_once("official_weights", write_all)
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Steps of a few milliseconds: several threads would wait for each other longer than they compute."""
+    """For long series of small steps."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def official_weights() -> Iterator[Path]:
-    """A folder with the files of the published experts in their official formats, with random values. It goes afterwards."""
-    with TemporaryDirectory() as folder:
-        yield write_all(Path(folder))

@@ -29,7 +29,6 @@ from evaluation.pixel_baselines import (
 from features.regions import Crop
 from models.heads import calibrate
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 PX = 32
 CPU = torch.device("cpu")
 MESO = "mesoinception4"

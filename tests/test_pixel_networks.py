@@ -17,7 +17,6 @@ from evaluation.pixel_baselines import NETWORKS, Classifier, published, start
 from models.lite0 import LITE0, lite0_weights
 from models.tensors import WeightsError, read_tensors
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 PX = 32
 CPU = torch.device("cpu")
 
