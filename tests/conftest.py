@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -50,9 +49,7 @@ def shared_data() -> Path:
     """The folder of labelled research images beside the project, where there is one."""
     folder = ROOT.parent / "shared" / "data"
     if not (folder / "index.csv").is_file():
-        pytest.skip(
-            "needs the research images in ../shared/data, which are not distributed with the project"
-        )
+        pytest.skip("needs the research images in ../shared/data, which are not distributed")
     return folder
 
 
@@ -74,7 +71,7 @@ def hopper() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def portraits(made_once, astronaut) -> Path:
-    """A dataset of one face: three pictures in real/, three in fake/, each cut a little differently."""
+    """A dataset of one face: three pictures in real/, three in fake/, cut at different places."""
 
     def make(folder: Path) -> None:
         for label in ("real", "fake"):
@@ -123,6 +120,8 @@ def official_weights(made_once) -> Path:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """For long series of small steps."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
