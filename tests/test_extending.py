@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -114,6 +115,7 @@ class Centroids:
     line: np.ndarray
     middle: np.ndarray
     rounds: int = 0
+    choices: ClassVar = [{}]
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, watched: object) -> Centroids:
@@ -132,7 +134,7 @@ class Centroids:
 
 def test_a_head_is_a_class_and_a_row_of_models(monkeypatch) -> None:
     monkeypatch.setitem(classifiers.MODELS, "centroids", Centroids)
-    monkeypatch.setitem(classifiers.CHOICES, "centroids", [{}])
+    monkeypatch.setitem(getattr(classifiers, "CHOICES", {}), "centroids", [{}])
     rng = np.random.default_rng(0)
     y = np.arange(120) % 2
     x = rng.normal(size=(120, 4)) + 2 * y[:, None]

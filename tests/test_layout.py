@@ -35,7 +35,7 @@ ROOMS = PACKAGES[:6]
 ALLOWED = {
     "command_line": (),
     "features": ("features",),
-    "models": ("models", "features.regions", "data.files"),
+    "models": ("models", "features.regions", "data.files", "command_line"),
     "data": ("data", "features.regions"),
     "inference": ("data", "features", "models", "inference"),
     "training": (
@@ -45,6 +45,7 @@ ALLOWED = {
         "inference.scorer",
         "evaluation.metrics",
         "training",
+        "command_line",
     ),
     "evaluation": (*ROOMS, "preprocessing_pipeline"),
     "app": (*ROOMS, "command_line", "predict"),
