@@ -33,9 +33,9 @@ from data.samples import is_video
 from inference.card import COLOURS, GREY, draw_card, draw_scores
 from inference.clips import predict_clip, read_worst_frame
 from inference.detector import BUNDLED, default_device
-from training.examples import examples
 from inference.verdict import Verdict
 from predict import Detector
+from training.examples import examples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -48,9 +48,9 @@ from evaluation.report import write_report
 from evaluation.run import Progress, work
 from evaluation.subgroups import attributes
 from evaluation.systems import MASC, METADATA
-from models.model_card import check_marks, fill
 from models.checkpoint import Checkpoint, newest_checkpoint
 from models.classifiers import KINDS
+from models.model_card import check_marks, fill
 from models.tensors import sha256_of
 from training.detector import Settings as Training
 

@@ -40,7 +40,7 @@ class Config:
     """What to evaluate.
 
     features: dumps. training: settings of MASC and of the thresholds. checkpoint: a detector that is measured as it is, beside
-    the refits. protocols: of evaluation/protocols.py. networks: names of models/networks.py. families: of data/degrade.py.
+    the refits. protocols: of evaluation/protocols.py. networks: of evaluation/pixel_baselines.py. families: of data/degrade.py.
     limit: degraded test pictures per dataset at most. roots: dataset -> folder of its pictures, where that has moved.
     """
 
@@ -157,10 +157,10 @@ def growth(experiment: Experiment, fitted: Sequence[System]) -> Plan:
 
 
 def networks_of(names: Sequence[str]) -> tuple[str, ...]:
-    """`all`, or some of models/networks.py. Raises: ValueError for an unknown one."""
+    """`all`, or some of evaluation/pixel_baselines.py. Raises: ValueError for an unknown one."""
     if not names:
         return ()
-    from models.networks import NETWORKS
+    from evaluation.pixel_baselines import NETWORKS
 
     if unknown := [name for name in names if name not in {*NETWORKS, "all"}]:
         raise ValueError(
@@ -184,9 +184,9 @@ def looking(config: Config, dumps: Sequence[Dump], folder: Path) -> list[System]
     """The networks that look at pixels. Imported late: without them, no network needs to be built."""
     if not config.networks:
         return []
-    from evaluation.pixels import Cutter, network
+    from evaluation.pixel_baselines import PixelCutter, network_system
 
-    cut = Cutter({dump.meta["dataset"]: root_of(config, dump) for dump in dumps})
+    cut = PixelCutter({dump.meta["dataset"]: root_of(config, dump) for dump in dumps})
     settings = (
         config.device,
         config.training.fpr,
@@ -194,7 +194,7 @@ def looking(config: Config, dumps: Sequence[Dump], folder: Path) -> list[System]
         config.quick,
         config.weights_dir,
     )
-    return [network(name, cut, folder, *settings) for name in config.networks]
+    return [network_system(name, cut, folder, *settings) for name in config.networks]
 
 
 def also(config: Config, dumps: Sequence[Dump]) -> Callable[[Experiment, System, Fitted], dict]:

@@ -21,8 +21,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.photographs import AlignedCrops, aligned_crops
-
 ROOT = Path(__file__).parent.parent
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
@@ -136,6 +134,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def crops(astronaut: np.ndarray, hopper: np.ndarray) -> AlignedCrops:
-    """Four aligned crops of the two photographs."""
+def crops(astronaut: np.ndarray, hopper: np.ndarray):
+    """Four aligned crops of the two photographs (training.aligned_crops.AlignedCrops)."""
+    from tests.photographs import aligned_crops
+
     return aligned_crops(astronaut, hopper)

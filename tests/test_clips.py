@@ -14,8 +14,8 @@ from data.video import seconds_of
 from inference import clips
 from inference.card import draw_scores
 from inference.clips import Track, assign, iou, predict_clip, read_worst_frame, summarise
-from training.examples import COLLINS, HOPPER, photograph
 from inference.verdict import BORDERLINE, FAKE, REAL, UNSURE, Verdict
+from training.examples import COLLINS, HOPPER, photograph
 
 FRAMES = 6
 

@@ -1,4 +1,4 @@
-"""The layout is the architecture: who imports whom, how long a file may be, and that what the README says can be typed."""
+"""The layout is the architecture: import directions, lengths of files, and commands that exist."""
 
 from __future__ import annotations
 
@@ -17,29 +17,25 @@ from runpy import run_path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = sorted(
-    path for path in (*ROOT.glob("*.py"), *ROOT.glob("[sb]*/*.py")) if path.stem != "__init__"
-)
 PACKAGES = (
-    "data",
-    "features",
-    "models",
-    "inference",
-    "evaluation",
-    "scripts",
-    "benchmarks",
-    "tests",
+    *("data", "features", "models", "inference", "training", "evaluation"),
+    *("scripts", "benchmarks", "tests"),
 )
 SOURCES = sorted(
     {*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))}
 )
+COMMANDS = [
+    path
+    for path in SOURCES
+    if path.parent.name != "tests" and '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+]
 OURS = {*(path.stem for path in ROOT.glob("*.py")), *PACKAGES}
-ROOMS = ("data", "features", "models", "inference", "training", "evaluation")
-# What else of this project the modules of a package, or a top-level script, may import.
+ROOMS = PACKAGES[:6]
+# What the modules of a package, or a top-level script, may import of this project.
 ALLOWED = {
     "command_line": (),
     "features": ("features",),
-    "models": ("models", "features.regions", "data.files"),
+    "models": ("models", "features.regions", "data.files", "command_line"),
     "data": ("data", "features.regions"),
     "inference": ("data", "features", "models", "inference"),
     "training": (
@@ -55,7 +51,8 @@ ALLOWED = {
     "app": (*ROOMS, "command_line", "predict"),
 }
 ANY_SCRIPT = (*ROOMS, "command_line")
-HEAVY = ("feat", "open_clip", "ray", "gradio")  # backends of seconds, or tens of seconds, to import
+# Backends that take seconds, or tens of seconds, to import.
+HEAVY = ("feat", "open_clip", "ray", "gradio", "xgboost")
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -68,10 +65,16 @@ def imports(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def strangers(source: str, owner: str) -> list[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def forbidden(source: str | ast.AST, owner: str) -> list[str]:
     """Imports that a file of `owner` (a package's or script's name) must not make."""
     allowed = ALLOWED.get(owner, ANY_SCRIPT)
-    names = [name for name in imports(ast.parse(source)) if name.split(".")[0] in OURS]
+    tree = ast.parse(source) if isinstance(source, str) else source
+    names = [name for name in imports(tree) if name.split(".")[0] in OURS]
     return [
         name for name in names if not any(f"{name}.".startswith(f"{prefix}.") for prefix in allowed)
     ]
@@ -86,14 +89,15 @@ def owner(path: Path) -> str:
 
 
 def test_directions_can_fail() -> None:
-    assert strangers("from data.faces import align", "features") == ["data.faces.align"]
-    assert strangers("import models", "data") == ["models"]
-    assert strangers("def late():\n    from features.columns import select", "models") == [
+    assert forbidden("from data.faces import align", "features") == ["data.faces.align"]
+    assert forbidden("import models", "data") == ["models"]
+    assert forbidden("from training import loop", "models") == ["training.loop"]
+    assert forbidden("def late():\n    from features.columns import select", "models") == [
         "features.columns.select"
     ]
-    assert strangers("import predict", "train") == ["predict"]
-    assert strangers("import numpy\nfrom features.regions import PAIRS", "models") == []
-    assert strangers("from predict import Detector", "app") == []
+    assert forbidden("import predict", "train") == ["predict"]
+    assert forbidden("import numpy\nfrom features.regions import PAIRS", "models") == []
+    assert forbidden("from predict import Detector", "app") == []
 
 
 @pytest.mark.parametrize(
@@ -102,19 +106,19 @@ def test_directions_can_fail() -> None:
     ids=relative,
 )
 def test_imports_follow_the_directions(path: Path) -> None:
-    assert strangers(path.read_text(encoding="utf-8"), owner(path)) == []
+    assert forbidden(tree_of(path), owner(path)) == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "features").rglob("*.py")), ids=relative)
 def test_features_need_numpy_and_scipy_only(path: Path) -> None:
-    roots = {name.split(".")[0] for name in imports(ast.parse(path.read_text(encoding="utf-8")))}
+    roots = {name.split(".")[0] for name in imports(tree_of(path))}
     assert roots <= {"numpy", "scipy", "sklearn", "features", *sys.stdlib_module_names}
 
 
 def test_heavy_backends_are_imported_late_and_in_one_file() -> None:
     where: dict[str, set[str]] = {name: set() for name in HEAVY}
     for path in SOURCES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         inside = [
             node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)
         ]
@@ -128,7 +132,37 @@ def test_heavy_backends_are_imported_late_and_in_one_file() -> None:
     assert {name: files for name, files in where.items() if len(files) > 1} == {}
 
 
-def test_files_are_short_and_have_telling_names() -> None:
+def cycles(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other, directly or not, at import time."""
+    graph = {name: set(others) for name, others in graph.items()}
+    while leaves := [name for name, others in graph.items() if not others & set(graph)]:
+        for name in leaves:
+            del graph[name]
+    return sorted(graph)
+
+
+def at_import(tree: ast.Module) -> Iterator[str]:
+    """Imports outside functions, those for type checkers left out."""
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.If):
+            yield from imports(node)
+
+
+def test_modules_import_each_other_in_one_direction_only() -> None:
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}) == list("abcd")
+    names = {relative(path).removesuffix(".py").replace("/", "."): path for path in SOURCES}
+    graph = {}
+    for name, path in names.items():
+        found = set(at_import(tree_of(path)))
+        graph[name] = {other for other in names if other in found or other in parents(found)}
+    assert cycles(graph) == []
+
+
+def parents(names: set[str]) -> set[str]:
+    return {name.rpartition(".")[0] for name in names}
+
+
+def test_files_are_short_and_not_called_utils() -> None:
     assert [
         relative(path)
         for path in SOURCES
@@ -154,7 +188,7 @@ def test_requirements_are_the_lock() -> None:
 
 @cache
 def help_of(name: str) -> str:
-    """What `python FILE.py --help` or `python -m MODULE --help` prints. In this process, which has torch already."""
+    """What `python FILE.py --help` prints, with hyphens for underscores; run in this process."""
     printed, before = io.StringIO(), sys.argv
     sys.argv = [name, "--help"]
     try:
@@ -163,7 +197,7 @@ def help_of(name: str) -> str:
     finally:
         sys.argv = before
     assert stopped.value.code == 0
-    return printed.getvalue()
+    return printed.getvalue().replace("_", "-")
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=relative)
@@ -204,7 +238,7 @@ def test_readme_commands_exist() -> None:
             continue
         name = arguments[1].replace(".", "/") + ".py" if arguments[0] == "-m" else arguments[0]
         assert (ROOT / name).is_file(), f"{shlex.join(command)}: no file {name}"
-        flags = [word.split("=")[0] for word in arguments if word.startswith("--")]
+        flags = [word.split("=")[0].replace("_", "-") for word in arguments if word[:2] == "--"]
         unknown = [flag for flag in flags if not re.search(rf"{flag}(?![\w-])", help_of(name))]
         assert not unknown, f"{shlex.join(command)}: {', '.join(unknown)} not in its --help"
 

@@ -19,7 +19,7 @@ from data.dump import landmarks_of, read_dump
 from data.faces import align
 from data.images import read_image
 from features.regions import REGIONS
-from models.networks import lite0_weights
+from models.lite0 import lite0_weights
 from models.region_net import RegionExpert, RegionNet, load_region_net
 from models.tensors import WeightsError, write_half
 from models.trace_net import TraceExpert, TraceNet, as_seen, load_trace_net, region_shares

@@ -35,7 +35,7 @@ from command_line import run
 from data.dump import read_dump
 from evaluation.metrics import auc
 from models.base import native_bf16
-from models.networks import lite0_weights
+from models.lite0 import lite0_weights
 from models.tensors import write_half
 from models.trace_net import CROP, GRID, TraceNet, as_seen, load_trace_net
 from training.aligned_crops import AlignedCrops, real_faces
