@@ -22,7 +22,6 @@ from PIL import Image
 import app
 from data.images import ImageError
 from tests.conftest import ROOT
-from training.examples import NAMES, examples
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SHOTS = ROOT / "outputs" / "screenshots"
