@@ -39,7 +39,7 @@ ROOMS = ("data", "features", "models", "inference", "training", "evaluation")
 ALLOWED = {
     "command_line": (),
     "features": ("features",),
-    "models": ("models", "features.regions", "data.files"),
+    "models": ("models", "features.regions", "data.files", "command_line"),
     "data": ("data", "features.regions"),
     "inference": ("data", "features", "models", "inference"),
     "training": (
