@@ -40,7 +40,7 @@ NEEDED = (
     "head",
     "calibration",
     "threshold",
-    "seen",
+    "limits",
 )  # of a checkpoint
 ARRAYS = ("reference", "real_scores", "disagreement")
 
@@ -67,7 +67,7 @@ class Explainer(Scorer):
     ) -> tuple[str, list[str]]:
         """The verdict about one face, and what speaks against giving one. values: (F,). quality: `QUALITIES` of the face."""
         doubts = beyond(
-            quality, float(self.head.distance(values[None])[0]), self.checkpoint.info["seen"]
+            quality, float(self.head.distance(values[None])[0]), self.checkpoint.info["limits"]
         )
         return decide(p_fake, self.threshold, doubts, self.head.kind != "oneclass")
 

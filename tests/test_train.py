@@ -3,13 +3,12 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from command_line import BAD_INPUT, run
 from data import splits
 from data.dump import read_dump
 from data.feature_dataset import join_dumps
@@ -19,7 +18,10 @@ from models.checkpoint import Checkpoint
 from tests.synthetic import predictions, recurring_people, write_dump
 from train import Config, main
 
-ROOT = Path(__file__).parent.parent
+
+@pytest.fixture(autouse=True)
+def _log(caplog):
+    caplog.set_level("INFO", "masc")
 
 
 @pytest.fixture
@@ -36,15 +38,14 @@ def trained(tmp_path_factory):
     return dump, main(Config(features=(dump,), out=root / "checkpoint"))
 
 
-def test_without_arguments_the_newest_dump_is_used_and_named_first(here, capsys):
+def test_without_arguments_the_newest_dump_is_used_and_named_first(here, caplog):
     old = write_dump(here / "outputs" / "features" / "old" / "toy")
     write_dump(here / "outputs" / "features" / "new" / "toy")
     os.utime(old / "meta.json", (1, 1))
     assert main(Config()) == Path("checkpoints/new-logreg")
-    printed = capsys.readouterr().out
-    assert printed.splitlines()[0] == "features    outputs/features/new/toy (the newest dump)"
-    assert "train       {'real': 72, 'fake': 72, 'groups': 36}" in printed
-    assert "test        48 faces, not looked at" in printed
+    assert caplog.messages[0] == "features    outputs/features/new/toy (the newest dump)"
+    assert "train       {'real': 72, 'fake': 72, 'groups': 36}" in caplog.text
+    assert "test        48 faces, not read" in caplog.text
 
 
 def test_no_dump_at_all_says_what_to_do(here):
@@ -108,11 +109,11 @@ def test_limits_are_those_of_99_of_100_training_faces(tmp_path):
     view |= {"yaw": rng.uniform(-40, 60, 240)}
     dump = write_dump(tmp_path / "made" / "toy", change=view)
     checkpoint = Checkpoint.load(main(Config(features=(dump,), out=tmp_path / "out")))
-    seen, train = checkpoint.info["seen"], read_dump(dump).rows["split"] == "train"
+    limits, train = checkpoint.info["limits"], read_dump(dump).rows["split"] == "train"
     for name in ("face_px", "sharpness", "score"):
-        assert (view[name][train] < seen[name]).mean() == pytest.approx(0.01, abs=0.01)
-    assert (np.abs(view["yaw"][train]) > seen["yaw"]).mean() == pytest.approx(0.01, abs=0.01)
-    assert 0.8 < seen["distance"] < 5
+        assert (view[name][train] < limits[name]).mean() == pytest.approx(0.01, abs=0.01)
+    assert (np.abs(view["yaw"][train]) > limits["yaw"]).mean() == pytest.approx(0.01, abs=0.01)
+    assert 0.8 < limits["distance"] < 5
     reals = checkpoint.arrays["real_scores"]
     assert len(reals) == 24 and (np.diff(reals) >= 0).all()
     assert (reals >= checkpoint.info["threshold"]["p_fake"]).mean() <= 0.05
@@ -228,24 +229,25 @@ def test_no_training_faces_is_an_error_that_counts(tmp_path):
         main(Config(features=(dump,), out=tmp_path / "out"))
 
 
-def test_without_validation_faces_training_groups_validate(tmp_path, capsys):
+def test_without_validation_faces_training_groups_validate(tmp_path, caplog):
     dump = write_dump(tmp_path / "made" / "toy", splits=(0.8, 0.8))
     main(Config(features=(dump,), out=tmp_path / "out"))
-    printed = capsys.readouterr().out
-    assert "the val split has no real faces: 7 of the training groups validate instead" in printed
-    assert "train       {'real': 82, 'fake': 82, 'groups': 41}" in printed
+    assert (
+        "the val split has no real faces: 7 of the training groups validate instead" in caplog.text
+    )
+    assert "train       {'real': 82, 'fake': 82, 'groups': 41}" in caplog.text
 
 
-def test_missing_answers_are_counted_and_faces_without_any_left_out(tmp_path, capsys):
+def test_missing_answers_are_counted_and_faces_without_any_left_out(tmp_path, caplog):
     arrays = predictions(np.repeat(np.arange(60), 4), np.tile([0, 0, 1, 1], 60))
     for value in arrays.values():
         value[0] = np.nan
     arrays["toy.age"][8:12, REGIONS.index("lower")] = np.nan
     dump = write_dump(tmp_path / "made" / "toy", change=arrays)
     out = main(Config(features=(dump,), out=tmp_path / "out"))
-    printed = capsys.readouterr().out
     assert (
-        "1 training faces have not a single feature" in printed and "values are missing" in printed
+        "1 training faces have not a single feature" in caplog.text
+        and "values are missing" in caplog.text
     )
     p_fake = Scorer(Checkpoint.load(out)).score(
         {name: value[:9] for name, value in arrays.items()}
@@ -278,12 +280,12 @@ def test_groups_of_one_dataset_are_the_same_in_two_dumps_of_it(trained, tmp_path
     assert len(faces) == 480 and faces.counts()["groups"] == 60
 
 
-def test_people_stay_on_one_side_when_asked(tmp_path, capsys):
+def test_people_stay_on_one_side_when_asked(tmp_path, caplog):
     """Whoever validates or tests has training faces too, by the given split; joined by identity, nobody has."""
     people, arrays = recurring_people()
     dump = write_dump(tmp_path / "made" / "toy", groups=100, change=arrays)
     out = main(Config(features=(dump,), identity_disjoint=True, out=tmp_path / "out"))
-    assert "100 groups joined into 60 people; " in capsys.readouterr().out
+    assert "100 groups joined into 60 people; " in caplog.text
     with (out / "splits.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 400
@@ -322,20 +324,15 @@ def test_people_need_an_identity_embedding(trained, monkeypatch):
         splits.identity_disjoint(faces)
 
 
-def test_command_line(here):
+def test_command_line(here, capsys):
     write_dump(here / "outputs" / "features" / "made" / "toy")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / "train.py"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-    done = run("--only", "raw", "--name", "mine", "--fpr", "0.1")
-    assert done.returncode == 0, done.stderr
-    assert (
-        json.loads((here / "checkpoints/mine/checkpoint.json").read_text())["threshold"]["fpr"]
-        == 0.1
-    )
-    refused = run("--drop", "clip")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("train.py: no feature belongs to clip; groups are ")
+    arguments = ["--only", "raw", "--name", "mine", "--fpr", "0.1", "--forgery-weight", "0"]
+    assert run(main, Config, "", arguments, "train.py") == 0
+    assert "written: checkpoints/mine" in capsys.readouterr().out
+    info = Checkpoint.load(here / "checkpoints/mine").info
+    assert info["threshold"]["fpr"] == 0.1 and info["forgery_weight"] == 0
+    assert run(main, Config, "", ["--drop", "clip"], "train.py") == BAD_INPUT
+    assert "train.py: no feature belongs to clip; groups are " in capsys.readouterr().err
+    for fpr in ("0", "1"):
+        with pytest.raises((SystemExit, ValueError)):
+            run(main, Config, "", ["--fpr", fpr], "train.py")
