@@ -26,9 +26,9 @@ AFFECT = ("valence", "arousal")
 
 
 class PyFeat(WholeFaceExpert):
-    """weights: the file of `models.weights.WEIGHTS["pyfeat"]`, with its configuration in the header.
+    """Trained on square chips of 256 px, 1.2 times the longer side of the face box, resized to 224 px.
 
-    It was trained on square chips of 256 px, 1.2 times the longer side of the face's box, shrunk to 224 px.
+    The file holds the network's configuration in its header.
     """
 
     name = "pyfeat"
@@ -53,24 +53,20 @@ class PyFeat(WholeFaceExpert):
         found = tuple(model.au_names), tuple(model.emotion_names)
         if found != (UNITS, EMOTIONS):
             raise WeightsError(
-                f"{weights}: answers with {found}, expected {(UNITS, EMOTIONS)}: another version?"
+                f"{weights}: has outputs {found}, expected {(UNITS, EMOTIONS)}: another version?"
             )
         super().__init__(model.model, weights, bf16)
 
-    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        said = self.net(images)
-        return {
-            "au": said["p_au"],
-            "emotion": said["emotion_logits"].float().softmax(-1),
-            "affect": said["va"],
-        }
+    def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = self.net(images)
+        emotion = found["emotion_logits"].float().softmax(-1)
+        return {"au": found["p_au"], "emotion": emotion, "affect": found["va"]}
 
 
 def import_feat(module: str) -> ModuleType:
-    """`feat.<module>`: 10 to 30 seconds the first time, and without what importing py-feat does besides.
+    """`feat.<module>`; the first import takes 10 to 30 seconds.
 
-    It sets the number of threads of whatever starts later, other variables of the environment and warning filters, and
-    puts classes into `__main__`.
+    Its side effects are undone: py-feat changes environment variables (threads), warning filters, and `__main__`.
     """
     main, environment = vars(sys.modules["__main__"]), dict(os.environ)
     before = dict(main)
@@ -89,11 +85,9 @@ def import_feat(module: str) -> ModuleType:
 
 
 def _check_header(path: Path) -> None:
-    """Raises: WeightsError where `path` is not safetensors with a configuration. py-feat would unpickle other files."""
+    """Raises: WeightsError where `path` is not safetensors with a configuration."""
     if path.suffix != ".safetensors":
-        raise WeightsError(
-            f"{path}: only safetensors are read; py-feat would unpickle another file"
-        )
+        raise WeightsError(f"{path}: only safetensors are read; py-feat would unpickle other files")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -106,6 +100,4 @@ def _check_header(path: Path) -> None:
     except ValueError:
         config = None
     if not isinstance(config, dict):
-        raise WeightsError(
-            f"{path}: its header holds no configuration, as that of py-feat's own file does; fetch it again"
-        )
+        raise WeightsError(f"{path}: its header holds no configuration; fetch it again")

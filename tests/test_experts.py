@@ -334,7 +334,7 @@ def test_what_a_network_sees(panels, name):
             [torch.tensor(colour).view(3, 1, 1).expand(3, px, px), photograph[None]]
         ).to(torch.uint8)
         face[:3, :, : px // 4] = 99  # painted where no photograph is
-        seen = expert.see(face[None])
+        seen = expert.network_input(face[None])
         assert seen.shape == (len(REGIONS), 3, side, side) and seen.dtype == torch.float32
         for region, image, mask in zip(REGIONS, seen, there, strict=True):
             assert (image[:, mask == 0] == 0).all() and (mask == 0).any(), region
@@ -395,7 +395,7 @@ def test_arcface_sees_the_template(panels, views):
         "landmarks on the template: nothing moves"
     )
     assert torch.allclose(
-        expert.see(placed)[FULL], torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1, atol=1e-6
+        expert.network_input(placed)[FULL], torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1, atol=1e-6
     )
 
 

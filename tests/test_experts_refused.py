@@ -37,7 +37,7 @@ LAYERS = {
 
 @pytest.fixture(autouse=True)
 def _nowhere_else(monkeypatch):
-    monkeypatch.setattr("requests.get", None)  # a TypeError for whoever would download
+    monkeypatch.setattr("models.weights._receive", lambda *_: pytest.fail("downloaded"))
     for name in ("MASC_WEIGHTS", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
 
@@ -153,7 +153,7 @@ def test_pyfeats_earlier_network_is_refused(tmp_path):
         net = library.MEGraphAUv2(library.ModelV2Config(**known, pretrained=False))
     shapes = {key: list(value.shape) for key, value in net.state_dict().items()}
     path = write_zeros(tmp_path / "earlier.safetensors", shapes, {"config": json.dumps(config)})
-    refused(WeightsError, (f"{path}: answers with ", "AU45", "another version?"), PyFeat, path)
+    refused(WeightsError, (f"{path}: has outputs ", "AU45", "another version?"), PyFeat, path)
 
 
 def test_pyfeat_unpickles_nothing(tmp_path):
@@ -197,7 +197,7 @@ def test_a_file_that_is_not_what_its_note_says(official_weights, tmp_path, none_
 
 def test_all_that_is_missing_is_said_before_any_work(official_weights, tmp_path, none_is_built):
     (tmp_path / WEIGHTS["arcface"].file).symlink_to(official_weights / WEIGHTS["arcface"].file)
-    missing = [f"{tmp_path / WEIGHTS[name].file}: not there" for name in ("fairface", "pyfeat")]
+    missing = [f"{tmp_path / WEIGHTS[name].file}: missing" for name in ("fairface", "pyfeat")]
     refused(MissingWeightsError, missing, panel_of, tmp_path, "fairface", "arcface", "pyfeat")
 
 
@@ -209,7 +209,7 @@ def test_a_folder_that_is_not_there(tmp_path, monkeypatch, none_is_built):
         named = folder or tmp_path / "other"
         assert (
             str(caught.value)
-            == f"{named}: named by {origin}, but no such folder; make it, or name another"
+            == f"{named}: named by {origin}, but no such folder; create it, or name another"
         )
 
 

@@ -122,7 +122,7 @@ def test_rebuilt_from_its_file_alone(weights, faces):
 
 
 def test_wrong_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no region network there"):
+    with pytest.raises(FileNotFoundError, match="train a network with"):
         load_region_net(tmp_path / "none.safetensors")
     wrong = tmp_path / "wrong.safetensors"
     wrong.write_bytes(b"not weights at all")
