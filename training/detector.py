@@ -16,9 +16,11 @@ from features.explain import PERCENTILES
 from features.pipeline import FeaturePipeline
 from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
+from models.classifiers import MODELS
 from models.heads import fit_head
 
 LOG = logging.getLogger("masc")
+HEADS = tuple(kind for kind, model in MODELS.items() if not model.real_only)
 # Abstention limits: percentiles of the training set; of poor quality, and of the distance from the training faces.
 EDGE, FARTHEST = 1, 99
 
@@ -27,7 +29,7 @@ EDGE, FARTHEST = 1, 99
 class Settings:
     """How a detector is fitted. Raises: ValueError for numbers out of range."""
 
-    head: Literal["logreg", "mlp", "xgboost"] = "logreg"
+    head: Literal[HEADS] = "logreg"
     """The classifier (models/classifiers.py)."""
     one_class: bool = False
     """Train on real faces only; no fakes are needed."""
