@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from features.expectations import (
-    DIRECTIONS,
-    Expectations,
-    cross_fit,
-    expected_names,
-    shrunk_covariance,
-)
+from features.expectations import DIRECTIONS, Expectations, cross_fit, expected_names
 from features.regions import PAIRS, REGIONS
 from tests.synthetic import OUTPUTS, predictions
 
@@ -69,9 +63,9 @@ def test_a_region_that_knows_nothing_expects_the_average(reals):
     rng = np.random.default_rng(0)
     blind = {name: rng.permuted(value, axis=0) for name, value in reals.items()}
     years = blind["toy.age_years"][:, REGIONS.index("lower"), 0].astype(np.float32)
-    said = columns(Expectations.fit(blind, OUTPUTS, np.ones(600, dtype=bool)).residuals(blind))
+    found = columns(Expectations.fit(blind, OUTPUTS, np.ones(600, dtype=bool)).residuals(blind))
     from_mean = np.abs(years - years.mean()) / years.std()
-    assert np.corrcoef(said["toy.age_years/expected/upper>lower"], from_mean)[0, 1] > 0.9
+    assert np.corrcoef(found["toy.age_years/expected/upper>lower"], from_mean)[0, 1] > 0.9
 
 
 def test_a_reloaded_fit_answers_with_the_same_bits(fitted, reals):
@@ -153,15 +147,6 @@ def test_two_groups_of_reals_are_two_folds_wherever_the_fakes_are(reals):
     for seed in range(4):
         table, _ = cross_fit(reals, OUTPUTS, real, groups, seed=seed)
         assert not np.isnan(table.values).any()
-
-
-def test_shrinking_keeps_the_trace_and_moves_towards_a_sphere():
-    residuals = np.random.default_rng(0).normal(size=(10, 8)) * np.arange(1, 9)
-    plain, shrunk = residuals.T @ residuals / 10, shrunk_covariance(residuals)
-    assert np.trace(shrunk) == pytest.approx(np.trace(plain))
-    assert np.linalg.cond(shrunk) < np.linalg.cond(plain)
-    many = np.random.default_rng(0).normal(size=(100_000, 4)) * np.arange(1, 5)
-    assert np.allclose(shrunk_covariance(many), np.diag([1, 4, 9, 16]), atol=0.2)
 
 
 def test_a_missing_answer_costs_only_its_own_columns():

@@ -20,15 +20,15 @@ def test_sentence_names_regions_value_and_range():
     text = sentence("lite.identity/cos/upper~lower", 0.313, 0.48, 0.75)
     assert (
         text
-        == "Upper face and lower face: identity similarity 0.31 (real faces 0.48 to 0.75; unusually far apart)"
+        == "Upper face and lower face: identity similarity 0.31 (real faces 0.48 to 0.75; unusually different)"
     )
 
 
 def test_which_side_of_real_faces_a_value_lies_on_is_said():
     cosine, divergence = "lite.identity/cos/upper~lower", "lite.age/js/upper~lower"
-    assert sentence(cosine, 0.9, 0.4, 0.8).endswith("; unusually alike)")
-    assert sentence(divergence, 0.9, 0.4, 0.8).endswith("; unusually far apart)")
-    assert sentence(divergence, 0.1, 0.4, 0.8).endswith("; unusually alike)")
+    assert sentence(cosine, 0.9, 0.4, 0.8).endswith("; unusually similar)")
+    assert sentence(divergence, 0.9, 0.4, 0.8).endswith("; unusually different)")
+    assert sentence(divergence, 0.1, 0.4, 0.8).endswith("; unusually similar)")
     assert sentence(divergence, 0.5, 0.4, 0.8).endswith("(real faces 0.40 to 0.80)")
 
 
@@ -36,11 +36,11 @@ def test_what_is_said_of_one_region_has_words_too():
     text = sentence("traces.altered/level/inner", 3.214, -2.0, 1.0)
     assert (
         text
-        == "Evidence of alteration in the inner face: 3.21 (real faces -2.00 to 1.00; unusually strong)"
+        == "Forgery logit of the inner face: 3.21 (real faces -2.00 to 1.00; unusually high)"
     )
     text = sentence("traces.source/cos/inner~outer", 0.31, 0.6, 0.9)
     assert text.startswith(
-        "Inner face and outer face: origin of the pixels, similarity 0.31 (real faces 0.60 to 0.90;"
+        "Inner face and outer face: source similarity 0.31 (real faces 0.60 to 0.90;"
     )
 
 
