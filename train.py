@@ -1,20 +1,25 @@
-"""Dumps -> a detector: consistency features, a classifier, its calibration and threshold. On a CPU, in about a minute.
+"""Dumps -> a detector: features, a classifier, its calibration and threshold. On a CPU, in a minute.
 
-The newest dump below outputs/features: its train split, validated on its val split:
+The newest dump below outputs/features; its train split is validated on its val split:
+
     python train.py
-Two datasets together, into checkpoints/mine:
-    python train.py --features outputs/features/dfdc/lite outputs/features/openforensics/lite --name mine
-Other classifiers, ablations, real faces only:
+
+Two datasets together, into checkpoints/mine; other classifiers; ablations; real faces only:
+
+    python train.py --features outputs/features/dfdc/lite outputs/features/openforensics/lite \\
+        --name mine
     python train.py --head mlp --only lite.identity
     python train.py --drop expected lite.race/kl
     python train.py --only fairface arcface
     python train.py --one-class
+
 Identity-disjoint splits, as far as the identity embedding can tell people apart:
+
     python train.py --identity-disjoint
 
-The head is fitted on `train`; hyper-parameters, calibration, threshold and the percentiles of real faces come from `val`;
-`test` is never read. Writes checkpoint.json, arrays.safetensors and metrics.json; with --identity-disjoint also splits.csv,
-the split that was used.
+The head is fitted on `train`; hyper-parameters, calibration, threshold and the percentiles of real
+faces come from `val`; `test` is never read. Writes checkpoint.json, arrays.safetensors and
+metrics.json; with --identity-disjoint also splits.csv, the split that was used.
 """
 
 from __future__ import annotations
@@ -22,14 +27,13 @@ from __future__ import annotations
 import logging
 import platform
 import sys
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from command_line import run
 from data import splits
-from data.dump import Dump, newest_dump, read_dump
+from data.dump import newest_dump, read_dump
 from data.feature_dataset import FeatureDataset, join_dumps
 from data.files import write_csv, write_json
 from data.people import largest_share
@@ -63,16 +67,13 @@ def main(config: Config) -> Path:
     Returns: the checkpoint's folder.
     Raises: FileNotFoundError, ValueError where the dumps cannot be used; the message says what to do.
     """
-    newest = () if config.features else (newest_dump(),)
-    dumps = [
-        read_dump(path) for path in dict.fromkeys(map(Path.resolve, config.features or newest))
-    ]
-    name = config.name or "-".join([*sorted({dump.meta["dataset"] for dump in dumps}), config.kind])
-    out, notes = Path(config.out or CHECKPOINTS / name), []
-    LOG.info(
-        f"features    {', '.join(map(str, newest or config.features))}{' (the newest dump)' if newest else ''}"
-    )
-    faces = join_dumps(dumps)
+    paths = config.features or (newest_dump(),)
+    dumps = [read_dump(path) for path in dict.fromkeys(map(Path.resolve, paths))]
+    datasets = sorted({dump.meta["dataset"] for dump in dumps})
+    out = config.out or CHECKPOINTS / (config.name or "-".join([*datasets, config.kind]))
+    newest = "" if config.features else " (the newest dump)"
+    LOG.info(f"features    {', '.join(map(str, paths))}{newest}")
+    faces, notes = join_dumps(dumps), []
     if config.identity_disjoint:
         faces = identity_disjoint(faces, notes)
     train, val = splits.train_and_val(faces, notes, config.one_class)
@@ -80,31 +81,21 @@ def main(config: Config) -> Path:
     LOG.info(f"test        {int((faces.rows['split'] == 'test').sum())} faces, not read")
     LOG.info(f"head        {config.kind}, seed {config.seed}, threshold at {config.fpr:.0%} FPR")
     checkpoint, report = fit(train, val, dumps[0].meta["outputs"], config, notes)
-    checkpoint.info |= origins(
-        config, dumps, checkpoint.info["outputs"], {"train": train, "val": val}
-    )
+    experts = {name.partition(".")[0] for name in checkpoint.info["outputs"]}
+    checkpoint.info |= origins(config, dumps[0].meta, experts, {"train": train, "val": val})
     rows = figures(checkpoint, val, "val", config.seed)
-    LOG.info(
-        f"chosen      {report['chosen']} on the {report['held_out']} ({report['held_out_faces']} faces)"
-    )
+    LOG.info(f"chosen      {report['chosen']} on the {report['held_out']}")
     print(f"threshold   p_fake {checkpoint.info['threshold']['p_fake']:.3f}\n\n{table(rows)}\n")
     for note in notes:
         LOG.warning(note)
     checkpoint.save(out)
-    metrics = {
-        "config": {
-            name: value for name, value in asdict(config).items() if name not in ("features", "out")
-        },
-        "figures": rows,
-        "choice": report,
-        "warnings": notes,
-        "checkpoint": {
-            name: value
-            for name, value in checkpoint.info.items()
-            if name not in ("features", "outputs")
-        },
-    }
-    write_json(out / "metrics.json", metrics)
+    settings, about = asdict(config), dict(checkpoint.info)
+    for name in ("features", "out"):
+        del settings[name]
+    for name in ("features", "outputs"):
+        del about[name]
+    parts = {"config": settings, "figures": rows, "choice": report, "warnings": notes}
+    write_json(out / "metrics.json", {**parts, "checkpoint": about})
     if config.identity_disjoint:
         columns = [faces.rows[name].tolist() for name in SPLIT_COLUMNS]
         write_csv(out / "splits.csv", SPLIT_COLUMNS, zip(*columns, strict=True))
@@ -118,8 +109,8 @@ def identity_disjoint(faces: FeatureDataset, notes: list[str]) -> FeatureDataset
     faces = splits.identity_disjoint(faces)
     groups, left_out = faces.rows["group"], int((faces.rows["split"] == "").sum())
     LOG.info(
-        f"identities  {before} groups joined into {len(set(groups))} people; {left_out} faces left out, which may show "
-        "a person of a later split"
+        f"identities  {before} groups joined into {len(set(groups))} people; {left_out} faces left "
+        "out, which may show a person of a later split"
     )
     embedding = next(name for name in faces.arrays if name.endswith(".identity"))
     if embedding != "lite.identity":
@@ -127,44 +118,36 @@ def identity_disjoint(faces: FeatureDataset, notes: list[str]) -> FeatureDataset
             f"people were told apart by {embedding}, with thresholds measured for lite.identity"
         )
     if (share := largest_share(groups)) > UNSURE_SHARE:
-        notes.append(
-            f"{share:.0%} of all faces could not be told apart: they count as one person, who trains"
-        )
+        notes.append(f"{share:.0%} of all faces could not be told apart: one person, who trains")
     return faces
 
 
 def origins(
-    config: Config, dumps: Sequence[Dump], outputs: Iterable[str], parts: dict[str, FeatureDataset]
+    config: Config, meta: dict, experts: set[str], parts: dict[str, FeatureDataset]
 ) -> dict:
-    """What the checkpoint's description says about data, experts and versions."""
-    meta, experts = dumps[0].meta, {name.partition(".")[0] for name in outputs}
-    datasets = sorted({dump.meta["dataset"] for dump in dumps})
+    """What a checkpoint says about its data, experts and versions. meta: of a dump's meta.json."""
+    counts = {
+        dataset: {
+            split: part.select(part.rows["dataset"] == dataset).counts()
+            for split, part in parts.items()
+        }
+        for dataset in sorted({*parts["train"].rows["dataset"], *parts["val"].rows["dataset"]})
+    }
+    packages = ("numpy", "scikit-learn", "torch", "xgboost")
     return {
         "profile": meta["profile"],
         "regions": list(REGIONS),
-        "weights": {name: sha256 for name, sha256 in meta["weights"].items() if name in experts},
+        "weights": {name: digest for name, digest in meta["weights"].items() if name in experts},
         **({"clip_model": meta["clip_model"]} if "clip" in experts else {}),
         "precision": meta["config"].get("precision", "float32"),
         "groups_dropped": list(config.drop),
         "groups_only": list(config.only),
-        "trained_on": [
-            {
-                "dataset": dataset,
-                "counts": {
-                    split: part.select(part.rows["dataset"] == dataset).counts()
-                    for split, part in parts.items()
-                },
-            }
-            for dataset in datasets
-        ],
+        "trained_on": [{"dataset": name, "counts": count} for name, count in counts.items()],
         "seed": config.seed,
         "identity_disjoint": config.identity_disjoint,
         "versions": {
             "python": platform.python_version(),
-            **{
-                package: version(package)
-                for package in ("numpy", "scikit-learn", "torch", "xgboost")
-            },
+            **{package: version(package) for package in packages},
         },
     }
 

@@ -1,11 +1,13 @@
 """Action units that contradict each other: a mouth that smiles under eyes that do not.
 
-Action units are facial muscles, numbered by FACS (Ekman, Friesen & Hager, Facial Action Coding System, 2002). Some work together
-in a genuine expression, others do not. `CONTRADICTIONS` lists pairs of groups; a column is the difference of their mean
-activations (0 where both rest or both work), or, for groups that exclude each other, the smaller of the two means.
+Action units are facial muscles, numbered by FACS (Ekman, Friesen & Hager, Facial Action Coding
+System, 2002). Some work together in a genuine expression, others do not. `CONTRADICTIONS` lists
+pairs of groups; a column is the difference of their mean activations (0 where both rest or both
+work), or, for groups that exclude each other, the smaller of the two means.
 
-Each is measured on the whole face; where one group lies in the upper and the other in the lower face, also between the upper
-region's output for the one and the lower region's for the other: `pyfeat.au/AU06-AU12/upper~lower`.
+Each is measured on the whole face; where one group lies in the upper and the other in the lower
+face, also between the upper region's output for the one and the lower region's for the other:
+`pyfeat.au/AU06-AU12/upper~lower`.
 """
 
 from __future__ import annotations
@@ -141,7 +143,7 @@ def contradictions(
 
 
 def _mean(wanted: tuple[str, ...], known: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Mean activation (N, R) of a group; None where one is unknown. Of UPPER and LOWER, of those that are known."""
+    """Mean activation (N, R) of a group; None where a unit is unknown (UPPER, LOWER: all units)."""
     group = [unit for unit in wanted if unit in known]
     if not group or (len(group) < len(wanted) and wanted not in (UPPER, LOWER)):
         return None

@@ -17,7 +17,7 @@ PLAIN_REGIONS = ("upper", "middle", "lower", "left", "right")
 
 
 def metadata_features(rows: dict[str, np.ndarray]) -> FeatureTable:
-    """The columns `METADATA` of a dump's index, (N, 12): what a detector could learn instead of faces."""
+    """(N, 12) columns of a dump's index: what a detector could learn instead of faces."""
     values = np.stack([np.asarray(rows[name], np.float32) for name in METADATA], axis=1)
     return FeatureTable([f"metadata/{name}" for name in METADATA], values)
 
@@ -25,8 +25,8 @@ def metadata_features(rows: dict[str, np.ndarray]) -> FeatureTable:
 def plain_features(arrays: dict[str, np.ndarray]) -> FeatureTable:
     """The project's first design: the whole face against five regions.
 
-    Cosine of the first identity and of the first appearance embedding, the mean Jensen-Shannon divergence of all attribute
-    distributions, and the mean of the latter over the regions.
+    Cosine of the first identity and of the first appearance embedding, the mean Jensen-Shannon
+    divergence of all attribute distributions, and the mean of the latter over the regions.
 
     Args:
         arrays: raw outputs (N, R, D).

@@ -2,14 +2,14 @@
 
 A name is `<expert>.<output>/<measure>/<regions>`:
 
-    lite.age/kl/full~lower                  KL(full||lower) of the age distribution; js: Jensen-Shannon divergence
+    lite.age/kl/full~lower                  KL(full||lower) of the age distribution; js: JS divergence
     lite.identity/cos/upper~lower           cosine similarity of embeddings
     lite.age_years/diff/upper~lower         absolute difference, in the output's unit
     lite.blendshapes/l1/upper~lower         mean absolute difference of a vector
     traces.altered/level/inner              the forgery logit of one region
-    lite.age/expected/upper>lower           distance of `lower` from its prediction by `upper` (features/expectations.py)
-    lite.identity/expected_cos/upper>lower  cosine of `lower` and its prediction by `upper`
-    pyfeat.au/AU06-AU12/full                contradiction of action units (features/action_units.py)
+    lite.age/expected/upper>lower           residual of `lower`, predicted from `upper`
+    lite.identity/expected_cos/upper>lower  cosine of `lower` and its prediction
+    pyfeat.au/AU06-AU12/full                contradiction of action units
 
 Groups for ablations follow from the names.
 """
@@ -28,7 +28,7 @@ from features.regions import PAIRS, REGIONS
 
 INDEX = {region: index for index, region in enumerate(REGIONS)}
 EXPECTED = ("expected", "expected_cos")  # the measures of features/expectations.py
-# Families of outputs, by their names. `appearance`, an ImageNet embedding, replaces CLIP's in `lite`.
+# By the name of an output. `appearance`, an ImageNet embedding, replaces CLIP's in `lite`.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "attributes": ("age", "age_years", "gender", "race"),
     "identities": ("identity",),
@@ -40,7 +40,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class FeatureTable:
-    """Named columns. values: (N, F) float32, NaN where an output is missing; names: F different ones."""
+    """Named columns. values: (N, F) float32, NaN where an output is missing."""
 
     names: list[str]
     values: np.ndarray
@@ -56,8 +56,8 @@ class FeatureTable:
         place = {name: index for index, name in enumerate(self.names)}
         if missing := [name for name in names if name not in place]:
             raise ValueError(
-                f"{len(missing)} of {len(names)} features are not in this table ({_first(missing)}); it has "
-                f"{len(self.names)}, such as {_first(self.names)}"
+                f"{len(missing)} of {len(names)} features are not in this table "
+                f"({_first(missing)}); it has {len(self.names)}, such as {_first(self.names)}"
             )
         return FeatureTable(list(names), self.values[:, [place[name] for name in names]])
 
@@ -84,9 +84,8 @@ def check_outputs(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mappin
     """
     missing = sorted(set(outputs) - set(arrays))
     if missing or not outputs:
-        raise ValueError(
-            f"outputs are missing: {', '.join(missing) or 'all'}; given are {', '.join(arrays) or 'none'}"
-        )
+        names, given = ", ".join(missing) or "all", ", ".join(arrays) or "none"
+        raise ValueError(f"outputs are missing: {names}; given are {given}")
     faces = len(arrays[next(iter(outputs))])
     for name, output in outputs.items():
         wanted = (faces, len(REGIONS), int(output["size"]))
@@ -137,10 +136,10 @@ def raw_features(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping
 
 
 def groups_of(name: str) -> set[str]:
-    """Every group of a column: `raw` or `expected`, its family, its measure, each prefix that ends at a dot or slash.
+    """Every group of a column: `raw` or `expected`, its family, measure and prefixes.
 
-    `lite.age/js/full~lower` is in raw, attributes, js, lite, lite.age, lite.age/js and itself. Contradictions of action
-    units are in `contradiction`, too.
+    `lite.age/js/full~lower` is in raw, attributes, js, lite, lite.age, lite.age/js and itself.
+    Contradictions of action units are in `contradiction`, too.
     """
     output, measure = name.split("/")[:2]
     prefixes = {name[: match.start()] for match in re.finditer(r"[./]", name)}
@@ -166,7 +165,7 @@ def directions(names: Sequence[str]) -> np.ndarray:
 
 
 def forgery_logit_columns(names: Sequence[str], outputs: Mapping[str, Mapping]) -> np.ndarray:
-    """(F,) bool: the forgery logit of the whole face, which was trained without any dataset's fakes."""
+    """(F,) bool: the pretrained forgery logit of the whole face."""
     logits = {
         f"{name}/level/full"
         for name, output in outputs.items()
@@ -185,9 +184,8 @@ def select(names: Sequence[str], drop: Iterable[str] = (), only: Iterable[str] =
     known = set().union(*member.values())
     if unknown := sorted((drop | only) - known):
         short = sorted(group for group in known if "/" not in group)
-        raise ValueError(
-            f"no feature belongs to {', '.join(unknown)}; groups are {', '.join(short)} and longer prefixes"
-        )
+        groups = f"groups are {', '.join(short)} and longer prefixes"
+        raise ValueError(f"no feature belongs to {', '.join(unknown)}; {groups}")
     kept = [name for name in names if not member[name] & drop and (not only or member[name] & only)]
     if not kept:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How unusual the columns of one face are, compared with real faces: by region, by pair and by family."""
+"""How unusual a face is among real faces: by region, by pair and by family of experts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Pair:
 
 
 def ranks(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Ranks among real faces: shares in [.005, .995], interpolated between the percentiles; in ties the middle.
+    """Ranks among real faces: shares in [.005, .995], interpolated between the percentiles.
 
     values: (..., F); reference: (7, F). Returns: (..., F), NaN where the value is.
     """
@@ -98,10 +98,11 @@ def regions_of(name: str) -> tuple[str, ...]:
 
 
 def of_regions(names: Sequence[str], values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """How much each part of the face disagrees with the rest; about 0 on a usual real face, NaN where nothing is known.
+    """How much each part of the face disagrees with the rest; about 0 on a usual real face.
 
-    The sum of two terms: how far its forgery logit lies above the median of real faces, in units of their 5th to 95th
-    percentile; and how unusual its comparisons are on average, from -1 to 1. Of several such rules this one found manipulated
+    The sum of two terms: how far its forgery logit lies above the median of real faces, in units of
+    their 5th to 95th percentile; and how unusual its comparisons are on average, from -1 to 1. Of
+    several such rules this one found manipulated
     parts best on validation faces: docs/explanations.md.
 
     values: (N, F); reference: (7, F). Returns: (N, 7), in the order of `PARTS`.

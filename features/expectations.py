@@ -1,12 +1,12 @@
-"""What one region of a real face lets one predict about another, and how far a face departs from it.
+"""Predicting one region's outputs from another's: the residual is a consistency feature.
 
-Ridge regression (Hoerl & Kennedy, Technometrics 1970), fitted on real faces, predicts each output at region B from all outputs
-at region A. The residual is the feature: a chin says little about the age of the eyes, so a difference there counts little.
-Distributions are compared as centred log-ratios (Aitchison, JRSS B 1982), and all outputs as principal components over real
-faces.
+Ridge regression (Hoerl & Kennedy, Technometrics 1970), fitted on real faces, predicts each output
+at region B from all outputs at region A. The residual is the feature: a chin says little about the
+age of the eyes, so a difference there counts little. Distributions are compared as centred
+log-ratios (Aitchison, JRSS B 1982), and all outputs as principal components over real faces.
 
-A fit remembers the people it was fitted on. `cross_fit` therefore gives every face a residual from a fit without its group, and
-figures should come from other people (data/people.py).
+A fit remembers the people it was fitted on. `cross_fit` therefore gives every face a residual from
+a fit without its group, and figures should come from other people (data/people.py).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def expected_names(outputs: Mapping[str, Mapping]) -> list[str]:
 
 
 def _linear(values: np.ndarray, kind: str) -> np.ndarray:
-    """Centred log-ratios of distributions, others as they are. (N, R, D) -> float32, NaN where not finite."""
+    """Centred log-ratios of distributions; float32, NaN where not finite."""
     values = np.asarray(values, dtype=np.float32)
     values = np.where(np.isfinite(values), values, np.nan)
     if kind != "distribution":
@@ -80,7 +80,10 @@ class Expectations:
     def fit(
         cls, arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping], rows: np.ndarray
     ) -> Expectations:
-        """Fit on the faces `rows`, (N,) bool or indices, which must be real. Faces with a missing output are left out.
+        """Fit on real faces; those with a missing output are left out.
+
+        rows: (N,) bool or indices of the real faces.
+
 
         Raises: ValueError where fewer than MIN_REALS faces remain.
         """
@@ -94,8 +97,9 @@ class Expectations:
             counts = {name: int(absent.sum()) for name, absent in missing.items()}
             lacking = ", ".join(f"{count} lack {name}" for name, count in counts.items() if count)
             raise ValueError(
-                f"{whole.sum()} real faces with all outputs; expectations need at least {MIN_REALS}: add real faces, or "
-                f"drop the columns `expected`{f' (or an expert: {lacking})' if lacking else ''}"
+                f"{whole.sum()} real faces with all outputs; expectations need at least "
+                f"{MIN_REALS}: add real faces, or drop the columns `expected`"
+                f"{f' (or an expert: {lacking})' if lacking else ''}"
             )
         means, bases, parts = {}, {}, []
         for name, values in linear.items():
@@ -123,8 +127,8 @@ class Expectations:
             x = scores[:, INDEX[start]].astype(np.float64)
             gram = x.T @ x
             factor = linalg.cho_factor(gram + RIDGE * np.eye(size))
-            # Residuals grow on faces outside the fit: Akaike's final prediction error (1969), with the effective degrees of
-            # freedom of ridge (Hastie et al., ESL, eq. 3.50).
+            # Residuals grow on faces outside the fit: Akaike's final prediction error (1969), with
+            # the effective degrees of freedom of ridge (Hastie et al., ESL, eq. 3.50).
             freedom = np.trace(linalg.cho_solve(factor, gram)) + 1
             widen = np.sqrt((count + freedom) / max(count - freedom, 0.1 * count))
             for end in (end for first, end in DIRECTIONS if first == start):
@@ -147,9 +151,10 @@ class Expectations:
     def residuals(self, arrays: Mapping[str, np.ndarray]) -> FeatureTable:
         """How far each face departs from its prediction, for every direction and output.
 
-        `lite.age/expected/upper>lower` is the root mean square of the whitened residual, about 1 on unseen real faces;
-        `lite.identity/expected_cos/upper>lower` the cosine of prediction and output, both relative to the mean real face.
-        A missing output is NaN in its own columns, and counts as the mean real face's in the prediction of others.
+        `lite.age/expected/upper>lower` is the root mean square of the whitened residual, about 1 on
+        unseen real faces; `lite.identity/expected_cos/upper>lower` the cosine of prediction and
+        output, both relative to the mean real face. A missing output is NaN in its own columns, and
+        counts as the mean real face's in the prediction of others.
 
         Raises: ValueError where `arrays` are not the outputs this was fitted on.
         """
@@ -213,14 +218,15 @@ def _components(values: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     centred = values - mean
     variances, vectors = np.linalg.eigh(centred.T.astype(np.float64) @ centred / len(values))
     wanted = min(COMPONENTS.get(kind, size), size - 1 if kind == "distribution" else size)
-    # Directions without variance (fewer faces than components) would be noise, divided by nearly nothing.
+    # Directions without variance (fewer faces than components) would be noise, divided by nearly
+    # nothing.
     kept = max(1, min(wanted, int((variances > 1e-6 * variances[-1]).sum())))
     scale = np.sqrt(np.maximum(variances[-kept:], 1e-8))
     return mean, _storable((vectors[:, -kept:] / scale)[:, ::-1])
 
 
 def _folds(groups: np.ndarray, real: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """(N,) int: whole groups in random order, those with most real faces first, to each fold in turn."""
+    """(N,) int: groups to folds in turn, those with most real faces first."""
     unique, codes = np.unique(groups, return_inverse=True)
     reals = np.bincount(codes, weights=real)
     order = np.random.default_rng(seed).permutation(len(unique))
@@ -238,7 +244,7 @@ def cross_fit(
     folds: int = 5,
     seed: int = 0,
 ) -> tuple[FeatureTable, Expectations]:
-    """Residuals of all faces, real and fake, each from a fit without its group; and the fit on all real faces.
+    """Residuals of all faces, each from a fit without its group, and the fit on all real faces.
 
     Args:
         arrays, outputs: as for `Expectations.fit`.

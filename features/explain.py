@@ -1,7 +1,7 @@
 """From contributions to sentences: why a face looks fake, or real.
 
-A reason is about one attribute and two regions. Columns that measure the same (KL both ways, JS, the residual) count together,
-and the one that stands out most is put into words.
+A reason is about one attribute and two regions. Columns that measure the same (KL both ways, JS,
+the residual) count together, and the one that stands out most is put into words.
 """
 
 from __future__ import annotations
@@ -143,8 +143,9 @@ def reasons(
 ) -> list[Reason]:
     """The strongest reasons for a verdict, strongest first.
 
-    Reasons for `fake` increase the logit and lie outside the 5th to 95th percentile of real faces; reasons for `real` decrease
-    it and lie in the middle half. Where no column does both, contribution alone decides. NaN is never a reason.
+    Reasons for `fake` increase the logit and lie outside the 5th to 95th percentile of real faces;
+    reasons for `real` decrease it and lie in the middle half. Where no column does both,
+    contribution alone decides. NaN is never a reason.
 
     Args:
         names: F columns.
@@ -160,7 +161,8 @@ def reasons(
     toward = np.maximum(fitting if (fitting > 0).any() else toward, 0.0)
     spread = np.maximum(reference[HIGH] - reference[LOW], 1e-9)
     unusual = np.abs(values - reference[MEDIAN]) / spread
-    # In words: for a fake the most unusual column of a topic, for a real face the one that contributes most.
+    # In words: for a fake the most unusual column of a topic, for a real face the one that
+    # contributes most.
     weight = toward * unusual if fake else toward
     topics: dict[tuple[str, ...], list[int]] = {}
     for column, name in enumerate(names):

@@ -18,13 +18,13 @@ def _normalised(p: np.ndarray) -> np.ndarray:
 
 
 def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Kullback-Leibler divergence KL(p||q) in nats. p, q: (..., D) probabilities. Returns: (...) float64 >= 0."""
+    """KL(p||q) in nats (Kullback & Leibler 1951). p, q: (..., D). Returns: (...) float64 >= 0."""
     p, q = _normalised(p), _normalised(q)
     return np.maximum((p * (np.log(p) - np.log(q))).sum(-1), 0.0)
 
 
 def js(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon divergence in nats (Lin, IEEE Trans. Inf. Theory 1991). Returns: (...) float64 in [0, ln 2]."""
+    """Jensen-Shannon divergence in nats (Lin, IEEE Trans. Inf. Theory 1991), at most ln 2."""
     p, q = _normalised(p), _normalised(q)
     middle = np.log((p + q) / 2)
     terms = p * (np.log(p) - middle) + q * (np.log(q) - middle)
@@ -32,7 +32,7 @@ def js(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine similarity. a, b: (..., D). Returns: (...) float64 in [-1, 1]; NaN where a vector has length 0."""
+    """Cosine similarity, NaN where a vector has length 0. a, b: (..., D)."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     product = (a * b).sum(-1)

@@ -1,4 +1,4 @@
-"""From raw outputs to the columns of one classifier, for training, inference and evaluation alike."""
+"""From raw outputs to the columns of one classifier, in training, inference and evaluation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class FeaturePipeline:
     ) -> tuple[FeatureTable, FeaturePipeline]:
         """Fit on training faces.
 
-        Columns without a value on any real face are left out. An output that no column is about, or that has no value for
+        Columns without a value on any real face are left out. An output that no column is about, or
+        that has no value for
         any real face, is not used to predict others either: an ablation removes it completely.
 
         Args:
@@ -80,7 +81,8 @@ class FeaturePipeline:
         names = [name for name in names if name in available]
         if not names:
             raise ValueError(
-                "these columns compare two outputs, of which one is left out; keep both, or drop the columns"
+                "these columns compare two outputs, of which one is left out; keep both, or drop "
+                "the columns"
             )
         if any("expected" in groups_of(name) for name in names):
             residuals, expectations = cross_fit(arrays, outputs, real, groups, seed=seed)
@@ -101,13 +103,13 @@ class FeaturePipeline:
         return table.ordered(self.names)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint, named `expectations.*`; `outputs` and `names` belong to its description."""
+        """The arrays of a checkpoint, named `expectations.*`."""
         state = {} if self.expectations is None else self.expectations.state()
         return {PREFIX + name: value for name, value in state.items()}
 
     @classmethod
     def from_state(cls, info: Mapping, arrays: Mapping[str, np.ndarray]) -> FeaturePipeline:
-        """From a checkpoint: info with `outputs` and `features` (names), arrays with what `state` gave.
+        """From a checkpoint's description, with `outputs` and `features`, and arrays.
 
         Raises: ValueError where they do not belong together.
         """

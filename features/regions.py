@@ -1,11 +1,12 @@
 """The regions of an aligned face, and the crops of it that experts see.
 
-Every raw array has the regions, in the order of `REGIONS`, as its second axis. Coordinates are fractions of the ArcFace
-template, a square (x to the right, y down; eyes at y = .46, nose tip at .64, mouth at .82). A face is aligned to it first; a
-crop is then an upright rectangle in the same plane, which may reach beyond the square. So one definition of the regions serves
-every expert.
+Every raw array has the regions, in the order of `REGIONS`, as its second axis. Coordinates are
+fractions of the ArcFace template, a square (x to the right, y down; eyes at y = .46, nose tip at
+.64, mouth at .82). A face is aligned to it first; a crop is then an upright rectangle in the same
+plane, which may reach beyond the square. So one definition of the regions serves every expert.
 
-`left` and `right` are the viewer's. `inner` is the face core that a face swap replaces; `outer` is everything around it.
+`left` and `right` are the viewer's. `inner` is the face core that a face swap replaces; `outer` is
+everything around it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Crop:
     def of_box(cls, times: float, px: int, square: bool = True) -> Crop:
         """The face box of MTCNN, enlarged; square: with its height as both sides.
 
-        The box of frontal faces: between the medians over LFW, UTKFace, DFDC and OpenForensics, which differ from it by at
-        most .03 in the centre, .02 in the width and .05 in the height.
+        The box of frontal faces: between the medians over LFW, UTKFace, DFDC and OpenForensics,
+        which differ from it by at most .03 in the centre, .02 in the width and .05 in the height.
         """
         width, height = (0.89 if square else 0.70), 0.89
         return cls.around(0.487, 0.585, times * width, times * height, px)
@@ -74,7 +75,7 @@ PAIRS: tuple[tuple[str, str], ...] = (
 
 
 def region_masks(crop: Crop = ALIGNED, regions: tuple[str, ...] = REGIONS) -> np.ndarray:
-    """The pixels of each region: (R, px, px) bool. Regions at the template's border continue to the crop's.
+    """(R, px, px) bool. Regions at the template's border continue to the crop's.
 
     Raises: ValueError for an unknown region.
     """

@@ -1,6 +1,7 @@
 """Frozen experts and the classifiers over their consistency features.
 
-A new expert is one file and one row of `EXPERTS` (and one row of models/weights.py, where its weights are downloaded).
+A new expert is one file and one row of `EXPERTS` (and one row of models/weights.py, where its
+weights are downloaded).
 """
 
 from __future__ import annotations

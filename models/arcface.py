@@ -1,4 +1,4 @@
-"""ArcFace identity embedding (Deng et al., CVPR 2019): py-feat's ResNet-50 with InsightFace's weights."""
+"""ArcFace identity (Deng et al., CVPR 2019): py-feat's ResNet-50, InsightFace's weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.tensors import load_strictly, read_tensors
 
 
 class ArcFace(WholeFaceExpert):
-    """Trained on faces aligned to the five-point template, RGB in [-1, 1]. The embedding is L2-normalised here."""
+    """Trained on faces aligned to the five-point template, RGB in [-1, 1]."""
 
     name = "arcface"
     crop = ALIGNED

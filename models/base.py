@@ -1,6 +1,7 @@
 """The interface of an expert: a frozen network that looks at every region of every face.
 
-Its named outputs are each of one kind, and the kind decides how two regions are compared (features/measures.py).
+Its named outputs are each of one kind, and the kind decides how two regions are compared
+(features/measures.py).
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ class Output:
     """One named output of an expert.
 
     Attributes:
-        kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised, compared by cosine), `scalar`
-            (a number in a unit of its own), `vector` (named scalars) or `forgery_logit` (a number, larger where
-            the region looks manipulated; used as it is and not compared between regions).
+        kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised, compared by
+            cosine), `scalar` (a number in a unit of its own), `vector` (named scalars) or
+            `forgery_logit` (a number, larger where the region looks manipulated; used as it is and
+            not compared between regions).
         size: length of the last axis.
         names: class or component names; none for embeddings.
     """
@@ -52,7 +54,7 @@ class Output:
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16. A CPU that emulates it is ten times slower than in float32."""
+    """Whether the device computes in bfloat16; CPUs that emulate it are ten times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities()
@@ -67,7 +69,8 @@ class Expert(nn.Module):
         crop: the part of an aligned face that it sees.
         outputs: by name.
         faces_on_cpu: faces per call on a CPU, where a few that fit its cache are faster than many.
-        net, weights, bf16: the network, the file it was loaded from, and whether it computes in bfloat16.
+        net, weights, bf16: the network, the file it was loaded from, and whether it computes in
+        bfloat16.
     """
 
     name: str
@@ -82,7 +85,8 @@ class Expert(nn.Module):
         self.bf16 = bf16
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Args: faces: (B, 4, px, px) uint8 RGBA of `crop`, on the device; alpha 0 is outside the photograph.
+        """Args: faces: (B, 4, px, px) uint8 RGBA of `crop`, on the device; alpha 0 is outside the
+        photograph.
 
         Returns: for each name in `outputs` (B, R, size) float32, regions in the order of `REGIONS`.
         """
@@ -102,8 +106,8 @@ class Expert(nn.Module):
 class WholeFaceExpert(Expert):
     """A published network that was trained on whole faces, applied to one region at a time.
 
-    Pixels outside a region, or outside the photograph, become the mean colour of its training: 0 after normalisation.
-    Subclasses load the network, set the attributes below and define `predict`.
+    Pixels outside a region, or outside the photograph, become the mean colour of its training: 0
+    after normalisation. Subclasses load the network, set the attributes below and define `predict`.
 
     Attributes:
         mean, std: of R, G, B in [0, 1].
@@ -121,7 +125,9 @@ class WholeFaceExpert(Expert):
         self.register_buffer("scale", torch.tensor(self.std).view(3, 1, 1), persistent=False)
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Args: images: (N, 3, px, px), see `network_input`. Returns: for each output (N, size), any float type."""
+        """Args: images: (N, 3, px, px), see `network_input`. Returns: for each output (N, size),
+        any float type.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define predict")
 
     def network_input(self, faces: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """A detector on disk: its description as JSON, its numbers as safetensors. No pickle, no code.
 
-`checkpoint.json` carries the SHA-256 of `arrays.safetensors`, so that parts of two detectors are never
-mixed. It is written last: where it is present and matches, the checkpoint is whole.
+`checkpoint.json` carries the SHA-256 of `arrays.safetensors`, so that parts of two detectors are
+never mixed. It is written last: where it is present and matches, the checkpoint is whole.
 """
 
 from __future__ import annotations
@@ -62,9 +62,8 @@ class Checkpoint:
             raise ValueError(f"{folder / INFO}: not JSON ({error}); train again") from error
         found = info.get("format") if isinstance(info, dict) else None
         if found != FORMAT:
-            raise ValueError(
-                f"{folder}: a checkpoint of format {found}; this version reads {FORMAT}; train again"
-            )
+            wanted = f"this version reads {FORMAT}"
+            raise ValueError(f"{folder}: a checkpoint of format {found}; {wanted}; train again")
         if not path.is_file():
             raise FileNotFoundError(f"{path}: missing, though {INFO} is present; train again")
         numbers = path.read_bytes()
@@ -76,7 +75,7 @@ class Checkpoint:
             raise ValueError(f"{path}: damaged ({error}); train again") from error
 
     def check_outputs(self, meta: Mapping, where: str) -> None:
-        """Check that a dump has the weights and outputs that this detector was trained on; more do not matter.
+        """Check that a dump has the weights and outputs that this detector was trained on.
 
         Args:
             meta: the dump's meta.json.
@@ -90,13 +89,13 @@ class Checkpoint:
             if differing := [name for name in wanted if meta[what].get(name) != wanted[name]]:
                 weights = " with the same weights" if what == "weights" else ""
                 raise ValueError(
-                    f"{where}: its {what} of {', '.join(differing)} are missing or not those of the detector; "
-                    f"preprocess the dataset again{weights}, or train again"
+                    f"{where}: its {what} of {', '.join(differing)} are missing or not those of the "
+                    f"detector; preprocess the dataset again{weights}, or train again"
                 )
 
 
 def newest_checkpoint(root: Path = CHECKPOINTS) -> Path:
-    """The checkpoint below `root` that was written last. Raises: FileNotFoundError where there is none."""
+    """The checkpoint below `root` that was written last. Raises: FileNotFoundError."""
     written = list(Path(root).glob(f"*/{INFO}"))
     if not written:
         raise FileNotFoundError(f"{root}: no checkpoint there; make one with: python train.py")

@@ -1,7 +1,7 @@
 """The classifiers over standardised columns, which models/heads.py frames, selects and calibrates.
 
-A new head is one class here and one row of `MODELS`. Its constructor takes what `state` gives. Only fitting needs the heavy
-libraries, except for boosted trees.
+A new head is one class here and one row of `MODELS`. Its constructor takes what `state` gives. Only
+fitting needs the heavy libraries, except for boosted trees.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Model(Protocol):
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, **choice) -> Model:
-        """Args: z: (N, F); y: (N,); stop: faces to watch for early stopping, or the number of rounds."""
+        """z: (N, F); y: (N,); stop: faces for early stopping, or the number of rounds."""
         ...
 
     def score(self, z: np.ndarray) -> np.ndarray:
@@ -139,9 +139,10 @@ class Mlp:
         return np.maximum(z @ self.w0 + self.b0, 0) @ self.w1 + self.b1
 
     def parts(self, z: np.ndarray, base: np.ndarray) -> np.ndarray:
-        """Integrated gradients from `base` to z (Sundararajan et al., ICML 2017); they sum to score(z) - score(base).
+        """Integrated gradients (Sundararajan et al., ICML 2017); they sum to score(z) - score(base).
 
-        In closed form: on the straight line between the two, each ReLU is active on one side of its zero crossing.
+        In closed form: on the straight line between the two, each ReLU is active on one side of its
+        zero crossing.
         """
         ends, start = z @ self.w0 + self.b0, base @ self.w0 + self.b0
         rise = ends - start
@@ -203,7 +204,7 @@ class Trees:
         return self._booster.predict(xgboost.DMatrix(z), output_margin=True)
 
     def parts(self, z: np.ndarray, base: np.ndarray) -> np.ndarray:
-        """XGBoost's TreeSHAP (Lundberg et al., 2020); they sum to score(z) minus the mean over training faces."""
+        """TreeSHAP (Lundberg et al., 2020); they sum to score(z) minus the mean over training faces."""
         import xgboost
 
         return self._booster.predict(xgboost.DMatrix(z), pred_contribs=True)[:, :-1]

@@ -1,4 +1,4 @@
-"""CLIP's image tower (Radford et al., ICML 2021): any that timm lists, by its name there or by one of `ALIASES`."""
+"""CLIP's image tower (Radford et al., ICML 2021): any that timm lists."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ALIASES = {"ViT-B/32": WEIGHTS["clip-vit-b-32"].tower, "ViT-L/14": WEIGHTS["clip
 def tower_named(name: str) -> str:
     """timm's name of a tower.
 
-    Raises: ValueError for an unknown name, or one without `quickgelu` where the weights were trained with it: timm would
-    load them without complaint, and compute other embeddings.
+    Raises: ValueError for an unknown name, or one without `quickgelu` where the weights were
+    trained with it: timm would load them without complaint, and compute other embeddings.
     """
     from timm import list_pretrained
 
@@ -35,8 +35,8 @@ def tower_named(name: str) -> str:
         )
     if name not in towers:
         raise ValueError(
-            f"--clip-model {name}: timm lists no such tower; give {', '.join(ALIASES)} or one of its {len(towers)} names, "
-            f"such as {towers[0]} (timm.list_pretrained('*clip*') prints them)"
+            f"--clip-model {name}: timm lists no such tower; give {', '.join(ALIASES)} or one of its "
+            f"{len(towers)} names, such as {towers[0]} (timm.list_pretrained('*clip*') prints them)"
         )
     return name
 
@@ -57,7 +57,7 @@ def published(name: str) -> Weights:
 
 
 class ClipImage(WholeFaceExpert):
-    """The crop is 1.3 times the face box, as is usual for deepfake detectors, at the tower's own input size.
+    """The crop is 1.3 times the face box, as is usual for deepfake detectors.
 
     tower: timm's name or an alias.
     """

@@ -1,6 +1,7 @@
 """The expert ensemble: several experts on the same faces, in batches.
 
-All weights are located before the first network is built, so that missing files are reported before any work.
+All weights are located before the first network is built, so that missing files are reported before
+any work.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SIZES = (16, 32, 64, 128, 256)  # faces at once that `largest_batch` tries on a 
 
 
 def find_device(name: str, option: str = "--device") -> torch.device:
-    """Raises: ValueError, naming `option`, where the device is not available, or neither CPU nor CUDA."""
+    """Raises: ValueError, naming `option`: not available, or neither CPU nor CUDA."""
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -43,7 +44,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
-    """The names in `experts`, else all of the profile, in the order of `EXPERTS`. Raises: ValueError: unknown."""
+    """`experts`, else all of the profile, in the order of `EXPERTS`. Raises: ValueError: unknown."""
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; the profiles are {', '.join(PROFILES)}")
     wanted = set(experts) or set(PROFILES[profile])
@@ -61,7 +62,7 @@ def usual_precision(device: torch.device, names: tuple[str, ...]) -> str:
 
 
 def profile_of(profile: str, names: tuple[str, ...]) -> str:
-    """A dump's profile name: `profile` if it holds the experts, else one that does, else their names joined by +."""
+    """`profile` if it holds these experts, else one that does, else their names joined by +."""
     fitting = [each for each in (profile, *PROFILES) if set(names) <= set(PROFILES[each])]
     return fitting[0] if fitting else "+".join(names)
 
@@ -156,11 +157,12 @@ class Ensemble:
         """Raw outputs for every region of every face.
 
         Args:
-            views: crop -> (F, 4, px, px) uint8 RGBA on the CPU, F >= 1, for the crop of every expert.
+            views: crop -> (F, 4, px, px) uint8 RGBA on the CPU, F >= 1, for the crop of every
+                expert.
 
         Returns:
-            `<expert>.<output>` -> (F, R, size) float16 on the CPU, NaN for all outputs of an expert about a face
-            where one of them is not finite in float16.
+            `<expert>.<output>` -> (F, R, size) float16 on the CPU, NaN for all outputs of an expert
+            about a face where one of them is not finite in float16.
         """
         faces, start, parts = len(next(iter(views.values()))), 0, []
         while start < faces:

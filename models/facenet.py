@@ -1,4 +1,4 @@
-"""FaceNet identity embedding: facenet-pytorch's InceptionResnetV1, trained on VGGFace2 (Schroff et al., CVPR 2015)."""
+"""FaceNet identity (Schroff et al., CVPR 2015): facenet-pytorch's network, VGGFace2 weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.tensors import load_strictly, read_tensors
 
 
 class FaceNet(WholeFaceExpert):
-    """Trained on MTCNN boxes with a margin of 14 px, resized to a square of 160 px, RGB as (x - 127.5) / 128."""
+    """Trained on MTCNN boxes with a margin of 14 px, resized to a square of 160 px."""
 
     name = "facenet"
     crop = Crop.of_box(160 / 146, 160, square=False)

@@ -23,7 +23,7 @@ GENDERS = ("Male", "Female")
 
 
 class FairFace(WholeFaceExpert):
-    """Trained on dlib's face chips with padding .25: eyes centred at (.493, .314) of the chip, .350 of its side apart."""
+    """Trained on dlib's face chips with padding .25: eyes at (.493, .314), .350 apart."""
 
     name = "fairface"
     crop = Crop(0.0606, 0.1830, 0.8981, 0.8981, 224)

@@ -1,12 +1,14 @@
 """The small classifiers that turn a row of consistency features into P(fake).
 
-`logreg` is linear with a strong L2 penalty, `mlp` has one hidden layer, `xgboost` is boosted trees; `oneclass` is trained on
-real faces only and measures how much less consistent a face is. All share `Head`: missing values become the median of the real
-training faces, columns are standardised and clipped, and the score is calibrated (Platt 1999) on faces that the head was not
-fitted on. Hyper-parameters are chosen on the same faces: the validation split, or held-out groups of the training split.
+`logreg` is linear with a strong L2 penalty, `mlp` has one hidden layer, `xgboost` is boosted trees;
+`oneclass` is trained on real faces only and measures how much less consistent a face is. All share
+`Head`: missing values become the median of the real training faces, columns are standardised and
+clipped, and the score is calibrated (Platt 1999) on faces that the head was not fitted on.
+Hyper-parameters are chosen on the same faces: the validation split, or held-out groups of the
+training split.
 
-Columns that are a pretrained forgery logit can be added to the score with a fixed weight (`forgery_weight`), because labels of
-one dataset also teach what does not hold on another.
+Columns that are a pretrained forgery logit can be added to the score with a fixed weight
+(`forgery_weight`), because labels of one dataset also teach what does not hold on another.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Head:
     Attributes:
         kind: of `MODELS`.
         median, mean, scale: (F,) float32, of the training faces (median: of the real ones).
-        forgery_weight: (F,) float32, what one standard deviation of a column adds to the model's score.
+        forgery_weight: (F,) float32, what one standard deviation of a column adds to the model's
+        score.
         model: the classifier.
         a, b: calibration, logit = a * score + b.
         report: how hyper-parameters and calibration were found, JSON-ready.
@@ -67,22 +70,23 @@ class Head:
         return self.model.score(z).astype(np.float64) + z @ self.forgery_weight
 
     def p_fake(self, x: np.ndarray) -> np.ndarray:
-        """Calibrated P(fake), (N,) float64; for `oneclass` the share of real faces that are more consistent."""
+        """Calibrated P(fake), (N,) float64; for `oneclass` the rank among real faces."""
         return expit(self.a * self.logit(x) + self.b)
 
     def distance(self, x: np.ndarray) -> np.ndarray:
-        """Distance from the training faces: root mean square of the standardised columns, (N,) float64, usually about 1."""
+        """Root mean square of the standardised columns, (N,): about 1 for training faces."""
         return np.sqrt(np.square(self._standardised(x), dtype=np.float64).mean(1))
 
     def contributions(self, x: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What each column adds to the calibrated logit, compared with a baseline face (models/classifiers.py).
+        """What each column adds to the calibrated logit, compared with a baseline face.
 
         Args:
             x: (N, F).
             baseline: (F,), for example the median of real faces.
 
         Returns:
-            (N, F), positive towards fake, 0 where missing; and (N,) the rest: all of it sums to the logit of `p_fake`.
+            (N, F), positive towards fake, 0 where missing; and (N,) the rest: all of it sums to the
+            logit of `p_fake`.
         """
         z, base = self._standardised(x), self._standardised(baseline[None])
         parts = self.model.parts(z, base[0]) + self.forgery_weight * (z - base)
@@ -93,7 +97,7 @@ class Head:
         return standardise(x, self.median, self.mean, self.scale)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint, named `head.*`; `kind`, `a` and `b` belong to its description."""
+        """The arrays of a checkpoint, named `head.*`."""
         frame = {name: getattr(self, name) for name in FRAME}
         model = {f"model.{name}": np.asarray(value) for name, value in self.model.state().items()}
         return {PREFIX + name: value for name, value in (frame | model).items()}
@@ -141,7 +145,9 @@ def standardise(
 
 
 def calibrate(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Platt scaling with his smoothed targets and a positive slope. score, y: (N,), both classes. Returns: a, b."""
+    """Platt scaling with his smoothed targets and a positive slope. score, y: (N,), both classes.
+    Returns: a, b.
+    """
     fakes = (y == 1).sum()
     target = np.where(y == 1, (fakes + 1) / (fakes + 2), 1 / (len(y) - fakes + 2))
     centre, spread = score.mean(), score.std() or 1.0
@@ -159,14 +165,14 @@ def calibrate(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def calibrate_on_reals(score: np.ndarray) -> tuple[float, float]:
-    """a, b for which expit(a * score + b) is about the share of these real faces with a lower score (logistic quartiles)."""
+    """a, b such that expit(a * score + b) is about the rank among these real faces (quartiles)."""
     low, middle, high = np.percentile(score, [25, 50, 75])
     a = 2 * np.log(3) / max(high - low, 1e-9)
     return float(a), float(-a * middle)
 
 
 def group_folds(y: np.ndarray, groups: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Up to FOLDS pairs of fitting and held-out rows; groups are not divided, every class is in the fitting rows.
+    """Up to FOLDS pairs of fitting and held-out rows, with whole groups and both classes.
 
     Raises: ValueError: too few groups.
     """
@@ -175,16 +181,14 @@ def group_folds(y: np.ndarray, groups: Sequence[str]) -> list[tuple[np.ndarray, 
     fewest = min(len(set(np.asarray(groups)[y == label])) for label in set(y))
     if fewest < 2:
         raise ValueError(
-            "the training split needs at least 2 groups of each class; add source videos or pictures"
+            "the training split needs at least 2 groups of each class; add videos or pictures"
         )
     folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=0).split(
         y, y, groups
     )
     found = [(a, b) for a, b in folds if len(b) and len(set(y[a])) == len(set(y))]
     if not found:
-        raise ValueError(
-            "the groups of the training split cannot be divided so that both classes are on both sides"
-        )
+        raise ValueError("the training groups cannot be divided with both classes on both sides")
     return found
 
 
@@ -199,9 +203,10 @@ def fit_head(
     direction: np.ndarray | None = None,
     forgery_weight: np.ndarray | None = None,
 ) -> Head:
-    """Fit a head; choose hyper-parameters by the log loss on held-out faces, and calibrate on the same faces.
+    """Fit a head; choose its hyper-parameters by log loss, and calibrate, on held-out faces.
 
-    Held out are the validation faces; with fewer than MIN_HELD_OUT of a class, folds of the training groups.
+    Held out are the validation faces; with fewer than MIN_HELD_OUT of a class, folds of the
+    training groups.
 
     Args:
         kind: of `MODELS`.
@@ -210,9 +215,10 @@ def fit_head(
         groups: N names.
         x_val, y_val: the validation split, which may be empty.
         seed: of the classifier.
-        direction: (F,) +1 where higher means less consistent, else -1; for `oneclass` only (default: all +1).
-        forgery_weight: (F,) standard deviations of the model's score per standard deviation of the column, both among
-            held-out real faces; not for `oneclass` (default: 0).
+        direction: (F,) +1 where higher means less consistent, else -1; for `oneclass` only
+        (default: all +1).
+        forgery_weight: (F,) standard deviations of the model's score per standard deviation of the
+            column, both among held-out real faces; not for `oneclass` (default: 0).
 
     Raises:
         ValueError: an unknown kind, a missing class, a column without any value, too few groups.

@@ -1,4 +1,4 @@
-"""py-feat's multitask network: action units, expressions, valence and arousal (Cheong et al., Affective Science 2023)."""
+"""py-feat's multitask network: action units, emotions, affect (Cheong et al. 2023)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AFFECT = ("valence", "arousal")
 
 
 class PyFeat(WholeFaceExpert):
-    """Trained on square chips of 256 px, 1.2 times the longer side of the face box, resized to 224 px.
+    """Trained on square chips of 256 px, 1.2 times the face box, resized to 224 px.
 
     The file holds the network's configuration in its header.
     """
@@ -66,7 +66,8 @@ class PyFeat(WholeFaceExpert):
 def import_feat(module: str) -> ModuleType:
     """`feat.<module>`; the first import takes 10 to 30 seconds.
 
-    Its side effects are undone: py-feat changes environment variables (threads), warning filters, and `__main__`.
+    Its side effects are undone: py-feat changes environment variables (threads), warning filters,
+    and `__main__`.
     """
     main, environment = vars(sys.modules["__main__"]), dict(os.environ)
     before = dict(main)

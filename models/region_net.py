@@ -1,9 +1,10 @@
-"""The bundled region-aware network: from ONE region it predicts a teacher's outputs for the WHOLE face.
+"""The bundled region-aware network: whole-face attributes, predicted from ONE region.
 
-A residual network (at most 3 M parameters). Its input is an aligned face with everything outside a region removed, and the mask
-of what remains; its outputs are identity, age, gender, race, expression, muscle activations and appearance. It is trained by
-scripts/train_region_net.py on real faces only. Two regions of a real face then yield similar outputs; MASC measures how far
-they differ.
+A residual network (at most 3 M parameters). Its input is an aligned face with everything outside a
+region removed, and the mask of what remains; its outputs are identity, age, gender, race,
+expression, muscle activations and appearance. It is trained by scripts/train_region_net.py on real
+faces only. Two regions of a real face then yield similar outputs; MASC measures how far they
+differ.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from models import BUNDLED
 from models.base import Expert, Output
 from models.tensors import write_half
 
-# FairFace's age bins as [first, last] year (Karkkainen & Joo, WACV 2021). The age head scores single years 0..100, after
-# deep label distribution learning (Gao et al., IJCAI 2018); the bins are sums of them.
+# FairFace's age bins as [first, last] year (Karkkainen & Joo, WACV 2021). The age head scores
+# single years 0..100, after deep label distribution learning (Gao et al., IJCAI 2018); the bins are
+# sums of them.
 AGE_BINS = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100))
 AGE_NAMES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 YEARS = 101
@@ -63,7 +65,8 @@ class RegionNet(nn.Module):
     """Masked faces -> one linear head per output.
 
     Args:
-        outputs: by name; `age` (over FairFace's bins) is predicted for single years and also yields `age_years`.
+        outputs: by name; `age` (over FairFace's bins) is predicted for single years and also yields
+        `age_years`.
         widths, depths: channels and blocks of the stages at 1/4, 1/8 and 1/16 of the input side.
         grid: side of the coarse map of local features.
         px: the input side.
@@ -87,7 +90,8 @@ class RegionNet(nn.Module):
                 layers.append(Block(channels, width, stride=2 if index == 0 else 1))
                 channels = width
         self.trunk = nn.Sequential(*layers)
-        # The place of a feature matters for identity: beside the mean, keep a coarse grid of a few channels.
+        # The place of a feature matters for identity: beside the mean, keep a coarse grid of a few
+        # channels.
         self.local = nn.Sequential(
             *_conv(channels, channels // 4, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(grid)
         )
@@ -103,7 +107,7 @@ class RegionNet(nn.Module):
         self.register_buffer("age_bins", age_bin_matrix(), persistent=False)
 
     def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Args: images: (N, 4, px, px) float, see `masked_input`. Returns: (N, size) float32 of each head."""
+        """(N, 4, px, px) float, see `masked_input` -> (N, size) float32 of each head."""
         x = self.trunk(images)
         x = torch.cat([x.mean((2, 3)), self.local(x).flatten(1)], dim=1)
         x = self.drop(self.norm(x.float()))
@@ -134,7 +138,8 @@ class RegionNet(nn.Module):
 def masked_input(faces: torch.Tensor, masks: torch.Tensor, px: int) -> torch.Tensor:
     """The network's input: colours in [-1, 1], 0 where removed, and the mask of what remains.
 
-    Pixels are removed before resizing, and the rest is averaged by itself, so that no removed pixel shows at the border.
+    Pixels are removed before resizing, and the rest is averaged by itself, so that no removed pixel
+    shows at the border.
 
     Args:
         faces: (N, 4, S, S) uint8 RGBA.
@@ -154,7 +159,7 @@ def masked_input(faces: torch.Tensor, masks: torch.Tensor, px: int) -> torch.Ten
 
 
 class RegionExpert(Expert):
-    """The frozen network as an expert: all regions of all faces in one batch. weights: see `save_region_net`."""
+    """The frozen network as an expert: all regions of all faces in one batch."""
 
     name = "lite"
     crop = ALIGNED

@@ -38,7 +38,7 @@ class WeightsError(ValueError):
 
 
 class MissingWeightsError(FileNotFoundError):
-    """A file that is missing; the message says where to get it, on which terms, and where to put it."""
+    """A missing file; the message says where to get it, on which terms, where to put it."""
 
 
 def sha256_of(path: Path) -> str:
@@ -91,7 +91,8 @@ def _reason(error: Exception) -> str:
             f"refused, because reading it would run code ({code[1]}); take the file from its source"
         )
     if "TorchScript archives" in reason:
-        return "a TorchScript archive, which is code; of CLIP use the safetensors files that models/weights.py lists"
+        files = "the safetensors files that models/weights.py lists"
+        return f"a TorchScript archive, which is code; of CLIP use {files}"
     first = reason.split(". ")[0].splitlines()[0]
     return f"damaged, or not a file of weights ({first}); fetch it again"
 

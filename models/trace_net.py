@@ -1,14 +1,13 @@
 """The bundled trace network: does a region of a face come from the same picture as the rest?
 
-An EfficientNet-Lite0 (Tan & Le, ICML 2019) with a small feature pyramid (Lin et al., CVPR 2017) on the whole face in colour,
-160 px, unmasked: traces of blending (a border, other sharpness, noise or resampling) are local, and removing pixels would add
-borders. It is trained by scripts/train_trace_net.py on real faces and on pseudo-fakes made of them; it never sees deepfakes.
+An EfficientNet-Lite0 (Tan & Le, ICML 2019) with a small feature pyramid (Lin et al., CVPR 2017) on
+the whole face in colour, 160 px, unmasked: traces of blending (a border, other sharpness, noise or
+resampling) are local, and removing pixels would add borders. It is trained by
+scripts/train_trace_net.py on real faces and on pseudo-fakes made of them, never on deepfakes.
 
-    source     embedding of a region's origin; similar for regions of one picture, as in pairwise self-consistency learning
-               (Zhao et al., ICCV 2021)
+    source     embedding of a region's origin; similar for regions of one picture, as in pairwise
+               self-consistency learning (Zhao et al., ICCV 2021)
     altered    forgery logit of a region; for `full`, of the whole face
-
-These are traces of generation, not semantic attributes: a feature family of its own, reported with and without.
 """
 
 from __future__ import annotations
@@ -67,8 +66,8 @@ class TraceNet(nn.Module):
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Args: images: (N, 3, 160, 160) float, see `as_seen`.
 
-        Returns: float32 `whole` (N,), `parts` (N, R) and `cells` (N, 20, 20) logits of manipulation; `cell_source`
-        (N, 32, 20, 20) and `source` (N, R, 32) unit vectors.
+        Returns: float32 `whole` (N,), `parts` (N, R) and `cells` (N, 20, 20) logits of manipulation;
+        `cell_source` (N, 32, 20, 20) and `source` (N, R, 32) unit vectors.
         """
         x, levels = self.stem(images), {}
         for index, block in enumerate(self.blocks):

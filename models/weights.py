@@ -1,14 +1,15 @@
 """The published weight files of the `full` profile: sources, terms and downloads.
 
-    python -m models.weights list                   # what is present, what is missing, which licence
-    python -m models.weights fetch                  # download what `full` needs to ~/.cache/masc/weights
-    python -m models.weights fetch clip-vit-l-14    # or other files
-    python -m models.weights verify                 # size, SHA-256, and whether the network loads
+    python -m models.weights list                   # what is present, what is missing, which
+    licence python -m models.weights fetch                  # download what `full` needs to
+    ~/.cache/masc/weights python -m models.weights fetch clip-vit-l-14    # or other files python -m
+    models.weights verify                 # size, SHA-256, and whether the network loads
 
 Offline: fetch on another machine, copy the cache folder, and name the copy with --weights-dir or
 MASC_WEIGHTS. Where a folder is named, files are read from it only, and nothing is downloaded.
-HF_ENDPOINT selects a mirror of huggingface.co. A `FILE.sha256` beside a file (the format of sha256sum)
-is checked whenever the file is used; downloads write one. No code in a weight file is ever run.
+HF_ENDPOINT selects a mirror of huggingface.co. A `FILE.sha256` beside a file (the format of
+sha256sum) is checked whenever the file is used; downloads write one. No code in a weight file is
+ever run.
 
 Exit code: 0 success, 1 a file is missing or wrong, 2 bad usage.
 """
@@ -38,17 +39,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Weights:
-    """One published file.
-
-    Attributes:
-        name: the row's name in `WEIGHTS`.
-        file: its file name in the cache.
-        url: where it is downloaded from.
-        page: what people read.
-        licence, commercial, trained_on: terms and training data.
-        sha256, size: of the file, bytes; None where not published.
-        tower: timm's name of a CLIP image tower.
-    """
+    """One published file. page: for people; tower: timm's name of a CLIP tower."""
 
     name: str
     file: str
@@ -68,13 +59,9 @@ class Weights:
 
 
 def huggingface(repo: str, file: str) -> str:
-    """The address of `file` in a model repository of the Hugging Face hub, or of its mirror HF_ENDPOINT."""
+    """The address of a file on the Hugging Face hub, or on its mirror HF_ENDPOINT."""
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     return f"{endpoint.rstrip('/')}/{repo}/resolve/main/{file}"
-
-
-def _hub(name: str, repo: str, file: str, *terms: str) -> Weights:
-    return Weights(name, file, huggingface(repo, file), f"https://huggingface.co/{repo}", *terms)
 
 
 def clip_tower(name: str, tower: str, repo: str, *terms: str) -> Weights:
@@ -83,64 +70,44 @@ def clip_tower(name: str, tower: str, repo: str, *terms: str) -> Weights:
     return Weights(name, f"{repo.rpartition('/')[2]}.safetensors", url, page, *terms, tower=tower)
 
 
-CLIP_TERMS = (
+def _hub(name: str, repo: str, file: str, *terms: str) -> Weights:
+    return Weights(name, file, huggingface(repo, file), f"https://huggingface.co/{repo}", *terms)
+
+
+def _openai(name: str, model: str) -> Weights:
+    # The towers were trained with QuickGELU; the repositories' names do not say so, timm's do.
+    repo = f"timm/{model}_clip_224.openai"
+    return clip_tower(name, f"{model}_clip_quickgelu_224.openai", repo, *OPENAI)
+
+
+# Licence, commercial use, training data.
+OPENAI = (
     "MIT (OpenAI's code and weights), Apache-2.0 (timm's conversion)",
-    "yes, but OpenAI's model card advises against deployment, and against face recognition, without "
-    "testing",
+    "yes, but OpenAI's model card advises against deployment, and against face recognition, "
+    "without testing",
     "400 million image-text pairs (WIT, not published)",
 )
-DRIVE = "https://drive.google.com"
-FAIRFACE_ID = "11y0Wi3YQf21a_VcspUV4FwqzhMcfaVAB"
-FACENET = "https://github.com/timesler/facenet-pytorch/releases"
-FACENET_FILE = "20180402-114759-vggface2.pt"
-# The towers were trained with QuickGELU; the repositories' names do not say so, timm's do.
-VIT_B, VIT_L = "vit_base_patch32_clip{}_224.openai", "vit_large_patch14_clip{}_224.openai"
-# Where no SHA-256 is published, the one that the hub reports is compared while downloading, and the
-# strict check of names and shapes guards every load.
+FAIRFACE = "data CC BY 4.0; research", "not stated for the weights", "FairFace (WACV 2021)"
+VGGFACE2 = "code MIT; weights on VGGFace2's terms (non-commercial research)", "no", "VGGFace2"
+INSIGHTFACE = "InsightFace, non-commercial research", "no", "WebFace600K"
+PYFEAT = "research, non-commercial", "no", "many research datasets; see the page"
+
+DRIVE, DRIVE_ID = "https://drive.google.com", "11y0Wi3YQf21a_VcspUV4FwqzhMcfaVAB"
+FAIRFACE_FILE, FACENET_FILE = "res34_fair_align_multi_7_20190809.pt", "20180402-114759-vggface2.pt"
+RELEASES = "https://github.com/timesler/facenet-pytorch/releases"
+FACENET_URLS = f"{RELEASES}/download/v2.2.9/{FACENET_FILE}", f"{RELEASES}/tag/v2.2.9"
+FAIRFACE_URLS = f"{DRIVE}/uc?id={DRIVE_ID}", f"{DRIVE}/file/d/{DRIVE_ID}/view"
+# Of many public projects that use the file; the release page states none.
+FACENET_SUM = "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b", 111_898_327
+# Without a published SHA-256, the one that the hub reports is compared while downloading, and
+# every load checks names and shapes strictly.
 _ROWS = (
-    Weights(
-        "fairface",
-        "res34_fair_align_multi_7_20190809.pt",
-        f"{DRIVE}/uc?id={FAIRFACE_ID}",
-        f"{DRIVE}/file/d/{FAIRFACE_ID}/view",
-        "data CC BY 4.0; research",
-        "not stated for the weights",
-        "FairFace (Karkkainen & Joo, WACV 2021)",
-    ),
-    _hub(
-        "arcface",
-        "py-feat/arcface_r50",
-        "arcface_r50.safetensors",
-        "InsightFace, non-commercial research",
-        "no",
-        "WebFace600K",
-    ),
-    Weights(
-        "facenet",
-        FACENET_FILE,
-        f"{FACENET}/download/v2.2.9/{FACENET_FILE}",
-        f"{FACENET}/tag/v2.2.9",
-        "code MIT; weights on VGGFace2's terms (non-commercial research)",
-        "no",
-        "VGGFace2 (Cao et al., FG 2018)",
-        # As many public projects that use the file state them; the release page states none.
-        "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
-        111_898_327,
-    ),
-    _hub(
-        "pyfeat",
-        "py-feat/face_multitask_v2",
-        "face_multitask_v28.safetensors",
-        "research, non-commercial",
-        "no",
-        "research sets of faces, expressions and action units; see the page",
-    ),
-    clip_tower(
-        "clip-vit-b-32", VIT_B.format("_quickgelu"), "timm/" + VIT_B.format(""), *CLIP_TERMS
-    ),
-    clip_tower(
-        "clip-vit-l-14", VIT_L.format("_quickgelu"), "timm/" + VIT_L.format(""), *CLIP_TERMS
-    ),
+    Weights("fairface", FAIRFACE_FILE, *FAIRFACE_URLS, *FAIRFACE),
+    _hub("arcface", "py-feat/arcface_r50", "arcface_r50.safetensors", *INSIGHTFACE),
+    Weights("facenet", FACENET_FILE, *FACENET_URLS, *VGGFACE2, *FACENET_SUM),
+    _hub("pyfeat", "py-feat/face_multitask_v2", "face_multitask_v28.safetensors", *PYFEAT),
+    _openai("clip-vit-b-32", "vit_base_patch32"),
+    _openai("clip-vit-l-14", "vit_large_patch14"),
 )
 WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
 UNUSUAL = ("clip-vit-l-14",)  # not used by the full profile unless asked for
@@ -192,7 +159,7 @@ def check(entry: Weights, path: Path) -> None:
         known[note.name] = digest
     if wrong := _difference(path, entry.size, known):
         raise WeightsError(
-            f"{path}: {wrong}; delete it (and {note.name}) and fetch it again, or see {entry.page}"
+            f"{path}: {wrong}; delete it and {note.name} and fetch it again; see {entry.page}"
         )
 
 
@@ -237,8 +204,8 @@ def _download(entry: Weights, path: Path) -> None:
             if wrong := _difference(file, entry.size, known):
                 shutil.rmtree(unfinished)
                 raise WeightsError(
-                    f"{path}: {entry.url} delivered another file: {wrong}; it was discarded; fetch it "
-                    f"again, or see {entry.page}"
+                    f"{path}: {entry.url} delivered another file: {wrong}; it was discarded; fetch "
+                    f"it again, or see {entry.page}"
                 )
             note = path.with_name(f"{path.name}.sha256")
             note.write_text(f"{sha256_of(file)}  {path.name}\n", encoding="utf-8")
@@ -252,7 +219,8 @@ def _download(entry: Weights, path: Path) -> None:
 def _receive(entry: Weights, folder: Path) -> tuple[Path, str | None]:
     """Download into `folder` with the source's library.
 
-    The hub's resumes within a run, Drive's also after a killed one; other partial files are deleted.
+    The hub's resumes within a run, Drive's also after a killed one; other partial files are
+    deleted.
     Returns: the whole file, and the SHA-256 that its source reports.
     """
     file = folder / entry.file

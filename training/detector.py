@@ -21,7 +21,8 @@ from models.heads import fit_head
 
 LOG = logging.getLogger("masc")
 HEADS = tuple(kind for kind, model in MODELS.items() if not model.real_only)
-# Abstention limits: percentiles of the training set; of poor quality, and of the distance from the training faces.
+# Abstention limits: percentiles of the training set; of poor quality, and of the distance from the
+# training faces.
 EDGE, FARTHEST = 1, 99
 
 
@@ -48,8 +49,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.fpr < 1 or self.seed < 0 or self.forgery_weight < 0:
             raise ValueError(
-                f"--fpr lies between 0 and 1 (given: {self.fpr}), --seed and --forgery-weight are at least 0 (given: "
-                f"{self.seed}, {self.forgery_weight})"
+                f"--fpr lies between 0 and 1 (given: {self.fpr}), --seed and --forgery-weight are at "
+                f"least 0 (given: {self.seed}, {self.forgery_weight})"
             )
 
     @property
@@ -91,9 +92,7 @@ def fit(
         notes.append(f"{without} training faces have not a single feature and are left out")
     train, values = train.select(usable), columns.values[usable]
     if missing := float(np.isnan(values).mean()):
-        notes.append(
-            f"{missing:.2%} of the training values are missing; the median of real faces replaces them"
-        )
+        notes.append(f"{missing:.2%} of the training values are missing: median-imputed")
     val_values = pipeline.transform(val.arrays).values
     known = ~np.isnan(val_values).all(1)
     val_values, val_labels = val_values[known], val.rows["label"][known]
