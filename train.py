@@ -1,4 +1,4 @@
-"""Dumps -> a detector: features, a classifier, its calibration and threshold. On a CPU, in a minute.
+"""Dumps -> a detector: features, classifier, calibration and threshold. On a CPU, in a minute.
 
 The newest dump below outputs/features; its train split is validated on its val split:
 
@@ -65,7 +65,7 @@ def main(config: Config) -> Path:
     """Train and validate one detector.
 
     Returns: the checkpoint's folder.
-    Raises: FileNotFoundError, ValueError where the dumps cannot be used; the message says what to do.
+    Raises: FileNotFoundError, ValueError: the dumps cannot be used.
     """
     paths = config.features or (newest_dump(),)
     dumps = [read_dump(path) for path in dict.fromkeys(map(Path.resolve, paths))]

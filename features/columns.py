@@ -2,7 +2,7 @@
 
 A name is `<expert>.<output>/<measure>/<regions>`:
 
-    lite.age/kl/full~lower                  KL(full||lower) of the age distribution; js: JS divergence
+    lite.age/kl/full~lower                  KL(full||lower) of the age distribution; js: JSD
     lite.identity/cos/upper~lower           cosine similarity of embeddings
     lite.age_years/diff/upper~lower         absolute difference, in the output's unit
     lite.blendshapes/l1/upper~lower         mean absolute difference of a vector

@@ -85,10 +85,13 @@ class Expert(nn.Module):
         self.bf16 = bf16
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Args: faces: (B, 4, px, px) uint8 RGBA of `crop`, on the device; alpha 0 is outside the
-        photograph.
+        """Raw outputs for every region of every face.
 
-        Returns: for each name in `outputs` (B, R, size) float32, regions in the order of `REGIONS`.
+        Args:
+            faces: (B, 4, px, px) uint8 RGBA of `crop`; alpha 0 is outside the photograph.
+
+        Returns:
+            for each name in `outputs` (B, R, size) float32, regions in the order of `REGIONS`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 

@@ -89,8 +89,8 @@ class Checkpoint:
             if differing := [name for name in wanted if meta[what].get(name) != wanted[name]]:
                 weights = " with the same weights" if what == "weights" else ""
                 raise ValueError(
-                    f"{where}: its {what} of {', '.join(differing)} are missing or not those of the "
-                    f"detector; preprocess the dataset again{weights}, or train again"
+                    f"{where}: its {what} of {', '.join(differing)} are missing or not those of "
+                    f"the detector; preprocess the dataset again{weights}, or train again"
                 )
 
 

@@ -139,7 +139,7 @@ class Mlp:
         return np.maximum(z @ self.w0 + self.b0, 0) @ self.w1 + self.b1
 
     def parts(self, z: np.ndarray, base: np.ndarray) -> np.ndarray:
-        """Integrated gradients (Sundararajan et al., ICML 2017); they sum to score(z) - score(base).
+        """Integrated gradients (Sundararajan et al., ICML 2017), summing to score(z) - score(base).
 
         In closed form: on the straight line between the two, each ReLU is active on one side of its
         zero crossing.
@@ -204,7 +204,7 @@ class Trees:
         return self._booster.predict(xgboost.DMatrix(z), output_margin=True)
 
     def parts(self, z: np.ndarray, base: np.ndarray) -> np.ndarray:
-        """TreeSHAP (Lundberg et al., 2020); they sum to score(z) minus the mean over training faces."""
+        """TreeSHAP (Lundberg et al., 2020); they sum to score(z) minus the training faces' mean."""
         import xgboost
 
         return self._booster.predict(xgboost.DMatrix(z), pred_contribs=True)[:, :-1]

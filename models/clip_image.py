@@ -35,8 +35,8 @@ def tower_named(name: str) -> str:
         )
     if name not in towers:
         raise ValueError(
-            f"--clip-model {name}: timm lists no such tower; give {', '.join(ALIASES)} or one of its "
-            f"{len(towers)} names, such as {towers[0]} (timm.list_pretrained('*clip*') prints them)"
+            f"--clip-model {name}: timm lists no such tower; give {', '.join(ALIASES)} or one of "
+            f"its {len(towers)} names, such as {towers[0]} (timm.list_pretrained('*clip*') prints them)"
         )
     return name
 

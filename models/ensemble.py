@@ -35,7 +35,7 @@ def find_device(name: str, option: str = "--device") -> torch.device:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out on a device or on this machine; libraries raise different exceptions."""
+    """Whether memory ran out; libraries raise different exceptions."""
     message = str(error).lower()
     words = ("out of memory", "alloc_failed", "can't allocate memory")
     return isinstance(error, MemoryError) or (
@@ -44,7 +44,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
-    """`experts`, else all of the profile, in the order of `EXPERTS`. Raises: ValueError: unknown."""
+    """`experts`, else all of the profile, in the order of `EXPERTS`. Raises: ValueError."""
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; the profiles are {', '.join(PROFILES)}")
     wanted = set(experts) or set(PROFILES[profile])

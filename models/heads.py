@@ -26,9 +26,7 @@ PREFIX = "head."  # of the array names in a checkpoint
 FRAME = ("median", "mean", "scale", "forgery_weight")  # the arrays that are not the model's
 CLIP = 5.0  # standard deviations: no single column can decide alone
 FOLDS = 5
-MIN_HELD_OUT = (
-    25  # faces of each class; with fewer in the validation split, training groups are held out
-)
+MIN_HELD_OUT = 25  # validation faces of each class; with fewer, training groups are held out
 
 
 @dataclass
@@ -38,8 +36,7 @@ class Head:
     Attributes:
         kind: of `MODELS`.
         median, mean, scale: (F,) float32, of the training faces (median: of the real ones).
-        forgery_weight: (F,) float32, what one standard deviation of a column adds to the model's
-        score.
+        forgery_weight: (F,) float32, what one standard deviation of a column adds to the score.
         model: the classifier.
         a, b: calibration, logit = a * score + b.
         report: how hyper-parameters and calibration were found, JSON-ready.
@@ -58,14 +55,12 @@ class Head:
     def logit(self, x: np.ndarray) -> np.ndarray:
         """The score before calibration.
 
-        Args: x: (N, F), NaN where missing.
-        Returns: (N,) float64, higher is more fake.
+        x: (N, F), NaN where missing. Returns: (N,) float64, higher is more fake.
         Raises: ValueError: another number of columns.
         """
         if x.ndim != 2 or x.shape[1] != len(self.median):
-            raise ValueError(
-                f"features of shape {x.shape}; this head takes (N, {len(self.median)})"
-            )
+            wanted = f"this head takes (N, {len(self.median)})"
+            raise ValueError(f"features of shape {x.shape}; {wanted}")
         z = self._standardised(x)
         return self.model.score(z).astype(np.float64) + z @ self.forgery_weight
 
@@ -104,30 +99,19 @@ class Head:
 
     @classmethod
     def from_state(cls, info: Mapping, arrays: Mapping[str, np.ndarray]) -> Head:
-        """From a checkpoint.
+        """From a checkpoint's description, with `head` and `calibration`, and arrays.
 
-        Args:
-            info: with `head` (the kind) and `calibration` {"a", "b"}.
-            arrays: with what `state` gave.
-
-        Raises:
-            ValueError: an unknown kind, or arrays of another one.
+        Raises: ValueError: an unknown kind, or arrays of another one.
         """
-        kind, calibration = info["head"], info["calibration"]
-        state = {
-            name.removeprefix(PREFIX): value
-            for name, value in arrays.items()
-            if name.startswith(PREFIX)
-        }
+        kind, calibration, begin = info["head"], info["calibration"], f"{PREFIX}model."
         model = model_class(kind)
+        fitted = {k.removeprefix(begin): v for k, v in arrays.items() if k.startswith(begin)}
         try:
-            frame = [state.pop(name) for name in FRAME]
-            fitted = model(**{name.removeprefix("model."): value for name, value in state.items()})
+            frame = [arrays[PREFIX + name] for name in FRAME]
+            return cls(kind, *frame, model(**fitted), calibration["a"], calibration["b"])
         except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"these arrays are not those of a {kind} head ({error}); train again"
-            ) from error
-        return cls(kind, *frame, fitted, calibration["a"], calibration["b"])
+            found = f"these arrays are not those of a {kind} head ({error})"
+            raise ValueError(f"{found}; train again") from error
 
 
 def model_class(kind: str) -> type[Model]:
@@ -145,9 +129,7 @@ def standardise(
 
 
 def calibrate(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Platt scaling with his smoothed targets and a positive slope. score, y: (N,), both classes.
-    Returns: a, b.
-    """
+    """Platt scaling with his smoothed targets and a positive slope. Returns: a, b."""
     fakes = (y == 1).sum()
     target = np.where(y == 1, (fakes + 1) / (fakes + 2), 1 / (len(y) - fakes + 2))
     centre, spread = score.mean(), score.std() or 1.0

@@ -66,8 +66,8 @@ class TraceNet(nn.Module):
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Args: images: (N, 3, 160, 160) float, see `as_seen`.
 
-        Returns: float32 `whole` (N,), `parts` (N, R) and `cells` (N, 20, 20) logits of manipulation;
-        `cell_source` (N, 32, 20, 20) and `source` (N, R, 32) unit vectors.
+        Returns: float32 logits `whole` (N,), `parts` (N, R) and `cells` (N, 20, 20); unit vectors
+        `cell_source` (N, 32, 20, 20) and `source` (N, R, 32).
         """
         x, levels = self.stem(images), {}
         for index, block in enumerate(self.blocks):

@@ -65,7 +65,7 @@ def huggingface(repo: str, file: str) -> str:
 
 
 def clip_tower(name: str, tower: str, repo: str, *terms: str) -> Weights:
-    """The image tower of a CLIP in timm's format. tower: timm's name; repo: the model repository."""
+    """The image tower of a CLIP in timm's format. tower: timm's name of it."""
     url, page = huggingface(repo, "model.safetensors"), f"https://huggingface.co/{repo}"
     return Weights(name, f"{repo.rpartition('/')[2]}.safetensors", url, page, *terms, tower=tower)
 
@@ -244,7 +244,7 @@ def _receive(entry: Weights, folder: Path) -> tuple[Path, str | None]:
 
 
 def verify(entry: Weights, path: Path) -> str:
-    """Check the file at `path` and load it into its network. Raises: as `locate`. Returns: SHA-256."""
+    """Check the file, and load it into its network. Raises: as `locate`. Returns: its SHA-256."""
     if not path.is_file():
         raise _missing(entry, path, "`verify` downloads nothing; `fetch` does")
     check(entry, path)

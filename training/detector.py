@@ -49,8 +49,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.fpr < 1 or self.seed < 0 or self.forgery_weight < 0:
             raise ValueError(
-                f"--fpr lies between 0 and 1 (given: {self.fpr}), --seed and --forgery-weight are at "
-                f"least 0 (given: {self.seed}, {self.forgery_weight})"
+                f"--fpr lies between 0 and 1 (given: {self.fpr}), --seed and --forgery-weight are "
+                f"at least 0 (given: {self.seed}, {self.forgery_weight})"
             )
 
     @property
@@ -155,7 +155,7 @@ def limits(train: FeatureDataset, distances: np.ndarray) -> dict[str, float]:
 def figures(
     checkpoint: Checkpoint, faces: FeatureDataset, split: str, seed: int
 ) -> dict[str, dict]:
-    """Rows for `evaluation.metrics.table`: each dataset, and all of them where there are several."""
+    """Rows for `evaluation.metrics.table`: each dataset, and all together where several."""
     p_fake = Scorer(checkpoint).score(faces.arrays)[1]
     datasets = sorted(set(faces.rows["dataset"]))
     parts = {name: faces.rows["dataset"] == name for name in datasets}
