@@ -38,7 +38,7 @@ def test_the_same_detector_gives_the_same_bytes(tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_halves_of_two_detectors_are_refused(tmp_path):
+def test_files_of_two_detectors_are_refused(tmp_path):
     Checkpoint({"x": 1}, ARRAYS).save(tmp_path / "a")
     Checkpoint({"x": 1}, {"other": np.ones(2)}).save(tmp_path / "b")
     (tmp_path / "a" / "arrays.safetensors").replace(tmp_path / "b" / "arrays.safetensors")
@@ -48,7 +48,7 @@ def test_halves_of_two_detectors_are_refused(tmp_path):
         Checkpoint.load(tmp_path / "a")
 
 
-def test_strangers_are_refused_with_a_reason(tmp_path):
+def test_other_files_are_refused_with_a_reason(tmp_path):
     with pytest.raises(FileNotFoundError, match="make one with train.py"):
         Checkpoint.load(tmp_path)
     description = tmp_path / "checkpoint.json"

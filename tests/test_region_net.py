@@ -38,7 +38,7 @@ def faces():
     return torch.from_numpy(faces)
 
 
-def test_answers_keep_their_kinds(weights, faces):
+def test_outputs_keep_their_kinds(weights, faces):
     predictions = RegionExpert(weights).frozen("cpu")(faces)
     assert {name: tuple(value.shape) for name, value in predictions.items()} == {
         name: (3, len(REGIONS), output.size) for name, output in OUTPUTS.items()
@@ -52,7 +52,7 @@ def test_answers_keep_their_kinds(weights, faces):
     assert (predictions["age_years"] >= 0).all() and (predictions["age_years"] <= 100).all()
 
 
-def test_a_region_is_blind_to_the_rest(weights, faces):
+def test_a_region_does_not_depend_on_the_rest(weights, faces):
     expert = RegionExpert(weights).frozen("cpu")
     before = expert(faces)["identity"]
     changed = faces.clone()
