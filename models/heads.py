@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from scipy.optimize import minimize
@@ -227,14 +228,12 @@ def fit_head(
         splits = group_folds(y, groups)
     z = standardise(x, *frame)
     held_out = np.concatenate([rows for _, rows in splits])
-    fixed = (
-        {"direction": np.ones(x.shape[1]) if direction is None else direction}
-        if model.real_only
-        else {}
-    )
+    fit = model.fit
+    if model.real_only:
+        fit = partial(fit, direction=np.ones(x.shape[1]) if direction is None else direction)
     tried = []
     for choice in model.choices:
-        fits = [model.fit(z[a], y[a], seed, (z[b], y[b]), **choice, **fixed) for a, b in splits]
+        fits = [fit(z[a], y[a], seed, (z[b], y[b]), **choice) for a, b in splits]
         scores = [fitted.score(z[b]) for fitted, (_, b) in zip(fits, splits, strict=True)]
         score = np.concatenate(scores).astype(np.float64)
         a, b = calibrate_on_reals(score) if model.real_only else calibrate(score, y[held_out])
@@ -248,17 +247,13 @@ def fit_head(
         deviations = np.maximum(z[held_out][reals].std(0), 1e-6)
         added = (forgery_weight * score[reals].std() / deviations).astype(np.float32)
         a, b = calibrate(score + z[held_out] @ added, y[held_out])
-    fitted = fits[0]
-    if not on_val:
-        fitted = model.fit(
-            z, y, seed, int(np.median([fit.rounds for fit in fits])), **choice, **fixed
-        )
+    rounds = int(np.median([fitted.rounds for fitted in fits]))
+    fitted = fits[0] if on_val else fit(z, y, seed, rounds, **choice)
+    losses = {str(entry[1]): round(entry[0], 5) for entry in tried}
     report = {
         "chosen": choice,
         "rounds": fitted.rounds,
-        "log_loss": None
-        if model.real_only
-        else {str(entry[1]): round(entry[0], 5) for entry in tried},
+        "log_loss": None if model.real_only else losses,
         "held_out": "validation split" if on_val else f"{len(splits)} folds of training groups",
         "held_out_faces": len(held_out),
         "calibration": "rank among real faces" if model.real_only else "Platt",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -11,11 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from features.regions import Crop
 from models.base import IMAGENET_MEAN, IMAGENET_STD, Output, WholeFaceExpert
-from models.tensors import WeightsError
+from models.tensors import DAMAGED, WeightsError
 
 UNITS = (
     *("AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU11", "AU12"),
@@ -42,14 +40,14 @@ class PyFeat(WholeFaceExpert):
     }
 
     def __init__(self, weights: Path, bf16: bool = False) -> None:
-        _check_header(weights)
+        if weights.suffix != ".safetensors":
+            raise WeightsError(f"{weights}: only safetensors are read; py-feat would unpickle it")
         inference = import_feat("multitask.inference")
         try:
             model = inference.MultitaskModel(weights_path=str(weights))
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise WeightsError(
-                f"{weights}: not a multitask network of py-feat ({error})"
-            ) from error
+        except DAMAGED as error:
+            reason = f"not a whole multitask network of py-feat ({error})"
+            raise WeightsError(f"{weights}: {reason}; fetch it again") from error
         found = tuple(model.au_names), tuple(model.emotion_names)
         if found != (UNITS, EMOTIONS):
             raise WeightsError(
@@ -83,22 +81,3 @@ def import_feat(module: str) -> ModuleType:
         for name in set(main) - set(before):
             del main[name]
         main.update(before)
-
-
-def _check_header(path: Path) -> None:
-    """Raises: WeightsError where `path` is not safetensors with a configuration."""
-    if path.suffix != ".safetensors":
-        raise WeightsError(f"{path}: only safetensors are read; py-feat would unpickle other files")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path}: not a whole safetensors file ({error}); fetch it again"
-        ) from error
-    try:
-        config = json.loads(header.get("config", ""))
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path}: its header holds no configuration; fetch it again")

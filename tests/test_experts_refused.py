@@ -132,11 +132,11 @@ def test_a_file_that_does_not_fit_pyfeat_is_refused(tmp_path):
         (without(shapes, layer), metadata, "1 missing, 0 unexpected"),
         ({**shapes, "more": [1]}, metadata, "0 missing, 1 unexpected"),
         ({**shapes, layer: [96, 3, 2, 2]}, metadata, layer),
-        (shapes, None, "its header holds no configuration"),
-        (shapes, {"other": "{}"}, "its header holds no configuration"),
-        (shapes, {"config": "{"}, "its header holds no configuration"),
-        (shapes, {"config": "[]"}, "its header holds no configuration"),
-        (shapes, {"config": json.dumps({**config, "n_au": 24})}, "not a multitask network"),
+        (shapes, None, "not a whole multitask network"),
+        (shapes, {"other": "{}"}, "not a whole multitask network"),
+        (shapes, {"config": "{"}, "not a whole multitask network"),
+        (shapes, {"config": "[]"}, "not a whole multitask network"),
+        (shapes, {"config": json.dumps({**config, "n_au": 24})}, "not a whole multitask network"),
     ):
         refused(WeightsError, (f"{path}: ", told), PyFeat, write_zeros(path, wrong, header))
 
@@ -159,7 +159,7 @@ def test_an_earlier_network_of_pyfeat_is_refused(tmp_path):
 def test_pyfeat_unpickles_nothing(tmp_path):
     library, marker = import_feat("multitask.inference"), tmp_path / "marker"
     files = {
-        WEIGHTS["pyfeat"].file: "not a whole safetensors file",
+        WEIGHTS["pyfeat"].file: "not a whole multitask network",
         "face_multitask_v28.pt": "only safetensors are read",
     }
     for file, reason in files.items():
