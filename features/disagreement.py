@@ -82,13 +82,9 @@ def pairs_of(
     rank, found = ranks(values, reference), []
     for column, name in enumerate(names):
         if name.startswith(f"{output}/cos/") and not np.isnan(values[column]):
-            numbers = (
-                values[column],
-                reference[LOW, column],
-                reference[HIGH, column],
-                rank[column],
-            )
-            found.append(Pair(output, *regions_in(name), *map(float, numbers)))
+            rows = (values, reference[LOW], reference[HIGH], rank)
+            numbers = (float(row[column]) for row in rows)
+            found.append(Pair(output, *regions_in(name), *numbers))
     return found
 
 
@@ -102,8 +98,8 @@ def of_regions(names: Sequence[str], values: np.ndarray, reference: np.ndarray) 
 
     The sum of two terms: how far its forgery logit lies above the median of real faces, in units of
     their 5th to 95th percentile; and how unusual its comparisons are on average, from -1 to 1. Of
-    several such rules this one found manipulated
-    parts best on validation faces: docs/explanations.md.
+    several such rules, this one found manipulated parts best on validation faces
+    (docs/explanations.md).
 
     values: (N, F); reference: (7, F). Returns: (N, 7), in the order of `PARTS`.
     """

@@ -48,8 +48,8 @@ class FeaturePipeline:
         """Fit on training faces.
 
         Columns without a value on any real face are left out. An output that no column is about, or
-        that has no value for
-        any real face, is not used to predict others either: an ablation removes it completely.
+        that has no value for any real face, predicts no other either: an ablation removes it
+        completely.
 
         Args:
             arrays: "expert.output" -> (N, R, D).

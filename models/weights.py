@@ -97,7 +97,7 @@ FAIRFACE_FILE, FACENET_FILE = "res34_fair_align_multi_7_20190809.pt", "20180402-
 RELEASES = "https://github.com/timesler/facenet-pytorch/releases"
 FACENET_URLS = f"{RELEASES}/download/v2.2.9/{FACENET_FILE}", f"{RELEASES}/tag/v2.2.9"
 FAIRFACE_URLS = f"{DRIVE}/uc?id={DRIVE_ID}", f"{DRIVE}/file/d/{DRIVE_ID}/view"
-# Of many public projects that use the file; the release page states none.
+# As several public projects that pin the file state it; the release page states none.
 FACENET_SUM = "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b", 111_898_327
 # Without a published SHA-256, the one that the hub reports is compared while downloading, and
 # every load checks names and shapes strictly.
