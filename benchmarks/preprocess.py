@@ -220,8 +220,8 @@ def one_region(expert: Expert, view: torch.Tensor) -> dict[str, torch.Tensor]:
     """What an expert whose `masks` are of one region says of it, or of all regions where it has none. view: (1, 4, px, px)."""
     with torch.inference_mode():
         if isinstance(expert, WholeFaceExpert):
-            return expert.prediction(
-                expert.see(view).contiguous(memory_format=torch.contiguous_format)
+            return expert.predict(
+                expert.network_input(view).contiguous(memory_format=torch.contiguous_format)
             )
         if not hasattr(expert, "masks"):
             return expert(view)
