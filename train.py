@@ -68,9 +68,10 @@ def main(config: Config) -> Path:
     Raises: FileNotFoundError, ValueError: the dumps cannot be used.
     """
     paths = config.features or (newest_dump(),)
-    dumps = [read_dump(path) for path in dict.fromkeys(map(Path.resolve, paths))]
+    dumps = [read_dump(path) for path in dict.fromkeys(Path(path).resolve() for path in paths)]
     datasets = sorted({dump.meta["dataset"] for dump in dumps})
-    out = config.out or CHECKPOINTS / (config.name or "-".join([*datasets, config.kind]))
+    name = config.name or "-".join([*datasets, config.kind])
+    out = Path(config.out or CHECKPOINTS / name)
     newest = "" if config.features else " (the newest dump)"
     LOG.info(f"features    {', '.join(map(str, paths))}{newest}")
     faces, notes = join_dumps(dumps), []
