@@ -47,11 +47,12 @@ class Settings:
     """Of everything random."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.fpr < 1 or self.seed < 0 or self.forgery_weight < 0:
-            raise ValueError(
-                f"--fpr lies between 0 and 1 (given: {self.fpr}), --seed and --forgery-weight are "
-                f"at least 0 (given: {self.seed}, {self.forgery_weight})"
-            )
+        if not 0 < self.fpr < 1:
+            raise ValueError(f"--fpr lies between 0 and 1 (given: {self.fpr})")
+        for option in ("seed", "forgery_weight"):
+            if getattr(self, option) < 0:
+                name = f"--{option.replace('_', '-')}"
+                raise ValueError(f"{name} is at least 0 (given: {getattr(self, option)})")
 
     @property
     def kind(self) -> str:
