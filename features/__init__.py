@@ -1,1 +1,1 @@
-"""From raw expert outputs per region to named consistency features. Pure numpy/scipy: no torch, no images."""
+"""From raw outputs per region to consistency features: numpy and scipy, no torch."""

@@ -1,11 +1,13 @@
 """Action units that contradict each other: a mouth that smiles under eyes that do not.
 
-Action units are facial muscles at work, numbered by FACS (Ekman, Friesen & Hager, Facial Action Coding System, 2002). Some go
-together when a face means what it shows, others do not. `CONTRADICTIONS` lists pairs of groups; a column is how far the mean
-activations of the two groups lie apart, so it is 0 where both are at rest or both at work, or how far both are at work.
+Action units are facial muscles, numbered by FACS (Ekman, Friesen & Hager, Facial Action Coding
+System, 2002). Some work together in a genuine expression, others do not. `CONTRADICTIONS` lists
+pairs of groups; a column is the difference of their mean activations (0 where both rest or both
+work), or, for groups that exclude each other, the smaller of the two means.
 
-Each is asked of the whole face; and where one group lies in the upper and the other in the lower face, also of what the
-upper face alone shows of the one and the lower face alone of the other: `pyfeat.au/AU06-AU12/upper~lower`.
+Each is measured on the whole face; where one group lies in the upper and the other in the lower
+face, also between the upper region's output for the one and the lower region's for the other:
+`pyfeat.au/AU06-AU12/upper~lower`.
 """
 
 from __future__ import annotations
@@ -47,11 +49,13 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Two groups that agree on a face that means what it shows.
+    """Two groups that are consistent in a genuine expression.
 
-    one, other: action units, or the name of an emotion, of which the expert gives the probability. source: who says so.
-    label: the column's name where listing the units would be long. apart: the contradiction is that one group works and the
-    other does not (how far their means lie apart); else, that both do (the smaller of their means).
+    Attributes:
+        one, other: action units, or the name of an emotion, for its probability.
+        source: the reference.
+        label: the column's name, where listing the units would be long.
+        apart: inconsistent where one group works and the other does not; else, where both do.
     """
 
     one: tuple[str, ...]
@@ -62,35 +66,31 @@ class Contradiction:
 
     @property
     def name(self) -> str:
-        return (
-            self.label or f"{'+'.join(self.one)}{'-' if self.apart else '&'}{'+'.join(self.other)}"
+        return self.label or ("-" if self.apart else "&").join(
+            map("+".join, (self.one, self.other))
         )
 
     @property
     def upper_and_lower(self) -> bool:
-        """Whether the one group lies in the upper face and the other in the lower."""
+        """Whether one group lies in the upper face and the other in the lower."""
         return set(self.one) <= set(UPPER) and set(self.other) <= set(LOWER)
 
+    def measure(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """One, other: mean activations in [0, 1]."""
+        return np.abs(one - other) if self.apart else np.minimum(one, other)
 
+
+DUCHENNE = "the Duchenne smile: Ekman, Davidson & Friesen, J. Pers. Soc. Psychol. 1990"
+DISGUST = "disgust: Rozin, Lowery & Ebert, J. Pers. Soc. Psychol. 1994"
+TENSE = "tense lips under a smile: Ekman, Friesen & O'Sullivan, J. Pers. Soc. Psychol. 1988"
 CONTRADICTIONS = (
     Contradiction(UPPER, LOWER, FACS, "upper-lower"),
-    Contradiction(
-        ("AU06",),
-        ("AU12",),
-        "the Duchenne smile: Ekman, Davidson & Friesen, J. Pers. Soc. Psychol. 1990",
-    ),
+    Contradiction(("AU06",), ("AU12",), DUCHENNE),
     Contradiction(("AU01", "AU04"), ("AU15",), f"sadness, {EMFACS}"),
     Contradiction(("AU01", "AU02", "AU05"), ("AU25", "AU26"), f"surprise, {EMFACS}"),
-    Contradiction(
-        ("AU09",), ("AU10",), "disgust: Rozin, Lowery & Ebert, J. Pers. Soc. Psychol. 1994"
-    ),
-    Contradiction(
-        ("AU23", "AU24"),
-        ("AU12",),
-        "tense lips under a smile: Ekman, Friesen & O'Sullivan, J. Pers. Soc. Psychol. 1988",
-        apart=False,
-    ),
-    # The expression that a face is said to show, against the muscles that express it.
+    Contradiction(("AU09",), ("AU10",), DISGUST),
+    Contradiction(("AU23", "AU24"), ("AU12",), TENSE, apart=False),
+    # The predicted expression, against the muscles that express it.
     Contradiction(("AU06", "AU12"), ("Happy",), EMFACS),
     Contradiction(("AU01", "AU04", "AU15"), ("Sad",), EMFACS),
     Contradiction(("AU01", "AU02", "AU05", "AU26"), ("Surprise",), EMFACS),
@@ -106,50 +106,55 @@ def contradictions(
 ) -> dict[str, np.ndarray]:
     """The columns of every output whose components are action units.
 
-    Those of an expression need an output of the same expert that has it as a class. arrays: "expert.output" -> (N, R, D)
-    activations and probabilities in [0, 1]. outputs: the table of a dump's meta.json. Returns: name -> (N,) in [0, 1], NaN
-    where an answer is missing.
+    Those with an emotion need an output of the same expert that has it as a class.
+
+    Args:
+        arrays: "expert.output" -> (N, R, D) activations and probabilities in [0, 1].
+        outputs: the table of a dump's meta.json.
+
+    Returns:
+        name -> (N,) in [0, 1], NaN where an output is missing.
     """
+    full, upper, lower = (REGIONS.index(region) for region in ("full", "upper", "lower"))
     columns: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
         if output["kind"] != "vector" or not set(output["names"]) & set(UPPER + LOWER):
             continue
-        known = {
-            unit: np.asarray(arrays[name][..., i], np.float32)
-            for i, unit in enumerate(output["names"])
-        }
         expert = name.partition(".")[0]
-        for sibling, other in outputs.items():
-            if other["kind"] == "distribution" and sibling.partition(".")[0] == expert:
-                known |= {
-                    emotion: arrays[sibling][..., i] for i, emotion in enumerate(other["names"])
-                }
-        full, upper, lower = (REGIONS.index(region) for region in ("full", "upper", "lower"))
+        emotions = [
+            sibling
+            for sibling, other in outputs.items()
+            if other["kind"] == "distribution" and sibling.partition(".")[0] == expert
+        ]
+        known = {
+            component: np.asarray(arrays[source][..., i], np.float32)
+            for source in (name, *emotions)
+            for i, component in enumerate(outputs[source]["names"])
+        }
         for row in CONTRADICTIONS:
             one, other = _mean(row.one, known), _mean(row.other, known)
             if one is None or other is None:
                 continue
-            measure = (lambda a, b: np.abs(a - b)) if row.apart else np.minimum
-            columns[f"{name}/{row.name}/full"] = measure(one[:, full], other[:, full])
+            columns[f"{name}/{row.name}/full"] = row.measure(one[:, full], other[:, full])
             if row.upper_and_lower:
-                columns[f"{name}/{row.name}/upper~lower"] = measure(one[:, upper], other[:, lower])
+                between = row.measure(one[:, upper], other[:, lower])
+                columns[f"{name}/{row.name}/upper~lower"] = between
     return columns
 
 
 def _mean(wanted: tuple[str, ...], known: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Mean activation (N, R) of a group; None where the expert lacks one of it. Of a half of the face, those that it has."""
-    group = [unit for unit in wanted if unit in known] if wanted in (UPPER, LOWER) else list(wanted)
-    if not group or not set(group) <= set(known):
+    """Mean activation (N, R) of a group; None where a unit is unknown (UPPER, LOWER: all units)."""
+    group = [unit for unit in wanted if unit in known]
+    if not group or (len(group) < len(wanted) and wanted not in (UPPER, LOWER)):
         return None
-    return np.mean([np.asarray(known[unit], np.float32) for unit in group], axis=0)
+    return np.mean([known[unit] for unit in group], axis=0)
 
 
 def words(name: str) -> tuple[str, str]:
-    """The two groups of a contradiction as a person reads them. name: of `BY_NAME`."""
+    """The two groups of a contradiction in words. name: of `BY_NAME`."""
     if name == "upper-lower":
         return "muscles of the upper face", "muscles of the lower face"
-    groups = (BY_NAME[name].one, BY_NAME[name].other)
     return tuple(
-        " and ".join(f"{NAMES[u]} ({u})" if u in NAMES else f"a {u.lower()} look" for u in g)
-        for g in groups
+        " and ".join(f"{NAMES[u]} ({u})" if u in NAMES else f"a {u.lower()} look" for u in group)
+        for group in (BY_NAME[name].one, BY_NAME[name].other)
     )

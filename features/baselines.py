@@ -1,6 +1,6 @@
-"""What MASC must beat: how far one gets without looking at consistency at all, and with the plainest consistency.
+"""Two baselines: metadata of the file and the detection, and the plainest consistency features.
 
-Both make feature tables of the same kind as features/columns.py, so the same heads are fitted to them on the same splits.
+Both make tables like features/columns.py, so the same heads are fitted to them on the same splits.
 """
 
 from __future__ import annotations
@@ -17,50 +17,45 @@ PLAIN_REGIONS = ("upper", "middle", "lower", "left", "right")
 
 
 def metadata_features(rows: dict[str, np.ndarray]) -> FeatureTable:
-    """File size, picture size, mean colour; of the face its sharpness, size, pose and the finder's confidence: what a detector
-    could learn instead of faces.
-
-    rows: the columns of a dump's index. Returns: (N, 12).
-    """
+    """(N, 12) columns of a dump's index: what a detector could learn instead of faces."""
     values = np.stack([np.asarray(rows[name], np.float32) for name in METADATA], axis=1)
     return FeatureTable([f"metadata/{name}" for name in METADATA], values)
 
 
 def plain_features(arrays: dict[str, np.ndarray]) -> FeatureTable:
-    """The project's first design: the whole face against five regions, 16 columns.
+    """The project's first design: the whole face against five regions.
 
-    Cosine of identity and of appearance (the vision-language embedding in the `full` profile), the mean Jensen-Shannon
-    divergence of all attribute distributions, each for five regions; and the mean of the latter. arrays: raw outputs
-    (N, R, D); of several identities or embeddings the first counts. Returns: (N, 16), fewer where experts were left out.
-    Raises: ValueError where there is nothing to compare.
+    Cosine of the first identity and of the first appearance embedding, the mean Jensen-Shannon
+    divergence of all attribute distributions, and the mean of the latter over the regions.
+
+    Args:
+        arrays: raw outputs (N, R, D).
+
+    Returns:
+        (N, 16), fewer columns where experts were left out.
+
+    Raises:
+        ValueError: nothing to compare.
     """
-    sums = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
-    short = {name: name.rpartition(".")[2] for name in sums}
-    distributions = [
-        sums[name]
-        for name in sums
-        if short[name] in ("age", "gender", "race", "expression", "emotion")
-    ]
-    alike = [
-        [name for name in sums if short[name] in kinds]
-        for kinds in (("identity",), ("embedding", "appearance"))
-    ]
-    embeddings = {names[0]: sums[names[0]] for names in alike if names}
-    names, columns = [], []
-    for name, value in embeddings.items():
-        for region in PLAIN_REGIONS:
-            names.append(f"plain/{name}/cos/full~{region}")
-            columns.append(cosine(value[:, 0], value[:, REGIONS.index(region)]))
-    divergences = []
+    short = {name: name.rpartition(".")[2] for name in arrays}
+    floats = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
+    attributes = ("age", "gender", "race", "expression", "emotion")
+    distributions = [floats[name] for name in floats if short[name] in attributes]
+    columns: dict[str, np.ndarray] = {}
+    for kinds in (("identity",), ("embedding", "appearance")):
+        if name := next((name for name in floats if short[name] in kinds), None):
+            for region in PLAIN_REGIONS:
+                value = cosine(floats[name][:, 0], floats[name][:, REGIONS.index(region)])
+                columns[f"plain/{name}/cos/full~{region}"] = value
+    divergences = {}
     for region in PLAIN_REGIONS if distributions else ():
         each = [js(value[:, 0], value[:, REGIONS.index(region)]) for value in distributions]
-        divergences.append(np.mean(each, axis=0))
-        names.append(f"plain/attributes/js/full~{region}")
+        divergences[f"plain/attributes/js/full~{region}"] = np.mean(each, axis=0)
     if divergences:
-        names.append("plain/attributes/js/mean")
-        divergences.append(np.mean(divergences, axis=0))
-    if not names:
+        columns |= divergences
+        columns["plain/attributes/js/mean"] = np.mean(list(divergences.values()), axis=0)
+    if not columns:
         raise ValueError(
-            "no identity, embedding or attribute among the answers; the first version's columns need one"
+            "no identity, embedding or attribute among the outputs; the plain baseline needs one"
         )
-    return FeatureTable(names, np.stack([*columns, *divergences], axis=1).astype(np.float32))
+    return FeatureTable(list(columns), np.stack(list(columns.values()), axis=1).astype(np.float32))

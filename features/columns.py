@@ -1,10 +1,17 @@
-"""From raw answers per region to a table of named consistency features.
+"""From raw outputs per region to a table of named consistency features.
 
-A name says what was asked, how two regions were compared, and which: `lite.age/kl/full~lower` is KL(full||lower) of the
-age distribution, `lite.identity/cos/upper~lower` a cosine, `lite.age_years/diff/upper~lower` an absolute difference in the
-output's own unit, `lite.blendshapes/l1/upper~lower` a mean absolute difference, `traces.altered/level/inner` what is said
-of one region. The columns of features/expectations.py are named alike, with an arrow: `lite.age/expected/upper>lower`, those
-of features/action_units.py say which muscles: `pyfeat.au/AU06-AU12/full`. Groups for ablations follow from the names.
+A name is `<expert>.<output>/<measure>/<regions>`:
+
+    lite.age/kl/full~lower                  KL(full||lower) of the age distribution; js: JSD
+    lite.identity/cos/upper~lower           cosine similarity of embeddings
+    lite.age_years/diff/upper~lower         absolute difference, in the output's unit
+    lite.blendshapes/l1/upper~lower         mean absolute difference of a vector
+    traces.altered/level/inner              the forgery logit of one region
+    lite.age/expected/upper>lower           residual of `lower`, predicted from `upper`
+    lite.identity/expected_cos/upper>lower  cosine of `lower` and its prediction
+    pyfeat.au/AU06-AU12/full                contradiction of action units
+
+Groups for ablations follow from the names.
 """
 
 from __future__ import annotations
@@ -21,8 +28,7 @@ from features.regions import PAIRS, REGIONS
 
 INDEX = {region: index for index, region in enumerate(REGIONS)}
 EXPECTED = ("expected", "expected_cos")  # the measures of features/expectations.py
-# What an output is about, by its name: the four families of experts that judge what is seen, and one that judges how it
-# was made. An ImageNet embedding stands in for CLIP's in `lite`.
+# By the name of an output. `appearance`, an ImageNet embedding, replaces CLIP's in `lite`.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "attributes": ("age", "age_years", "gender", "race"),
     "identities": ("identity",),
@@ -34,7 +40,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 @dataclass
 class FeatureTable:
-    """Named columns. values: (N, F) float32, NaN where an answer is missing; names: F of them, all different."""
+    """Named columns. values: (N, F) float32, NaN where an output is missing."""
 
     names: list[str]
     values: np.ndarray
@@ -46,39 +52,41 @@ class FeatureTable:
             raise ValueError("feature names repeat")
 
     def ordered(self, names: Sequence[str]) -> FeatureTable:
-        """The columns `names`, in that order. Raises: ValueError that lists those missing."""
+        """The columns `names`, in that order. Raises: ValueError that lists missing ones."""
         place = {name: index for index, name in enumerate(self.names)}
-        missing = [name for name in names if name not in place]
-        if missing:
+        if missing := [name for name in names if name not in place]:
             raise ValueError(
-                f"{len(missing)} of {len(names)} features are not in this table ({_some(missing)}); "
-                f"it has {len(self.names)}, such as {_some(self.names)}"
+                f"{len(missing)} of {len(names)} features are not in this table "
+                f"({_first(missing)}); it has {len(self.names)}, such as {_first(self.names)}"
             )
         return FeatureTable(list(names), self.values[:, [place[name] for name in names]])
 
     def beside(self, other: FeatureTable) -> FeatureTable:
-        """This table with the columns of `other` (the same rows) to its right."""
+        """This table with the columns of `other`, of the same rows, to its right."""
         return FeatureTable(
             self.names + other.names, np.concatenate([self.values, other.values], axis=1)
         )
 
 
-def _some(names: Sequence[str]) -> str:
+def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def check_outputs(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]) -> None:
-    """Are `arrays` what `outputs` announces?
+    """Check names and shapes of raw outputs.
 
-    arrays: "expert.output" -> (N, R, D). outputs: "expert.output" -> {"kind", "size", "names"}.
-    Raises: ValueError for a missing output or a shape that does not fit.
+    Args:
+        arrays: "expert.output" -> (N, R, D).
+        outputs: "expert.output" -> {"kind", "size", "names"}.
+
+    Raises:
+        ValueError: an output is missing, or has another shape.
     """
     missing = sorted(set(outputs) - set(arrays))
     if missing or not outputs:
-        raise ValueError(
-            f"answers are missing: {', '.join(missing) or 'all'}; given are {', '.join(arrays) or 'none'}"
-        )
-    faces = len(next(iter(arrays[name] for name in outputs)))
+        names, given = ", ".join(missing) or "all", ", ".join(arrays) or "none"
+        raise ValueError(f"outputs are missing: {names}; given are {given}")
+    faces = len(arrays[next(iter(outputs))])
     for name, output in outputs.items():
         wanted = (faces, len(REGIONS), int(output["size"]))
         if arrays[name].shape != wanted:
@@ -87,103 +95,97 @@ def check_outputs(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mappin
             )
 
 
-def _measures(
-    name: str, kind: str, a: np.ndarray, b: np.ndarray, pair: tuple[str, str]
-) -> dict[str, np.ndarray]:
-    """The columns that compare the answers of two regions. a, b: (N, D). Returns: name -> (N,)."""
-    first, second = pair
-    forth, back = f"{first}~{second}", f"{second}~{first}"
-    if kind == "distribution":
-        return {
-            f"{name}/kl/{forth}": measures.kl(a, b),
-            f"{name}/kl/{back}": measures.kl(b, a),
-            f"{name}/js/{forth}": measures.js(a, b),
-        }
-    if kind == "embedding":
-        return {f"{name}/cos/{forth}": measures.cosine(a, b)}
-    if kind in ("scalar", "vector"):
-        return {f"{name}/{'diff' if kind == 'scalar' else 'l1'}/{forth}": np.abs(a - b).mean(-1)}
-    raise ValueError(f"{name}: unknown kind {kind!r} of output; no measure is defined for it")
-
-
 def raw_features(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]) -> FeatureTable:
-    """Every output compared between every pair of regions, by the measures its kind asks for.
+    """Every output compared between every pair of regions, by the measures of its kind.
 
-    arrays: "expert.output" -> (N, R, D), any float type, NaN for missing answers. outputs: the table of a dump's meta.json.
-    Raises: ValueError, see `check_answers`.
+    Args:
+        arrays: "expert.output" -> (N, R, D), any float type, NaN where missing.
+        outputs: the table of a dump's meta.json.
+
+    Raises:
+        ValueError: see `check_outputs`; or an unknown kind of output.
     """
     check_outputs(arrays, outputs)
     columns: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
-        predictions = np.asarray(arrays[name], dtype=np.float32)
-        predictions = np.where(np.isfinite(predictions), predictions, np.nan)
-        if output["kind"] == "forgery_logit":
+        values = np.asarray(arrays[name], dtype=np.float32)
+        values = np.where(np.isfinite(values), values, np.nan)
+        kind = output["kind"]
+        if kind == "forgery_logit":
             columns |= {
-                f"{name}/level/{region}": predictions[:, place, 0]
-                for region, place in INDEX.items()
+                f"{name}/level/{region}": values[:, place, 0] for region, place in INDEX.items()
             }
             continue
         for first, second in PAIRS:
-            a, b = predictions[:, INDEX[first]], predictions[:, INDEX[second]]
-            columns |= _measures(name, output["kind"], a, b, (first, second))
+            a, b, pair = values[:, INDEX[first]], values[:, INDEX[second]], f"{first}~{second}"
+            if kind == "distribution":
+                columns[f"{name}/kl/{pair}"] = measures.kl(a, b)
+                columns[f"{name}/kl/{second}~{first}"] = measures.kl(b, a)
+                columns[f"{name}/js/{pair}"] = measures.js(a, b)
+            elif kind == "embedding":
+                columns[f"{name}/cos/{pair}"] = measures.cosine(a, b)
+            elif kind in ("scalar", "vector"):
+                measure = "diff" if kind == "scalar" else "l1"
+                columns[f"{name}/{measure}/{pair}"] = np.abs(a - b).mean(-1)
+            else:
+                raise ValueError(
+                    f"{name}: unknown kind {kind!r} of output; no measure is defined for it"
+                )
     columns |= contradictions(arrays, outputs)
     return FeatureTable(list(columns), np.stack(list(columns.values()), axis=1).astype(np.float32))
 
 
 def groups_of(name: str) -> set[str]:
-    """Every group a column belongs to: `raw` or `expected`, its family, its measure, each prefix that ends at a dot or slash.
+    """Every group of a column: `raw` or `expected`, its family, measure and prefixes.
 
-    `lite.age/js/full~lower` is in raw, attributes, js, lite, lite.age, lite.age/js and itself; not in lite.ag. What action
-    units contradict is in `contradiction` as well.
+    `lite.age/js/full~lower` is in raw, attributes, js, lite, lite.age, lite.age/js and itself.
+    Contradictions of action units are in `contradiction`, too.
     """
     output, measure = name.split("/")[:2]
     prefixes = {name[: match.start()] for match in re.finditer(r"[./]", name)}
     families = {
         family for family, members in FAMILIES.items() if output.rpartition(".")[2] in members
     }
-    more = {"contradiction"} if measure in BY_NAME else set()
-    return (
-        {name, measure, "expected" if measure in EXPECTED else "raw"} | prefixes | families | more
+    kind = {"expected" if measure in EXPECTED else "raw"} | (
+        {"contradiction"} if measure in BY_NAME else set()
     )
+    return {name, measure} | kind | prefixes | families
 
 
 def predictable(outputs: Mapping[str, Mapping]) -> dict[str, Mapping]:
-    """Those outputs of which one region of a real face lets one expect something about another: all but `traces`."""
+    """Outputs predictable from another region: all but `traces`."""
     return {
         name: output for name, output in outputs.items() if "traces" not in groups_of(f"{name}/")
     }
 
 
 def directions(names: Sequence[str]) -> np.ndarray:
-    """(F,) float64: +1 where a higher value means less agreement, -1 where it means more (cosines)."""
+    """(F,) float64: +1 where higher means less consistent, -1 for cosines."""
     return np.array([-1.0 if groups_of(name) & {"cos", "expected_cos"} else 1.0 for name in names])
 
 
 def forgery_logit_columns(names: Sequence[str], outputs: Mapping[str, Mapping]) -> np.ndarray:
-    """(F,) bool: what an expert says of the whole face as evidence by itself, which no dataset's fakes have taught it."""
-    kinds = {name: output["kind"] for name, output in outputs.items()}
-    return np.array(
-        [
-            name.endswith("/level/full") and kinds.get(name.partition("/")[0]) == "forgery_logit"
-            for name in names
-        ]
-    )
+    """(F,) bool: the pretrained forgery logit of the whole face."""
+    logits = {
+        f"{name}/level/full"
+        for name, output in outputs.items()
+        if output["kind"] == "forgery_logit"
+    }
+    return np.array([name in logits for name in names])
 
 
 def select(names: Sequence[str], drop: Iterable[str] = (), only: Iterable[str] = ()) -> list[str]:
-    """The names to keep, in order: those in any group of `only` (all, if it is empty) and in none of `drop`.
+    """The names in any group of `only` (all, if empty) and in none of `drop`, in order.
 
-    Raises: ValueError for a group that no name belongs to, or where nothing is left.
+    Raises: ValueError for an unknown group, or where nothing is left.
     """
     drop, only = set(drop), set(only)
     member = {name: groups_of(name) for name in names}
     known = set().union(*member.values())
-    unknown = sorted((drop | only) - known)
-    if unknown:
-        short = sorted(group for group in known if group.count("/") == 0)
-        raise ValueError(
-            f"no feature belongs to {', '.join(unknown)}; groups are {', '.join(short)} and longer prefixes"
-        )
+    if unknown := sorted((drop | only) - known):
+        short = sorted(group for group in known if "/" not in group)
+        groups = f"groups are {', '.join(short)} and longer prefixes"
+        raise ValueError(f"no feature belongs to {', '.join(unknown)}; {groups}")
     kept = [name for name in names if not member[name] & drop and (not only or member[name] & only)]
     if not kept:
         raise ValueError(

@@ -29,7 +29,7 @@ from models.checkpoint import Checkpoint
 from models.ensemble import Ensemble, find_device
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints" / "default"
-LIMITS = "seen"  # key of a checkpoint: the abstention limits
+LIMITS = "limits"  # key of a checkpoint: the abstention limits
 ARRAYS = PERCENTILES, REAL_SCORES, DISAGREEMENT = "reference", "real_scores", "disagreement"
 NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold", LIMITS)
 

@@ -1,4 +1,4 @@
-"""From raw outputs of the experts to P(fake): what train.py, evaluate.py and predict.py have in common."""
+"""From raw outputs of the experts to P(fake)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Scorer:
             arrays: "expert.output" -> (N, R, D) raw outputs.
 
         Returns:
-            (N, F) float32 features, in the order of the checkpoint's columns, and (N,) float64 P(fake), NaN for a face
-            without a single feature.
+            (N, F) float32 features, in the order of the checkpoint's columns, and (N,) float64
+            P(fake), NaN for a face without a single feature.
 
         Raises:
             ValueError: the outputs are not those that the checkpoint was trained on.

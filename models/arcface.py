@@ -1,4 +1,4 @@
-"""ArcFace: who a face looks like, as a direction (Deng et al., CVPR 2019), by py-feat's ResNet-50 of InsightFace's weights."""
+"""ArcFace identity (Deng et al., CVPR 2019): py-feat's ResNet-50, InsightFace's weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ from models.tensors import load_strictly, read_tensors
 
 
 class ArcFace(WholeFaceExpert):
-    """weights: the file of `models.weights.WEIGHTS["arcface"]`.
-
-    It was trained on faces warped to the five-point template, RGB in [-1, 1]. Its embeddings have lengths; here they are
-    unit vectors.
-    """
+    """Trained on faces aligned to the five-point template, RGB in [-1, 1]."""
 
     name = "arcface"
     crop = ALIGNED
@@ -27,11 +23,11 @@ class ArcFace(WholeFaceExpert):
 
     def __init__(self, weights: Path, bf16: bool = False) -> None:
         net = import_feat("identity_detectors.arcface.iresnet").iresnet50()
-        # The file comes from an ONNX file, which knows no counts of batches.
+        # The file was converted from ONNX, which has no num_batches_tracked.
         load_strictly(
             net, read_tensors(weights), weights, lambda key: key.endswith("num_batches_tracked")
         )
         super().__init__(net, weights, bf16)
 
-    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"identity": F.normalize(self.net(images).float(), dim=-1)}

@@ -1,11 +1,13 @@
-"""What every expert promises.
+"""The interface of an expert: a frozen network that looks at every region of every face.
 
-An expert is a frozen network that looks at every region of every face of a batch and answers with named outputs. Each
-output is of one kind, and the kind alone decides how two regions are compared (features/measures.py).
+Its named outputs are each of one kind, and the kind decides how two regions are compared
+(features/measures.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,17 +18,21 @@ from torch.nn import functional as F
 from features.regions import REGIONS, Crop, region_masks
 
 KINDS = ("distribution", "embedding", "scalar", "vector", "forgery_logit")
+# Of R, G, B in [0, 1], as torchvision's and timm's networks were trained.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Output:
     """One named output of an expert.
 
-    kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised, compared by cosine), `scalar` (one number in
-        a unit of its own), `vector` (named scalars) or `forgery_logit` (one number, larger where the region itself looks forged,
-        which is taken as it is and compared with no other region).
-    size: length of the last axis.
-    names: class or component names, `size` of them; empty for embeddings.
+    Attributes:
+        kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised, compared by
+            cosine), `scalar` (a number in a unit of its own), `vector` (named scalars) or
+            `forgery_logit` (a number, larger where the region looks manipulated; used as it is and
+            not compared between regions).
+        size: length of the last axis.
+        names: class or component names; none for embeddings.
     """
 
     kind: str
@@ -47,12 +53,8 @@ class Output:
         return cls(data["kind"], int(data["size"]), tuple(data["names"]))
 
 
-# What torchvision's and timm's networks were trained with, of R, G, B in [0, 1].
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
 def native_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 itself. A CPU that only imitates it takes ten times as long as in float32."""
+    """Whether the device computes in bfloat16; CPUs that emulate it are ten times slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities()
@@ -60,27 +62,44 @@ def native_bf16(device: torch.device) -> bool:
 
 
 class Expert(nn.Module):
-    """A frozen network over face regions. Subclasses set the attributes and write `forward`.
+    """A frozen network over face regions. Subclasses set the class attributes and define `forward`.
 
-    name: the first part of every column it yields (`lite` in `lite.age/js/full~lower`).
-    crop: what of an aligned face it sees.
-    outputs: what it answers, by name.
-    weights: the file it was loaded from.
-    faces_on_cpu: how many faces are one call on a CPU, where few that stay in its cache are faster than many.
+    Attributes:
+        name: the first part of its columns' names (`lite` in `lite.age/js/full~lower`).
+        crop: the part of an aligned face that it sees.
+        outputs: by name.
+        faces_on_cpu: faces per call on a CPU, where a few that fit its cache are faster than many.
+        net, weights, bf16: the network, the file it was loaded from, and whether it computes in
+        bfloat16.
     """
 
     name: str
     crop: Crop
     outputs: dict[str, Output]
-    weights: Path
     faces_on_cpu: int = 1
 
-    def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        """faces: (B, 4, px, px) uint8 RGBA of `crop`, on the expert's device; alpha 0 marks pixels outside the photograph.
+    def __init__(self, net: nn.Module, weights: Path, bf16: bool = False) -> None:
+        super().__init__()
+        self.net = net.to(memory_format=torch.channels_last)
+        self.weights = Path(weights)
+        self.bf16 = bf16
 
-        Returns: for each name in `outputs` a float32 tensor (B, R, size), regions in the order of `REGIONS`.
+    def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Raw outputs for every region of every face.
+
+        Args:
+            faces: (B, 4, px, px) uint8 RGBA of `crop`; alpha 0 is outside the photograph.
+
+        Returns:
+            for each name in `outputs` (B, R, size) float32, regions in the order of `REGIONS`.
         """
-        raise TypeError(f"{type(self).__name__} must define forward")
+        raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    @contextmanager
+    def inference(self, device: torch.device) -> Iterator[None]:
+        """Without gradients, and in the expert's precision."""
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            yield
 
     def frozen(self, device: str | torch.device) -> Expert:
         """This expert on `device`, in evaluation mode, with gradients off."""
@@ -88,13 +107,14 @@ class Expert(nn.Module):
 
 
 class WholeFaceExpert(Expert):
-    """A published network that was trained on whole faces, here shown one region at a time.
+    """A published network that was trained on whole faces, applied to one region at a time.
 
-    What lies outside a region, or outside the photograph, becomes the mean colour of the network's training: zero after
-    normalisation. Subclasses load the network, set the attributes below and say in `answer` what its output means.
+    Pixels outside a region, or outside the photograph, become the mean colour of its training: 0
+    after normalisation. Subclasses load the network, set the attributes below and define `predict`.
 
-    mean, std: of R, G, B in [0, 1]: what the network's training subtracted and divided by.
-    input_px: side of the picture that the network takes, where it is not the crop's.
+    Attributes:
+        mean, std: of R, G, B in [0, 1].
+        input_px: side of the network's input, where it is not the crop's.
     """
 
     mean: tuple[float, float, float]
@@ -102,36 +122,29 @@ class WholeFaceExpert(Expert):
     input_px: int | None = None
 
     def __init__(self, net: nn.Module, weights: Path, bf16: bool) -> None:
-        super().__init__()
-        self.net = net.to(memory_format=torch.channels_last)
-        self.weights = weights
-        self.bf16 = bf16
+        super().__init__(net, weights, bf16)
         self.register_buffer("masks", torch.from_numpy(region_masks(self.crop)), persistent=False)
         self.register_buffer("shift", torch.tensor(self.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(self.std).view(3, 1, 1), persistent=False)
 
-    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """images: (N, 3, px, px) normalised RGB, channels last. Returns: for each name in `outputs` (N, size), any float."""
-        raise TypeError(f"{type(self).__name__} must define answer")
+    def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Args: images: (N, 3, px, px), see `network_input`. Returns: for each output (N, size),
+        any float type.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define predict")
 
-    def see(self, faces: torch.Tensor) -> torch.Tensor:
-        """Every region of every face as the network takes it, face by face, region by region: (B * R, 3, px, px) float32."""
+    def network_input(self, faces: torch.Tensor) -> torch.Tensor:
+        """Every region of every face: (B * R, 3, px, px) float32 normalised RGB, channels last."""
         colours = (faces[:, :3].float() / 255 - self.shift) / self.scale
-        seen = (faces[:, 3:] > 127) & self.masks  # (B, R, px, px)
-        images = (colours[:, None] * seen[:, :, None]).flatten(0, 1)
+        kept = (faces[:, 3:] > 127) & self.masks  # (B, R, px, px)
+        images = (colours[:, None] * kept[:, :, None]).flatten(0, 1)
         if self.input_px not in (None, self.crop.px):
-            images = F.interpolate(
-                images, size=(self.input_px, self.input_px), mode="bilinear", antialias=True
-            )
+            size = (self.input_px, self.input_px)
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         return images.contiguous(memory_format=torch.channels_last)
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        with (
-            torch.inference_mode(),
-            torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16),
-        ):
-            predictions = self.prediction(self.see(faces))
-        return {
-            name: value.float().view(len(faces), len(REGIONS), -1)
-            for name, value in predictions.items()
-        }
+        with self.inference(faces.device):
+            predictions = self.predict(self.network_input(faces))
+        shape = (len(faces), len(REGIONS), -1)
+        return {name: value.float().view(shape) for name, value in predictions.items()}

@@ -1,7 +1,7 @@
-"""A detector on disk: what it is, as JSON, and its numbers, as safetensors. No pickle, nothing that runs on loading.
+"""A detector on disk: its description as JSON, its numbers as safetensors. No pickle, no code.
 
-`checkpoint.json` describes the detector and carries the SHA-256 of `arrays.safetensors`, so that the halves of two detectors
-are never taken for one. It is written last: where it is and matches, the checkpoint is whole.
+`checkpoint.json` carries the SHA-256 of `arrays.safetensors`, so that parts of two detectors are
+never mixed. It is written last: where it is present and matches, the checkpoint is whole.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-FORMAT = 1
+from data.files import replacing
+
+FORMAT = 2
 CHECKPOINTS = Path("checkpoints")  # <name>/checkpoint.json below it
+INFO, ARRAYS = "checkpoint.json", "arrays.safetensors"
 
 
 @dataclass
@@ -28,78 +31,72 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]
 
     def save(self, folder: Path) -> Path:
-        """Write both files into `folder`, each to a temporary name first. Other files there stay. Returns: `folder`."""
+        """Write both files into `folder`; others there stay. Returns: `folder`."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         numbers = save({name: np.asarray(value, order="C") for name, value in self.arrays.items()})
         info = {"format": FORMAT, **self.info, "arrays_sha256": hashlib.sha256(numbers).hexdigest()}
         text = json.dumps(info, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-        for name, content in (("arrays.safetensors", numbers), ("checkpoint.json", text.encode())):
-            partial = folder / f"{name}.partial"
-            partial.write_bytes(content)
-            partial.replace(folder / name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in ((ARRAYS, numbers), (INFO, text.encode())):
+            with replacing(folder / name) as file:
+                file.write(content)
         return folder
 
     @classmethod
     def load(cls, folder: Path) -> Checkpoint:
-        """Read a folder that `save` wrote.
+        """Read what `save` wrote.
 
-        Raises: FileNotFoundError where there is none; ValueError where it is of another format, or damaged.
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: it is damaged, or of another format.
         """
         folder = Path(folder)
-        if not (folder / "checkpoint.json").is_file():
+        path = folder / ARRAYS
+        if not (folder / INFO).is_file():
             raise FileNotFoundError(
-                f"{folder}: no checkpoint there (no checkpoint.json); make one with train.py"
+                f"{folder}: no checkpoint there ({INFO}); make one with train.py"
             )
         try:
-            info = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+            info = json.loads((folder / INFO).read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(
-                f"{folder / 'checkpoint.json'}: not JSON ({error}); train again"
-            ) from error
+            raise ValueError(f"{folder / INFO}: not JSON ({error}); train again") from error
         found = info.get("format") if isinstance(info, dict) else None
         if found != FORMAT:
-            raise ValueError(
-                f"{folder}: a checkpoint of format {found}; this version reads {FORMAT}; train again"
-            )
-        path = folder / "arrays.safetensors"
+            wanted = f"this version reads {FORMAT}"
+            raise ValueError(f"{folder}: a checkpoint of format {found}; {wanted}; train again")
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{path}: missing, though checkpoint.json is there; train again"
-            )
+            raise FileNotFoundError(f"{path}: missing, though {INFO} is present; train again")
         numbers = path.read_bytes()
         if hashlib.sha256(numbers).hexdigest() != info.pop("arrays_sha256", None):
-            raise ValueError(
-                f"{folder}: arrays.safetensors does not belong to checkpoint.json; train again"
-            )
+            raise ValueError(f"{folder}: {ARRAYS} does not belong to {INFO}; train again")
         try:
             return cls(info, load(numbers))
         except SafetensorError as error:
             raise ValueError(f"{path}: damaged ({error}); train again") from error
 
     def check_outputs(self, meta: Mapping, where: str) -> None:
-        """Are the answers that `meta` (a dump's meta.json) describes those that this detector was trained on?
+        """Check that a dump has the weights and outputs that this detector was trained on.
 
-        `meta` may hold more outputs and experts. Raises: ValueError that begins with `where` and says which differ.
+        Args:
+            meta: the dump's meta.json.
+            where: how the error message begins.
+
+        Raises:
+            ValueError: it has others.
         """
         for what in ("weights", "outputs"):
-            wanted, there = self.info[what], meta[what]
-            differing = [name for name in wanted if there.get(name) != wanted[name]]
-            if differing:
+            wanted = self.info[what]
+            if differing := [name for name in wanted if meta[what].get(name) != wanted[name]]:
+                weights = " with the same weights" if what == "weights" else ""
                 raise ValueError(
-                    f"{where}: its {what} of {', '.join(differing)} are missing or not those of the detector; "
-                    f"preprocess the dataset again{' with the same weights' if what == 'weights' else ''}, or train again"
+                    f"{where}: its {what} of {', '.join(differing)} are missing or not those of "
+                    f"the detector; preprocess the dataset again{weights}, or train again"
                 )
 
 
 def newest_checkpoint(root: Path = CHECKPOINTS) -> Path:
-    """The checkpoint below `root` that was written last.
-
-    Raises: FileNotFoundError where there is none.
-    """
-    written = [
-        (info.stat().st_mtime_ns, info.parent) for info in Path(root).glob("*/checkpoint.json")
-    ]
+    """The checkpoint below `root` that was written last. Raises: FileNotFoundError."""
+    written = list(Path(root).glob(f"*/{INFO}"))
     if not written:
         raise FileNotFoundError(f"{root}: no checkpoint there; make one with: python train.py")
-    return max(written)[1]
+    return max(written, key=lambda info: info.stat().st_mtime_ns).parent

@@ -1,48 +1,63 @@
-"""The classifiers themselves, over standardised columns: what models/heads.py frames, chooses among and calibrates.
+"""The classifiers over standardised columns, which models/heads.py frames, selects and calibrates.
 
-Each knows how to fit, score (higher is more fake), and turn into named arrays and back (the constructor takes what `state`
-gives). Only fitting needs the heavy libraries, except for boosted trees.
+A new head is one class here and one row of `MODELS`. Its constructor takes what `state` gives. Only
+fitting needs the heavy libraries, except for boosted trees.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-SMALL = 1_000_000  # values; on fewer, threads wait for each other longer than they work
+SMALL = 1_000_000  # values; with fewer, threads wait for each other longer than they work
+Watched = tuple[np.ndarray, np.ndarray]  # (M, F) columns and (M,) labels, for early stopping
 
 
 class Model(Protocol):
-    """A fitted model over standardised columns. rounds: passes or trees it was trained for."""
+    """A fitted model.
+
+    Attributes:
+        rounds: epochs or trees it was trained for; 0 where that has no meaning.
+        choices: the hyper-parameters to choose from, as arguments of `fit`.
+        real_only: whether it is trained on real faces only.
+    """
 
     rounds: int
+    choices: ClassVar[list[dict]]
+    real_only: ClassVar[bool]
 
-    def score(self, z: np.ndarray) -> np.ndarray: ...
+    @classmethod
+    def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, **choice) -> Model:
+        """z: (N, F); y: (N,); stop: faces for early stopping, or the number of rounds."""
+        ...
+
+    def score(self, z: np.ndarray) -> np.ndarray:
+        """(N, F) -> (N,), higher is more fake."""
+        ...
 
     def parts(self, z: np.ndarray, base: np.ndarray) -> np.ndarray:
-        """What each column adds to the score. z: (N, F); base: (F,), where columns add nothing. Returns: (N, F)."""
+        """(N, F): what each column adds to the score, compared with `base` (F,)."""
         ...
 
     def state(self) -> dict[str, np.ndarray]: ...
 
 
-Watched = tuple[np.ndarray, np.ndarray]  # columns (M, F) and labels (M,) that tell when to stop
-
-
 @dataclass
 class Linear:
-    """Logistic regression. coef: (F,); bias: ()."""
+    """Logistic regression with an L2 penalty. coef: (F,); bias: ()."""
 
     coef: np.ndarray
     bias: np.ndarray
     rounds: int = 0
+    choices: ClassVar = [
+        {"c": c} for c in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
+    ]
+    real_only: ClassVar = False
 
     @classmethod
-    def fit(
-        cls, z: np.ndarray, y: np.ndarray, seed: int, watched: Watched | int, c: float
-    ) -> Linear:
+    def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, c: float) -> Linear:
         from sklearn.linear_model import LogisticRegression
 
         fitted = LogisticRegression(C=c, max_iter=2000).fit(z, y)
@@ -61,13 +76,15 @@ class Linear:
 
 @dataclass
 class Mlp:
-    """One hidden layer of rectified units. w0: (F, H), b0: (H,), w1: (H,), b1: ()."""
+    """One hidden layer of ReLU units. w0: (F, H), b0: (H,), w1: (H,), b1: ()."""
 
     w0: np.ndarray
     b0: np.ndarray
     w1: np.ndarray
     b1: np.ndarray
     rounds: int = 0
+    choices: ClassVar = [{"decay": decay} for decay in (0.03, 0.3, 3.0)]
+    real_only: ClassVar = False
 
     @classmethod
     def fit(
@@ -75,14 +92,14 @@ class Mlp:
         z: np.ndarray,
         y: np.ndarray,
         seed: int,
-        watched: Watched | int,
+        stop: Watched | int,
         decay: float,
         hidden: int = 32,
     ) -> Mlp:
-        """AdamW; stops ten passes after the loss on `watched` was lowest and returns to there, or after so many passes."""
+        """AdamW; early stopping with a patience of ten epochs, and the weights of the best."""
         import torch
         from torch import nn
-        from torch.nn import functional as F
+        from torch.nn.functional import binary_cross_entropy_with_logits as loss_of
 
         x, target = torch.from_numpy(z).float(), torch.from_numpy(y).float()
         threads = torch.get_num_threads()
@@ -94,26 +111,23 @@ class Mlp:
             )
             optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=decay)
             best, best_loss, best_round = net.state_dict(), np.inf, 0
-            last = watched if isinstance(watched, int) else 200
-            for done in range(1, last + 1):
+            for epoch in range(1, (stop if isinstance(stop, int) else 200) + 1):
                 net.train()
                 for rows in torch.randperm(len(x)).split(64):
                     optimizer.zero_grad()
-                    F.binary_cross_entropy_with_logits(net(x[rows])[:, 0], target[rows]).backward()
+                    loss_of(net(x[rows])[:, 0], target[rows]).backward()
                     optimizer.step()
-                if isinstance(watched, int):
-                    best, best_round = net.state_dict(), done
+                if isinstance(stop, int):
+                    best, best_round = net.state_dict(), epoch
                     continue
                 net.eval()
                 with torch.no_grad():
-                    said = net(torch.from_numpy(watched[0]).float())[:, 0]
-                    loss = F.binary_cross_entropy_with_logits(
-                        said, torch.from_numpy(watched[1]).float()
-                    ).item()
+                    logits = net(torch.from_numpy(stop[0]).float())[:, 0]
+                    loss = loss_of(logits, torch.from_numpy(stop[1]).float()).item()
                 if loss < best_loss:
-                    best_loss, best_round = loss, done
+                    best_loss, best_round = loss, epoch
                     best = {name: value.clone() for name, value in net.state_dict().items()}
-                elif done - best_round >= 10:
+                elif epoch - best_round >= 10:
                     break
         torch.set_num_threads(threads)
         w0, b0, w1, b1 = (
@@ -125,17 +139,17 @@ class Mlp:
         return np.maximum(z @ self.w0 + self.b0, 0) @ self.w1 + self.b1
 
     def parts(self, z: np.ndarray, base: np.ndarray) -> np.ndarray:
-        """Integrated gradients from `base` to z (Sundararajan et al., ICML 2017); they sum to score(z) - score(base).
+        """Integrated gradients (Sundararajan et al., ICML 2017), summing to score(z) - score(base).
 
-        In closed form: along the straight line, a rectified unit is on for a share of the way that its two ends tell. How a
-        column's share is told apart from another's where they act together is a convention, not a fact.
+        In closed form: on the straight line between the two, each ReLU is active on one side of its
+        zero crossing.
         """
         ends, start = z @ self.w0 + self.b0, base @ self.w0 + self.b0
         rise = ends - start
         crossing = np.clip(np.divide(-start, rise, out=np.ones_like(rise), where=rise != 0), 0, 1)
-        on = np.where(rise > 0, 1 - crossing, crossing)
-        on = np.where(rise == 0, start > 0, on)
-        return (z - base) * ((on * self.w1) @ self.w0.T)
+        active = np.where(rise > 0, 1 - crossing, crossing)  # share of the line
+        active = np.where(rise == 0, start > 0, active)
+        return (z - base) * ((active * self.w1) @ self.w0.T)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"w0": self.w0, "b0": self.b0, "w1": self.w1, "b1": self.b1}
@@ -143,10 +157,12 @@ class Mlp:
 
 @dataclass
 class Trees:
-    """Gradient-boosted trees. booster: XGBoost's JSON as (bytes,) uint8."""
+    """Boosted trees. booster: XGBoost's JSON as (bytes,) uint8."""
 
     booster: np.ndarray
     rounds: int = 0
+    choices: ClassVar = [{"depth": depth} for depth in (1, 2, 3, 4)]
+    real_only: ClassVar = False
 
     def __post_init__(self) -> None:
         import xgboost
@@ -155,10 +171,8 @@ class Trees:
         self._booster.load_model(bytearray(self.booster.tobytes()))
 
     @classmethod
-    def fit(
-        cls, z: np.ndarray, y: np.ndarray, seed: int, watched: Watched | int, depth: int
-    ) -> Trees:
-        """Stops 30 trees after the loss on `watched` was lowest and returns to there, or after so many trees."""
+    def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, depth: int) -> Trees:
+        """Early stopping with a patience of 30 trees; the best number of trees is kept."""
         import xgboost
 
         settings = {
@@ -174,13 +188,12 @@ class Trees:
             "nthread": 1 if z.size < SMALL else 0,  # 0: all
         }
         data = xgboost.DMatrix(z, y)
-        if isinstance(watched, int):
-            fitted, rounds = xgboost.train(settings, data, watched), watched
+        if isinstance(stop, int):
+            fitted, rounds = xgboost.train(settings, data, stop), stop
         else:
-            held_out = [(xgboost.DMatrix(*watched), "held_out")]
-            fitted = xgboost.train(
-                settings, data, 800, evals=held_out, early_stopping_rounds=30, verbose_eval=False
-            )
+            watched = [(xgboost.DMatrix(*stop), "held_out")]
+            options = {"evals": watched, "early_stopping_rounds": 30, "verbose_eval": False}
+            fitted = xgboost.train(settings, data, 800, **options)
             rounds = fitted.best_iteration + 1
             fitted = fitted[:rounds]
         return cls(np.frombuffer(bytes(fitted.save_raw("json")), dtype=np.uint8), rounds)
@@ -191,7 +204,7 @@ class Trees:
         return self._booster.predict(xgboost.DMatrix(z), output_margin=True)
 
     def parts(self, z: np.ndarray, base: np.ndarray) -> np.ndarray:
-        """TreeSHAP (Lundberg et al., 2020) as XGBoost computes it; they sum to score(z) less the mean over training faces."""
+        """TreeSHAP (Lundberg et al., 2020); they sum to score(z) minus the training faces' mean."""
         import xgboost
 
         return self._booster.predict(xgboost.DMatrix(z), pred_contribs=True)[:, :-1]
@@ -201,21 +214,24 @@ class Trees:
 
 
 @dataclass
-class Drift(Linear):
-    """The mean of all columns, each turned so that more of it is less consistent: nothing is fitted, no fake is needed."""
+class MeanInconsistency(Linear):
+    """The mean of all columns, signed so that higher means less consistent. Nothing is fitted."""
+
+    choices: ClassVar = [{}]
+    real_only: ClassVar = True
 
     @classmethod
     def fit(
-        cls, z: np.ndarray, y: np.ndarray, seed: int, watched: Watched | int, direction: np.ndarray
-    ) -> Drift:
-        """direction: (F,) +1 or -1."""
+        cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, direction: np.ndarray
+    ) -> MeanInconsistency:
+        """direction: (F,) +1 or -1, from features.columns.directions."""
         return cls(direction / len(direction), np.zeros(()))
 
 
-MODELS: dict[str, type] = {"logreg": Linear, "mlp": Mlp, "xgboost": Trees, "oneclass": Drift}
-KINDS = tuple(MODELS)
-CHOICES: dict[str, list[dict]] = {
-    "logreg": [{"c": c} for c in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)],
-    "mlp": [{"decay": decay} for decay in (0.03, 0.3, 3.0)],
-    "xgboost": [{"depth": depth} for depth in (1, 2, 3, 4)],
+MODELS: dict[str, type[Model]] = {
+    "logreg": Linear,
+    "mlp": Mlp,
+    "xgboost": Trees,
+    "oneclass": MeanInconsistency,
 }
+KINDS = tuple(MODELS)

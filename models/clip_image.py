@@ -1,7 +1,4 @@
-"""CLIP's image tower: what a face means to a network that learned from pictures and their captions (Radford et al., ICML 2021).
-
-Any tower that timm lists works by its name there; `ALIASES` are shorter names for OpenAI's two usual ones.
-"""
+"""CLIP's image tower (Radford et al., ICML 2021): any that timm lists."""
 
 from __future__ import annotations
 
@@ -22,16 +19,14 @@ ALIASES = {"ViT-B/32": WEIGHTS["clip-vit-b-32"].tower, "ViT-L/14": WEIGHTS["clip
 def tower_named(name: str) -> str:
     """timm's name of a tower.
 
-    OpenAI's, Meta's and Apple's towers were trained with an approximation of GELU. Under a name without `quickgelu` timm
-    loads them without complaint, and they answer differently; such a name is refused.
-
-    Raises: ValueError for a name that timm does not list, or the wrong one of two.
+    Raises: ValueError for an unknown name, or one without `quickgelu` where the weights were
+    trained with it: timm would load them without complaint, and compute other embeddings.
     """
     from timm import list_pretrained
 
     if name in ALIASES:
         return ALIASES[name]
-    # Those fine-tuned to classify ImageNet (`_ft_`) are no image towers any more.
+    # Those fine-tuned on ImageNet (`_ft_`) are classifiers.
     towers = [tower for tower in list_pretrained("*clip*") if "." in tower and "_ft_" not in tower]
     if "quickgelu" not in name and name.replace("_clip_", "_clip_quickgelu_") in {*towers} - {name}:
         quick = name.replace("_clip_", "_clip_quickgelu_")
@@ -40,14 +35,14 @@ def tower_named(name: str) -> str:
         )
     if name not in towers:
         raise ValueError(
-            f"--clip-model {name}: timm lists no such tower; give {', '.join(ALIASES)} or one of its {len(towers)} names, "
-            f"such as {towers[0]} (timm.list_pretrained('*clip*') prints them)"
+            f"--clip-model {name}: timm lists no such tower; give {', '.join(ALIASES)} or one of "
+            f"its {len(towers)} names, such as {towers[0]} (timm.list_pretrained('*clip*') prints them)"
         )
     return name
 
 
 def published(name: str) -> Weights:
-    """Where the weights of a tower come from. Raises: ValueError, see `tower_named`."""
+    """The published file of a tower. Raises: ValueError, see `tower_named`."""
     from timm import get_pretrained_cfg
 
     tower = tower_named(name)
@@ -57,21 +52,14 @@ def published(name: str) -> Weights:
     config = get_pretrained_cfg(tower)
     if not config.hf_hub_id:
         raise ValueError(f"--clip-model {name}: its weights are not on the hub that timm reads")
-    return clip_tower(
-        "clip",
-        tower,
-        config.hf_hub_id,
-        config.license or "see its page",
-        "see its page",
-        "see its page",
-    )
+    terms = (config.license or "see its page", "see its page", "see its page")
+    return clip_tower("clip", tower, config.hf_hub_id, *terms)
 
 
 class ClipImage(WholeFaceExpert):
-    """tower: timm's name or an alias. weights: the file of `published(tower)`.
+    """The crop is 1.3 times the face box, as is usual for deepfake detectors.
 
-    The face is cut out 1.3 times as large as its box, as detectors of deepfakes usually see it, straight at the size that
-    the tower takes. Colours are normalised as the tower's configuration says.
+    tower: timm's name or an alias.
     """
 
     name = "clip"
@@ -86,11 +74,11 @@ class ClipImage(WholeFaceExpert):
         self.crop = Crop.of_box(1.3, config["input_size"][-1])
         self.outputs = {"embedding": Output("embedding", net.num_classes or net.num_features)}
         tensors = read_tensors(weights)
-        # Named as in OpenAI's and open_clip's files, which hold the text tower too.
+        # OpenAI's and open_clip's names; their files hold the text tower too.
         if "visual.class_embedding" in tensors:
             tensors = checkpoint_filter_fn(tensors, net)
         load_strictly(net, tensors, weights)
         super().__init__(net, weights, bf16)
 
-    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"embedding": F.normalize(self.net(images).float(), dim=-1)}

@@ -1,6 +1,6 @@
 """FairFace: age, gender and race, each a distribution (Karkkainen & Joo, WACV 2021).
 
-A torchvision ResNet-34 whose 18 outputs are three classifiers side by side: race, then gender, then age.
+A torchvision ResNet-34 with 18 logits: race (7), gender (2), age (9).
 """
 
 from __future__ import annotations
@@ -16,23 +16,14 @@ from models.region_net import AGE_NAMES
 from models.tensors import load_strictly, read_tensors
 
 RACES = (
-    "White",
-    "Black",
-    "Latino_Hispanic",
-    "East Asian",
-    "Southeast Asian",
-    "Indian",
-    "Middle Eastern",
+    *("White", "Black", "Latino_Hispanic", "East Asian"),
+    *("Southeast Asian", "Indian", "Middle Eastern"),
 )
 GENDERS = ("Male", "Female")
 
 
 class FairFace(WholeFaceExpert):
-    """weights: the file of `models.weights.WEIGHTS["fairface"]`.
-
-    The crop is dlib's face chip with padding .25, on which it was trained: middle between the eyes at (.493, .314) of the
-    chip, and .350 of its side between them.
-    """
+    """Trained on dlib's face chips with padding .25: eyes at (.493, .314), .350 apart."""
 
     name = "fairface"
     crop = Crop(0.0606, 0.1830, 0.8981, 0.8981, 224)
@@ -44,13 +35,11 @@ class FairFace(WholeFaceExpert):
     }
 
     def __init__(self, weights: Path, bf16: bool = False) -> None:
-        net = resnet34(
-            weights=None, num_classes=sum(output.size for output in self.outputs.values())
-        )
+        net = resnet34(weights=None, num_classes=len(RACES) + len(GENDERS) + len(AGE_NAMES))
         load_strictly(net, read_tensors(weights), weights)
         super().__init__(net, weights, bf16)
 
-    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         sizes = [output.size for output in self.outputs.values()]
         parts = self.net(images).float().split(sizes, dim=1)
         return {name: part.softmax(-1) for name, part in zip(self.outputs, parts, strict=True)}

@@ -1,38 +1,46 @@
 """The small classifiers that turn a row of consistency features into P(fake).
 
-`logreg` is linear, with a strong L2 penalty; `mlp` has one hidden layer; `xgboost` is boosted trees; `oneclass` sees real
-faces only and says how much less consistent than they a face is on the whole. All share one frame, `Head`: missing values
-become the median of the real training faces, columns are standardised and clipped, and the score is calibrated (Platt 1999)
-on faces that the head was not fitted on. Hyper-parameters are chosen on those same faces: the validation split, or held-out
-groups of the training split. Beside what labels teach, columns that are evidence by themselves may count with a fixed weight
-(`forgery_logit`): labels of one dataset also teach what does not hold on the next.
+`logreg` is linear with a strong L2 penalty, `mlp` has one hidden layer, `xgboost` is boosted trees;
+`oneclass` is trained on real faces only and measures how much less consistent a face is. All share
+`Head`: missing values become the median of the real training faces, columns are standardised and
+clipped, and the score is calibrated (Platt 1999) on faces that the head was not fitted on.
+Hyper-parameters are chosen on the same faces: the validation split, or held-out groups of the
+training split.
+
+Columns that are a pretrained forgery logit can be added to the score with a fixed weight
+(`forgery_weight`), because labels of one dataset also teach what does not hold on another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from models.classifiers import CHOICES, KINDS, MODELS, Model
+from models.classifiers import KINDS, MODELS, Model
 
 PREFIX = "head."  # of the array names in a checkpoint
-FRAME = ("median", "mean", "scale", "forgery_weight")  # of the arrays, what is not the model's
+FRAME = ("median", "mean", "scale", "forgery_weight")  # the arrays that are not the model's
 CLIP = 5.0  # standard deviations: no single column can decide alone
 FOLDS = 5
-MIN_HELD_OUT = 25  # faces of each class; a smaller validation split decides nothing, held-out training groups do
+MIN_HELD_OUT = 25  # validation faces of each class; with fewer, training groups are held out
 
 
 @dataclass
 class Head:
-    """A fitted classifier with its frame.
+    """A fitted classifier with its standardisation and calibration.
 
-    median, mean, scale: (F,) float32, of the training faces (median: of the real ones). evidence: (F,) float32, what a standard
-    deviation of a column adds to the model's score. a, b: calibration, logit = a x score + b. report: how hyper-parameters and
-    calibration were found, JSON-ready.
+    Attributes:
+        kind: of `MODELS`.
+        median, mean, scale: (F,) float32, of the training faces (median: of the real ones).
+        forgery_weight: (F,) float32, what one standard deviation of a column adds to the score.
+        model: the classifier.
+        a, b: calibration, logit = a * score + b.
+        report: how hyper-parameters and calibration were found, JSON-ready.
     """
 
     kind: str
@@ -46,77 +54,75 @@ class Head:
     report: dict = field(default_factory=dict)
 
     def logit(self, x: np.ndarray) -> np.ndarray:
-        """The score before calibration. x: (N, F), NaN where missing. Returns: (N,) float64, higher is more fake.
+        """The score before calibration.
 
-        Raises: ValueError for another number of columns.
+        x: (N, F), NaN where missing. Returns: (N,) float64, higher is more fake.
+        Raises: ValueError: another number of columns.
         """
         if x.ndim != 2 or x.shape[1] != len(self.median):
-            raise ValueError(
-                f"features of shape {x.shape}; this head takes (N, {len(self.median)})"
-            )
-        z = _standardise(x, self.median, self.mean, self.scale)
+            wanted = f"this head takes (N, {len(self.median)})"
+            raise ValueError(f"features of shape {x.shape}; {wanted}")
+        z = self._standardised(x)
         return self.model.score(z).astype(np.float64) + z @ self.forgery_weight
 
     def p_fake(self, x: np.ndarray) -> np.ndarray:
-        """Calibrated P(fake), (N,) float64; of `oneclass` the share of real faces that are less unusual: it saw no fake."""
+        """Calibrated P(fake), (N,) float64; for `oneclass` the rank among real faces."""
         return expit(self.a * self.logit(x) + self.b)
 
     def distance(self, x: np.ndarray) -> np.ndarray:
-        """How far faces lie from those of training: root mean square of the standardised columns, each at most CLIP.
-
-        x: (N, F). Returns: (N,) float64, about 1 for training faces.
-        """
-        return np.sqrt(
-            np.square(_standardise(x, self.median, self.mean, self.scale), dtype=np.float64).mean(1)
-        )
+        """Root mean square of the standardised columns, (N,): about 1 for training faces."""
+        return np.sqrt(np.square(self._standardised(x), dtype=np.float64).mean(1))
 
     def contributions(self, x: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What each column adds to the calibrated logit, beside that of a face that is usual in all of them.
+        """What each column adds to the calibrated logit, compared with a baseline face.
 
-        Exact for `logreg` and `oneclass`; integrated gradients for `mlp`, TreeSHAP for `xgboost` (models/classifiers.py).
-        x: (N, F); baseline: (F,), say the median of real faces. Returns: (N, F), positive towards fake, 0 where missing; and
-        (N,), what is left: all of it sums to the logit of `p_fake`.
+        Args:
+            x: (N, F).
+            baseline: (F,), for example the median of real faces.
+
+        Returns:
+            (N, F), positive towards fake, 0 where missing; and (N,) the rest: all of it sums to the
+            logit of `p_fake`.
         """
-        z, base = (
-            _standardise(rows, self.median, self.mean, self.scale) for rows in (x, baseline[None])
-        )
+        z, base = self._standardised(x), self._standardised(baseline[None])
         parts = self.model.parts(z, base[0]) + self.forgery_weight * (z - base)
         parts = np.where(np.isnan(x), 0.0, self.a * parts)
         return parts, self.a * self.logit(x) + self.b - parts.sum(1)
 
+    def _standardised(self, x: np.ndarray) -> np.ndarray:
+        return standardise(x, self.median, self.mean, self.scale)
+
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint, names beginning with `head.`; `kind`, `a` and `b` are for its description."""
+        """The arrays of a checkpoint, named `head.*`."""
         frame = {name: getattr(self, name) for name in FRAME}
         model = {f"model.{name}": np.asarray(value) for name, value in self.model.state().items()}
         return {PREFIX + name: value for name, value in (frame | model).items()}
 
     @classmethod
     def from_state(cls, info: Mapping, arrays: Mapping[str, np.ndarray]) -> Head:
-        """From a checkpoint: info holds `head` (the kind) and `calibration` {"a", "b"}, arrays what `state` gave.
+        """From a checkpoint's description, with `head` and `calibration`, and arrays.
 
-        Raises: ValueError for an unknown kind or arrays of another one.
+        Raises: ValueError: an unknown kind, or arrays of another one.
         """
-        kind, calibration = info["head"], info["calibration"]
-        if kind not in MODELS:
-            raise ValueError(f"unknown head {kind!r}; the heads are {', '.join(KINDS)}")
-        state = {
-            name.removeprefix(PREFIX): value
-            for name, value in arrays.items()
-            if name.startswith(PREFIX)
-        }
+        kind, calibration, begin = info["head"], info["calibration"], f"{PREFIX}model."
+        model = model_class(kind)
+        fitted = {k.removeprefix(begin): v for k, v in arrays.items() if k.startswith(begin)}
         try:
-            frame = [state.pop(name) for name in FRAME]
-            model = MODELS[kind](
-                **{name.removeprefix("model."): value for name, value in state.items()}
-            )
+            frame = [arrays[PREFIX + name] for name in FRAME]
+            return cls(kind, *frame, model(**fitted), calibration["a"], calibration["b"])
         except (KeyError, TypeError) as error:
-            raise ValueError(
-                f"these arrays are not those of a {kind} head ({error}); train again"
-            ) from error
-        return cls(kind, *frame, model, calibration["a"], calibration["b"])
+            found = f"these arrays are not those of a {kind} head ({error})"
+            raise ValueError(f"{found}; train again") from error
 
 
-def _standardise(
+def model_class(kind: str) -> type[Model]:
+    """Raises: ValueError that lists the valid kinds."""
+    if kind not in MODELS:
+        raise ValueError(f"unknown head {kind!r}; the heads are {', '.join(KINDS)}")
+    return MODELS[kind]
+
+
+def standardise(
     x: np.ndarray, median: np.ndarray, mean: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
     x = np.where(np.isnan(x), median, x)
@@ -124,7 +130,7 @@ def _standardise(
 
 
 def calibrate(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Platt scaling with his smoothed targets; the slope stays positive. score, y: (N,), both classes. Returns: a, b."""
+    """Platt scaling with his smoothed targets and a positive slope. Returns: a, b."""
     fakes = (y == 1).sum()
     target = np.where(y == 1, (fakes + 1) / (fakes + 2), 1 / (len(y) - fakes + 2))
     centre, spread = score.mean(), score.std() or 1.0
@@ -132,49 +138,41 @@ def calibrate(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
     def loss(ab: np.ndarray) -> tuple[float, np.ndarray]:
         logit = ab[0] * z + ab[1]
-        slope = expit(logit) - target
-        return (np.logaddexp(0, logit) - target * logit).mean(), np.array(
-            [(slope * z).mean(), slope.mean()]
-        )
+        error = expit(logit) - target
+        value = (np.logaddexp(0, logit) - target * logit).mean()
+        return value, np.array([(error * z).mean(), error.mean()])
 
-    a, b = minimize(
-        loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(1e-3, None), (None, None)]
-    ).x
+    bounds = [(1e-3, None), (None, None)]
+    a, b = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=bounds).x
     return float(a / spread), float(b - a * centre / spread)
 
 
-def _rank(score: np.ndarray) -> tuple[float, float]:
-    """a, b such that expit(a x score + b) is about the share of these real faces that score lower (logistic quartiles)."""
+def calibrate_on_reals(score: np.ndarray) -> tuple[float, float]:
+    """a, b such that expit(a * score + b) is about the rank among these real faces (quartiles)."""
     low, middle, high = np.percentile(score, [25, 50, 75])
     a = 2 * np.log(3) / max(high - low, 1e-9)
     return float(a), float(-a * middle)
 
 
-def _splits(
-    y: np.ndarray, groups: Sequence[str], one_class: bool
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Up to FOLDS (fitting rows, held-out rows), no group on both sides and every class on the fitting side.
+def group_folds(y: np.ndarray, groups: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Up to FOLDS pairs of fitting and held-out rows, with whole groups and both classes.
 
-    Raises: ValueError where the groups are too few for that.
+    Raises: ValueError: too few groups.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    fewest = min(
-        len(set(np.asarray(groups)[y == label])) for label in ((0,) if one_class else (0, 1))
-    )
+    fewest = min(len(set(np.asarray(groups)[y == label])) for label in set(y))
     if fewest < 2:
         raise ValueError(
-            "the training split needs at least 2 groups of each class; add source videos or pictures"
+            "the training split needs at least 2 groups of each class; add videos or pictures"
         )
     folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=0).split(
         y, y, groups
     )
-    splits = [(a, b) for a, b in folds if len(b) and len(set(y[a])) == len(set(y))]
-    if not splits:
-        raise ValueError(
-            "the groups of the training split cannot be divided so that both classes are on both sides"
-        )
-    return splits
+    found = [(a, b) for a, b in folds if len(b) and len(set(y[a])) == len(set(y))]
+    if not found:
+        raise ValueError("the training groups cannot be divided with both classes on both sides")
+    return found
 
 
 def fit_head(
@@ -188,32 +186,36 @@ def fit_head(
     direction: np.ndarray | None = None,
     forgery_weight: np.ndarray | None = None,
 ) -> Head:
-    """Fit a head, choose its hyper-parameters by the log loss of faces it was not fitted on, and calibrate it on them.
+    """Fit a head; choose its hyper-parameters by log loss, and calibrate, on held-out faces.
 
-    Those are the validation faces; where they are fewer than MIN_HELD_OUT of a class, the training faces, each scored by a
-    fit without its group's fold. `oneclass` leaves fakes out of everything.
+    Held out are the validation faces; with fewer than MIN_HELD_OUT of a class, folds of the
+    training groups.
 
-    x: (N, F) float, NaN where missing; y: (N,) 0 real, 1 fake; groups: N names; x_val, y_val: the validation split, which
-    may be empty; direction: (F,) +1 where more of a column is less consistent, else -1 (`oneclass` alone asks; None: all +1);
-    evidence: (F,) how much each column counts by itself: so many standard deviations of the model's score per standard
-    deviation of the column, both among real faces that it was not fitted on (None: not at all; `oneclass` does not ask).
+    Args:
+        kind: of `MODELS`.
+        x: (N, F) float, NaN where missing.
+        y: (N,) 0 real, 1 fake.
+        groups: N names.
+        x_val, y_val: the validation split, which may be empty.
+        seed: of the classifier.
+        direction: (F,) +1 where higher means less consistent, else -1; for `oneclass` only
+        (default: all +1).
+        forgery_weight: (F,) standard deviations of the model's score per standard deviation of the
+            column, both among held-out real faces; not for `oneclass` (default: 0).
 
-    Raises: ValueError for an unknown kind, a missing class, a column without any value, too few groups.
+    Raises:
+        ValueError: an unknown kind, a missing class, a column without any value, too few groups.
     """
-    if kind not in MODELS:
-        raise ValueError(f"unknown head {kind!r}; the heads are {', '.join(KINDS)}")
-    one_class = kind == "oneclass"
-    if one_class:
-        kept = y == 0
-        x, y, groups = x[kept], y[kept], np.asarray(groups)[kept]
+    model = model_class(kind)
+    if model.real_only:
+        real = y == 0
+        x, y, groups = x[real], y[real], np.asarray(groups)[real]
         x_val, y_val = x_val[y_val == 0], y_val[y_val == 0]
-    for label, word in ((0, "real"),) if one_class else ((0, "real"), (1, "fake")):
+    for label, word in enumerate(("real",) if model.real_only else ("real", "fake")):
         if not (y == label).any():
             raise ValueError(f"no {word} face to train the head {kind} on")
-    if np.isnan(x[y == 0]).all(0).any():
-        raise ValueError(
-            f"{int(np.isnan(x[y == 0]).all(0).sum())} columns have no value on any real training face"
-        )
+    if empty := int(np.isnan(x[y == 0]).all(0).sum()):
+        raise ValueError(f"{empty} columns have no value on any real training face")
     median = np.nanmedian(x[y == 0], axis=0).astype(np.float32)
     filled = np.where(np.isnan(x), median, x)
     mean, scale = filled.mean(0).astype(np.float32), filled.std(0).astype(np.float32)
@@ -223,37 +225,37 @@ def fit_head(
         splits = [(np.arange(len(y)), np.arange(len(y), len(y) + len(y_val)))]
         x, y = np.concatenate([x, x_val]), np.concatenate([y, y_val])
     else:
-        splits = _splits(y, groups, one_class)
-    z = _standardise(x, *frame)
+        splits = group_folds(y, groups)
+    z = standardise(x, *frame)
     held_out = np.concatenate([rows for _, rows in splits])
+    fit = model.fit
+    if model.real_only:
+        fit = partial(fit, direction=np.ones(x.shape[1]) if direction is None else direction)
     tried = []
-    ones = np.ones(x.shape[1]) if direction is None else direction
-    for choice in [{"direction": ones}] if one_class else CHOICES[kind]:
-        fits = [MODELS[kind].fit(z[a], y[a], seed, (z[b], y[b]), **choice) for a, b in splits]
-        score = np.concatenate(
-            [fit.score(z[b]) for fit, (_, b) in zip(fits, splits, strict=True)]
-        ).astype(np.float64)
-        a, b = _rank(score) if one_class else calibrate(score, y[held_out])
+    for choice in model.choices:
+        fits = [fit(z[a], y[a], seed, (z[b], y[b]), **choice) for a, b in splits]
+        scores = [fitted.score(z[b]) for fitted, (_, b) in zip(fits, splits, strict=True)]
+        score = np.concatenate(scores).astype(np.float64)
+        a, b = calibrate_on_reals(score) if model.real_only else calibrate(score, y[held_out])
         logit = a * score + b
         loss = float((np.logaddexp(0, logit) - y[held_out] * logit).mean())
         tried.append((loss, choice, a, b, fits, score))
     loss, choice, a, b, fits, score = min(tried, key=lambda entry: entry[0])
-    by_itself = np.zeros(x.shape[1], np.float32)
-    if forgery_weight is not None and forgery_weight.any() and not one_class:
+    added = np.zeros(x.shape[1], np.float32)
+    if forgery_weight is not None and forgery_weight.any() and not model.real_only:
         reals = y[held_out] == 0
-        by_itself = (
-            forgery_weight * score[reals].std() / np.maximum(z[held_out][reals].std(0), 1e-6)
-        ).astype(np.float32)
-        a, b = calibrate(score + z[held_out] @ by_itself, y[held_out])
-    model = fits[0]
-    if not on_val:
-        model = MODELS[kind].fit(z, y, seed, int(np.median([fit.rounds for fit in fits])), **choice)
+        deviations = np.maximum(z[held_out][reals].std(0), 1e-6)
+        added = (forgery_weight * score[reals].std() / deviations).astype(np.float32)
+        a, b = calibrate(score + z[held_out] @ added, y[held_out])
+    rounds = int(np.median([fitted.rounds for fitted in fits]))
+    fitted = fits[0] if on_val else fit(z, y, seed, rounds, **choice)
+    losses = {str(entry[1]): round(entry[0], 5) for entry in tried}
     report = {
-        "chosen": {} if one_class else choice,
-        "rounds": model.rounds,
-        "log_loss": None if one_class else {str(entry[1]): round(entry[0], 5) for entry in tried},
+        "chosen": choice,
+        "rounds": fitted.rounds,
+        "log_loss": None if model.real_only else losses,
         "held_out": "validation split" if on_val else f"{len(splits)} folds of training groups",
         "held_out_faces": len(held_out),
-        "calibration": "rank among real faces" if one_class else "Platt",
+        "calibration": "rank among real faces" if model.real_only else "Platt",
     }
-    return Head(kind, *frame, by_itself, model, a, b, report)
+    return Head(kind, *frame, added, fitted, a, b, report)

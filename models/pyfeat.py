@@ -1,8 +1,7 @@
-"""py-feat's multitask network: action units, expressions, valence and arousal (Cheong et al., Affective Science 2023)."""
+"""py-feat's multitask network: action units, emotions, affect (Cheong et al. 2023)."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -11,11 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from features.regions import Crop
 from models.base import IMAGENET_MEAN, IMAGENET_STD, Output, WholeFaceExpert
-from models.tensors import WeightsError
+from models.tensors import DAMAGED, WeightsError
 
 UNITS = (
     *("AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU11", "AU12"),
@@ -26,9 +24,9 @@ AFFECT = ("valence", "arousal")
 
 
 class PyFeat(WholeFaceExpert):
-    """weights: the file of `models.weights.WEIGHTS["pyfeat"]`, with its configuration in the header.
+    """Trained on square chips of 256 px, 1.2 times the face box, resized to 224 px.
 
-    It was trained on square chips of 256 px, 1.2 times the longer side of the face's box, shrunk to 224 px.
+    The file holds the network's configuration in its header.
     """
 
     name = "pyfeat"
@@ -42,35 +40,32 @@ class PyFeat(WholeFaceExpert):
     }
 
     def __init__(self, weights: Path, bf16: bool = False) -> None:
-        _check_header(weights)
+        if weights.suffix != ".safetensors":
+            raise WeightsError(f"{weights}: only safetensors are read; py-feat would unpickle it")
         inference = import_feat("multitask.inference")
         try:
             model = inference.MultitaskModel(weights_path=str(weights))
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise WeightsError(
-                f"{weights}: not a multitask network of py-feat ({error})"
-            ) from error
+        except DAMAGED as error:
+            reason = f"not a whole multitask network of py-feat ({error})"
+            raise WeightsError(f"{weights}: {reason}; fetch it again") from error
         found = tuple(model.au_names), tuple(model.emotion_names)
         if found != (UNITS, EMOTIONS):
             raise WeightsError(
-                f"{weights}: answers with {found}, expected {(UNITS, EMOTIONS)}: another version?"
+                f"{weights}: has outputs {found}, expected {(UNITS, EMOTIONS)}: another version?"
             )
         super().__init__(model.model, weights, bf16)
 
-    def prediction(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        said = self.net(images)
-        return {
-            "au": said["p_au"],
-            "emotion": said["emotion_logits"].float().softmax(-1),
-            "affect": said["va"],
-        }
+    def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = self.net(images)
+        emotion = found["emotion_logits"].float().softmax(-1)
+        return {"au": found["p_au"], "emotion": emotion, "affect": found["va"]}
 
 
 def import_feat(module: str) -> ModuleType:
-    """`feat.<module>`: 10 to 30 seconds the first time, and without what importing py-feat does besides.
+    """`feat.<module>`; the first import takes 10 to 30 seconds.
 
-    It sets the number of threads of whatever starts later, other variables of the environment and warning filters, and
-    puts classes into `__main__`.
+    Its side effects are undone: py-feat changes environment variables (threads), warning filters,
+    and `__main__`.
     """
     main, environment = vars(sys.modules["__main__"]), dict(os.environ)
     before = dict(main)
@@ -86,26 +81,3 @@ def import_feat(module: str) -> ModuleType:
         for name in set(main) - set(before):
             del main[name]
         main.update(before)
-
-
-def _check_header(path: Path) -> None:
-    """Raises: WeightsError where `path` is not safetensors with a configuration. py-feat would unpickle other files."""
-    if path.suffix != ".safetensors":
-        raise WeightsError(
-            f"{path}: only safetensors are read; py-feat would unpickle another file"
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path}: not a whole safetensors file ({error}); fetch it again"
-        ) from error
-    try:
-        config = json.loads(header.get("config", ""))
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise WeightsError(
-            f"{path}: its header holds no configuration, as that of py-feat's own file does; fetch it again"
-        )

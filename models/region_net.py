@@ -1,9 +1,10 @@
-"""The bundled region-aware network: from ONE region of a face it says what a teacher says of the WHOLE face.
+"""The bundled region-aware network: whole-face attributes, predicted from ONE region.
 
-A residual network (3 M parameters at most) that sees an aligned face with everything outside a region removed, plus the
-mask of what is left. It is trained by scripts/train_region_net.py, on real faces only, to answer with the identity, age,
-gender, race, expression, muscle activations and appearance of the whole face. Two regions of a real face then give
-agreeing answers, as far as each of them can know; how far they disagree is what MASC measures.
+A residual network (at most 3 M parameters). Its input is an aligned face with everything outside a
+region removed, and the mask of what remains; its outputs are identity, age, gender, race,
+expression, muscle activations and appearance. It is trained by scripts/train_region_net.py on real
+faces only. Two regions of a real face then yield similar outputs; MASC measures how far they
+differ.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,15 +23,16 @@ from models import BUNDLED
 from models.base import Expert, Output
 from models.tensors import write_half
 
-# FairFace's age bins as [first, last] year (Karkkainen & Joo, WACV 2021). The age head scores single years 0..100, after
-# deep label distribution learning (Gao et al., IJCAI 2018); the bins are sums of them.
+# FairFace's age bins as [first, last] year (Karkkainen & Joo, WACV 2021). The age head scores
+# single years 0..100, after deep label distribution learning (Gao et al., IJCAI 2018); the bins are
+# sums of them.
 AGE_BINS = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100))
 AGE_NAMES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 YEARS = 101
 
 
 def age_bin_matrix() -> torch.Tensor:
-    """(101, 9) float32: which year falls into which of FairFace's bins."""
+    """(101, 9) float32, 1 where a year is in one of FairFace's bins."""
     matrix = torch.zeros(YEARS, len(AGE_BINS))
     for column, (first, last) in enumerate(AGE_BINS):
         matrix[first : last + 1, column] = 1
@@ -59,10 +62,14 @@ class Block(nn.Module):
 
 
 class RegionNet(nn.Module):
-    """The network itself: masked faces in, one raw head per output.
+    """Masked faces -> one linear head per output.
 
-    outputs: what to answer; an `age` distribution over FairFace's bins is scored by single years and also yields `age_years`.
-    widths, depths: channels and blocks of the stages at 1/4, 1/8 and 1/16 of the input side. px: that side.
+    Args:
+        outputs: by name; `age` (over FairFace's bins) is predicted for single years and also yields
+        `age_years`.
+        widths, depths: channels and blocks of the stages at 1/4, 1/8 and 1/16 of the input side.
+        grid: side of the coarse map of local features.
+        px: the input side.
     """
 
     def __init__(
@@ -83,40 +90,39 @@ class RegionNet(nn.Module):
                 layers.append(Block(channels, width, stride=2 if index == 0 else 1))
                 channels = width
         self.trunk = nn.Sequential(*layers)
-        # Where on the face a feature was seen matters for identity: besides the mean, keep a coarse grid of a few channels.
+        # The place of a feature matters for identity: beside the mean, keep a coarse grid of a few
+        # channels.
         self.local = nn.Sequential(
             *_conv(channels, channels // 4, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(grid)
         )
         features = channels + channels // 4 * grid * grid
         self.norm = nn.BatchNorm1d(features)
         self.drop = nn.Dropout(0.1)
+        sizes = {name: output.size for name, output in outputs.items() if name != "age_years"}
+        if "age" in sizes:
+            sizes["age"] = YEARS
         self.heads = nn.ModuleDict(
-            {
-                name: nn.Linear(features, YEARS if name == "age" else output.size)
-                for name, output in outputs.items()
-                if name != "age_years"
-            }
+            {name: nn.Linear(features, size) for name, size in sizes.items()}
         )
         self.register_buffer("age_bins", age_bin_matrix(), persistent=False)
 
     def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """images: (N, 4, px, px) float, as `masked_input` makes them. Returns raw head values, (N, size), float32."""
+        """(N, 4, px, px) float, see `masked_input` -> (N, size) float32 of each head."""
         x = self.trunk(images)
         x = torch.cat([x.mean((2, 3)), self.local(x).flatten(1)], dim=1)
         x = self.drop(self.norm(x.float()))
         return {name: head(x).float() for name, head in self.heads.items()}
 
     def predictions(self, logits: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Raw head values to the outputs' own ranges: probabilities, unit vectors, components in [0, 1], years."""
+        """Head values -> probabilities, unit vectors, components in [0, 1], years."""
         result = {}
         for name, value in logits.items():
             kind = self.outputs[name].kind
             if name == "age":
                 years = value.softmax(-1)
                 result["age"] = years @ self.age_bins
-                result["age_years"] = (
-                    years @ torch.arange(YEARS, device=years.device, dtype=years.dtype)[:, None]
-                )
+                scale = torch.arange(YEARS, device=years.device, dtype=years.dtype)
+                result["age_years"] = years @ scale[:, None]
             elif kind == "distribution":
                 result[name] = value.softmax(-1)
             elif kind == "embedding":
@@ -130,15 +136,21 @@ class RegionNet(nn.Module):
 
 
 def masked_input(faces: torch.Tensor, masks: torch.Tensor, px: int) -> torch.Tensor:
-    """What the network sees: colours in [-1, 1], zero where removed, and the mask of what is left, at `px` pixels.
+    """The network's input: colours in [-1, 1], 0 where removed, and the mask of what remains.
 
-    Pixels are removed before the picture shrinks, and what remains is averaged among itself, so that nothing of what was
-    removed shines through at the border.
+    Pixels are removed before resizing, and the rest is averaged by itself, so that no removed pixel
+    shows at the border.
 
-    faces: (N, 4, S, S) uint8 RGBA; masks: (N, S, S) or (S, S) bool. Returns: (N, 4, px, px) float32.
+    Args:
+        faces: (N, 4, S, S) uint8 RGBA.
+        masks: (N, S, S) or (S, S) bool.
+        px: side of the result.
+
+    Returns:
+        (N, 4, px, px) float32.
     """
-    seen = ((faces[:, 3] > 127) & masks).unsqueeze(1).float()
-    images = torch.cat([(faces[:, :3].float() / 127.5 - 1) * seen, seen], dim=1)
+    kept = ((faces[:, 3] > 127) & masks).unsqueeze(1).float()
+    images = torch.cat([(faces[:, :3].float() / 127.5 - 1) * kept, kept], dim=1)
     if px == faces.shape[-1]:
         return images
     images = F.interpolate(images, size=(px, px), mode="bilinear", antialias=True)
@@ -147,46 +159,30 @@ def masked_input(faces: torch.Tensor, masks: torch.Tensor, px: int) -> torch.Ten
 
 
 class RegionExpert(Expert):
-    """The frozen network as an expert: all regions of all faces in one batch, one host transfer.
-
-    weights: a file written by `save_region_net`. On CPUs with AVX512-BF16 and on CUDA it runs in bfloat16 where `bf16` is set.
-    """
+    """The frozen network as an expert: all regions of all faces in one batch."""
 
     name = "lite"
     crop = ALIGNED
     faces_on_cpu = 8  # 64 take 1.5 times as long each
 
     def __init__(self, weights: Path = BUNDLED["lite"], bf16: bool = False) -> None:
-        super().__init__()
-        self.net = load_region_net(weights).to(memory_format=torch.channels_last)
+        super().__init__(load_region_net(weights), weights, bf16)
         self.outputs = self.net.outputs
-        self.weights = Path(weights)
-        self.bf16 = bf16
         self.register_buffer("masks", torch.from_numpy(region_masks(self.crop)), persistent=False)
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         batch, regions = len(faces), len(REGIONS)
-        # (B, R, ...) flattened: face by face, region by region.
-        images = masked_input(
-            faces.repeat_interleave(regions, 0),
-            self.masks.repeat(batch, 1, 1),
-            self.net.config["px"],
-        )
-        with (
-            torch.inference_mode(),
-            torch.autocast(faces.device.type, torch.bfloat16, enabled=self.bf16),
-        ):
+        repeated = faces.repeat_interleave(regions, 0)  # (B * R, ...), face by face
+        images = masked_input(repeated, self.masks.repeat(batch, 1, 1), self.net.config["px"])
+        with self.inference(faces.device):
             predictions = self.net(images.contiguous(memory_format=torch.channels_last))
         return {name: value.float().view(batch, regions, -1) for name, value in predictions.items()}
 
 
 def save_region_net(net: RegionNet, path: Path, notes: dict[str, str]) -> None:
-    """Write weights in float16 with everything needed to rebuild the network; `notes` go into the header too."""
-    header = {
-        "config": json.dumps(net.config),
-        "outputs": json.dumps({k: v.to_json() for k, v in net.outputs.items()}),
-        **notes,
-    }
+    """Write weights in float16; the header holds what rebuilds the network, and `notes`."""
+    outputs = {name: output.to_json() for name, output in net.outputs.items()}
+    header = {"config": json.dumps(net.config), "outputs": json.dumps(outputs), **notes}
     write_half(net, path, header)
 
 
@@ -197,25 +193,17 @@ def load_region_net(path: Path) -> RegionNet:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"{path}: no region network there; train one with scripts/train_region_net.py"
+            f"{path}: missing; train a network with scripts/train_region_net.py"
         )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        config = json.loads(header["config"])
-        outputs = {
-            name: Output.from_json(data) for name, data in json.loads(header["outputs"]).items()
-        }
+        outputs = json.loads(header["outputs"])
         net = RegionNet(
-            outputs, tuple(config["widths"]), tuple(config["depths"]), config["grid"], config["px"]
+            {name: Output.from_json(data) for name, data in outputs.items()},
+            **json.loads(header["config"]),
         )
-        net.load_state_dict(
-            {
-                key: value.float() if value.is_floating_point() else value
-                for key, value in tensors.items()
-            }
-        )
-    except (KeyError, RuntimeError, json.JSONDecodeError, OSError, SafetensorError) as error:
+        net.load_state_dict(load_file(path))  # into float32
+    except (KeyError, TypeError, RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a region network of this project ({error})") from error
     return net

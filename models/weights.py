@@ -1,47 +1,45 @@
-"""The published weights of the `full` profile: what they are, where they come from, and on which terms.
+"""The published weight files of the `full` profile: sources, terms and downloads.
 
-    python -m models.weights list                   # what is there, what is missing, under which licence
-    python -m models.weights fetch                  # download what `full` needs into the cache, ~/.cache/masc/weights
-    python -m models.weights fetch clip-vit-l-14    # or others; what was cut off goes on where it stopped
-    python -m models.weights verify                 # sizes, SHA-256, and whether each file fits its network
-Without network: fetch elsewhere, copy the cache folder, and name the copy: --weights-dir COPY, or MASC_WEIGHTS=COPY.
-Where a folder is named, files are looked for there and nowhere else, and nothing is downloaded, by `fetch` neither.
-HF_ENDPOINT names a mirror of huggingface.co. A `FILE.sha256` beside a file, as sha256sum writes it, is compared with the
-file whenever that is located; downloads leave one. No code in a weights file is ever run.
-Exit code: 0 all is well, 1 something is missing or wrong (each with the reason), 2 bad usage.
+    python -m models.weights list                   # what is present, what is missing, which
+    licence python -m models.weights fetch                  # download what `full` needs to
+    ~/.cache/masc/weights python -m models.weights fetch clip-vit-l-14    # or other files python -m
+    models.weights verify                 # size, SHA-256, and whether the network loads
+
+Offline: fetch on another machine, copy the cache folder, and name the copy with --weights-dir or
+MASC_WEIGHTS. Where a folder is named, files are read from it only, and nothing is downloaded.
+HF_ENDPOINT selects a mirror of huggingface.co. A `FILE.sha256` beside a file (the format of
+sha256sum) is checked whenever the file is used; downloads write one. No code in a weight file is
+ever run.
+
+Exit code: 0 success, 1 a file is missing or wrong, 2 bad usage.
 """
 
 from __future__ import annotations
 
-import argparse
 import fcntl
+import logging
 import os
 import re
+import shutil
 import sys
-import time
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
+from typing import Literal
 
-import requests
-from tqdm import tqdm
+import torch
+from tyro.conf import Positional
 
 from models import expert_class
 from models.tensors import PAGE, MissingWeightsError, WeightsError, sha256_of
 
-TIMEOUT = (10, 60)  # s, to connect and between two pieces
-WAITS = (1, 2, 4)  # s, before the second, third and fourth try where a connection broke midway
-CHUNK = 1 << 16  # bytes
-BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+LOG = logging.getLogger("masc")
+HUB_URL = re.compile(r"(?P<endpoint>https?://.+?)/(?P<repo>[^/]+/[^/]+)/resolve/main/(?P<file>.+)")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """One published file.
-
-    file: its name here; page: what people read; sha256, size in bytes: None where not published; tower: of CLIP, as timm
-    calls it.
-    """
+    """One published file. page: for people; tower: timm's name of a CLIP tower."""
 
     name: str
     file: str
@@ -56,95 +54,89 @@ class Weights:
 
     @property
     def expert(self) -> str:
-        """Whose weights they are."""
+        """The expert that loads it."""
         return "clip" if self.tower else self.name
 
 
 def huggingface(repo: str, file: str) -> str:
-    """Where `file` of a model repository is downloaded, at huggingface.co or the mirror that HF_ENDPOINT names now."""
-    return f"{(os.environ.get('HF_ENDPOINT') or 'https://huggingface.co').rstrip('/')}/{repo}/resolve/main/{file}"
+    """The address of a file on the Hugging Face hub, or on its mirror HF_ENDPOINT."""
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    return f"{endpoint.rstrip('/')}/{repo}/resolve/main/{file}"
+
+
+def clip_tower(name: str, tower: str, repo: str, *terms: str) -> Weights:
+    """The image tower of a CLIP in timm's format. tower: timm's name of it."""
+    url, page = huggingface(repo, "model.safetensors"), f"https://huggingface.co/{repo}"
+    return Weights(name, f"{repo.rpartition('/')[2]}.safetensors", url, page, *terms, tower=tower)
 
 
 def _hub(name: str, repo: str, file: str, *terms: str) -> Weights:
     return Weights(name, file, huggingface(repo, file), f"https://huggingface.co/{repo}", *terms)
 
 
-def clip_tower(name: str, tower: str, repo: str, *terms: str) -> Weights:
-    """The image tower of a CLIP, in timm's own format. tower: timm's name. repo: the model repository."""
-    url, page = huggingface(repo, "model.safetensors"), f"https://huggingface.co/{repo}"
-    return Weights(name, f"{repo.rpartition('/')[2]}.safetensors", url, page, *terms, tower=tower)
+def _openai(name: str, model: str) -> Weights:
+    # The towers were trained with QuickGELU; the repositories' names do not say so, timm's do.
+    repo = f"timm/{model}_clip_224.openai"
+    return clip_tower(name, f"{model}_clip_quickgelu_224.openai", repo, *OPENAI)
 
 
 # Licence, commercial use, training data.
-FAIRFACE = (
-    "data CC BY 4.0; research",
-    "not stated for the weights",
-    "FairFace (Karkkainen & Joo, WACV 2021)",
-)
-INSIGHTFACE = ("InsightFace, non-commercial research", "no", "WebFace600K")
-VGGFACE2 = (
-    "code MIT; weights on VGGFace2's terms (non-commercial research)",
-    "no",
-    "VGGFace2 (Cao et al., FG 2018)",
-)
-PYFEAT = (
-    "research, non-commercial",
-    "no",
-    "research sets of faces, expressions and action units; see the page",
-)
-CLIP = (
+OPENAI = (
     "MIT (OpenAI's code and weights), Apache-2.0 (timm's conversion)",
-    "yes, but OpenAI's model card advises against deployment, and against face recognition, without testing",
+    "yes, but OpenAI's model card advises against deployment, and against face recognition, "
+    "without testing",
     "400 million image-text pairs (WIT, not published)",
 )
-DRIVE_ID = "11y0Wi3YQf21a_VcspUV4FwqzhMcfaVAB"
-DRIVE_URL = f"https://drive.usercontent.google.com/download?id={DRIVE_ID}&export=download&confirm=t"
-DRIVE_PAGE = f"https://drive.google.com/file/d/{DRIVE_ID}/view"
-FACENET, VGG_FILE = (
-    "https://github.com/timesler/facenet-pytorch/releases",
-    "20180402-114759-vggface2.pt",
-)
-VIT_B, VIT_L = "vit_base_patch32_clip{}_224.openai", "vit_large_patch14_clip{}_224.openai"
-QUICK = "_quickgelu"  # the activation these towers were trained with; the repositories' names are without
+FAIRFACE = "data CC BY 4.0; research", "not stated for the weights", "FairFace (WACV 2021)"
+VGGFACE2 = "code MIT; weights on VGGFace2's terms (non-commercial research)", "no", "VGGFace2"
+INSIGHTFACE = "InsightFace, non-commercial research", "no", "WebFace600K"
+PYFEAT = "research, non-commercial", "no", "many research datasets; see the page"
+
+DRIVE, DRIVE_ID = "https://drive.google.com", "11y0Wi3YQf21a_VcspUV4FwqzhMcfaVAB"
+FAIRFACE_FILE, FACENET_FILE = "res34_fair_align_multi_7_20190809.pt", "20180402-114759-vggface2.pt"
+RELEASES = "https://github.com/timesler/facenet-pytorch/releases"
+FACENET_URLS = f"{RELEASES}/download/v2.2.9/{FACENET_FILE}", f"{RELEASES}/tag/v2.2.9"
+FAIRFACE_URLS = f"{DRIVE}/uc?id={DRIVE_ID}", f"{DRIVE}/file/d/{DRIVE_ID}/view"
+# As several public projects that pin the file state it; the release page states none.
+FACENET_SUM = "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b", 111_898_327
+# Without a published SHA-256, the one that the hub reports is compared while downloading, and
+# every load checks names and shapes strictly.
 _ROWS = (
-    Weights("fairface", "res34_fair_align_multi_7_20190809.pt", DRIVE_URL, DRIVE_PAGE, *FAIRFACE),
+    Weights("fairface", FAIRFACE_FILE, *FAIRFACE_URLS, *FAIRFACE),
     _hub("arcface", "py-feat/arcface_r50", "arcface_r50.safetensors", *INSIGHTFACE),
-    Weights(
-        "facenet",
-        VGG_FILE,
-        f"{FACENET}/download/v2.2.9/{VGG_FILE}",
-        f"{FACENET}/tag/v2.2.9",
-        *VGGFACE2,
-    ),
+    Weights("facenet", FACENET_FILE, *FACENET_URLS, *VGGFACE2, *FACENET_SUM),
     _hub("pyfeat", "py-feat/face_multitask_v2", "face_multitask_v28.safetensors", *PYFEAT),
-    clip_tower("clip-vit-b-32", VIT_B.format(QUICK), "timm/" + VIT_B.format(""), *CLIP),
-    clip_tower("clip-vit-l-14", VIT_L.format(QUICK), "timm/" + VIT_L.format(""), *CLIP),
+    _openai("clip-vit-b-32", "vit_base_patch32"),
+    _openai("clip-vit-l-14", "vit_large_patch14"),
 )
 WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
-UNUSUAL = ("clip-vit-l-14",)  # what the full profile does not ask for unless told to
+UNUSUAL = ("clip-vit-l-14",)  # not used by the full profile unless asked for
 
 
 def folder_for(weights_dir: Path | None) -> Path | None:
-    """The folder that is named: `weights_dir`, else MASC_WEIGHTS, else None. Raises: FileNotFoundError: no such folder."""
+    """`weights_dir`, else MASC_WEIGHTS, else None. Raises: FileNotFoundError: no such folder."""
     named = weights_dir or os.environ.get("MASC_WEIGHTS")
     folder = Path(named).expanduser() if named else None
     if folder and not folder.is_dir():
         origin = "--weights-dir" if weights_dir else "MASC_WEIGHTS"
         raise FileNotFoundError(
-            f"{folder}: named by {origin}, but no such folder; make it, or name another"
+            f"{folder}: named by {origin}, but no such folder; create it, or name another"
         )
     return folder
 
 
 def cache_folder() -> Path:
-    """Where downloads go. Not made here."""
+    """Where downloads go. Not created here."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "masc" / "weights"
 
 
 def locate(entry: Weights, weights_dir: Path | None = None) -> Path:
-    """The file, checked: in the folder that is named (see `folder_for`), else in the cache, else downloaded into the cache.
+    """The checked file in the named folder (`folder_for`), else in the cache, else downloaded.
 
-    Raises: MissingWeightsError; WeightsError, see `check`; FileNotFoundError for a folder that does not exist.
+    Raises:
+        MissingWeightsError: it is missing and could not be downloaded.
+        WeightsError: it is another file, see `check`.
+        FileNotFoundError: the named folder does not exist.
     """
     folder = folder_for(weights_dir)
     path = (folder or cache_folder()) / entry.file
@@ -157,204 +149,147 @@ def locate(entry: Weights, weights_dir: Path | None = None) -> Path:
 
 
 def check(entry: Weights, path: Path) -> None:
-    """Compare with the entry's size and SHA-256 and with `<file>.sha256`, where known. Raises: WeightsError: differs."""
+    """Compare size and SHA-256 with the table and with `<file>.sha256`. Raises: WeightsError."""
     note = path.with_name(f"{path.name}.sha256")
     known = {"published": entry.sha256}
     if note.is_file():
-        words = note.read_text(encoding="utf-8", errors="replace").split()
-        known[note.name] = _sha256_in(words[0]) if words else None
-        if not known[note.name]:
-            raise WeightsError(
-                f"{note}: expected a line as sha256sum writes it; delete it or write it anew"
-            )
+        digest = (note.read_text(encoding="utf-8", errors="replace").lower().split() or [""])[0]
+        if not SHA256.fullmatch(digest):
+            raise WeightsError(f"{note}: expected a line as sha256sum writes it; delete the file")
+        known[note.name] = digest
     if wrong := _difference(path, entry.size, known):
         raise WeightsError(
-            f"{path}: {wrong}; delete it (and {note.name}) and fetch it again, or see {entry.page}"
+            f"{path}: {wrong}; delete it and {note.name} and fetch it again; see {entry.page}"
         )
 
 
 def _difference(path: Path, size: int | None, known: dict[str, str | None]) -> str:
-    """In words; empty where there is none. known: who says it -> SHA-256."""
+    """Empty where the file is as expected. known: source of a SHA-256 -> SHA-256."""
     if size not in (None, path.stat().st_size):
         return f"{path.stat().st_size} bytes, expected {size}"
-    found = sha256_of(path) if any(known.values()) else None
-    wrong = [
-        f"{digest} ({origin})" for origin, digest in known.items() if digest not in (None, found)
-    ]
+    known = {origin: digest for origin, digest in known.items() if digest}
+    found = sha256_of(path) if known else None
+    wrong = [f"{digest} ({origin})" for origin, digest in known.items() if digest != found]
     return f"SHA-256 is {found}, expected {wrong[0]}" if wrong else ""
-
-
-def _sha256_in(text: str) -> str | None:
-    """Of a word or an ETag, quoted or not; None where it is something else."""
-    text = text.strip('W/"').lower()
-    return text if re.fullmatch(r"[0-9a-f]{64}", text) else None
 
 
 def _missing(entry: Weights, path: Path, reason: str) -> MissingWeightsError:
     return MissingWeightsError(
-        f"{path}: not there, and {reason}\n  source:  {entry.url}\n  page:    {entry.page}\n"
+        f"{path}: missing, and {reason}\n  source:  {entry.url}\n  page:    {entry.page}\n"
         f"  licence: {entry.licence}; commercial use: {entry.commercial}\n"
         f"  by hand: put the file into {path.parent} as {entry.file},\n"
-        "           or into a folder of your own that --weights-dir or MASC_WEIGHTS names"
+        "           or into a folder of your own and name that with --weights-dir or MASC_WEIGHTS"
     )
 
 
 def _download(entry: Weights, path: Path) -> None:
-    """Download to `<file>.partial`, check, note the SHA-256, rename; others that want to, wait. Raises: as `locate`."""
-    partial = path.with_name(f"{path.name}.partial")
+    """Download into a folder beside `path`, check, then rename; other processes wait."""
+    from gdown.exceptions import DownloadError
+    from huggingface_hub.errors import HTTPError
+
+    unfinished = path.with_name(f"{path.name}.incomplete")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.with_name(f".{path.name}.lock").open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if path.is_file():
                 return
-            print(
-                f"{entry.file}: from {entry.url} into {path.parent} ({entry.licence})",
-                file=sys.stderr,
-            )
-            published, begun = _receive_all(entry, partial)
-            if wrong := _difference(
-                partial, entry.size, {"in our table": entry.sha256, "by its source": published}
-            ):
-                partial.unlink()
-                also = ", and so was the part that an earlier download had left" if begun else ""
-                cure = f"it was discarded{also}; fetch it again, or see {entry.page}"
-                raise WeightsError(f"{path}: from {entry.url} came something else: {wrong}; {cure}")
-            path.with_name(f"{path.name}.sha256").write_text(
-                f"{sha256_of(partial)}  {path.name}\n", encoding="utf-8"
-            )
-            partial.replace(path)
-    except OSError as error:
-        reason = (
-            f"no connection, or it broke ({type(error).__name__})"
-            if isinstance(error, BROKEN)
-            else error
-        )
-        kept = partial.stat().st_size if partial.is_file() else 0
-        more = f"; {kept} bytes are kept, and the next try goes on from there" if kept else ""
-        raise _missing(entry, path, f"it could not be downloaded: {reason}{more}") from error
+            LOG.info(f"{entry.file}: from {entry.url} to {path.parent} ({entry.licence})")
+            file, published = _receive(entry, unfinished)
+            with file.open("rb") as start:
+                if PAGE.match(start.read(512)):
+                    file.unlink()
+                    raise OSError("a web page came instead of the file (a quota or a login?)")
+            known = {"in our table": entry.sha256, "by its source": published}
+            if wrong := _difference(file, entry.size, known):
+                shutil.rmtree(unfinished)
+                raise WeightsError(
+                    f"{path}: {entry.url} delivered another file: {wrong}; it was discarded; fetch "
+                    f"it again, or see {entry.page}"
+                )
+            note = path.with_name(f"{path.name}.sha256")
+            note.write_text(f"{sha256_of(file)}  {path.name}\n", encoding="utf-8")
+            file.replace(path)
+            shutil.rmtree(unfinished)
+    except (OSError, RuntimeError, HTTPError, DownloadError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise _missing(entry, path, f"it could not be downloaded: {reason[0]}") from error
 
 
-def _receive_all(entry: Weights, partial: Path) -> tuple[str | None, bool]:
-    """`_receive`, resumed where the connection breaks midway."""
-    for wait in WAITS:
-        try:
-            return _receive(entry, partial)
-        except BROKEN:
-            if not partial.exists():
-                raise
-            time.sleep(wait)
-    return _receive(entry, partial)
+def _receive(entry: Weights, folder: Path) -> tuple[Path, str | None]:
+    """Download into `folder` with the source's library.
 
-
-def _receive(entry: Weights, partial: Path) -> tuple[str | None, bool]:
-    """Append to `partial` what it lacks; what came is kept whatever happens. Raises: OSError, as requests' exceptions are.
-
-    Returns: the SHA-256 of the whole that the source publishes, and whether a part had been there.
+    The hub's resumes within a run, Drive's also after a killed one; other partial files are
+    deleted.
+    Returns: the whole file, and the SHA-256 that its source reports.
     """
-    offset = partial.stat().st_size if partial.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-    with requests.get(entry.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        status, answered = response.status_code, response.headers
-        begins = answered.get("Content-Range", "").startswith(f"bytes {offset}-")
-        if offset and (status == 416 or (status == 206 and not begins)):
-            partial.unlink()  # longer than the file, or not continued: begin anew
-            return _receive(entry, partial)
-        if status not in (200, 206):
-            raise OSError(f"HTTP {status} {response.reason}")
-        offset = offset if status == 206 else 0
-        chunks = response.iter_content(CHUNK)
-        first = next(chunks, b"")
-        if "text/html" in answered.get("Content-Type", "").lower() or (
-            not offset and PAGE.match(first)
-        ):
-            raise OSError("a web page came instead of the file (a quota, or something to confirm?)")
-        published, size = (
-            None,
-            offset + int(answered.get("Content-Length", -offset)),
-        )  # 0: not known
-        for each in (
-            *response.history,
-            response,
-        ):  # Hugging Face says it where it redirects to its storage
-            published = published or _sha256_in(each.headers.get("X-Linked-ETag", ""))
-            size = int(each.headers.get("X-Linked-Size", size))
-        bar = tqdm(
-            total=size or None,
-            initial=offset,
-            desc=entry.file,
-            unit="B",
-            unit_scale=True,
-            disable=None,
-        )
-        with partial.open("ab" if offset else "wb") as file, bar:
-            for chunk in chain([first], chunks):
-                bar.update(file.write(chunk))
-            file.flush()
-            os.fsync(file.fileno())
-    if partial.stat().st_size < size:
-        raise requests.ConnectionError(f"ended after {partial.stat().st_size} of {size} bytes")
-    return published, offset > 0
+    file = folder / entry.file
+    if not entry.url.startswith(DRIVE):
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    if hub := HUB_URL.fullmatch(entry.url):
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download
+
+        etag = get_hf_file_metadata(entry.url).etag or ""  # of a large file, its SHA-256
+        file = hf_hub_download(hub["repo"], hub["file"], local_dir=folder, endpoint=hub["endpoint"])
+        return Path(file), etag if SHA256.fullmatch(etag) else None
+    if entry.url.startswith(DRIVE):
+        import gdown
+
+        gdown.download(entry.url, str(file), resume=True)
+    else:
+        digest = torch.hub.HASH_REGEX.search(entry.url)  # name-43020ad28.pth
+        torch.hub.download_url_to_file(entry.url, str(file), digest and digest[1])
+    return file, None
 
 
 def verify(entry: Weights, path: Path) -> str:
-    """That the file at `path` is there, is `entry`'s, can be read, and fits the network it is for. Returns: its SHA-256.
-
-    Raises: as `locate`.
-    """
+    """Check the file, and load it into its network. Raises: as `locate`. Returns: its SHA-256."""
     if not path.is_file():
-        raise _missing(entry, path, "nothing is downloaded to verify it; `fetch` does that")
+        raise _missing(entry, path, "`verify` downloads nothing; `fetch` does")
     check(entry, path)
     expert_class(entry.expert)(path, **({"tower": entry.tower} if entry.tower else {}))
     return sha256_of(path)
 
 
-def main(arguments: list[str]) -> int:
-    """Do what the command line says. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.prog = "python -m models.weights"
-    parser.add_argument("verb", choices=("list", "fetch", "verify"))
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join(WEIGHTS)} (default: all but the last)"
-    )
-    parser.add_argument(
-        "--weights-dir",
-        type=Path,
-        metavar="DIR",
-        help="a folder of your own (default: MASC_WEIGHTS)",
-    )
-    args = parser.parse_args(arguments)
-    if unknown := [name for name in args.names if name not in WEIGHTS]:
-        parser.error(f"unknown name {', '.join(unknown)}; the names are {', '.join(WEIGHTS)}")
-    try:
-        folder = folder_for(args.weights_dir)
-    except FileNotFoundError as error:
-        parser.error(str(error))
-    failed = []
-    usual = [name for name in WEIGHTS if args.verb == "list" or name not in UNUSUAL]
-    for entry in [WEIGHTS[name] for name in args.names or usual]:
+@dataclass(frozen=True)
+class Config:
+    """What to do with which files."""
+
+    verb: Positional[Literal["list", "fetch", "verify"]]
+    names: Positional[tuple[str, ...]] = ()
+    """Rows of the table (default: what the full profile needs; `list`: all)."""
+    weights_dir: Path | None = None
+    """A folder of your own (default: MASC_WEIGHTS, else the cache)."""
+
+
+def main(config: Config) -> int:
+    """List, fetch or verify files. Returns: the exit code."""
+    if unknown := [name for name in config.names if name not in WEIGHTS]:
+        raise ValueError(f"unknown name {', '.join(unknown)}; the names are {', '.join(WEIGHTS)}")
+    folder, failed = folder_for(config.weights_dir), []
+    usual = [name for name in WEIGHTS if config.verb == "list" or name not in UNUSUAL]
+    for entry in [WEIGHTS[name] for name in config.names or usual]:
         path = (folder or cache_folder()) / entry.file
         try:
-            if args.verb == "list":
-                text = f"{'there' if path.is_file() else 'missing'}: {path}"
+            if config.verb == "list":
+                text = f"{'present' if path.is_file() else 'missing'}: {path}"
                 for what in ("licence", "commercial", "trained_on", "page"):
                     text += f"\n{'':14} {what.replace('_', ' '):10}  {getattr(entry, what)}"
+            elif config.verb == "fetch":
+                text = str(locate(entry, folder))
             else:
-                text = (
-                    locate(entry, folder)
-                    if args.verb == "fetch"
-                    else f"{verify(entry, path)}  {path}"
-                )
+                text = f"{verify(entry, path)}  {path}"
             print(f"{entry.name:14} {text}")
         except (OSError, ValueError) as error:
             failed.append(entry.name)
-            print(f"{entry.name}: {error}", file=sys.stderr)
+            LOG.error(f"{entry.name}: {error}")
     if failed:
-        print(f"{len(failed)} missing or wrong: {', '.join(failed)}", file=sys.stderr)
+        LOG.error(f"{len(failed)} missing or wrong: {', '.join(failed)}")
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from command_line import run
+
+    sys.exit(run(main, Config, __doc__, name="python -m models.weights"))

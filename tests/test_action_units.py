@@ -117,14 +117,14 @@ def test_an_ablation_leaves_no_trace_of_what_it_leaves_out():
 
 
 def test_sentences_say_which_muscles():
-    said = sentence("pyfeat.au/AU06-AU12/full", 0.62, 0.02, 0.35)
-    assert said == (
-        "Whole face, cheeks raised (AU06) against lip corners pulled up (AU12): 0.62 apart "
-        "(real faces 0.02 to 0.35; unusually far apart)"
+    text = sentence("pyfeat.au/AU06-AU12/full", 0.62, 0.02, 0.35)
+    assert text == (
+        "Whole face, cheeks raised (AU06) against lip corners pulled up (AU12): difference 0.62 "
+        "(real faces 0.02 to 0.35; unusually different)"
     )
-    said = sentence("pyfeat.au/AU06-AU12/upper~lower", 0.2, 0.02, 0.35)
-    assert said.startswith(
-        "Upper face, cheeks raised (AU06) against lip corners pulled up (AU12) in the lower face: 0.20"
+    text = sentence("pyfeat.au/AU06-AU12/upper~lower", 0.2, 0.02, 0.35)
+    assert text.startswith(
+        "Upper face, cheeks raised (AU06) against lip corners pulled up (AU12) in the lower face: difference 0.20"
     )
     for row in CONTRADICTIONS:
         assert all(words(row.name))

@@ -35,7 +35,7 @@ def test_only_the_disagreeing_region_moves():
         assert (values[f"plain/attributes/js/full~{region}"] > 0.1) == (region == "upper")
 
 
-def test_trivial_columns_come_from_the_index():
+def test_metadata_columns_come_from_the_index():
     rows = {name: np.arange(2) * (place + 1) for place, name in enumerate(METADATA)}
     table = metadata_features(rows)
     assert table.names[0] == "metadata/file_bytes" and table.values.tolist() == [

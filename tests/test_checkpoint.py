@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from models.checkpoint import Checkpoint, newest_checkpoint
+from models.checkpoint import FORMAT, Checkpoint, newest_checkpoint
 from predict import BUNDLED
 
 ARRAYS = {
@@ -20,7 +20,7 @@ def test_round_trip_keeps_values_types_and_other_files(tmp_path):
     (tmp_path / "README.md").write_text("a card")
     Checkpoint({"head": "logreg", "a": {"ü": 1.5}}, ARRAYS).save(tmp_path)
     again = Checkpoint.load(tmp_path)
-    assert again.info == {"format": 1, "head": "logreg", "a": {"ü": 1.5}}
+    assert again.info == {"format": FORMAT, "head": "logreg", "a": {"ü": 1.5}}
     assert set(again.arrays) == set(ARRAYS)
     for name, value in ARRAYS.items():
         assert np.array_equal(again.arrays[name], value) and again.arrays[name].dtype == value.dtype
@@ -38,7 +38,7 @@ def test_the_same_detector_gives_the_same_bytes(tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_halves_of_two_detectors_are_refused(tmp_path):
+def test_files_of_two_detectors_are_refused(tmp_path):
     Checkpoint({"x": 1}, ARRAYS).save(tmp_path / "a")
     Checkpoint({"x": 1}, {"other": np.ones(2)}).save(tmp_path / "b")
     (tmp_path / "a" / "arrays.safetensors").replace(tmp_path / "b" / "arrays.safetensors")
@@ -48,14 +48,14 @@ def test_halves_of_two_detectors_are_refused(tmp_path):
         Checkpoint.load(tmp_path / "a")
 
 
-def test_strangers_are_refused_with_a_reason(tmp_path):
+def test_other_files_are_refused_with_a_reason(tmp_path):
     with pytest.raises(FileNotFoundError, match="make one with train.py"):
         Checkpoint.load(tmp_path)
     description = tmp_path / "checkpoint.json"
     description.write_text("{ not JSON")
     with pytest.raises(ValueError, match="not JSON"):
         Checkpoint.load(tmp_path)
-    for stranger in ({"format": 2}, [], {}):
+    for stranger in ({"format": FORMAT - 1}, [], {}):
         description.write_text(json.dumps(stranger))
         with pytest.raises(ValueError, match="format"):
             Checkpoint.load(tmp_path)
@@ -76,7 +76,7 @@ def test_newest_checkpoint(tmp_path):
     assert newest_checkpoint(tmp_path) == tmp_path / "b"
 
 
-def test_the_bundled_detector_takes_the_trace_networks_evidence_beside_what_labels_teach():
+def test_the_bundled_detector_adds_the_pretrained_forgery_logit():
     found = Checkpoint.load(BUNDLED)
     counts = np.flatnonzero(found.arrays["head.forgery_weight"])
     assert [found.info["features"][column] for column in counts] == ["traces.altered/level/full"]

@@ -1,4 +1,4 @@
-"""Columns, their names and groups, on made-up answers."""
+"""Columns, their names and groups, on made-up outputs."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_columns_hold_what_their_names_say(arrays):
     )
 
 
-def test_evidence_is_taken_as_it_is_and_nothing_is_expected_of_traces(arrays):
+def test_the_forgery_logit_is_used_as_it_is_and_traces_are_not_predicted(arrays):
     faces = {
         **arrays,
         "traces.altered": np.arange(6 * len(REGIONS), dtype=np.float16).reshape(6, -1, 1),
@@ -108,7 +108,7 @@ def test_identical_regions_agree(arrays):
         assert np.allclose(column, 1 if "/cos/" in name else 0, atol=1e-6), name
 
 
-def test_missing_and_overflown_answers_are_missing(arrays):
+def test_missing_and_infinite_outputs_are_nan(arrays):
     arrays["toy.age"][2, REGIONS.index("upper"), 1] = np.nan
     arrays["toy.age_years"][3, REGIONS.index("full")] = np.inf
     table = raw_features(arrays, OUTPUTS)
@@ -128,7 +128,7 @@ def test_no_faces_is_a_table_without_rows(arrays):
     assert raw_features(empty, OUTPUTS).values.shape == (0, len(PAIRS) * 6)
 
 
-def test_answers_that_are_not_what_was_announced_are_refused(arrays):
+def test_undeclared_outputs_are_refused(arrays):
     with pytest.raises(ValueError, match=r"toy\.age has shape"):
         raw_features({**arrays, "toy.age": arrays["toy.age"][:, :3]}, OUTPUTS)
     with pytest.raises(ValueError, match="missing: toy.moves"):
@@ -217,7 +217,7 @@ def test_tables_are_ordered_by_name_and_say_what_is_missing():
         FeatureTable(["a", "a"], np.zeros((2, 2)))
 
 
-def test_evidence_columns_are_what_an_expert_says_of_the_whole_face_as_evidence():
+def test_forgery_logit_columns():
     names = [
         "a.odd/level/full",
         "a.odd/level/inner",

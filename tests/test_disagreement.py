@@ -31,13 +31,13 @@ def test_ranks_are_shares_of_real_faces():
     assert 0.1 < ranks(np.zeros(5), flat)[0] < 0.8, "what half of the real faces have is usual"
 
 
-def test_unusual_is_towards_disagreement_whichever_way_the_measure_goes():
+def test_unusual_is_towards_inconsistency_for_every_measure():
     odd = unusual(NAMES, np.full(5, -3.0), REFERENCE)
     assert odd[0] > 0.98, "a low cosine disagrees"
     assert (odd[1:] < 0.02).all(), "a low divergence agrees"
 
 
-def test_families_sum_to_everything_and_only_those_that_are_there_are_told():
+def test_families_sum_to_everything():
     sums = by_family(NAMES, np.array([0.5, -0.25, 1.0, 2.0, 4.0]))
     assert sums == {"attributes": 0.75, "identities": 0.5, "traces": 2.0, "other": 4.0}
 
@@ -53,7 +53,7 @@ def test_pairs_are_the_cosines_of_one_output():
     assert pairs_of("a.identity", NAMES, np.full(5, np.nan), REFERENCE) == []
 
 
-def test_a_column_is_about_the_parts_that_it_names():
+def test_regions_of_a_column():
     assert [regions_of(name) for name in NAMES] == [
         ("upper", "lower"),
         ("upper",),

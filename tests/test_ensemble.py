@@ -1,12 +1,11 @@
-"""Several experts asked together: batches, memory that runs out, and which weights are looked for."""
-
-from pathlib import Path
+"""The expert ensemble: batches, memory that runs out, and which weights it needs."""
 
 import pytest
 import torch
+from torch import nn
 
 from features.regions import ALIGNED, REGIONS, Crop
-from models import ensemble as panels
+from models import ensemble as ensembles
 from models.base import Expert, Output, native_bf16
 from models.ensemble import (
     BATCH_CPU,
@@ -21,20 +20,13 @@ WIDE = Crop.around(0.5, 0.5, 1.5, 1.5, 32)
 
 
 class Toy(Expert):
-    """Says how bright each face is, in every region; runs out of memory beyond `room` faces."""
+    """Outputs how bright each face is, for every region; runs out of memory beyond `room` faces."""
 
-    def __init__(
-        self, name: str, crop: Crop, weights: Path, room: int = 10**9, faces_on_cpu: int = 10**9
-    ) -> None:
-        super().__init__()
-        self.name, self.crop, self.weights, self.room, self.faces_on_cpu = (
-            name,
-            crop,
-            weights,
-            room,
-            faces_on_cpu,
-        )
-        self.outputs = {"light": Output("scalar", 1), "twice": Output("vector", 2, ("a", "b"))}
+    outputs = {"light": Output("scalar", 1), "twice": Output("vector", 2, ("a", "b"))}
+
+    def __init__(self, name, crop, weights, room=10**9, faces_on_cpu=10**9) -> None:
+        super().__init__(nn.Identity(), weights)
+        self.name, self.crop, self.room, self.faces_on_cpu = name, crop, room, faces_on_cpu
         self.calls: list[int] = []
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -58,9 +50,9 @@ def views(faces: int) -> dict[Crop, torch.Tensor]:
 
 def test_every_expert_sees_its_own_crop_and_all_faces_come_back_in_order(weights):
     ensemble = Ensemble.of([Toy("a", ALIGNED, weights), Toy("b", WIDE, weights)])
-    said = ensemble(views(5))
-    assert list(said) == list(ensemble.outputs) == ["a.light", "a.twice", "b.light", "b.twice"]
-    for name, value in said.items():
+    found = ensemble(views(5))
+    assert list(found) == list(ensemble.outputs) == ["a.light", "a.twice", "b.light", "b.twice"]
+    for name, value in found.items():
         assert value.dtype == torch.float16 and value.shape == (
             5,
             len(REGIONS),
@@ -74,7 +66,7 @@ def test_every_expert_sees_its_own_crop_and_all_faces_come_back_in_order(weights
     assert len(set(ensemble.weights.values())) == 1 and ensemble.crops == {"a": ALIGNED, "b": WIDE}
 
 
-def test_on_a_cpu_a_call_is_as_small_as_the_expert_likes(weights):
+def test_a_cpu_gets_the_batch_size_of_the_expert(weights):
     ensemble = Ensemble.of([Toy("a", ALIGNED, weights, faces_on_cpu=2)])
     assert ensemble(views(5))["a.light"][:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert ensemble.experts[0].calls == [2, 2, 1]
@@ -90,7 +82,7 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(weights):
     assert greedy.calls == [3, 3, 3, 2]  # remembered: nothing is tried in vain again
 
 
-def test_one_face_too_many_is_the_callers_to_know(weights):
+def test_one_face_that_does_not_fit_raises(weights):
     with pytest.raises(torch.OutOfMemoryError):
         Ensemble.of([Toy("a", ALIGNED, weights, room=0)])(views(4))
 
@@ -99,7 +91,7 @@ def test_the_largest_batch_that_fits(weights, monkeypatch):
     ensemble = Ensemble.of([Toy("a", ALIGNED, weights, room=100)])
     assert ensemble.largest_batch() == BATCH_CPU
     monkeypatch.setattr(ensemble, "device", torch.device("cuda"))
-    monkeypatch.setattr(ensemble, "_sent", lambda view: view)
+    monkeypatch.setattr(ensemble, "_to_device", lambda view: view)
     for name in ("synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     assert ensemble.largest_batch() == 32  # 64 fit, 128 do not: room to spare
@@ -111,7 +103,7 @@ def test_the_largest_batch_that_fits(weights, monkeypatch):
 
 
 def test_nothing_is_built_before_all_weights_are_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(panels, "expert_class", lambda name: pytest.fail(f"{name} was built"))
+    monkeypatch.setattr(ensembles, "expert_class", lambda name: pytest.fail(f"{name} was built"))
     with pytest.raises(FileNotFoundError) as caught:
         Ensemble(experts_of("full"), weights_dir=tmp_path)
     for entry in (
@@ -133,32 +125,32 @@ def test_devices():
             find_device(name, "--detect-on")
 
 
-def test_shortages_of_memory_are_known_by_their_words():
-    for said in (
+def test_out_of_memory_is_recognised_by_message():
+    for message in (
         "CUDA error: out of memory",
         "CUBLAS_STATUS_ALLOC_FAILED when calling",
         "can't allocate memory: you tried",
     ):
-        assert out_of_memory(RuntimeError(said))
+        assert out_of_memory(RuntimeError(message))
     assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory")) and out_of_memory(
         MemoryError()
     )
     assert not out_of_memory(RuntimeError("shapes do not fit"))
 
 
-def test_an_expert_that_fails_on_a_face_has_no_answer_there_and_others_do(weights):
+def test_an_output_that_is_not_finite_is_missing_for_that_expert_only(weights):
     class Overflowing(Toy):
         def forward(self, faces):
-            said = super().forward(faces)
-            return {**said, "light": torch.where(said["light"] == 2, 1e6, said["light"])}
+            outputs = super().forward(faces)
+            return {**outputs, "light": torch.where(outputs["light"] == 2, 1e6, outputs["light"])}
 
-    said = Ensemble.of([Overflowing("a", ALIGNED, weights), Toy("b", ALIGNED, weights)])(views(4))
-    assert [said[name][:, 0, 0].isnan().tolist() for name in said] == 2 * [
+    found = Ensemble.of([Overflowing("a", ALIGNED, weights), Toy("b", ALIGNED, weights)])(views(4))
+    assert [found[name][:, 0, 0].isnan().tolist() for name in found] == 2 * [
         [False, False, True, False]
     ] + 2 * [[False] * 4]
 
 
-def test_a_profile_that_is_not_there():
+def test_unknown_profiles_and_experts():
     with pytest.raises(ValueError, match="unknown profile 'huge'; the profiles are lite, full"):
         experts_of("huge")
     with pytest.raises(ValueError, match="unknown expert nose; the experts are lite, fairface"):
@@ -166,7 +158,7 @@ def test_a_profile_that_is_not_there():
     assert experts_of("full", ["clip", "fairface"]) == ("fairface", "clip")  # always in one order
 
 
-def test_only_published_experts_compute_in_bfloat16_unasked(monkeypatch):
+def test_bfloat16_is_the_default_of_published_experts_only(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     gpu = torch.device("cuda")
     found = [
@@ -181,6 +173,6 @@ def test_only_published_experts_compute_in_bfloat16_unasked(monkeypatch):
     ("able", "native"),
     [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)],
 )
-def test_a_cpu_that_only_imitates_bfloat16_is_told(able, native, monkeypatch):
+def test_a_cpu_that_emulates_bfloat16_is_recognised(able, native, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     assert native_bf16(torch.device("cpu")) is native

@@ -1,15 +1,9 @@
-"""Expectations on made-up answers: what they find, what they must not remember."""
+"""Expectations on made-up outputs: what they detect, what they must not memorise."""
 
 import numpy as np
 import pytest
 
-from features.expectations import (
-    DIRECTIONS,
-    Expectations,
-    cross_fit,
-    expected_names,
-    shrunk_covariance,
-)
+from features.expectations import DIRECTIONS, Expectations, cross_fit, expected_names
 from features.regions import PAIRS, REGIONS
 from tests.synthetic import OUTPUTS, predictions
 
@@ -35,7 +29,7 @@ def test_both_directions_of_every_pair():
     assert set(DIRECTIONS) == set(PAIRS) | {(b, a) for a, b in PAIRS}
 
 
-def test_columns_are_named_as_announced(fitted, reals):
+def test_column_names(fitted, reals):
     table = fitted.residuals(reals)
     assert table.names == expected_names(OUTPUTS) and table.values.dtype == np.float32
     assert (
@@ -45,14 +39,14 @@ def test_columns_are_named_as_announced(fitted, reals):
     assert not any("toy.age/expected_cos" in name for name in table.names)
 
 
-def test_unseen_reals_are_as_far_off_as_is_usual(fitted):
+def test_residuals_of_unseen_reals_are_about_one(fitted):
     table = fitted.residuals(predictions(PEOPLE, REAL, seed=7))
     for name, column in columns(table).items():
         if "/expected/" in name:
             assert np.sqrt((column**2).mean()) == pytest.approx(1, abs=0.15), name
 
 
-def test_a_mouth_of_somebody_else_is_unexpected(fitted):
+def test_a_swapped_mouth_has_larger_residuals(fitted):
     fake = columns(fitted.residuals(predictions(PEOPLE[:100], REAL[:100] + 1, seed=7)))
     real = columns(fitted.residuals(predictions(PEOPLE[:100], REAL[:100], seed=7)))
     for output in OUTPUTS:
@@ -64,17 +58,17 @@ def test_a_mouth_of_somebody_else_is_unexpected(fitted):
     assert np.median(fake[name]) < np.median(real[name]) - 0.3
 
 
-def test_a_region_that_knows_nothing_expects_the_average(reals):
+def test_an_independent_region_predicts_the_mean(reals):
     """Where regions are independent, the residual is the distance from the mean real face."""
     rng = np.random.default_rng(0)
     blind = {name: rng.permuted(value, axis=0) for name, value in reals.items()}
     years = blind["toy.age_years"][:, REGIONS.index("lower"), 0].astype(np.float32)
-    said = columns(Expectations.fit(blind, OUTPUTS, np.ones(600, dtype=bool)).residuals(blind))
+    found = columns(Expectations.fit(blind, OUTPUTS, np.ones(600, dtype=bool)).residuals(blind))
     from_mean = np.abs(years - years.mean()) / years.std()
-    assert np.corrcoef(said["toy.age_years/expected/upper>lower"], from_mean)[0, 1] > 0.9
+    assert np.corrcoef(found["toy.age_years/expected/upper>lower"], from_mean)[0, 1] > 0.9
 
 
-def test_a_reloaded_fit_answers_with_the_same_bits(fitted, reals):
+def test_a_reloaded_fit_gives_the_same_bits(fitted, reals):
     state = fitted.state()
     assert all(value.dtype == np.float16 for value in state.values())
     again = Expectations.from_state(OUTPUTS, dict(sorted(state.items(), reverse=True)))
@@ -90,7 +84,7 @@ def test_a_state_of_other_outputs_is_refused(fitted, reals):
         fitted.residuals({name: value for name, value in reals.items() if name != "toy.age"})
 
 
-def test_missing_answers_are_missing_and_spoil_no_fit(reals):
+def test_missing_outputs_are_nan_and_spoil_no_fit(reals):
     holed = {name: value.copy() for name, value in reals.items()}
     holed["toy.moves"][5, REGIONS.index("upper"), 2] = np.nan
     fitted = Expectations.fit(holed, OUTPUTS, np.ones(600, dtype=bool))
@@ -119,7 +113,7 @@ def test_cross_fitting_never_shows_a_face_its_own_group(reals):
     assert (before.values[3:] != after.values[3:]).any()
 
 
-def test_a_fake_is_judged_without_the_reals_of_its_group():
+def test_a_fake_is_cross_fitted_without_the_reals_of_its_group():
     people = np.repeat(np.arange(100), 2)
     label = np.tile([0, 1], 100)
     arrays = predictions(people, label)
@@ -155,17 +149,8 @@ def test_two_groups_of_reals_are_two_folds_wherever_the_fakes_are(reals):
         assert not np.isnan(table.values).any()
 
 
-def test_shrinking_keeps_the_trace_and_moves_towards_a_sphere():
-    residuals = np.random.default_rng(0).normal(size=(10, 8)) * np.arange(1, 9)
-    plain, shrunk = residuals.T @ residuals / 10, shrunk_covariance(residuals)
-    assert np.trace(shrunk) == pytest.approx(np.trace(plain))
-    assert np.linalg.cond(shrunk) < np.linalg.cond(plain)
-    many = np.random.default_rng(0).normal(size=(100_000, 4)) * np.arange(1, 5)
-    assert np.allclose(shrunk_covariance(many), np.diag([1, 4, 9, 16]), atol=0.2)
-
-
-def test_a_missing_answer_costs_only_its_own_columns():
-    """What is expected of the others is what it would be had the missing output said what the mean face says."""
+def test_a_missing_output_is_nan_in_its_own_columns_only():
+    """In the prediction of the others it counts as the mean face's."""
     people = np.repeat(np.arange(60), 2)
     arrays = predictions(people, np.zeros(len(people), int))
     fitted = Expectations.fit(arrays, OUTPUTS, np.ones(len(people), bool))

@@ -1,4 +1,4 @@
-"""What the published experts refuse, how CLIP's towers are called, and what importing py-feat must leave alone."""
+"""What the published experts refuse, the names of CLIP's towers, and what importing py-feat must leave alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LAYERS = {
 
 @pytest.fixture(autouse=True)
 def _nowhere_else(monkeypatch):
-    monkeypatch.setattr("requests.get", None)  # a TypeError for whoever would download
+    monkeypatch.setattr("models.weights._receive", lambda *_: pytest.fail("downloaded"))
     for name in ("MASC_WEIGHTS", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
 
@@ -132,16 +132,16 @@ def test_a_file_that_does_not_fit_pyfeat_is_refused(tmp_path):
         (without(shapes, layer), metadata, "1 missing, 0 unexpected"),
         ({**shapes, "more": [1]}, metadata, "0 missing, 1 unexpected"),
         ({**shapes, layer: [96, 3, 2, 2]}, metadata, layer),
-        (shapes, None, "its header holds no configuration"),
-        (shapes, {"other": "{}"}, "its header holds no configuration"),
-        (shapes, {"config": "{"}, "its header holds no configuration"),
-        (shapes, {"config": "[]"}, "its header holds no configuration"),
-        (shapes, {"config": json.dumps({**config, "n_au": 24})}, "not a multitask network"),
+        (shapes, None, "not a whole multitask network"),
+        (shapes, {"other": "{}"}, "not a whole multitask network"),
+        (shapes, {"config": "{"}, "not a whole multitask network"),
+        (shapes, {"config": "[]"}, "not a whole multitask network"),
+        (shapes, {"config": json.dumps({**config, "n_au": 24})}, "not a whole multitask network"),
     ):
         refused(WeightsError, (f"{path}: ", told), PyFeat, write_zeros(path, wrong, header))
 
 
-def test_pyfeats_earlier_network_is_refused(tmp_path):
+def test_an_earlier_network_of_pyfeat_is_refused(tmp_path):
     library = import_feat("multitask.inference")
     config = {**json.loads(FORMATS["pyfeat"]["metadata"]["config"]), "n_au": 24}
     known = {
@@ -153,13 +153,13 @@ def test_pyfeats_earlier_network_is_refused(tmp_path):
         net = library.MEGraphAUv2(library.ModelV2Config(**known, pretrained=False))
     shapes = {key: list(value.shape) for key, value in net.state_dict().items()}
     path = write_zeros(tmp_path / "earlier.safetensors", shapes, {"config": json.dumps(config)})
-    refused(WeightsError, (f"{path}: answers with ", "AU45", "another version?"), PyFeat, path)
+    refused(WeightsError, (f"{path}: has outputs ", "AU45", "another version?"), PyFeat, path)
 
 
 def test_pyfeat_unpickles_nothing(tmp_path):
     library, marker = import_feat("multitask.inference"), tmp_path / "marker"
     files = {
-        WEIGHTS["pyfeat"].file: "not a whole safetensors file",
+        WEIGHTS["pyfeat"].file: "not a whole multitask network",
         "face_multitask_v28.pt": "only safetensors are read",
     }
     for file, reason in files.items():
@@ -171,7 +171,7 @@ def test_pyfeat_unpickles_nothing(tmp_path):
     assert marker.exists(), "the trap works"
 
 
-# Through a panel.
+# Through an ensemble.
 
 
 @pytest.fixture
@@ -181,41 +181,41 @@ def none_is_built(monkeypatch):
     )
 
 
-def panel_of(folder: Path | None, *names: str) -> Ensemble:
+def ensemble_of(folder: Path | None, *names: str) -> Ensemble:
     return Ensemble(names, weights_dir=folder)
 
 
-def test_a_file_that_is_not_what_its_note_says(official_weights, tmp_path, none_is_built):
+def test_a_file_that_differs_from_its_sha256_note(official_weights, tmp_path, none_is_built):
     names, file = ("arcface", "facenet"), WEIGHTS["facenet"].file
     for name in names:
         (tmp_path / WEIGHTS[name].file).symlink_to(official_weights / WEIGHTS[name].file)
     assert list(find_weights(names, tmp_path, CLIP_MODEL)) == list(names)
     (tmp_path / f"{file}.sha256").write_text(f"{'0' * 64}  {file}\n")
     told = f"{tmp_path / file}: SHA-256 is ", f"expected {'0' * 64} ({file}.sha256)"
-    refused(WeightsError, told, panel_of, tmp_path, *names)
+    refused(WeightsError, told, ensemble_of, tmp_path, *names)
 
 
-def test_all_that_is_missing_is_said_before_any_work(official_weights, tmp_path, none_is_built):
+def test_all_missing_files_are_reported_before_any_work(official_weights, tmp_path, none_is_built):
     (tmp_path / WEIGHTS["arcface"].file).symlink_to(official_weights / WEIGHTS["arcface"].file)
-    missing = [f"{tmp_path / WEIGHTS[name].file}: not there" for name in ("fairface", "pyfeat")]
-    refused(MissingWeightsError, missing, panel_of, tmp_path, "fairface", "arcface", "pyfeat")
+    missing = [f"{tmp_path / WEIGHTS[name].file}: missing" for name in ("fairface", "pyfeat")]
+    refused(MissingWeightsError, missing, ensemble_of, tmp_path, "fairface", "arcface", "pyfeat")
 
 
 def test_a_folder_that_is_not_there(tmp_path, monkeypatch, none_is_built):
     for origin, folder in (("--weights-dir", tmp_path / "mine"), ("MASC_WEIGHTS", None)):
         monkeypatch.setenv("MASC_WEIGHTS", str(tmp_path / "other"))
         with pytest.raises(FileNotFoundError) as caught:
-            panel_of(folder, *PROFILES["full"])
+            ensemble_of(folder, *PROFILES["full"])
         named = folder or tmp_path / "other"
         assert (
             str(caught.value)
-            == f"{named}: named by {origin}, but no such folder; make it, or name another"
+            == f"{named}: named by {origin}, but no such folder; create it, or name another"
         )
 
 
 def test_the_folder_of_the_environment(official_weights, monkeypatch):
     monkeypatch.setenv("MASC_WEIGHTS", str(official_weights))
-    (expert,) = panel_of(None, "fairface").experts
+    (expert,) = ensemble_of(None, "fairface").experts
     assert expert.weights == official_weights / WEIGHTS["fairface"].file
     found = find_weights(PROFILES["full"], None, CLIP_MODEL)
     assert set(found.values()) == {
@@ -224,7 +224,7 @@ def test_the_folder_of_the_environment(official_weights, monkeypatch):
     }
 
 
-# How CLIP's towers are called.
+# Names of CLIP's towers.
 
 
 def test_names_of_towers():
@@ -260,7 +260,7 @@ def test_names_of_towers():
         refused(ValueError, told, tower_named, name)
 
 
-def test_where_another_tower_comes_from():
+def test_the_source_of_another_tower():
     tower = "vit_base_patch16_clip_224.laion2b"
     entry = published(tower)
     assert entry.tower == tower and entry.expert == "clip" and entry.licence == "apache-2.0"

@@ -20,27 +20,26 @@ def test_sentence_names_regions_value_and_range():
     text = sentence("lite.identity/cos/upper~lower", 0.313, 0.48, 0.75)
     assert (
         text
-        == "Upper face and lower face: identity similarity 0.31 (real faces 0.48 to 0.75; unusually far apart)"
+        == "Upper face and lower face: identity similarity 0.31 (real faces 0.48 to 0.75; unusually different)"
     )
 
 
-def test_which_side_of_real_faces_a_value_lies_on_is_said():
+def test_sentences_tell_the_side_of_unusual_values():
     cosine, divergence = "lite.identity/cos/upper~lower", "lite.age/js/upper~lower"
-    assert sentence(cosine, 0.9, 0.4, 0.8).endswith("; unusually alike)")
-    assert sentence(divergence, 0.9, 0.4, 0.8).endswith("; unusually far apart)")
-    assert sentence(divergence, 0.1, 0.4, 0.8).endswith("; unusually alike)")
+    assert sentence(cosine, 0.9, 0.4, 0.8).endswith("; unusually similar)")
+    assert sentence(divergence, 0.9, 0.4, 0.8).endswith("; unusually different)")
+    assert sentence(divergence, 0.1, 0.4, 0.8).endswith("; unusually similar)")
     assert sentence(divergence, 0.5, 0.4, 0.8).endswith("(real faces 0.40 to 0.80)")
 
 
-def test_what_is_said_of_one_region_has_words_too():
+def test_sentences_about_one_region():
     text = sentence("traces.altered/level/inner", 3.214, -2.0, 1.0)
     assert (
-        text
-        == "Evidence of alteration in the inner face: 3.21 (real faces -2.00 to 1.00; unusually strong)"
+        text == "Forgery logit of the inner face: 3.21 (real faces -2.00 to 1.00; unusually high)"
     )
     text = sentence("traces.source/cos/inner~outer", 0.31, 0.6, 0.9)
     assert text.startswith(
-        "Inner face and outer face: origin of the pixels, similarity 0.31 (real faces 0.60 to 0.90;"
+        "Inner face and outer face: source similarity 0.31 (real faces 0.60 to 0.90;"
     )
 
 
@@ -58,7 +57,7 @@ def test_every_measure_has_words():
         assert "whole face" in text.lower() and "lower face" in text and "3.00" in text
 
 
-def test_strongest_push_comes_first_and_columns_of_one_topic_count_together():
+def test_columns_of_one_topic_count_together():
     values = np.array([0.2, 0.9, 0.85, 0.95])
     found = reasons(NAMES, values, np.array([0.5, 0.3, 0.3, 0.3]), reference(), fake=True)
     assert [reason.regions for reason in found] == [("full", "lower"), ("upper", "lower")]
@@ -66,7 +65,7 @@ def test_strongest_push_comes_first_and_columns_of_one_topic_count_together():
     assert np.isclose(found[0].contribution, 0.9)
 
 
-def test_reasons_for_real_push_down_and_nothing_else_is_given():
+def test_reasons_for_real_decrease_the_logit():
     found = reasons(
         NAMES[:2], np.array([0.7, 0.5]), np.array([-0.4, 0.2]), reference(NAMES[:2]), fake=False
     )
@@ -74,13 +73,13 @@ def test_reasons_for_real_push_down_and_nothing_else_is_given():
     assert found[0].contribution == -0.4
 
 
-def test_missing_values_never_speak():
+def test_missing_values_are_no_reason():
     values = np.array([np.nan, 0.5])
     found = reasons(NAMES[:2], values, np.array([9.0, 0.1]), reference(NAMES[:2]), fake=True)
     assert [reason.feature for reason in found] == [NAMES[1]]
 
 
-def test_what_is_usual_does_not_speak_for_a_fake_nor_what_is_unusual_for_a_real_face():
+def test_reasons_for_fake_are_unusual_and_for_real_are_usual():
     usual, unusual = 0.6, 0.1
     values, pushes = np.array([usual, unusual]), np.array([0.9, 0.2])
     assert [

@@ -64,7 +64,7 @@ def dump(dataset, official_weights, tmp_path_factory) -> Path:
     return out
 
 
-def test_every_expert_answers_about_every_face(dump):
+def test_every_expert_has_outputs_for_every_face(dump):
     made = read_dump(dump)
     assert len(made) == 2 * sum(FACES.values()) and not made.missing
     assert tuple(made.meta["weights"]) == PROFILES["full"] and made.meta["profile"] == "full"
@@ -113,7 +113,7 @@ def test_a_detector_of_two_experts_needs_only_their_weights(dump, official_weigh
     ]
 
 
-def test_a_missing_file_is_said_before_any_work_and_leaving_its_expert_out_works(
+def test_a_missing_file_is_reported_before_any_work(
     dataset, official_weights, tmp_path, monkeypatch, capsys
 ):
     few = tmp_path / "weights"
@@ -124,11 +124,11 @@ def test_a_missing_file_is_said_before_any_work_and_leaving_its_expert_out_works
         patch.setattr(preprocessing_pipeline, "fill", lambda *_: pytest.fail("worked"))
         command = ["--experts", "fairface", "facenet", "arcface"]
         assert cli(arguments(dataset, few, tmp_path / "dump", *command)) == 2
-    said = capsys.readouterr()
+    found = capsys.readouterr()
     entry = WEIGHTS["arcface"]
     for part in (entry.file, entry.url, entry.licence, str(few), "--weights-dir"):
-        assert part in said.err
-    assert "Traceback" not in said.err and WEIGHTS["fairface"].file not in said.err
+        assert part in found.err
+    assert "Traceback" not in found.err and WEIGHTS["fairface"].file not in found.err
     assert not (tmp_path / "dump").exists()
     command = ["--experts", "fairface", "facenet", "--limit", "2"]
     assert cli(arguments(dataset, few, tmp_path / "dump", *command)) == 0

@@ -38,7 +38,7 @@ def faces():
     return torch.from_numpy(faces)
 
 
-def test_answers_keep_their_kinds(weights, faces):
+def test_outputs_keep_their_kinds(weights, faces):
     predictions = RegionExpert(weights).frozen("cpu")(faces)
     assert {name: tuple(value.shape) for name, value in predictions.items()} == {
         name: (3, len(REGIONS), output.size) for name, output in OUTPUTS.items()
@@ -52,7 +52,7 @@ def test_answers_keep_their_kinds(weights, faces):
     assert (predictions["age_years"] >= 0).all() and (predictions["age_years"] <= 100).all()
 
 
-def test_a_region_is_blind_to_the_rest(weights, faces):
+def test_a_region_does_not_depend_on_the_rest(weights, faces):
     expert = RegionExpert(weights).frozen("cpu")
     before = expert(faces)["identity"]
     changed = faces.clone()
@@ -122,7 +122,7 @@ def test_rebuilt_from_its_file_alone(weights, faces):
 
 
 def test_wrong_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no region network there"):
+    with pytest.raises(FileNotFoundError, match="train a network with"):
         load_region_net(tmp_path / "none.safetensors")
     wrong = tmp_path / "wrong.safetensors"
     wrong.write_bytes(b"not weights at all")

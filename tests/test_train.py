@@ -1,25 +1,28 @@
-"""train.py from dumps to checkpoints, on made-up answers."""
+"""train.py from dumps to checkpoints, on made-up outputs."""
 
 import csv
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from command_line import BAD_INPUT, run
 from data import splits
 from data.dump import read_dump
 from data.feature_dataset import join_dumps
 from features.regions import REGIONS
 from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
+from models.classifiers import MODELS
 from tests.synthetic import predictions, recurring_people, write_dump
 from train import Config, main
 
-ROOT = Path(__file__).parent.parent
+
+@pytest.fixture(autouse=True)
+def _log(caplog):
+    caplog.set_level("INFO", "masc")
 
 
 @pytest.fixture
@@ -36,15 +39,14 @@ def trained(tmp_path_factory):
     return dump, main(Config(features=(dump,), out=root / "checkpoint"))
 
 
-def test_without_arguments_the_newest_dump_is_used_and_named_first(here, capsys):
+def test_without_arguments_the_newest_dump_is_used_and_named_first(here, caplog):
     old = write_dump(here / "outputs" / "features" / "old" / "toy")
     write_dump(here / "outputs" / "features" / "new" / "toy")
     os.utime(old / "meta.json", (1, 1))
     assert main(Config()) == Path("checkpoints/new-logreg")
-    printed = capsys.readouterr().out
-    assert printed.splitlines()[0] == "features    outputs/features/new/toy (the newest dump)"
-    assert "train       {'real': 72, 'fake': 72, 'groups': 36}" in printed
-    assert "test        48 faces, not looked at" in printed
+    assert caplog.messages[0] == "features    outputs/features/new/toy (the newest dump)"
+    assert "train       {'real': 72, 'fake': 72, 'groups': 36}" in caplog.text
+    assert "test        48 faces, not read" in caplog.text
 
 
 def test_no_dump_at_all_says_what_to_do(here):
@@ -77,7 +79,7 @@ def test_the_checkpoint_describes_itself(trained):
     assert str(trained[0].parent) not in (trained[1] / "checkpoint.json").read_text()
 
 
-def test_it_tells_fakes_of_people_it_never_saw(trained):
+def test_it_detects_fakes_of_unseen_people(trained):
     dump = read_dump(trained[0])
     test = dump.rows["split"] == "test"
     features, p_fake = Scorer(Checkpoint.load(trained[1])).score(
@@ -108,11 +110,11 @@ def test_limits_are_those_of_99_of_100_training_faces(tmp_path):
     view |= {"yaw": rng.uniform(-40, 60, 240)}
     dump = write_dump(tmp_path / "made" / "toy", change=view)
     checkpoint = Checkpoint.load(main(Config(features=(dump,), out=tmp_path / "out")))
-    seen, train = checkpoint.info["seen"], read_dump(dump).rows["split"] == "train"
+    limits, train = checkpoint.info["limits"], read_dump(dump).rows["split"] == "train"
     for name in ("face_px", "sharpness", "score"):
-        assert (view[name][train] < seen[name]).mean() == pytest.approx(0.01, abs=0.01)
-    assert (np.abs(view["yaw"][train]) > seen["yaw"]).mean() == pytest.approx(0.01, abs=0.01)
-    assert 0.8 < seen["distance"] < 5
+        assert (view[name][train] < limits[name]).mean() == pytest.approx(0.01, abs=0.01)
+    assert (np.abs(view["yaw"][train]) > limits["yaw"]).mean() == pytest.approx(0.01, abs=0.01)
+    assert 0.8 < limits["distance"] < 5
     reals = checkpoint.arrays["real_scores"]
     assert len(reals) == 24 and (np.diff(reals) >= 0).all()
     assert (reals >= checkpoint.info["threshold"]["p_fake"]).mean() <= 0.05
@@ -132,7 +134,8 @@ def test_the_test_split_changes_nothing(trained, tmp_path):
 
 
 @pytest.mark.parametrize("head", ["mlp", "xgboost"])
-def test_other_heads(trained, tmp_path, head):
+def test_other_heads(trained, tmp_path, head, monkeypatch):
+    monkeypatch.setattr(MODELS[head], "choices", MODELS[head].choices[1:2])
     out = main(Config(features=(trained[0],), head=head, only=("toy.identity",), out=tmp_path))
     checkpoint = Checkpoint.load(out)
     assert checkpoint.info["head"] == head
@@ -159,7 +162,7 @@ def test_dropped_groups_are_gone_and_expectations_with_them(trained, tmp_path):
     assert not any(name.startswith("expectations.") for name in checkpoint.arrays)
 
 
-def test_real_faces_alone_need_to_be_asked_for(here):
+def test_real_faces_only_need_one_class(here):
     dump = write_dump(here / "reals" / "toy", label=0)
     with pytest.raises(ValueError, match=r"72 real faces and no fake.*--one-class"):
         main(Config(features=(dump,)))
@@ -170,7 +173,7 @@ def test_real_faces_alone_need_to_be_asked_for(here):
     assert np.median(p_fake[label == 1]) > np.median(p_fake[label == 0])
 
 
-def test_fakes_alone_are_never_enough(tmp_path):
+def test_fakes_only_are_refused(tmp_path):
     dump = write_dump(tmp_path / "fakes" / "toy", label=1)
     for one_class in (False, True):
         with pytest.raises(ValueError, match="no real faces"):
@@ -185,9 +188,7 @@ def test_a_dump_of_other_weights_is_refused(trained, tmp_path):
         main(Config(features=(trained[0], other), out=tmp_path / "out"))
 
 
-def test_answers_of_another_precision_are_not_joined_and_a_detector_keeps_its_own(
-    trained, tmp_path
-):
+def test_precisions_are_not_mixed(trained, tmp_path):
     other = write_dump(tmp_path / "made" / "toy2")
     meta = json.loads((other / "meta.json").read_text())
     (other / "meta.json").write_text(json.dumps({**meta, "config": {"precision": "bfloat16"}}))
@@ -199,7 +200,7 @@ def test_answers_of_another_precision_are_not_joined_and_a_detector_keeps_its_ow
     assert Checkpoint.load(tmp_path / "out").info["precision"] == "bfloat16"
 
 
-def test_an_expert_that_never_answered_is_left_out(tmp_path):
+def test_an_expert_without_outputs_is_left_out(tmp_path):
     """Neither its columns nor its weights are asked for; what is left is trained as ever."""
     silent = {"mute.age": np.full((240, 8, 4), np.nan, np.float16)}
     dump = write_dump(tmp_path / "made" / "toy", change=silent)
@@ -228,24 +229,25 @@ def test_no_training_faces_is_an_error_that_counts(tmp_path):
         main(Config(features=(dump,), out=tmp_path / "out"))
 
 
-def test_without_validation_faces_training_groups_validate(tmp_path, capsys):
+def test_without_validation_faces_training_groups_validate(tmp_path, caplog):
     dump = write_dump(tmp_path / "made" / "toy", splits=(0.8, 0.8))
     main(Config(features=(dump,), out=tmp_path / "out"))
-    printed = capsys.readouterr().out
-    assert "the val split has no real faces: 7 of the training groups validate instead" in printed
-    assert "train       {'real': 82, 'fake': 82, 'groups': 41}" in printed
+    assert (
+        "the val split has no real faces: 7 of the training groups validate instead" in caplog.text
+    )
+    assert "train       {'real': 82, 'fake': 82, 'groups': 41}" in caplog.text
 
 
-def test_missing_answers_are_counted_and_faces_without_any_left_out(tmp_path, capsys):
+def test_missing_outputs_are_counted_and_faces_without_any_left_out(tmp_path, caplog):
     arrays = predictions(np.repeat(np.arange(60), 4), np.tile([0, 0, 1, 1], 60))
     for value in arrays.values():
         value[0] = np.nan
     arrays["toy.age"][8:12, REGIONS.index("lower")] = np.nan
     dump = write_dump(tmp_path / "made" / "toy", change=arrays)
     out = main(Config(features=(dump,), out=tmp_path / "out"))
-    printed = capsys.readouterr().out
     assert (
-        "1 training faces have not a single feature" in printed and "values are missing" in printed
+        "1 training faces have not a single feature" in caplog.text
+        and "values are missing" in caplog.text
     )
     p_fake = Scorer(Checkpoint.load(out)).score(
         {name: value[:9] for name, value in arrays.items()}
@@ -253,7 +255,7 @@ def test_missing_answers_are_counted_and_faces_without_any_left_out(tmp_path, ca
     assert np.isnan(p_fake[0]) and np.isfinite(p_fake[1:]).all()
 
 
-def test_an_output_that_is_never_there_is_left_out(tmp_path):
+def test_an_output_that_is_always_missing_is_left_out(tmp_path):
     arrays = predictions(np.repeat(np.arange(60), 4), np.tile([0, 0, 1, 1], 60))
     arrays["toy.moves"][:] = np.nan
     dump = write_dump(tmp_path / "made" / "toy", change=arrays)
@@ -278,12 +280,12 @@ def test_groups_of_one_dataset_are_the_same_in_two_dumps_of_it(trained, tmp_path
     assert len(faces) == 480 and faces.counts()["groups"] == 60
 
 
-def test_people_stay_on_one_side_when_asked(tmp_path, capsys):
+def test_identity_disjoint_splits(tmp_path, caplog):
     """Whoever validates or tests has training faces too, by the given split; joined by identity, nobody has."""
     people, arrays = recurring_people()
     dump = write_dump(tmp_path / "made" / "toy", groups=100, change=arrays)
     out = main(Config(features=(dump,), identity_disjoint=True, out=tmp_path / "out"))
-    assert "100 groups joined into 60 people; " in capsys.readouterr().out
+    assert "100 groups joined into 60 people; " in caplog.text
     with (out / "splits.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 400
@@ -322,20 +324,15 @@ def test_people_need_an_identity_embedding(trained, monkeypatch):
         splits.identity_disjoint(faces)
 
 
-def test_command_line(here):
+def test_command_line(here, capsys):
     write_dump(here / "outputs" / "features" / "made" / "toy")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(ROOT / "train.py"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-
-    done = run("--only", "raw", "--name", "mine", "--fpr", "0.1")
-    assert done.returncode == 0, done.stderr
-    assert (
-        json.loads((here / "checkpoints/mine/checkpoint.json").read_text())["threshold"]["fpr"]
-        == 0.1
-    )
-    refused = run("--drop", "clip")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("train.py: no feature belongs to clip; groups are ")
+    arguments = ["--only", "raw", "--name", "mine", "--fpr", "0.1", "--forgery-weight", "0"]
+    assert run(main, Config, "", arguments, "train.py") == 0
+    assert "written: checkpoints/mine" in capsys.readouterr().out
+    info = Checkpoint.load(here / "checkpoints/mine").info
+    assert info["threshold"]["fpr"] == 0.1 and info["forgery_weight"] == 0
+    assert run(main, Config, "", ["--drop", "clip"], "train.py") == BAD_INPUT
+    assert "train.py: no feature belongs to clip; groups are " in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        run(main, Config, "", ["--fpr", "1"], "train.py")
+    assert stopped.value.code == BAD_INPUT and "--fpr lies between" in capsys.readouterr().err

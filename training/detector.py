@@ -1,8 +1,10 @@
-"""Fitting a detector: features, head, calibration, threshold and reference ranges."""
+"""Fitting a detector: features, head, calibration, threshold and reference percentiles."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -14,29 +16,43 @@ from features.explain import PERCENTILES
 from features.pipeline import FeaturePipeline
 from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
+from models.classifiers import MODELS
 from models.heads import fit_head
 
-# What a face may be like to be judged, of those that a detector is trained on: percentiles of every quality, on the poor side,
-# and of how far they lie from the training faces.
+LOG = logging.getLogger("masc")
+HEADS = tuple(kind for kind, model in MODELS.items() if not model.real_only)
+# Abstention limits: percentiles of the training set; of poor quality, and of the distance from the
+# training faces.
 EDGE, FARTHEST = 1, 99
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a detector is fitted.
+    """How a detector is fitted. Raises: ValueError for numbers out of range."""
 
-    drop, only: groups of columns (features/columns.py). fpr: share of real validation faces that the threshold lets be
-    taken for fakes. forgery_weight: weight of the pretrained forgery logit beside the trained head (models/heads.py);
-    chosen by leaving a dataset out (docs/research.md).
-    """
-
-    head: str = "logreg"
+    head: Literal[HEADS] = "logreg"
+    """The classifier (models/classifiers.py)."""
     one_class: bool = False
+    """Train on real faces only; no fakes are needed."""
     drop: tuple[str, ...] = ()
+    """Groups of columns to leave out: clip, raw, lite.age, kl, ... (features/columns.py)."""
     only: tuple[str, ...] = ()
+    """Groups of columns to use alone."""
     fpr: float = 0.05
+    """False positive rate of the threshold, on real validation faces."""
+    # Chosen by leaving one dataset out: docs/research.md.
     forgery_weight: float = 0.5
+    """Weight of the pretrained forgery logit beside the trained head; 0: the head alone."""
     seed: int = 0
+    """Of everything random."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fpr < 1:
+            raise ValueError(f"--fpr lies between 0 and 1 (given: {self.fpr})")
+        for option in ("seed", "forgery_weight"):
+            if getattr(self, option) < 0:
+                name = f"--{option.replace('_', '-')}"
+                raise ValueError(f"{name} is at least 0 (given: {getattr(self, option)})")
 
     @property
     def kind(self) -> str:
@@ -46,54 +62,59 @@ class Settings:
 def fit(
     train: FeatureDataset, val: FeatureDataset, outputs: dict, settings: Settings, notes: list[str]
 ) -> tuple[Checkpoint, dict]:
-    """Features, head, threshold and reference ranges. Returns: a checkpoint (yet without its origins), the head's report."""
-    real = train.rows["label"] == 0
+    """Fit features and head on `train`; choose threshold and reference percentiles on `val`.
+
+    Args:
+        train, val: faces of at least two groups.
+        outputs: the table of the dump's meta.json.
+        settings: see `Settings`.
+        notes: warnings for the user are appended.
+
+    Returns:
+        A checkpoint, yet without what it was trained on, and the report of `fit_head`.
+
+    Raises:
+        ValueError: too few faces, or groups of columns that do not exist.
+    """
     columns, pipeline = FeaturePipeline.fit(
         train.arrays,
         outputs,
-        real,
+        train.rows["label"] == 0,
         train.rows["group"],
         settings.drop,
         settings.only,
         settings.seed,
     )
-    seen = ~np.isnan(columns.values).all(1)
-    if not seen.all():
-        notes.append(
-            f"{int((~seen).sum())} training faces have not a single feature and are left out"
-        )
-    missing = float(np.isnan(columns.values[seen]).mean())
-    if missing:
-        notes.append(
-            f"{missing:.2%} of the training values are missing; the median of real faces stands in"
-        )
-    kinds = ["expected" if "expected" in groups_of(name) else "raw" for name in columns.names]
-    print(
-        f"columns     {len(kinds)}: {kinds.count('raw')} raw, {kinds.count('expected')} expected",
-        flush=True,
-    )
-    values = pipeline.transform(val.arrays).values
-    known = ~np.isnan(values).all(1)
+    names = pipeline.names
+    expected = sum("expected" in groups_of(name) for name in names)
+    LOG.info(f"columns     {len(names)}: {len(names) - expected} raw, {expected} expected")
+    usable = np.flatnonzero(~np.isnan(columns.values).all(1))
+    if without := len(train) - len(usable):
+        notes.append(f"{without} training faces have not a single feature and are left out")
+    train, values = train.select(usable), columns.values[usable]
+    if missing := float(np.isnan(values).mean()):
+        notes.append(f"{missing:.2%} of the training values are missing: median-imputed")
+    val_values = pipeline.transform(val.arrays).values
+    known = ~np.isnan(val_values).all(1)
+    val_values, val_labels = val_values[known], val.rows["label"][known]
+    reals = val_values[val_labels == 0]
+    if not len(reals):
+        raise ValueError("no real validation face has a single feature: no threshold can be set")
     head = fit_head(
         settings.kind,
-        columns.values[seen],
-        train.rows["label"][seen],
-        train.rows["group"][seen],
-        values[known],
-        val.rows["label"][known],
+        values,
+        train.rows["label"],
+        train.rows["group"],
+        val_values,
+        val_labels,
         settings.seed,
-        directions(columns.names),
-        settings.forgery_weight * forgery_logit_columns(columns.names, pipeline.outputs),
+        directions(names),
+        settings.forgery_weight * forgery_logit_columns(names, pipeline.outputs),
     )
-    of_reals = values[known & (val.rows["label"] == 0)]
-    if not len(of_reals):
-        raise ValueError(
-            "no real validation face has a single feature; there is nothing to set a threshold on"
-        )
-    p_reals = head.p_fake(of_reals)
+    p_reals = head.p_fake(reals)
     info = {
         "outputs": pipeline.outputs,
-        "features": pipeline.names,
+        "features": names,
         "head": head.kind,
         "forgery_weight": settings.forgery_weight,
         "calibration": {
@@ -103,56 +124,53 @@ def fit(
             "on": head.report["held_out"],
         },
         "threshold": {"p_fake": threshold_at_fpr(p_reals, settings.fpr), "fpr": settings.fpr},
-        "reference": {"percentiles": list(PERCENTILES), "faces": len(of_reals)},
-        "seen": limits(train.select(np.flatnonzero(seen)), head.distance(values[known])),
+        "reference": {"percentiles": list(PERCENTILES), "faces": len(reals)},
+        "limits": limits(train, head.distance(val_values)),
     }
-    # A column may be missing on all real validation faces; then the median of the training faces is all there is to say.
-    filled = np.where(np.isnan(of_reals).all(0), head.median, of_reals)
+    # A column without any value on real validation faces gets the median of the training faces.
+    filled = np.where(np.isnan(reals).all(0), head.median, reals)
     reference = np.nanpercentile(filled, PERCENTILES, axis=0).astype(np.float32)
-    apart = of_regions(
-        pipeline.names, of_reals, reference
-    )  # a region of which nothing is known disagrees with nothing
-    apart = np.percentile(np.nan_to_num(apart), PERCENTILES, axis=0).astype(np.float32)
-    arrays = {"reference": reference, "real_scores": np.sort(p_reals), "disagreement": apart}
+    # A region without any value disagrees with nothing.
+    disagreement = np.nan_to_num(of_regions(names, reals, reference))
+    arrays = {
+        "reference": reference,
+        "real_scores": np.sort(p_reals),
+        "disagreement": np.percentile(disagreement, PERCENTILES, axis=0).astype(np.float32),
+    }
     return Checkpoint(info, {**arrays, **pipeline.state(), **head.state()}), head.report
 
 
 def limits(train: FeatureDataset, distances: np.ndarray) -> dict[str, float]:
-    """Beyond what a face is unlike those that a detector was trained on: of every quality, and of `Head.distance`.
+    """Abstention limits: percentiles of the training set for every quality, and of `Head.distance`.
 
-    distances: of validation faces, real and fake, since those of training faces are what the head was fitted on.
+    distances: of validation faces, since the head was fitted on those of training.
     """
-    low = {
+    found = {
         name: np.percentile(train.rows[name], EDGE) for name in ("face_px", "sharpness", "score")
     }
-    found = {
-        **low,
-        "yaw": np.percentile(np.abs(train.rows["yaw"]), 100 - EDGE),
-        "distance": np.percentile(distances, FARTHEST),
-    }
+    found["yaw"] = np.percentile(np.abs(train.rows["yaw"]), 100 - EDGE)
+    found["distance"] = np.percentile(distances, FARTHEST)
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
 def figures(
     checkpoint: Checkpoint, faces: FeatureDataset, split: str, seed: int
 ) -> dict[str, dict]:
-    """Rows for `evaluation.metrics.table`: each dataset, and all of them together where there are several."""
+    """Rows for `evaluation.metrics.table`: each dataset, and all together where several."""
     p_fake = Scorer(checkpoint).score(faces.arrays)[1]
-    rows, parts = (
-        {},
-        {name: faces.rows["dataset"] == name for name in sorted(set(faces.rows["dataset"]))},
-    )
+    datasets = sorted(set(faces.rows["dataset"]))
+    parts = {name: faces.rows["dataset"] == name for name in datasets}
     if len(parts) > 1:
-        parts["all"] = np.ones(len(faces), dtype=bool)
-    for name, part in parts.items():
-        part = part & ~np.isnan(p_fake)
-        if part.any():
-            threshold = checkpoint.info["threshold"]["p_fake"]
-            rows[f"{name} {split}"] = summary(
-                faces.rows["label"][part],
-                p_fake[part],
-                faces.rows["group"][part],
-                threshold,
-                seed=seed,
-            )
-    return rows
+        parts["all"] = np.full(len(faces), True)
+    parts = {name: part & ~np.isnan(p_fake) for name, part in parts.items()}
+    return {
+        f"{name} {split}": summary(
+            faces.rows["label"][part],
+            p_fake[part],
+            faces.rows["group"][part],
+            checkpoint.info["threshold"]["p_fake"],
+            seed=seed,
+        )
+        for name, part in parts.items()
+        if part.any()
+    }
