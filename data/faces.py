@@ -104,15 +104,10 @@ class FaceCutter:
         rows = np.concatenate([np.empty((0, 15)), *found])
         box, score, landmarks = rows[:, :4], rows[:, 4], rows[:, 5:].reshape(-1, 5, 2)
         views = {crop: align(images, image, landmarks, crop) for crop in self.crops}
-        numbers = (
-            box,
-            landmarks,
-            score,
-            (box[:, 2:] - box[:, :2]).min(1),
-            sharpness(views[ALIGNED]),
-            *pose(landmarks),
-        )
-        return FaceCrops(views, image, face, *(values.astype(np.float32) for values in numbers))
+        px = (box[:, 2:] - box[:, :2]).min(1)
+        numbers = (score, px, sharpness(views[ALIGNED]), *pose(landmarks))
+        numbers = (values.astype(np.float32) for values in numbers)
+        return FaceCrops(views, image, face, box.astype(np.float32), landmarks, *numbers)
 
 
 def similarity(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

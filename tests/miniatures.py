@@ -18,8 +18,8 @@ from skimage import transform
 from skimage.data import astronaut
 
 from data.datasets import list_dataset
+from data.inventory import survey, text_of
 from data.samples import Clip
-from evaluation.inventory import survey, text_of
 
 SIDE = 64  # px of every picture and frame
 BAR = 8  # px, the width of one of eight bars

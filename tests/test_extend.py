@@ -9,10 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from data.extend import Extension
 
 from data import extend
 from data.cutting import CHANGED
-from data.extend import Extension
 from data.store import NO_FACE, Dump, read_dump
 from models.region_net import RegionExpert
 from preprocessing_pipeline import Config, cli, main

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from data.datasets import fill_groups_and_splits, find_samples
+from data.inventory import survey
 from data.layouts import recognise
-from evaluation.inventory import survey
 from tests import miniatures
 from tests.miniatures import clip, clips, inventory, listed, pictures, told
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from data.datasets import find_samples
+from data.inventory import survey
 from data.layouts import recognise
-from evaluation.inventory import survey
 from tests import miniatures
 from tests.miniatures import bench_entry, clips, inventory, listed, pictures, told
 

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from data.layouts import names
 from data.layouts.tree import child, clips_in
-from data.samples import Clip, Listing, with_val
+from data.samples import Clip, Listing
+from data.splits import with_val
 
 LIST = "List_of_testing_videos.txt"
 METHODS = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "Celeb-synthesis"}

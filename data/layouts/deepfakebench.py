@@ -20,8 +20,10 @@ from pathlib import Path, PurePosixPath
 from data.layouts import names
 from data.layouts.faceforensics import LEVELS
 from data.layouts.tree import peek_json, read_table
-from data.samples import SPLIT_NAMES, Clip, Listing, evenly, film_order, with_val
+from data.samples import SPLIT_NAMES, Clip, Listing, evenly, film_order
+from data.splits import with_val
 
+COMPRESSED = True
 FAKES = {
     "FF-DF": "Deepfakes",
     "FF-F2F": "Face2Face",

@@ -18,7 +18,8 @@ from pathlib import Path
 from data.images import SUFFIXES
 from data.layouts import names
 from data.layouts.tree import child, files_below, folders_in
-from data.samples import Clip, Listing, film_order, is_video, with_val
+from data.samples import Clip, Listing, film_order, is_video
+from data.splits import with_val
 from data.video import VIDEO_SUFFIXES
 
 DOMAINS = ("ff", "cdf")

@@ -17,6 +17,7 @@ from data.layouts.faceforensics import level_of
 from data.layouts.tree import below, clips_in
 from data.samples import Clip, Listing
 
+COMPRESSED = True
 FOLDERS = {
     "real": "original_sequences/actors",
     "DeepFakeDetection": "manipulated_sequences/DeepFakeDetection",

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.layouts.tree import clips_in, folders_in, peek_json, read_table
-from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, with_val
+from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
+from data.splits import with_val
 
 METADATA = "metadata.json"
 LABEL_LIST = "labels.csv"

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from data.layouts.tree import WITHIN, files_below, folders_in, peek_json, pictures_in, read_table
-from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, with_val
+from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
+from data.splits import with_val
 from data.video import VIDEO_SUFFIXES
 
 LIST = "dataset.json"

@@ -14,6 +14,7 @@ from data.layouts import names
 from data.layouts.tree import Found, below, clips_in, folders_in, read_json
 from data.samples import Clip, Listing
 
+COMPRESSED = True
 LEVELS = ("raw", "c0", "c23", "c40")
 REAL = "original_sequences/youtube"
 FAKE = "manipulated_sequences"

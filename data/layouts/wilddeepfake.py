@@ -11,7 +11,8 @@ from pathlib import Path
 
 from data.images import SUFFIXES
 from data.layouts.tree import child, files_below
-from data.samples import Clip, Listing, film_order, with_val
+from data.samples import Clip, Listing, film_order
+from data.splits import with_val
 
 FOLDERS = {
     (name, split): label
