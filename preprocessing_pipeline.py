@@ -38,13 +38,14 @@ from command_line import run
 from data.cutting import samples_of
 from data.datasets import find_samples
 from data.degrade import Condition
-from data.dump import DUMPS, Dump, read_dump
+from data.dump import DUMPS, Dump, read_dump, read_settings
+from data.dump_folder import settings_of
 from data.faces import FaceCutter
 from data.filling import Reading, fill_faces, fill_outputs
 from data.images import MAX_PIXELS
 from data.samples import FRAMES, Sample, even_subsample
 from data.splits import SPLITS
-from data.store import DumpWriter, settings_of
+from data.store import DumpWriter
 from data.video import split_frame
 from features.regions import REGIONS
 from models import CLIP_MODEL, EXPERTS, PROFILES
@@ -148,6 +149,11 @@ def main(config: Config) -> Path:
     find_device(config.detect_on, "--detect-on")
     precision = config.precision or settings_of(out).get("precision")
     precision = precision or usual_precision(device, names)
+    tower = (read_settings(Path(out) / "meta.json") or {}).get("clip_model", config.clip_model)
+    if "clip" in names and tower != config.clip_model and not config.overwrite:
+        raise ValueError(
+            f"{out}: holds outputs of CLIP {tower}; choose another --out for {config.clip_model}"
+        )
     bf16 = precision == "bfloat16"
     ensemble = Ensemble(names, device, bf16, config.weights_dir, config.clip_model)
     settings = {

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.datasets import Sample, fill_groups_and_splits, find_samples, group_near_duplicates
+from data.datasets import find_samples
+from data.samples import Sample
+from data.splits import fill_groups_and_splits, group_near_duplicates
 
 
 def touched(root: Path, *names: str) -> Path:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from data.datasets import FRAMES, Sample, find_samples
+from data.datasets import find_samples
 from data.inventory import survey
 from data.layouts import LAYOUTS, recognise
 from data.layouts.names import actor, linked, person, sources
 from data.loading import Picture, load_ahead
-from data.samples import Clip, film_order, with_val
+from data.samples import FRAMES, Clip, Sample, film_order
+from data.splits import with_val
 from tests import miniatures
 from tests.miniatures import clip, inventory, listed, pictures
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from data.datasets import fill_groups_and_splits, find_samples
+from data.datasets import find_samples
 from data.inventory import survey
 from data.layouts import recognise
+from data.splits import fill_groups_and_splits
 from tests import miniatures
 from tests.miniatures import clip, clips, inventory, listed, pictures, told
 

@@ -27,7 +27,9 @@ SHA = {"lite": "0" * 64, "other": "1" * 64}
 BOTH = ("lite", "other")
 CONFIG = {"faces": "one", "precision": "float32"}
 SAMPLES = [
-    Sample(f"{kind}/{i:02d}.jpg", int(kind == "fake")) for kind in ("fake", "real") for i in range(5)
+    Sample(f"{kind}/{i:02d}.jpg", int(kind == "fake"))
+    for kind in ("fake", "real")
+    for i in range(5)
 ]
 
 
@@ -123,7 +125,13 @@ def test_round_trip(tmp_path):
     counts = {"images": 10, "kept": 6, "faces": 8, "real": 4, "fake": 4}
     assert dump.meta["counts"] == {**counts, "no_face": 2, "unreadable": 2}
     assert dump.meta["outputs"] == OUTPUTS and dump.meta["config"]["faces"] == "one"
-    files = ["failures.csv", "index.csv", "meta.json", "missing.csv", *(f"{k}.npy" for k in OUTPUTS)]
+    files = [
+        "failures.csv",
+        "index.csv",
+        "meta.json",
+        "missing.csv",
+        *(f"{k}.npy" for k in OUTPUTS),
+    ]
     assert sorted(contents(dump.path)) == sorted(files)
 
 
