@@ -218,6 +218,6 @@ def newest_dump(root: Path = DUMPS) -> Path:
     if not finished:
         raise FileNotFoundError(
             f"{root}: no finished dump there; make one with: python preprocessing_pipeline.py "
-            "--data-root <dataset>"
+            "--data_root <dataset>"
         )
     return max(finished)[1]

@@ -329,5 +329,5 @@ def inventory(root: Path, **options: object) -> str:
     return text_of(survey(root, **options))
 
 
-def told(clip: Clip) -> tuple[int, str, str, str]:
+def facts(clip: Clip) -> tuple[int, str, str, str]:
     return clip.label, clip.group, clip.split, clip.method

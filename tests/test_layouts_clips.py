@@ -14,7 +14,7 @@ from data.inventory import survey
 from data.layouts import recognise
 from data.splits import fill_groups_and_splits
 from tests import miniatures
-from tests.miniatures import clip, clips, inventory, listed, pictures, told
+from tests.miniatures import clip, clips, inventory, listed, pictures, facts
 
 # FaceForensics++ and DeepFakeDetection.
 
@@ -22,26 +22,26 @@ from tests.miniatures import clip, clips, inventory, listed, pictures, told
 def test_faceforensics(tmp_path: Path) -> None:
     found = clips(miniatures.faceforensics(tmp_path))
     base, fakes = "original_sequences/youtube/c23/videos", "manipulated_sequences"
-    assert told(found[f"{base}/071.mp4"]) == (0, "054_071", "train", "real")
-    assert told(found[f"{fakes}/Deepfakes/c23/videos/054_071.mp4"]) == (
+    assert facts(found[f"{base}/071.mp4"]) == (0, "054_071", "train", "real")
+    assert facts(found[f"{fakes}/Deepfakes/c23/videos/054_071.mp4"]) == (
         1,
         "054_071",
         "train",
         "Deepfakes",
     )
-    assert told(found[f"{fakes}/NeuralTextures/c23/videos/071_054.mp4"]) == (
+    assert facts(found[f"{fakes}/NeuralTextures/c23/videos/071_054.mp4"]) == (
         1,
         "054_071",
         "train",
         "NeuralTextures",
     )
-    assert told(found[f"{fakes}/Deepfakes/c23/videos/672_720.mp4"]) == (
+    assert facts(found[f"{fakes}/Deepfakes/c23/videos/672_720.mp4"]) == (
         1,
         "672_720",
         "val",
         "Deepfakes",
     )
-    assert told(found[f"{base}/974.mp4"]) == (0, "953_974", "test", "real")
+    assert facts(found[f"{base}/974.mp4"]) == (0, "953_974", "test", "real")
     assert len(found) == 8 + 2 * 8
 
 
@@ -87,7 +87,7 @@ def test_faceforensics_as_frames(tmp_path: Path) -> None:
         "100.png",
     ]
     assert [sample.path.rsplit("/", 1)[1] for sample in ordered.samples(2)] == ["9.png", "100.png"]
-    assert told(found["manipulated_sequences/Deepfakes/c23/images/071_054"]) == (
+    assert facts(found["manipulated_sequences/Deepfakes/c23/images/071_054"]) == (
         1,
         "054_071",
         "train",
@@ -124,7 +124,7 @@ def test_faceforensics_in_folders_of_another_case(tmp_path: Path) -> None:
     (root / "original_sequences/youtube").rename(root / "original_sequences/YouTube")
     (root / "manipulated_sequences/Deepfakes").rename(root / "manipulated_sequences/DeepFakes")
     found = clips(root)
-    assert told(found["original_sequences/YouTube/c23/videos/071.mp4"]) == (
+    assert facts(found["original_sequences/YouTube/c23/videos/071.mp4"]) == (
         0,
         "054_071",
         "train",
@@ -170,8 +170,8 @@ def test_dfd(tmp_path: Path) -> None:
         "original_sequences/actors/c23/videos",
         "manipulated_sequences/DeepFakeDetection/c23/videos",
     )
-    assert told(found[f"{real}/01__kitchen_pan.mp4"]) == (0, "actor01", "", "real")
-    assert told(found[f"{fake}/01_02__kitchen_pan__YVGY8LOK.mp4"]) == (
+    assert facts(found[f"{real}/01__kitchen_pan.mp4"]) == (0, "actor01", "", "real")
+    assert facts(found[f"{fake}/01_02__kitchen_pan__YVGY8LOK.mp4"]) == (
         1,
         "actor01",
         "",
@@ -242,12 +242,12 @@ def test_celeb_df_validation_depends_on_the_group_alone(tmp_path: Path) -> None:
 def test_celeb_df_in_other_folders(tmp_path: Path) -> None:
     """With videos/ in between and "Youtube" written otherwise, as benchmarks have it."""
     miniatures.celeb_df(tmp_path)
-    before = {path.split("/")[-1]: told(clip) for path, clip in clips(tmp_path).items()}
+    before = {path.split("/")[-1]: facts(clip) for path, clip in clips(tmp_path).items()}
     for folder in ("Celeb-real", "Celeb-synthesis", "YouTube-real"):
         (tmp_path / folder).rename(tmp_path / "moved")
         (tmp_path / folder.replace("YouTube", "Youtube")).mkdir()
         (tmp_path / "moved").rename(tmp_path / folder.replace("YouTube", "Youtube") / "videos")
-    assert {path.split("/")[-1]: told(clip) for path, clip in clips(tmp_path).items()} == before
+    assert {path.split("/")[-1]: facts(clip) for path, clip in clips(tmp_path).items()} == before
 
 
 def test_celeb_df_list(tmp_path: Path) -> None:
@@ -352,10 +352,10 @@ def test_dfdc_labels_of_something_else(tmp_path: Path) -> None:
 def test_dfdc_preview(tmp_path: Path) -> None:
     found = clips(miniatures.dfdc_preview(tmp_path))
     fake = found["method_B/1255229/1255229_C/1260311_1255229_C_001.mp4"]
-    assert told(fake) == (1, "1255229", "test", "method_B"), (
+    assert facts(fake) == (1, "1255229", "test", "method_B"), (
         "of the actor who is filmed, not of the one whose face it is"
     )
-    assert told(found["original_videos/1255229/1255229_C_001.mp4"]) == (
+    assert facts(found["original_videos/1255229/1255229_C_001.mp4"]) == (
         0,
         "1255229",
         "test",

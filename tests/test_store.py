@@ -485,7 +485,7 @@ def test_what_is_no_dump_says_so(tmp_path):
 
 
 def test_newest_dump(tmp_path):
-    with pytest.raises(FileNotFoundError, match="preprocessing_pipeline.py --data-root"):
+    with pytest.raises(FileNotFoundError, match="preprocessing_pipeline.py --data_root"):
         newest_dump(tmp_path)
     first, second = make(tmp_path / "a" / "lite").path, make(tmp_path / "b" / "lite").path
     os.utime(first / "meta.json", (2e9, 2e9))
