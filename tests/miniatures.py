@@ -329,5 +329,6 @@ def inventory(root: Path, **options: object) -> str:
     return text_of(survey(root, **options))
 
 
-def facts(clip: Clip) -> tuple[int, str, str, str]:
-    return clip.label, clip.group, clip.split, clip.method
+def facts(clip: Clip) -> str:
+    """Label, group, split and method, "-" for none."""
+    return " ".join(str(x) or "-" for x in (clip.label, clip.group, clip.split, clip.method))

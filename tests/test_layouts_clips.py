@@ -14,7 +14,7 @@ from data.inventory import survey
 from data.layouts import recognise
 from data.splits import fill_groups_and_splits
 from tests import miniatures
-from tests.miniatures import clip, clips, inventory, listed, pictures, facts
+from tests.miniatures import clip, clips, facts, inventory, listed, pictures
 
 # FaceForensics++ and DeepFakeDetection.
 
@@ -22,26 +22,14 @@ from tests.miniatures import clip, clips, inventory, listed, pictures, facts
 def test_faceforensics(tmp_path: Path) -> None:
     found = clips(miniatures.faceforensics(tmp_path))
     base, fakes = "original_sequences/youtube/c23/videos", "manipulated_sequences"
-    assert facts(found[f"{base}/071.mp4"]) == (0, "054_071", "train", "real")
-    assert facts(found[f"{fakes}/Deepfakes/c23/videos/054_071.mp4"]) == (
-        1,
-        "054_071",
-        "train",
-        "Deepfakes",
+    assert facts(found[f"{base}/071.mp4"]) == "0 054_071 train real"
+    assert facts(found[f"{fakes}/Deepfakes/c23/videos/054_071.mp4"]) == "1 054_071 train Deepfakes"
+    assert (
+        facts(found[f"{fakes}/NeuralTextures/c23/videos/071_054.mp4"])
+        == "1 054_071 train NeuralTextures"
     )
-    assert facts(found[f"{fakes}/NeuralTextures/c23/videos/071_054.mp4"]) == (
-        1,
-        "054_071",
-        "train",
-        "NeuralTextures",
-    )
-    assert facts(found[f"{fakes}/Deepfakes/c23/videos/672_720.mp4"]) == (
-        1,
-        "672_720",
-        "val",
-        "Deepfakes",
-    )
-    assert facts(found[f"{base}/974.mp4"]) == (0, "953_974", "test", "real")
+    assert facts(found[f"{fakes}/Deepfakes/c23/videos/672_720.mp4"]) == "1 672_720 val Deepfakes"
+    assert facts(found[f"{base}/974.mp4"]) == "0 953_974 test real"
     assert len(found) == 8 + 2 * 8
 
 
@@ -87,11 +75,9 @@ def test_faceforensics_as_frames(tmp_path: Path) -> None:
         "100.png",
     ]
     assert [sample.path.rsplit("/", 1)[1] for sample in ordered.samples(2)] == ["9.png", "100.png"]
-    assert facts(found["manipulated_sequences/Deepfakes/c23/images/071_054"]) == (
-        1,
-        "054_071",
-        "train",
-        "Deepfakes",
+    assert (
+        facts(found["manipulated_sequences/Deepfakes/c23/images/071_054"])
+        == "1 054_071 train Deepfakes"
     )
 
 
@@ -124,12 +110,7 @@ def test_faceforensics_in_folders_of_another_case(tmp_path: Path) -> None:
     (root / "original_sequences/youtube").rename(root / "original_sequences/YouTube")
     (root / "manipulated_sequences/Deepfakes").rename(root / "manipulated_sequences/DeepFakes")
     found = clips(root)
-    assert facts(found["original_sequences/YouTube/c23/videos/071.mp4"]) == (
-        0,
-        "054_071",
-        "train",
-        "real",
-    )
+    assert facts(found["original_sequences/YouTube/c23/videos/071.mp4"]) == "0 054_071 train real"
     assert found["manipulated_sequences/DeepFakes/c23/videos/054_071.mp4"].method == "Deepfakes"
     assert len(found) == 8 + 2 * 8
     assert recognise(root) == "faceforensics"
@@ -170,12 +151,9 @@ def test_dfd(tmp_path: Path) -> None:
         "original_sequences/actors/c23/videos",
         "manipulated_sequences/DeepFakeDetection/c23/videos",
     )
-    assert facts(found[f"{real}/01__kitchen_pan.mp4"]) == (0, "actor01", "", "real")
-    assert facts(found[f"{fake}/01_02__kitchen_pan__YVGY8LOK.mp4"]) == (
-        1,
-        "actor01",
-        "",
-        "DeepFakeDetection",
+    assert facts(found[f"{real}/01__kitchen_pan.mp4"]) == "0 actor01 - real"
+    assert (
+        facts(found[f"{fake}/01_02__kitchen_pan__YVGY8LOK.mp4"]) == "1 actor01 - DeepFakeDetection"
     )
     assert {clip.group for clip in found.values()} == {"actor01", "actor02", "actor03"}
     assert "only one of them is swapped" in inventory(tmp_path)
@@ -352,15 +330,10 @@ def test_dfdc_labels_of_something_else(tmp_path: Path) -> None:
 def test_dfdc_preview(tmp_path: Path) -> None:
     found = clips(miniatures.dfdc_preview(tmp_path))
     fake = found["method_B/1255229/1255229_C/1260311_1255229_C_001.mp4"]
-    assert facts(fake) == (1, "1255229", "test", "method_B"), (
+    assert facts(fake) == "1 1255229 test method_B", (
         "of the actor who is filmed, not of the one whose face it is"
     )
-    assert facts(found["original_videos/1255229/1255229_C_001.mp4"]) == (
-        0,
-        "1255229",
-        "test",
-        "real",
-    )
+    assert facts(found["original_videos/1255229/1255229_C_001.mp4"]) == "0 1255229 test real"
     train = found["method_A/643049/643049_A/1224068_643049_A_001.mp4"]
     assert (train.group, train.split) == (
         "643049",

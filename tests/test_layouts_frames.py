@@ -12,7 +12,7 @@ from data.datasets import find_samples
 from data.inventory import survey
 from data.layouts import recognise
 from tests import miniatures
-from tests.miniatures import bench_entry, clips, inventory, listed, pictures, facts
+from tests.miniatures import bench_entry, clips, facts, inventory, listed, pictures
 
 # WildDeepfake.
 
@@ -20,9 +20,9 @@ from tests.miniatures import bench_entry, clips, inventory, listed, pictures, fa
 def test_wilddeepfake(tmp_path: Path) -> None:
     found = clips(miniatures.wilddeepfake(tmp_path))
     sequence = found["real_test/1/real/0"]
-    assert facts(sequence) == (0, "real_test/1", "test", "real")
+    assert facts(sequence) == "0 real_test/1 test real"
     assert [path.rsplit("/", 1)[1] for path in sequence.pictures] == ["9.png", "10.png", "100.png"]
-    assert facts(found["fake_test/1/fake/1"]) == (1, "fake_test/1", "test", "")
+    assert facts(found["fake_test/1/fake/1"]) == "1 fake_test/1 test -"
     assert (
         found["fake_train/10/fake/0"].split
         == found["fake_train/10/fake/1"].split
@@ -50,31 +50,25 @@ def test_wilddeepfake_as_archives_leave_it(tmp_path: Path) -> None:
 
 def test_df40(tmp_path: Path) -> None:
     found = clips(miniatures.df40(tmp_path))
-    assert facts(found["DF40_train/simswap/frames/071_054"]) == (1, "054_071", "train", "simswap")
-    assert facts(found["DF40/simswap/ff/frames/974_953"]) == (1, "953_974", "test", "simswap")
-    assert facts(found["DF40/StyleGAN2/ff/953"]) == (1, "953_974", "test", "StyleGAN2")
-    assert facts(found["DF40/simswap/cdf/frames/id0_id1_0000"]) == (1, "id0", "test", "simswap")
-    assert facts(found["DF40/StyleGAN2/cdf/Fake_from_Celeb-real/id0_0001"]) == (
-        1,
-        "id0",
-        "test",
-        "StyleGAN2",
+    assert facts(found["DF40_train/simswap/frames/071_054"]) == "1 054_071 train simswap"
+    assert facts(found["DF40/simswap/ff/frames/974_953"]) == "1 953_974 test simswap"
+    assert facts(found["DF40/StyleGAN2/ff/953"]) == "1 953_974 test StyleGAN2"
+    assert facts(found["DF40/simswap/cdf/frames/id0_id1_0000"]) == "1 id0 test simswap"
+    assert (
+        facts(found["DF40/StyleGAN2/cdf/Fake_from_Celeb-real/id0_0001"]) == "1 id0 test StyleGAN2"
     )
-    assert facts(found["DF40/StyleGAN2/cdf/Fake_from_Youtube-real/00170"]) == (
-        1,
-        "00170",
-        "test",
-        "StyleGAN2",
+    assert (
+        facts(found["DF40/StyleGAN2/cdf/Fake_from_Youtube-real/00170"]) == "1 00170 test StyleGAN2"
     )
-    assert facts(found["DF40/heygen/real/frames/real_7"]) == (0, "heygen/real_7", "test", "real")
-    assert facts(found["DF40/heygen/fake/frames/fake_7"]) == (1, "heygen/fake_7", "test", "heygen")
+    assert facts(found["DF40/heygen/real/frames/real_7"]) == "0 heygen/real_7 test real"
+    assert facts(found["DF40/heygen/fake/frames/fake_7"]) == "1 heygen/fake_7 test heygen"
     single = found["DF40/stargan/real/real/5.jpg"]
-    assert (single.video, facts(single)) == ("", (0, "", "test", "real"))
-    assert facts(found["DF40/e4e/ff/inversions/001.jpg"]) == (1, "001", "test", "e4e")
+    assert (single.video, facts(single)) == ("", "0 - test real")
+    assert facts(found["DF40/e4e/ff/inversions/001.jpg"]) == "1 001 test e4e"
 
 
 def test_df40_of_one_part(tmp_path: Path) -> None:
-    """Which part it is cannot be facts: what is made from FaceForensics++ is divided anew, Celeb-DF is for testing."""
+    """The part is unknown: clips from FaceForensics++ are divided by group, those from Celeb-DF test."""
     miniatures.df40(tmp_path)
     assert recognise(tmp_path / "DF40") == recognise(tmp_path / "DF40_train") == "df40"
     found = clips(tmp_path / "DF40")
@@ -105,15 +99,13 @@ def test_deepfakebench(tmp_path: Path, above: str, slash: str) -> None:
     path = miniatures.deepfakebench(tmp_path / "sets", above, slash).rename(tmp_path / "FF-DF.json")
     found = clips(tmp_path / "sets", index=path, compression="c40")
     base = "FaceForensics++/manipulated_sequences/Deepfakes/c40/frames"
-    assert facts(found[f"{base}/071_054"]) == (1, "054_071", "train", "Deepfakes")
+    assert facts(found[f"{base}/071_054"]) == "1 054_071 train Deepfakes"
     assert found[f"{base}/071_054"].pictures == tuple(
         f"{base}/071_054/{name}.png" for name in ("008", "009", "010")
     )
-    assert facts(found["FaceForensics++/original_sequences/youtube/c40/frames/974"]) == (
-        0,
-        "953_974",
-        "test",
-        "real",
+    assert (
+        facts(found["FaceForensics++/original_sequences/youtube/c40/frames/974"])
+        == "0 953_974 test real"
     )
     assert len(found) == 16
     inside = clips(tmp_path / "sets/FaceForensics++", index=path, compression="c40")
@@ -197,7 +189,7 @@ def test_deepfakebench_pictures_of_many_clips_in_one_folder(tmp_path: Path) -> N
     listed(tmp_path / "e4e_ff.json", {"e4e_ff": {"e4e_Fake": {"train": entries, "test": entries}}})
     found = clips(tmp_path, layout="deepfakebench")
     assert {video: facts(clip) for video, clip in found.items()} == {
-        f"DF40/e4e/ff/inversions/{name}": (1, name, "test", "e4e") for name in ("001", "002")
+        f"DF40/e4e/ff/inversions/{name}": f"1 {name} test e4e" for name in ("001", "002")
     }
 
 

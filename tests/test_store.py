@@ -1,108 +1,33 @@
-"""Dumps: what is written is read back, and a run may die at any instant."""
+"""Dumps: what is written is read back. Killed runs: test_store_killed.py."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import resource
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data import store
-from data.dump import NO_FACE, Dump, Row, newest_dump, read_dump
+from data.dump import NO_FACE, newest_dump, read_dump
 from data.samples import Sample
-from data.store import NOT_FINITE, DumpWriter
-
-OUTPUTS = {
-    "lite.age": {"kind": "distribution", "size": 3, "names": ["young", "old", "older"]},
-    "lite.identity": {"kind": "embedding", "size": 5, "names": []},
-    "other.years": {"kind": "scalar", "size": 1, "names": []},
-}
-SHA = {"lite": "0" * 64, "other": "1" * 64}
-BOTH = ("lite", "other")
-CONFIG = {"faces": "one", "precision": "float32"}
-SAMPLES = [
-    Sample(f"{kind}/{i:02d}.jpg", int(kind == "fake"))
-    for kind in ("fake", "real")
-    for i in range(5)
-]
-
-
-def row(sample: Sample, face: int = 0, **other) -> Row:
-    numbers = dict.fromkeys(Row.__dataclass_fields__, 1.5)
-    number = int(sample.path[-6:-4]) if sample.path[-6:-4].isdigit() else 0
-    whole = {"face": face, "width": 320, "height": 200, "file_bytes": 1234}
-    text = {"phash": f"{number * 0x1111111:016x}"}
-    return Row(**{**numbers, **vars(sample), **text, **whole, **other})
-
-
-def write_faces(writer: DumpWriter, number: int, samples: list[Sample]) -> None:
-    """Image 3 of each class is unreadable, 4 has no face, 2 has two faces."""
-    rows, failures = [], []
-    for sample in samples:
-        last = sample.path[-5]
-        if last in "34":
-            failures.append((sample.path, "empty file" if last == "3" else NO_FACE))
-        else:
-            rows += [row(sample, face) for face in range(2 if last == "2" else 1)]
-    writer.write_faces(number, rows, failures)
-
-
-def write_outputs(writer: DumpWriter, number: int, samples: list[Sample]) -> None:
-    """Values tell to which face they belong."""
-    rows = [r for sample in samples for r in writer.faces.of[sample.path]]
-    keys = [writer.faces.key(r) for r in rows]
-    values = [100.0 * p.startswith("fake") + 10 * int(p[-6:-4]) + face for p, face in keys]
-    values = np.array(values, np.float32)[:, None, None]
-    names = [name for name in OUTPUTS if name.partition(".")[0] in writer.new]
-    writer.write_outputs(number, rows, {n: values + zeros(1, n) for n in names})
-
-
-def zeros(count: int, name: str) -> np.ndarray:
-    return np.zeros((count, 2, OUTPUTS[name]["size"]), np.float32)
-
-
-def meta_of(writer: DumpWriter, experts: tuple[str, ...]) -> dict:
-    names = [name for name in SHA if name in {*writer.meta.get("weights", ()), *experts}]
-    return {
-        "dataset": "toy",
-        "data_root": "/toy",
-        "profile": "+".join(names),
-        "regions": ["full", "upper"],
-        "outputs": {k: o for k, o in OUTPUTS.items() if k.partition(".")[0] in names},
-        "weights": {name: SHA[name] for name in names},
-        "versions": {},
-    }
-
-
-def opened(
-    out: Path, config: dict = CONFIG, samples: list[Sample] = SAMPLES, size: int = 3, **options
-) -> DumpWriter:
-    weights = {name: SHA[name] for name in options.pop("experts", BOTH)}
-    return DumpWriter(out, config, weights, samples, size, **options)
-
-
-def find_all(writer: DumpWriter) -> None:
-    for number, samples in writer.pending_faces():
-        write_faces(writer, number, samples)
-    writer.finish_faces()
-
-
-def make(out: Path, *arguments, experts: tuple[str, ...] = BOTH, **options) -> Dump:
-    with opened(out, *arguments, experts=experts, **options) as writer:
-        find_all(writer)
-        for number, samples in writer.pending():
-            write_outputs(writer, number, samples)
-        return writer.finish(meta_of(writer, experts))
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+from data.store import NOT_FINITE
+from tests.toy_dumps import (
+    BOTH,
+    CONFIG,
+    OUTPUTS,
+    SAMPLES,
+    contents,
+    find_all,
+    make,
+    meta_of,
+    opened,
+    row,
+    write_faces,
+    write_outputs,
+    zeros,
+)
 
 
 @pytest.fixture(scope="module")
@@ -150,165 +75,6 @@ def test_faces_of_one_image_share_group_and_split_and_given_ones_stay(tmp_path):
     groups, splits = set(dump.rows["group"][1:]), set(dump.rows["split"][1:])
     assert len(groups) == len(splits) == 1
     assert groups != {""} and splits <= {"train", "val", "test"}
-
-
-# Killed at any instant.
-
-
-def dies_at(step: int, out: Path, torn: bool = False, **options) -> bool:
-    """Make a dump in another process that dies before its `step`-th access to the disk, or, `torn`,
-    after ten bytes of the file it opens then. Returns whether it died."""
-    child = os.fork()
-    if child == 0:
-        left = [step]
-
-        def hook(event: str, arguments: tuple) -> None:
-            touches = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
-            if event in touches and str(out) in str(arguments[0]):
-                left[0] -= 1
-                if left[0] == -1 and torn and event == "open":
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
-                elif left[0] == -1:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        sys.addaudithook(hook)
-        try:
-            make(out, **options)
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-
-
-@pytest.fixture
-def unsynced(monkeypatch) -> None:
-    """A killed process loses nothing that it has written; waiting for the disk only takes time."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.mark.usefixtures("unsynced")
-@pytest.mark.parametrize("torn", [False, True])
-def test_killed_at_any_step_and_started_again_it_ends_with_the_same_bytes(
-    tmp_path, whole, monkeypatch, torn
-):
-    written = []
-    for name in ("write_faces", "write_outputs"):
-        write = getattr(DumpWriter, name)
-        monkeypatch.setattr(
-            DumpWriter, name, lambda *args, f=write: (written.append(args[1]), f(*args))
-        )
-    for step in range(150):
-        killed = dies_at(step, out := tmp_path / f"{step}", torn, size=5)
-        faces = len(list(out.glob("unfinished/faces-*.json")))
-        outputs = len(list(out.glob("unfinished/other-*.safetensors")))
-        found, complete = (out / "index.csv").exists(), (out / "meta.json").exists()
-        written.clear()
-        assert contents(make(out, size=5).path) == whole
-        expected = (0 if found else 2 - faces) + (0 if complete else 2 - outputs)
-        assert len(written) == expected
-        if not killed:
-            break
-    assert not killed and step > 30
-
-
-@pytest.mark.usefixtures("unsynced")
-def test_killed_while_an_expert_is_added_the_dump_stays_readable(tmp_path, whole):
-    for step in range(150):
-        out = tmp_path / f"{step}"
-        make(out, experts=("lite",), size=5)
-        killed = dies_at(step, out, experts=("other",), size=5)
-        assert read_dump(out).meta["weights"].keys() in ({"lite"}, {"lite", "other"})
-        assert contents(make(out, experts=("other",)).path) == whole
-        if not killed:
-            break
-    assert not killed and step > 15
-
-
-@pytest.mark.usefixtures("unsynced")
-def test_killed_while_replacing_a_dump_nothing_half_old_is_readable(tmp_path, whole):
-    other = {**CONFIG, "faces": "all"}
-    new = contents(make(tmp_path / "new", other).path)
-    for step in range(150):
-        out = tmp_path / f"{step}"
-        make(out, size=10)
-        killed = dies_at(step, out, config=other, overwrite=True, size=10)
-        if (out / "meta.json").exists():
-            files = {k: v for k, v in contents(out).items() if not k.startswith("unfinished")}
-            assert files in (whole, new) and read_dump(out)
-        else:
-            with pytest.raises(ValueError, match="unfinished"):
-                read_dump(out)
-        assert contents(make(out, other, overwrite=True, size=10).path) == new
-        if not killed:
-            break
-    assert not killed and step > 30
-
-
-# Adding experts.
-
-
-def test_experts_added_later_give_the_same_bytes_as_at_once(tmp_path, whole):
-    for order in (("lite", "other"), ("other", "lite")):
-        for expert in order:
-            dump = make(tmp_path / order[0], experts=(expert,))
-        assert contents(dump.path) == whole
-
-
-def test_another_expert_in_between_loses_no_shard(tmp_path, whole):
-    with opened(tmp_path, experts=("lite",)) as writer:
-        find_all(writer)
-        write_outputs(writer, *writer.pending()[0])
-    make(tmp_path, experts=("other",))
-    with opened(tmp_path, experts=("lite",)) as writer:
-        assert [number for number, _ in writer.pending()] == [1, 2]
-    assert contents(make(tmp_path).path) == whole
-
-
-def test_nobody_replaces_a_dump_to_which_experts_are_added_but_it_can_be_read(tmp_path):
-    make(tmp_path, experts=("lite",))
-    with opened(tmp_path, experts=("other",)):
-        with pytest.raises(ValueError, match="another process is writing this dump"):
-            opened(tmp_path, experts=("lite",), overwrite=True)
-        with opened(tmp_path, experts=("lite",)) as writer:
-            assert writer.complete
-        assert len(read_dump(tmp_path)) == 8
-
-
-def test_other_weights_of_an_expert_are_refused(tmp_path):
-    make(tmp_path)
-    message = "weights of lite: '000000000000' there, 'ffffffffffff' now"
-    with pytest.raises(ValueError, match=message):
-        DumpWriter(tmp_path, CONFIG, {"lite": "f" * 64}, SAMPLES)
-
-
-def test_shards_of_other_weights_do_not_count(tmp_path):
-    with opened(tmp_path) as writer:
-        find_all(writer)
-        write_outputs(writer, *writer.pending()[0])
-        left = len(writer.pending())
-    with DumpWriter(tmp_path, CONFIG, {**SHA, "other": "f" * 64}, SAMPLES) as writer:
-        assert len(writer.pending()) == left + 1
-
-
-def test_a_picture_that_cannot_be_used_any_more_costs_its_faces_the_outputs(tmp_path, monkeypatch):
-    def make_with_loss() -> Dump:
-        with opened(tmp_path) as writer:
-            find_all(writer)
-            for number, samples in writer.pending():
-                if number == 1:
-                    writer.write_outputs(1, [], {}, [(s.path, "gone") for s in samples])
-                else:
-                    write_outputs(writer, number, samples)
-            return writer.finish(meta_of(writer, BOTH))
-
-    with pytest.raises(ValueError, match=r"1 of 8 faces have no usable picture.*real/00.*gone"):
-        make_with_loss()
-    monkeypatch.setattr(store, "SPOILED", 0.5)
-    dump = make_with_loss()
-    assert dump.missing == [("real/00.jpg", 0, expert, "gone") for expert in BOTH]
-    for array in dump.arrays.values():
-        assert np.isnan(array).all((1, 2)).tolist() == [key == "real/00.jpg#0" for key in dump.keys]
 
 
 # Settings.
