@@ -1,7 +1,7 @@
-"""Dataset folder -> dump: find the faces, and store the raw outputs of the experts for every region.
+"""Dataset folder -> dump: find the faces, store the experts' raw outputs for every region.
 
     python preprocessing_pipeline.py --data-root faces             # the bundled experts
-    python preprocessing_pipeline.py --data-root faces --limit 200 --out outputs/try    # a first look
+    python preprocessing_pipeline.py --data-root faces --limit 200 --out outputs/try
     python preprocessing_pipeline.py --data-root faces --batch-size 4 --device cpu
 With the published experts (`python -m models.weights list` shows their weights and terms):
     python preprocessing_pipeline.py --data-root faces --profile full --batch-size auto --workers 16
@@ -173,7 +173,8 @@ def main(config: Config) -> Path:
             if batch_size == "auto":
                 batch_size = ensemble.largest_batch()
             log.info(
-                f"device    {device}, {precision}; batches of {batch_size}, {config.workers} threads"
+                f"device    {device}, {precision}; batches of {batch_size}, "
+                f"{config.workers} threads"
             )
             reading = Reading(root, batch_size, config.workers, config.max_pixels, condition)
             fill_faces(writer, reading, FaceCutter(config.faces, detect_on=config.detect_on))

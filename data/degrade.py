@@ -40,7 +40,7 @@ def downscale(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def noise(image: np.ndarray, sigma: float, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Gaussian noise. sigma: standard deviation in grey levels (0-255). Seeded by 0 without `rng`."""
+    """Gaussian noise. sigma: standard deviation in grey levels (0-255). Without `rng`: seed 0."""
     rng = rng or np.random.default_rng(0)
     return np.clip(image + rng.normal(0, sigma, image.shape), 0, 255).astype(np.uint8)
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
-# (search size in px, empty space on each side as a fraction of the picture). Each is for pictures in
-# which those before found nothing: of 650 tight crops (DFDC) the first finds a face in 643, the
+# (search size in px, empty space on each side as a fraction of the picture). Each is for pictures
+# in which those before found nothing: of 650 tight crops (DFDC) the first finds a face in 643, the
 # second in 4 more. The third finds faces down to 1/20 of the longer side instead of 1/6.
 TRIES = ((224, 0.0), (224, 0.1), (960, 0.1))
 # px, the smallest face. MTCNN searches for sizes a factor of 1 / .709 apart, from this one up; the
@@ -55,8 +55,8 @@ class FaceFinder:
             images: (H, W, 3) uint8 RGB each, of any sizes.
 
         Returns:
-            (n, 15) float64 each: box x0, y0, x1, y1, score, and x, y of the viewer's left eye, right
-            eye, the nose tip, left and right corner of the mouth.
+            (n, 15) float64 each: box x0, y0, x1, y1, score, and x, y of the viewer's left eye,
+            right eye, the nose tip, left and right corner of the mouth.
         """
         if self.device.type == "cpu":
             found = one_thread_each(lambda image: self._find([image])[0], images)
@@ -178,7 +178,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def one_thread_each(work: Callable[[T], R], items: list[T]) -> list[R]:
-    """`[work(item) for item in items]` on as many threads as torch may use, one torch thread each."""
+    """`[work(item) for item in items]` on torch's number of threads, one torch thread each."""
     threads = torch.get_num_threads()
 
     def alone() -> None:

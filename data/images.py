@@ -34,8 +34,8 @@ DAMAGE = (
     *(OSError, SyntaxError, ValueError),
     *(LookupError, TypeError, EOFError, ArithmeticError, MemoryError, struct.error, zlib.error),
 )
-# The EXIF tag, and how its values other than 1 are undone. ImageOps.exif_transpose also writes the EXIF
-# data anew, which fails where they are damaged, and the picture would stay as it is.
+# The EXIF tag, and how its values other than 1 are undone. ImageOps.exif_transpose also writes the
+# EXIF data anew, which fails where they are damaged, and the picture would stay as it is.
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

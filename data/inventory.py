@@ -197,7 +197,7 @@ def _remarks(found: Inventory) -> list[str]:
     for row in found.counts:
         labels[row.split].add(row.label)
     remarks = [
-        f"one class: {split or 'what has no split'} is all {'fake' if labels[split] == {1} else 'real'}"
+        f"one class: {split or 'what has no split'} is all {('real', 'fake')[max(labels[split])]}"
         for split in ALL_SPLITS
         if len(labels[split]) == 1
     ]

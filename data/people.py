@@ -2,12 +2,12 @@
 
 Datasets of deepfakes name the video, seldom the actor, and actors recur; classifiers then learn
 people. Real faces with close identity embeddings are joined here with everything of their groups; a
-fake stays with the real face of its group. Links chain, so they must be nearly certain, and some are
-missed; `near_identity_matches` finds the faces to leave out besides.
+fake stays with the real face of its group. Links chain, so they must be nearly certain, and some
+are missed; `near_identity_matches` finds the faces to leave out besides.
 
 Measured with the bundled network on 1,704 DFDC faces: the person of 94% of the test faces of a
-random split (by a stronger embedding) is in the training split; 33% after joining, 18% after leaving
-out the near-identity matches. The largest group then holds 16% of the faces.
+random split (by a stronger embedding) is in the training split; 33% after joining, 18% after
+leaving out the near-identity matches. The largest group then holds 16% of the faces.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-# Cosine above which faces are joined. 2 in 10,000 pairs of different DFDC actors are closer (LFW: 1),
-# and 60% of the pairs of the same actor.
+# Cosine above which faces are joined. 2 in 10,000 pairs of different DFDC actors are closer (LFW:
+# 1), and 60% of the pairs of the same actor.
 JOIN = 0.4
 GUARD = 0.3  # cosine above which a face may be the same person
 TYPICAL = 20.0  # faces; the mean and variance of fewer say little about faces in general

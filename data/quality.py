@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-# The landmarks on a head in three dimensions, in pixels of the template, z towards the viewer: x and
-# y are the template's mean with its mirror image, the depths those of a typical skull.
+# The landmarks on a head in three dimensions, in pixels of the template, z towards the viewer: x
+# and y are the template's mean with its mirror image, the depths those of a typical skull.
 HEAD = np.array(
     [
         [-17.6, -20.1, 0.0],

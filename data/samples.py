@@ -107,7 +107,7 @@ def evenly(items: Sequence[Item], count: int) -> Sequence[Item]:
 
 
 def even_subsample(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
-    """At most `limit` of the samples, evenly spaced from the first one, so that no folder is left out."""
+    """At most `limit` of the samples, evenly spaced from the first one."""
     if limit is None or limit >= len(samples):
         return samples
     if limit < 1:

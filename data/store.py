@@ -170,7 +170,8 @@ class DumpWriter(DumpFolder):
             for name in (name for name in arrays if name.startswith(f"{expert}.")):
                 if len(arrays[name]) != len(which):
                     raise ValueError(
-                        f"shard {number}: {len(arrays[name])} values of {name} for {len(which)} faces"
+                        f"shard {number}: {len(arrays[name])} values of {name} for "
+                        f"{len(which)} faces"
                     )
                 tensors[name] = np.full((len(rows), *arrays[name].shape[1:]), np.nan, "<f2")
                 with np.errstate(over="ignore"):

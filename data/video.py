@@ -1,12 +1,12 @@
 """Frames of video files, each with a name, so that a dataset of clips is a list of pictures.
 
 `clip.mp4@3of32` is the fourth of 32 evenly spaced frames: number floor((3 + .5) * T / 32) of the T
-frames of the video, in the order shown. The name does not depend on T, so listing a dataset opens no
-video.
+frames of the video, in the order shown. The name does not depend on T, so listing a dataset opens
+no video.
 
 A file is read twice: its packets are listed without decoding (times, key frames), then the frames
-asked for are decoded, each from the nearest key packet before it. After a damaged packet, frames are
-refused until the next key packet: the decoder would fill them with guesses.
+asked for are decoded, each from the nearest key packet before it. After a damaged packet, frames
+are refused until the next key packet: the decoder would fill them with guesses.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 # The containers that are read, by FFmpeg's names. It knows more: some are playlists of other files.
 FORMATS = ("mov", "matroska", "avi", "mpeg", "mpegts", "asf", "flv")
-# Those whose packets have the times of their frames; AVI and MPEG number packets as they are stored.
+# Those whose packets have the times of their frames; AVI and MPEG number packets as they are
+# stored.
 TIMED = ("mov", "matroska")
 RUN = (8, 3)  # frames before and after one that are compressed together with it
 
@@ -74,8 +75,8 @@ def read_clip(
     """The frames (i, n) of a video, and the bytes of its stream per frame.
 
     Args:
-        crf: compress with H.264 at this constant rate factor first; each frame together with the few
-            around it (`RUN`), as compressing all of a long clip would take minutes.
+        crf: compress with H.264 at this constant rate factor first; each frame together with the
+            few around it (`RUN`), as compressing all of a long clip would take minutes.
 
     Returns:
         For each of `wanted` (H, W, 3) uint8 RGB, or why there is none: the file is no video or is
@@ -139,7 +140,7 @@ class _Packets:
 
 @contextmanager
 def _opened(video: Path, max_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Raises: ImageError where there is no video in the file, and for all errors of FFmpeg inside."""
+    """Raises: ImageError where there is no video, and for all errors of FFmpeg inside."""
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
         # With its protocol, a name that holds a colon is a name.
@@ -285,7 +286,7 @@ def _compressed(
 
 
 def h264(images: Sequence[np.ndarray], crf: float) -> list[np.ndarray]:
-    """Consecutive frames of one size after compression by x264 (preset medium). images: (H, W, 3) uint8 RGB."""
+    """Consecutive (H, W, 3) uint8 RGB frames after compression by x264 (preset medium)."""
     height, width = images[0].shape[:2]
     file = BytesIO()
     with av.open(file, "w", format="matroska") as container:

@@ -113,7 +113,8 @@ def test_not_a_dataset(tmp_path: Path, names: list[str], message: str) -> None:
 
 
 def test_index(tmp_path: Path) -> None:
-    text = "Path,source,LABEL,group,split\nb/2.jpg,web,fake,g1,valid\n./a.jpg,web,0,,\nc.jpg,web,Real,g 2,Train\n"
+    text = "Path,source,LABEL,group,split\nb/2.jpg,web,fake,g1,valid\n"
+    text += "./a.jpg,web,0,,\nc.jpg,web,Real,g 2,Train\n"
     expected = [
         Sample("a.jpg", 0),
         Sample("b/2.jpg", 1, "g1", "val"),
@@ -227,7 +228,7 @@ def test_not_a_hash(text: str) -> None:
 
 
 def test_many_hashes_take_seconds() -> None:
-    """200,000 of them, a tenth of which are frames of one video: all pairs would be 20,000 million."""
+    """200,000, a tenth of which are frames of one video: all pairs would be 20,000 million."""
     rng = np.random.default_rng(0)
     strangers = rng.integers(0, 2**64, 180_000, dtype=np.uint64)
     frames = np.uint64(12345) ^ (

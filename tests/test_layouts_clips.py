@@ -1,4 +1,4 @@
-"""FaceForensics++, DeepFakeDetection, Celeb-DF and the Deepfake Detection Challenge as they are distributed: with their traps."""
+"""FaceForensics++, DeepFakeDetection, Celeb-DF and DFDC as distributed, with their traps."""
 
 from __future__ import annotations
 

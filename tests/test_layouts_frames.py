@@ -1,4 +1,4 @@
-"""Datasets that come as frames, WildDeepfake and DF40, and the lists of DeepfakeBench: with their traps."""
+"""WildDeepfake and DF40, which come as frames, and lists of DeepfakeBench, with their traps."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_df40(tmp_path: Path) -> None:
 
 
 def test_df40_of_one_part(tmp_path: Path) -> None:
-    """The part is unknown: clips from FaceForensics++ are divided by group, those from Celeb-DF test."""
+    """Clips from FaceForensics++ are divided by group, those from Celeb-DF are for testing."""
     miniatures.df40(tmp_path)
     assert recognise(tmp_path / "DF40") == recognise(tmp_path / "DF40_train") == "df40"
     found = clips(tmp_path / "DF40")
@@ -143,8 +143,8 @@ def test_deepfakebench_of_celeb_df(tmp_path: Path) -> None:
     text = inventory(tmp_path)
     assert "3 clips are in several of its splits" in text
     assert (
-        "1 of its entries are no clips with a list of frames, and passed over: CelebDFv2_real/val/frames"
-        in text
+        "1 of its entries are no clips with a list of frames, and passed over: "
+        "CelebDFv2_real/val/frames" in text
     )
     with pytest.raises(
         ValueError, match="only faceforensics|levels there: none, and none called c23"

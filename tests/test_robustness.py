@@ -17,7 +17,7 @@ CPU = {"device": "cpu"}
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, astronaut):
-    """Pictures of one face in several lights: two groups of every split, a real and a fake one each."""
+    """Pictures of one face in several lights: a real and a fake one in each of five groups."""
     root = tmp_path_factory.mktemp("faces")
     lines = ["path,label,group,split"]
     for i, split in enumerate(("train", "train", "val", "test", "test")):

@@ -1,4 +1,4 @@
-"""A run may die at any instant, and experts may be added later: the dump ends with the same bytes."""
+"""Dumps whose run was killed, and experts added later: the same bytes as in one run."""
 
 from __future__ import annotations
 

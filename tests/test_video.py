@@ -1,4 +1,4 @@
-"""The right frame of a video, whatever it is compressed with and stored in, or the reason why there is none."""
+"""The right frame of a video, whatever its codec and container."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_every_frame_is_the_right_one(tmp_path: Path, name: str) -> None:
 
 
 def test_the_fixtures_are_what_they_claim(tmp_path: Path) -> None:
-    """Frames stored out of order, key frames that are followed by frames shown before them, no count in the header."""
+    """Frames out of order, key frames followed by earlier frames, no count in the header."""
     packets = {}
     for name in ("long.mp4", "open.mkv", "no_header.mkv"):
         with av.open(str(video(tmp_path / name, 50, *KINDS[name]))) as container:
@@ -130,7 +130,7 @@ def test_frames_at_uneven_times(tmp_path: Path) -> None:
 
 
 def test_frames_that_an_edit_list_cuts_off(tmp_path: Path) -> None:
-    """An MP4 file may say that it begins later than its first frame; players do not show what precedes."""
+    """An MP4 file may begin later than its first frame; players do not show those before."""
     path = video(tmp_path / "a.mp4", 50, options=LONG)
     data = bytearray(path.read_bytes())
     at = (

@@ -55,7 +55,7 @@ def test_a_codec_nobody_knows(tmp_path: Path) -> None:
 
 
 def test_cut_short(tmp_path: Path) -> None:
-    """An MP4 file with its index at the end is lost; with the index at the front, so is what it names and the file lacks."""
+    """An MP4 file with its index at the end is lost; with it at the front, the rest can be read."""
     path = video(tmp_path / "a.mp4", 60, options=SHORT)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert {reason.split(" (")[0] for reason in reasons(path, whole(2))} == {
@@ -84,7 +84,7 @@ def test_cut_short_without_an_index(tmp_path: Path) -> None:
 
 
 def test_damage_that_decoders_would_patch_over(tmp_path: Path) -> None:
-    """Zeros amid the data of one picture: FFmpeg returns something in its place, and goes on from there."""
+    """Zeros in the data of one frame: FFmpeg returns something in its place, and continues."""
     rng = np.random.default_rng(0)
     noisy = [
         np.vstack([numbered(i)[:32], rng.integers(0, 256, (32, 64, 3), np.uint8)])

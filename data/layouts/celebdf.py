@@ -1,11 +1,11 @@
 """Celeb-DF v1 and v2 (Li et al., CVPR 2020): videos of celebrities, and face swaps between them.
 
 Celeb-real/id0_0000.mp4, Celeb-synthesis/id0_id16_0000.mp4 (that video with the face of person 16),
-YouTube-real/00000.mp4. List_of_testing_videos.txt names the test videos, "1 YouTube-real/00170.mp4",
-where 1 is REAL. All others are for training, an eighth of the groups for validation.
+YouTube-real/00000.mp4. List_of_testing_videos.txt names the test videos, where 1 is REAL
+("1 YouTube-real/00170.mp4"). All others are for training, an eighth of the groups for validation.
 
-A group is the person filmed (for YouTube-real the video), with the fakes made from these videos. The
-official list is one of videos: persons and faces recur across splits.
+A group is the person filmed (for YouTube-real the video), with the fakes made from these videos.
+The official list is one of videos: persons and faces recur across splits.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Lists of DeepfakeBench (Yan et al., NeurIPS 2023) and DF40: one JSON per dataset, naming frames.
 
-{name: {label: {split: {clip: {"label": label, "frames": [...]}}}}}, with a compression level between
-split and clip for FaceForensics++, FaceShifter and DeepFakeDetection. A label that ends with "real"
-is real. Paths begin with folders of another machine, some with backslashes; what is left after
-cutting them lies in the dataset's folder (FaceForensics++/, Celeb-DF-v2/, ...) or in one of these.
+{name: {label: {split: {clip: {"label": label, "frames": [...]}}}}}, with a compression level
+between split and clip for FaceForensics++, FaceShifter and DeepFakeDetection. A label that ends
+with "real" is real. Paths begin with folders of another machine, some with backslashes; what is
+left after cutting them lies in the dataset's folder (FaceForensics++/, Celeb-DF-v2/, ...) or in one
+of these.
 
 A clip may be in several splits (val is often a copy of test). One in the test split is only for
 testing here; where no val split is left, it is an eighth of the train groups.

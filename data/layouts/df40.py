@@ -2,14 +2,14 @@
 
 <method>/ff/frames/071_054/000.png and <method>/cdf/frames/id0_id1_0000/000.png are made from
 FaceForensics++ and Celeb-DF. Methods that synthesise whole faces have no frames/
-(StyleGAN2/ff/071/..., StyleGAN2/cdf/Fake_from_Celeb-real/id0_0000/...); nine others have pictures of
-their own (heygen/fake/..., heygen/real/...). For more real pictures, add FaceForensics++ as another
-dataset, or take a JSON of DeepfakeBench.
+(StyleGAN2/ff/071/..., StyleGAN2/cdf/Fake_from_Celeb-real/id0_0000/...); nine others have pictures
+of their own (heygen/fake/..., heygen/real/...). For more real pictures, add FaceForensics++ as
+another dataset, or take a JSON of DeepfakeBench.
 
 DF40_train/ (which may lack ff/) and DF40/ side by side are the official split of what comes from
-FaceForensics++; all else is for testing. A group is a pair of FaceForensics++ (071_054 with 054_071)
-or a person of Celeb-DF. Some methods pair videos across the splits: `evaluate.py inventory` counts
-them.
+FaceForensics++; all else is for testing. A group is a pair of FaceForensics++ (071_054 with
+054_071) or a person of Celeb-DF. Some methods pair videos across the splits: `evaluate.py
+inventory` counts them.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def fits(root: Path) -> bool:
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
-    """Without the official lists, the source videos named by clips are groups; splits are unknown."""
+    """Without the official lists, groups are of linked source videos and splits unknown."""
     folders = {"real": below(root, REAL)}
     folders |= {method: below(root, f"{FAKE}/{method}") for method in METHODS}
     level = level_of(root, folders.values(), compression)

@@ -58,6 +58,6 @@ def linked(names: Iterable[str], mutual: bool = False) -> dict[str, str]:
 
 
 def group_of(name: str, groups: dict[str, str]) -> str:
-    """The group of a clip: of source videos (`groups`, from `linked`), a person, an actor; or ""."""
+    """The group of a clip: source videos (`groups`, from `linked`), a person, an actor; or ""."""
     found = next((groups[source] for source in sources(name) if source in groups), "")
     return found or person(name) or actor(name)
