@@ -30,7 +30,7 @@ def settings_of(out: Path) -> dict:
 
 
 class DumpFolder:
-    """Locked until `close`, or the end of a `with` block. Arguments: see data.store.DumpWriter."""
+    """The part of data.store.DumpWriter (see its arguments) that the two passes have in common."""
 
     def __init__(
         self,
@@ -119,12 +119,12 @@ class DumpFolder:
 
     def _differences(self, found: dict) -> list[tuple[str, object, object]]:
         """(setting, in the folder, now) of what is not the same."""
-        old = {"format": found["format"], **found["config"]}
-        now = {"format": FORMAT, **self.config}
-        if old["format"] == FORMAT:
-            for expert, sha in self.weights.items():
-                name = f"weights of {expert}"
-                old[name], now[name] = found.get("weights", {}).get(expert, sha)[:12], sha[:12]
+        if found["format"] != FORMAT:
+            return [("format", found["format"], FORMAT)]
+        old, now = dict(found["config"]), dict(self.config)
+        for expert, sha in self.weights.items():
+            name = f"weights of {expert}"
+            old[name], now[name] = found.get("weights", {}).get(expert, sha)[:12], sha[:12]
         names = sorted(old.keys() | now.keys())
         return [(n, old.get(n), now.get(n)) for n in names if old.get(n) != now.get(n)]
 

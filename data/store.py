@@ -234,14 +234,18 @@ class DumpWriter(DumpFolder):
     def _merge(self, regions: int, outputs: Mapping[str, Mapping]) -> None:
         """Write the arrays from the shards. To a memory map, a full disk would be a bus error."""
         sizes = {k: o["size"] for k, o in outputs.items() if k.partition(".")[0] in self.new}
+        shards = [
+            (number, sum(len(self.faces.of[sample.path]) for sample in samples))
+            for number, samples in self._shards_with_faces()
+        ]
         for name, size in sizes.items():
             with replacing(self.out / f"{name}.npy") as file:
                 shape = (len(self.faces), regions, size)
                 header = {"descr": "<f2", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-                for number, samples in self._shards_with_faces():
-                    shape = (sum(len(self.faces.of[s.path]) for s in samples), regions, size)
-                    array = np.full(shape, np.nan, "<f2")
+                for number, faces in shards:
+                    shape = (faces, regions, size)
+                    array = np.full(shape, np.nan, "<f2")  # all pictures of the shard were lost
                     path = self._shard(number, name.partition(".")[0])
                     with safe_open(path, framework="numpy") as shard:
                         if name in {*shard.keys()}:
