@@ -3,7 +3,9 @@
     python preprocessing_pipeline.py --data-root faces             # the bundled experts
     python preprocessing_pipeline.py --data-root faces --limit 200 --out outputs/try
     python preprocessing_pipeline.py --data-root faces --batch-size 4 --device cpu
+
 With the published experts (`python -m models.weights list` shows their weights and terms):
+
     python preprocessing_pipeline.py --data-root faces --profile full --batch-size auto --workers 16
     python preprocessing_pipeline.py --data-root faces --profile full --weights-dir WEIGHTS
     python preprocessing_pipeline.py --data-root faces --experts fairface clip
