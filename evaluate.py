@@ -35,12 +35,12 @@ from data.degrade import FAMILIES
 from data.dump import Dump, newest_dump, read_dump
 from data.feature_dataset import FeatureDataset, join_dumps
 from data.files import write_json
+from data.inventory import survey, text_of
 from evaluation import plan as planning
 from evaluation import results, sanity
 from evaluation.card import for_card
 from evaluation.compare import compare
 from evaluation.inspect import inconsistency
-from evaluation.inventory import survey, text_of
 from evaluation.plan import PROTOCOLS, Config
 from evaluation.predictions import face_keys
 from evaluation.protocols import of_dataset, unused

@@ -1,1 +1,1 @@
-"""Images in, crops and dumps out: datasets, faces, degradations, forgeries, storage."""
+"""Images in, crops and dumps out: datasets, faces, degradations, pseudo-fakes, storage."""

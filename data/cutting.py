@@ -1,81 +1,113 @@
-"""From the pictures of a batch to rows of a dump and crops: faces found anew, or cut again where a dump has found them."""
+"""From the pictures of a batch to the rows of a dump, and from the rows of a dump to crops."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data.datasets import Sample
 from data.degrade import Condition
-from data.dump import NO_FACE, Dump, Row
+from data.dump import LANDMARKS, NO_FACE, Dump, Row, landmarks_of
 from data.faces import FaceCrops, FaceCutter, align
 from data.images import ImageError
 from data.loading import Picture, load_ahead
+from data.samples import Sample
 from features.regions import Crop
 
+BOX = ("x0", "y0", "x1", "y1")
+NUMBERS = ("face", "score", "face_px", "sharpness", "yaw", "pitch", "roll")
 AHEAD = 16  # pictures decoded before they are needed
-CHANGED = "the picture has changed since the dump was made"
+CHANGED = "the picture has changed since its faces were found"
 
-Pictures = list[tuple[Sample, Picture]]
-# A row for every face, its crops (F, 4, px, px), and (path, reason) of pictures without.
-Cut = tuple[list[Row], dict[Crop, torch.Tensor], list[tuple[str, str]]]
-
-
-def samples_of(dump: Dump, split: str = "") -> list[Sample]:
-    """The pictures of a dump in which a face was found, with the groups and splits they have there; of one split, or all."""
-    names = [field.name for field in fields(Sample)]
-    rows = dict.fromkeys(
-        zip(*(dump.rows[name].tolist() for name in names), strict=True)
-    )  # one for several faces
-    samples = [Sample(**dict(zip(names, row, strict=True))) for row in rows]
-    return [sample for sample in samples if split in ("", sample.split)]
+Batch = Sequence[tuple[Sample, Picture | ImageError]]
+Failures = list[tuple[str, str]]  # (path, reason)
 
 
-class Finder:
-    """Finds the faces of pictures and cuts them out: for a new dump."""
+class KnownFaces:
+    """The faces of an index.csv, by picture.
 
-    def __init__(self, cutter: FaceCutter) -> None:
-        self.cutter = cutter
+    Attributes:
+        of: path -> its rows.
+        landmarks: (N, 5, 2) float64.
+        label: (N,) int.
+    """
 
-    def __call__(self, pictures: Pictures) -> Cut:
-        crops = self.cutter([picture.image for _, picture in pictures])
-        seen = set(crops.image.tolist())
-        failures = [
-            (sample.path, NO_FACE) for i, (sample, _) in enumerate(pictures) if i not in seen
-        ]
-        return rows_of(crops, pictures), crops.views, failures
-
-
-class Recutter:
-    """Cuts out the faces that a dump has found before: to extend it. rows: path -> its faces."""
-
-    def __init__(self, rows: dict[str, list[Row]], crops: Iterable[Crop]) -> None:
-        self.rows, self.crops = rows, set(crops)
-
-    def __call__(self, pictures: Pictures) -> Cut:
-        failures, rows, which = [], [], []
-        for index, (sample, picture) in enumerate(pictures):
-            mine = self.rows[sample.path]
-            if (mine[0].phash, mine[0].file_bytes) != (picture.phash, picture.file_bytes):
-                failures.append((sample.path, CHANGED))
-                continue
-            rows += mine
-            which += [index] * len(mine)
-        landmarks = np.array(
-            [[getattr(r, f"l{axis}{i}") for i in range(5) for axis in "xy"] for r in rows]
+    def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
+        self.landmarks, self.label = landmarks_of(rows), rows["label"]
+        self._face, self._file_bytes, self._phash = (
+            rows[name] for name in ("face", "file_bytes", "phash")
         )
-        images = [picture.image for _, picture in pictures]
-        if not rows:
-            return [], {}, failures
-        views = {
-            crop: align(images, np.array(which), landmarks.reshape(-1, 5, 2), crop)
-            for crop in self.crops
-        }
-        return rows, views, failures
+        self._paths = rows["path"].tolist()
+        self.of: dict[str, range] = {}
+        for row, path in enumerate(self._paths):
+            self.of[path] = range(self.of[path].start if path in self.of else row, row + 1)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def key(self, row: int) -> tuple[str, int]:
+        """(path, face)."""
+        return self._paths[row], int(self._face[row])
+
+    def shows(self, picture: Picture, path: str) -> bool:
+        """Whether the picture is still the one in which the faces were found."""
+        row = self.of[path].start
+        known = (self._phash[row], self._file_bytes[row])
+        return known == (picture.phash, picture.file_bytes)
+
+
+def find_faces(batch: Batch, cutter: FaceCutter) -> tuple[list[Row], Failures]:
+    """A row for every face of a batch, and the pictures without one."""
+    failures = [
+        (sample.path, item.reason) for sample, item in batch if isinstance(item, ImageError)
+    ]
+    pictures = [(sample, item) for sample, item in batch if isinstance(item, Picture)]
+    crops = cutter([picture.image for _, picture in pictures])
+    seen = set(crops.image.tolist())
+    failures += [(sample.path, NO_FACE) for i, (sample, _) in enumerate(pictures) if i not in seen]
+    return rows_of(crops, pictures), failures
+
+
+def cut_known(
+    batch: Batch, faces: KnownFaces, crops: Iterable[Crop]
+) -> tuple[np.ndarray, dict[Crop, torch.Tensor], Failures]:
+    """Crops of the faces of a batch that a dump has found before.
+
+    Returns:
+        The rows (F,) in the dump, their crops (F, 4, px, px), and the pictures that cannot be used.
+    """
+    images, which, rows, failures = [], [], [], []
+    for sample, item in batch:
+        if isinstance(item, ImageError):
+            failures.append((sample.path, item.reason))
+        elif not faces.shows(item, sample.path):
+            failures.append((sample.path, CHANGED))
+        else:
+            which += [len(images)] * len(faces.of[sample.path])
+            rows += faces.of[sample.path]
+            images.append(item.image)
+    rows = np.array(rows, int)
+    landmarks = faces.landmarks[rows]
+    views = {crop: align(images, np.array(which, int), landmarks, crop) for crop in set(crops)}
+    return rows, views, failures
+
+
+def rows_of(crops: FaceCrops, pictures: Sequence[tuple[Sample, Picture]]) -> list[Row]:
+    """One row of index.csv per face. crops: of `pictures`."""
+    rows = []
+    for i, index in enumerate(crops.image):
+        sample, picture = pictures[index]
+        height, width = picture.image.shape[:2]
+        numbers = {name: getattr(crops, name)[i] for name in NUMBERS}
+        numbers |= zip(BOX, crops.box[i], strict=True)
+        numbers |= zip(LANDMARKS, crops.landmarks[i].ravel(), strict=True)
+        numbers |= zip(("mean_r", "mean_g", "mean_b"), picture.mean, strict=True)
+        size = {"width": width, "height": height, "file_bytes": picture.file_bytes}
+        rows.append(Row(**vars(sample), **numbers, **size, phash=picture.phash))
+    return rows
 
 
 def cut_again(
@@ -85,45 +117,25 @@ def cut_again(
     threads: int = 2,
     condition: Condition | None = None,
 ) -> Iterator[torch.Tensor | ImageError]:
-    """The faces that a dump has found, one after another: (4, px, px) uint8 RGBA each, or why its picture cannot be read.
+    """The faces of a dump, one after another.
 
-    paths: N pictures or frames. landmarks: (N, 5, 2) px of them. condition: what every picture goes through first.
+    Args:
+        paths: N pictures or frames.
+        landmarks: (N, 5, 2) pixels of the pictures.
+        condition: a degradation of every picture.
+
+    Yields:
+        (4, px, px) uint8 RGBA, or why the picture cannot be read.
     """
-    for picture, points in zip(
-        load_ahead(paths, threads, AHEAD, condition=condition), landmarks, strict=True
-    ):
+    pictures = load_ahead(paths, threads, AHEAD, condition=condition)
+    for picture, points in zip(pictures, landmarks, strict=True):
         unread = isinstance(picture, ImageError)
         yield picture if unread else align([picture.image], np.array([0]), points[None], crop)[0]
 
 
-def rows_of(crops: FaceCrops, pictures: Pictures) -> list[Row]:
-    """One row of index.csv per face. crops: of the batch `pictures`."""
-    rows = []
-    for i, index in enumerate(crops.image):
-        sample, picture = pictures[index]
-        height, width = picture.image.shape[:2]
-        rows.append(
-            Row(
-                *(
-                    sample.path,
-                    crops.face[i],
-                    sample.label,
-                    sample.group,
-                    sample.split,
-                    sample.video,
-                    sample.method,
-                ),
-                *crops.box[i],
-                *crops.landmarks[i].ravel(),
-                *(
-                    crops.score[i],
-                    crops.face_px[i],
-                    crops.sharpness[i],
-                    crops.yaw[i],
-                    crops.pitch[i],
-                    crops.roll[i],
-                ),
-                *(width, height, picture.file_bytes, *picture.mean, picture.phash),
-            )
-        )
-    return rows
+def samples_of(dump: Dump, split: str = "") -> list[Sample]:
+    """The pictures with a face in a dump, with their groups and splits; of one split, or all."""
+    names = [field.name for field in fields(Sample)]
+    columns = (dump.rows[name].tolist() for name in names)
+    samples = (Sample(*values) for values in dict.fromkeys(zip(*columns, strict=True)))
+    return [sample for sample in samples if split in ("", sample.split)]

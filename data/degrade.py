@@ -1,8 +1,8 @@
-"""What a picture goes through on its way to us: compression, scaling, blur, noise, colour.
+"""Degradations of a picture: compression, scaling, blur, noise, colour.
 
-Each function takes and returns uint8 RGB (H, W, 3). `FAMILIES` are the conditions of robustness tables, each with its levels
-from mild to strong: six of DeeperForensics-1.0 with the parameters of its published code (Jiang et al., CVPR 2020), JPEG at
-five qualities, and resizing. Its video compression is in data/video.py, since only a clip can be compressed so.
+`FAMILIES` are the conditions of robustness tables; a new one is a function and a row of it. Six are
+of DeeperForensics-1.0 with the parameters of its code (Jiang et al., CVPR 2020). Functions take and
+return uint8 RGB (H, W, 3). H.264 needs clips: see data/video.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 BLOCK = 8  # px, the side of a block that `blocks` covers
-H264 = "h264"  # the family of data/video.py: needs clips
+H264 = "h264"  # the family of data/video.py
 
 
 def jpeg(image: np.ndarray, quality: float) -> np.ndarray:
@@ -34,16 +34,13 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 def downscale(image: np.ndarray, factor: float) -> np.ndarray:
     """Shrink by `factor` (2 halves both sides) with area averaging and enlarge again, linearly."""
     height, width = image.shape[:2]
-    small = (max(1, round(width / factor)), max(1, round(height / factor)))
-    return cv2.resize(
-        cv2.resize(image, small, interpolation=cv2.INTER_AREA),
-        (width, height),
-        interpolation=cv2.INTER_LINEAR,
-    )
+    size = (max(1, round(width / factor)), max(1, round(height / factor)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def noise(image: np.ndarray, sigma: float, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Additive Gaussian noise. sigma: standard deviation in grey levels (0-255). Without `rng`, seeded by 0."""
+    """Gaussian noise. sigma: standard deviation in grey levels (0-255). Without `rng`: seed 0."""
     rng = rng or np.random.default_rng(0)
     return np.clip(image + rng.normal(0, sigma, image.shape), 0, 255).astype(np.uint8)
 
@@ -55,15 +52,15 @@ def brightness(image: np.ndarray, gain: float) -> np.ndarray:
 
 def saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """Both chroma components times `factor`; 0 leaves grey."""
-    luma_chroma = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2YCR_CB)
+    luma_chroma = _luma_chroma(image)
     luma_chroma[..., 1:] = 0.5 + (luma_chroma[..., 1:] - 0.5) * np.float32(factor)
-    return _uint8(cv2.cvtColor(luma_chroma, cv2.COLOR_YCR_CB2RGB))
+    return _rgb(luma_chroma)
 
 
 def blocks(image: np.ndarray, count: float) -> np.ndarray:
-    """Grey squares at random places. count: of them in a picture of 256 px.
+    """`count` grey squares at random places in a picture of 256 px, and in proportion in others.
 
-    The original takes floor(shorter side / 256) times as many, so none in a smaller picture; here that is not rounded.
+    The original rounds the proportion down, so a smaller picture has none.
     """
     changed, rng = image.copy(), _rng(image)
     height, width = image.shape[:2]
@@ -74,11 +71,11 @@ def blocks(image: np.ndarray, count: float) -> np.ndarray:
 
 
 def colour_noise(image: np.ndarray, variance: float) -> np.ndarray:
-    """Gaussian noise in luma and chroma. variance: of each component on a scale of 0 to 1, in their studio range."""
-    luma_chroma = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2YCR_CB)
-    spread = np.sqrt(variance) * np.array([255 / 219, 255 / 224, 255 / 224])
-    luma_chroma += (_rng(image).normal(size=image.shape) * spread).astype(np.float32)
-    return _uint8(cv2.cvtColor(luma_chroma, cv2.COLOR_YCR_CB2RGB))
+    """Gaussian noise in luma and chroma. variance: on a scale of 0 to 1, in their studio range."""
+    luma_chroma = _luma_chroma(image)
+    sigma = np.sqrt(variance) * np.array([255 / 219, 255 / 224, 255 / 224])
+    luma_chroma += (_rng(image).normal(size=image.shape) * sigma).astype(np.float32)
+    return _rgb(luma_chroma)
 
 
 def kernel_blur(image: np.ndarray, size: float) -> np.ndarray:
@@ -89,36 +86,39 @@ def kernel_blur(image: np.ndarray, size: float) -> np.ndarray:
 def pixelation(image: np.ndarray, factor: float) -> np.ndarray:
     """Shrink by `factor` and enlarge again, linearly both times, without averaging."""
     height, width = image.shape[:2]
-    small = cv2.resize(
-        image, (int(width // factor), int(height // factor)), interpolation=cv2.INTER_LINEAR
-    )
+    size = (int(width // factor), int(height // factor))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def resize(image: np.ndarray, side: float) -> np.ndarray:
-    """Shrink with area averaging until the shorter side is `side` px; a smaller picture stays as it is."""
+    """Shrink by area averaging to a shorter side of `side` px; a smaller picture stays as it is."""
     height, width = image.shape[:2]
     factor = side / min(height, width)
     if factor >= 1:
         return image
-    return cv2.resize(
-        image, (round(width * factor), round(height * factor)), interpolation=cv2.INTER_AREA
-    )
+    size = (round(width * factor), round(height * factor))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _uint8(image: np.ndarray) -> np.ndarray:
-    """image: float, 0 to 1."""
-    return (image * 255).round().clip(0, 255).astype(np.uint8)
+def _luma_chroma(image: np.ndarray) -> np.ndarray:
+    """float32 YCrCb, 0 to 1."""
+    return cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2YCR_CB)
+
+
+def _rgb(luma_chroma: np.ndarray) -> np.ndarray:
+    rgb = cv2.cvtColor(luma_chroma, cv2.COLOR_YCR_CB2RGB)
+    return (rgb * 255).round().clip(0, 255).astype(np.uint8)
 
 
 def _rng(image: np.ndarray) -> np.random.Generator:
-    """Seeded by the picture itself: the same whatever comes before it and wherever it lies."""
+    """Seeded by the picture itself, so that its place in a dataset does not matter."""
     return np.random.default_rng(zlib.crc32(np.ascontiguousarray(image)))
 
 
 @dataclass(frozen=True)
 class Family:
-    """One kind of degradation. levels: its parameter, from mild to strong. unit: what the parameter is."""
+    """One kind of degradation. levels: its parameter, from mild to strong, in `unit`."""
 
     function: Callable[[np.ndarray, float], np.ndarray] | None
     levels: tuple[float, ...]
@@ -157,15 +157,13 @@ class Condition:
         return f"{self.family}:{self.level}"
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Raises: ValueError for a family that only a clip can go through."""
-        function = FAMILIES[self.family].function
-        if function is None:
+        if self.clips_only:
             raise ValueError(f"{self.family} compresses clips, and this is a single picture")
-        return function(image, self.value)
+        return FAMILIES[self.family].function(image, self.value)
 
     @classmethod
     def of(cls, text: str) -> Condition:
-        """From "family:level". Raises: ValueError that lists what there is."""
+        """From "family:level"."""
         family, _, level = text.partition(":")
         if family in FAMILIES and level in map(str, range(1, len(FAMILIES[family].levels) + 1)):
             return cls(family, int(level))
@@ -174,14 +172,13 @@ class Condition:
 
 
 def conditions(families: tuple[str, ...]) -> list[Condition]:
-    """Every level of every family named. Raises: ValueError for an unknown one."""
-    unknown = [name for name in families if name not in FAMILIES]
-    if unknown:
+    """Every level of some families."""
+    if unknown := [name for name in families if name not in FAMILIES]:
         raise ValueError(
             f"unknown degradation {', '.join(unknown)}; the families are {', '.join(FAMILIES)}"
         )
     return [
-        Condition(name, level + 1)
+        Condition(name, level)
         for name in families
-        for level in range(len(FAMILIES[name].levels))
+        for level in range(1, len(FAMILIES[name].levels) + 1)
     ]

@@ -1,4 +1,4 @@
-"""Faces of one or several dumps as one table, and which of them train, validate and test."""
+"""The faces of one or several dumps as one table."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from features.regions import REGIONS
 class FeatureDataset:
     """The faces of one or several dumps, row by row.
 
-    arrays: "expert.output" -> (N, R, D) float16. rows: (N,) columns of index.csv (data/dump.py), `group` prefixed by the
-    dataset, `dataset`, and `condition`: what the pictures went through first (data/degrade.py), "" nothing.
+    Attributes:
+        arrays: `<expert>.<output>` -> (N, R, D) float16.
+        rows: (N,) columns of index.csv (data/dump.py), `group` prefixed by the dataset; `dataset`;
+            `condition`, the degradation of the pictures (data/degrade.py), "" none.
     """
 
     arrays: dict[str, np.ndarray]
@@ -26,10 +28,9 @@ class FeatureDataset:
         return len(self.rows["label"])
 
     def select(self, keep: np.ndarray) -> FeatureDataset:
-        return FeatureDataset(
-            {name: value[keep] for name, value in self.arrays.items()},
-            {name: value[keep] for name, value in self.rows.items()},
-        )
+        """Some of the faces. keep: (K,) indices or (N,) bool."""
+        arrays = {name: value[keep] for name, value in self.arrays.items()}
+        return FeatureDataset(arrays, {name: value[keep] for name, value in self.rows.items()})
 
     def split(self, name: str) -> FeatureDataset:
         return self.select(np.flatnonzero(self.rows["split"] == name))
@@ -42,45 +43,35 @@ class FeatureDataset:
 def join_dumps(dumps: Sequence[Dump]) -> FeatureDataset:
     """Several dumps as one table.
 
-    Raises: ValueError where they were not made by the same experts, or this version cuts other regions.
+    Raises:
+        ValueError: they were not made by the same experts, precision and regions.
     """
     first = dumps[0]
     for dump in dumps:
         if tuple(dump.meta["regions"]) != REGIONS:
             raise ValueError(
-                f"{dump.path}: has other regions than {', '.join(REGIONS)}; preprocess the dataset again"
+                f"{dump.path}: has other regions than {', '.join(REGIONS)}; preprocess the dataset "
+                "again"
             )
-        precisions = [each.meta["config"].get("precision") for each in (dump, first)]
-        if precisions[0] != precisions[1]:
+        here, other = (each.meta["config"].get("precision") for each in (dump, first))
+        if here != other:
             raise ValueError(
-                f"{dump.path} was computed in {precisions[0]}, {first.path} in {precisions[1]}: a classifier would learn the "
-                "rounding; preprocess both with the same --precision"
+                f"{dump.path} was computed in {here}, {first.path} in {other}: a classifier would "
+                "learn the rounding; preprocess both with the same --precision"
             )
         for what in ("weights", "outputs"):
             if dump.meta[what] != first.meta[what]:
+                here, other = (", ".join(each.meta["weights"]) for each in (dump, first))
                 raise ValueError(
-                    f"{dump.path} and {first.path} differ in {what} (experts {', '.join(dump.meta['weights'])} and "
-                    f"{', '.join(first.meta['weights'])}); preprocess both with the same experts and weights"
+                    f"{dump.path} and {first.path} differ in {what} (experts {here} and {other}); "
+                    "preprocess both with the same experts and weights"
                 )
-    arrays = {
-        name: np.concatenate([dump.arrays[name] for dump in dumps])
-        for name in first.meta["outputs"]
-    }
-    columns = {name: np.concatenate([dump.rows[name] for dump in dumps]) for name in COLUMNS}
-    datasets = np.concatenate([np.full(len(dump), dump.meta["dataset"]) for dump in dumps])
-    conditions = np.concatenate(
-        [np.full(len(dump), dump.meta["config"].get("degrade", "")) for dump in dumps]
-    )
-    groups = [
-        f"{d}/{g or path}"
-        for d, g, path in zip(datasets, columns["group"], columns["path"], strict=True)
-    ]
-    return FeatureDataset(
-        arrays,
-        {
-            **columns,
-            "dataset": datasets,
-            "condition": conditions,
-            "group": np.array(groups, dtype=object),
-        },
-    )
+    names = first.meta["outputs"]
+    arrays = {name: np.concatenate([dump.arrays[name] for dump in dumps]) for name in names}
+    rows = {name: np.concatenate([dump.rows[name] for dump in dumps]) for name in COLUMNS}
+    sizes = [len(dump) for dump in dumps]
+    rows["dataset"] = np.repeat([dump.meta["dataset"] for dump in dumps], sizes)
+    rows["condition"] = np.repeat([d.meta["config"].get("degrade", "") for d in dumps], sizes)
+    groups = zip(rows["dataset"], rows["group"], rows["path"], strict=True)
+    groups = [f"{dataset}/{group or path}" for dataset, group, path in groups]
+    return FeatureDataset(arrays, {**rows, "group": np.array(groups, dtype=object)})

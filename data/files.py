@@ -30,7 +30,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         partial.unlink(missing_ok=True)
-        advice = "the disk is full. What was finished is kept: free some space and run the same command again"
+        advice = (
+            "the disk is full. What was finished is kept: free some space and run the same command "
+            "again"
+        )
         raise OSError(error.errno, advice, str(path)) from error
 
 

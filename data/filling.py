@@ -1,132 +1,160 @@
-"""Filling the shards of a dump: threads decode ahead, others cut faces out and ask the experts about them."""
+"""The two passes over the pictures of a dataset: finding faces, and computing experts' outputs.
+
+Threads decode ahead while others work on earlier batches. No batch belongs to two shards.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.cutting import Finder, Recutter
-from data.datasets import Sample
+from data.cutting import Batch, cut_known, find_faces
 from data.degrade import Condition
-from data.images import ImageError
-from data.loading import Picture, batches, in_order, load_ahead
-from data.store import Row, ShardWriter
+from data.faces import FaceCutter
+from data.images import MAX_PIXELS
+from data.loading import batches, in_order, load_ahead
+from data.store import DumpWriter, Shards
 from features.regions import Crop
 
-BAR = "{percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} images [{elapsed}, {remaining} left, {rate_noinv_fmt}]"
+BAR = (
+    "{desc} {percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt} images "
+    "[{elapsed}, {remaining} left, {rate_noinv_fmt}]"
+)
+Views = dict[Crop, torch.Tensor]  # crop -> (F, 4, px, px) uint8 RGBA
+Predictions = dict[str, torch.Tensor]  # `<expert>.<output>` -> (F, R, D) float16
 
-Batch = list[tuple[Sample, Picture | ImageError]]
-Views = dict[Crop, torch.Tensor]
-Predictions = dict[str, torch.Tensor]
 
+@dataclass(frozen=True)
+class Reading:
+    """How the pictures of a dataset are read.
 
-@dataclass
-class Found:
-    """What a batch of a shard yields.
-
-    answers: `<expert>.<output>` -> (len(rows), R, D) float16; none where there are no rows.
+    Attributes:
+        root: of the dataset.
+        batch_size: images.
+        workers: threads.
+        max_pixels: larger images are refused.
+        condition: a degradation of every picture.
     """
 
-    shard: int
-    images: int
-    rows: list[Row]
-    failures: list[tuple[str, str]]
-    views: Views
-    predictions: Predictions
+    root: Path
+    batch_size: int
+    workers: int
+    max_pixels: int = MAX_PIXELS
+    condition: Condition | None = None
 
 
-def cut(shard: int, batch: Batch, find: Finder | Recutter) -> Found:
-    """The faces of a batch, before any expert sees them."""
-    failures = [
-        (sample.path, item.reason) for sample, item in batch if isinstance(item, ImageError)
-    ]
-    rows, views, faceless = find(
-        [(sample, item) for sample, item in batch if isinstance(item, Picture)]
-    )
-    return Found(shard, len(batch), rows, failures + faceless, views, {})
+def fill_faces(writer: DumpWriter, reading: Reading, cutter: FaceCutter) -> None:
+    """The first pass: write index.csv and failures.csv."""
+
+    def find(batch: Batch) -> tuple:
+        return find_faces(batch, cutter)
+
+    def write(number: int, parts: list) -> None:
+        rows, failures = (sum(lists, []) for lists in zip(*parts, strict=True))
+        writer.write_faces(number, rows, failures)
+
+    _each_shard(writer.pending_faces(), reading, "faces", len(writer.samples), [find], write)
+    writer.finish_faces()
 
 
-def infer(found: Found, ensemble: Callable[[Views], Predictions]) -> Found:
-    """The same with the experts' answers, and without the crops."""
-    return replace(found, views={}, predictions=ensemble(found.views) if found.rows else {})
+def fill_outputs(
+    writer: DumpWriter,
+    reading: Reading,
+    ensemble: Callable[[Views], Predictions],
+    crops: Sequence[Crop],
+    on_cpu: bool,
+) -> None:
+    """The second pass: write the outputs of the new experts.
+
+    Args:
+        ensemble: crops of faces -> the experts' outputs.
+        crops: those that the experts need.
+        on_cpu: each thread cuts and infers a batch of its own. On a GPU, they cut while one thread
+            infers earlier batches.
+    """
+    faces = writer.faces
+
+    def cut(batch: Batch) -> tuple:
+        return cut_known(batch, faces, crops)
+
+    def infer(part: tuple) -> tuple:
+        rows, views, failures = part
+        return rows, ensemble(views) if len(rows) else {}, failures
+
+    def write(number: int, parts: list) -> None:
+        rows, outputs, failures = zip(*parts, strict=True)
+        names = next((part for part in outputs if part), {})
+        arrays = {name: torch.cat([p[name] for p in outputs if p]).numpy() for name in names}
+        writer.write_outputs(number, np.concatenate(rows), arrays, sum(failures, []))
+
+    steps = [lambda batch: infer(cut(batch))] if on_cpu else [cut, infer]
+    _each_shard(writer.pending(), reading, "experts", len(faces.of), steps, write)
+
+
+def _each_shard(
+    pending: Shards,
+    reading: Reading,
+    what: str,
+    total: int,
+    steps: Sequence[Callable],
+    write: Callable[[int, list], None],
+) -> None:
+    """Apply steps to the batches of the pending shards, and write each shard once it is whole.
+
+    Args:
+        total: pictures of this pass, those included that are done.
+        steps: the first in `workers` threads, a second one in one thread.
+        write: takes the number of the shard and the results of its batches.
+    """
+    left = [sample for _, samples in pending for sample in samples]
+    paths = (reading.root / sample.path for sample in left)
+    workers, ahead = reading.workers, reading.batch_size + reading.workers
+    with (
+        one_thread_per_operation(),
+        closing(
+            load_ahead(paths, workers, ahead, reading.max_pixels, reading.condition)
+        ) as pictures,
+        tqdm(
+            total=total,
+            initial=total - len(left),
+            desc=what,
+            unit=" images",
+            bar_format=BAR,
+            disable=not left,
+        ) as bar,
+    ):
+        loaded = zip(left, pictures, strict=True)
+        jobs = (
+            (number, len(batch), batch)
+            for number, samples in pending
+            for batch in batches(islice(loaded, len(samples)), reading.batch_size)
+        )
+        for step in steps:
+            threads = workers if step is steps[0] else 1
+            jobs = in_order(lambda job, f=step: (*job[:2], f(job[2])), jobs, threads, threads)
+        with closing(jobs):
+            for number, parts in groupby(jobs, key=lambda job: job[0]):
+                results = []
+                for _, images, result in parts:
+                    results.append(result)
+                    bar.update(images)
+                write(number, results)
 
 
 @contextmanager
 def one_thread_per_operation() -> Iterator[None]:
-    """Batches are worked on side by side: operations that divide themselves among threads as well would wait for each other
-    (detection consists of hundreds of tiny ones), and round differently on another number of cores."""
+    """Batches are worked on side by side: operations that use several threads themselves would
+    wait for each other, and round differently on another number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def fill(
-    writer: ShardWriter,
-    root: Path,
-    find: Finder | Recutter,
-    ensemble: Callable[[Views], Predictions],
-    on_cpu: bool,
-    batch_size: int,
-    workers: int,
-    max_pixels: int,
-    condition: Condition | None = None,
-) -> None:
-    """Write the shards that are missing. No batch belongs to two shards.
-
-    On a CPU each of `workers` threads cuts a batch of its own and asks about it. On a GPU, they cut while it answers about
-    earlier batches. panel: crops of faces -> the experts' answers. condition: what every picture goes through first.
-    """
-    pending = writer.pending()
-    left = [sample for _, samples in pending for sample in samples]
-    paths, total = (root / sample.path for sample in left), len(writer.samples)
-    with (
-        one_thread_per_operation(),
-        closing(
-            load_ahead(paths, workers, batch_size + workers, max_pixels, condition)
-        ) as pictures,
-        tqdm(
-            total=total, initial=total - len(left), unit=" images", bar_format=BAR, disable=not left
-        ) as bar,
-    ):
-        loaded = zip(left, pictures, strict=True)
-        jobs = (
-            (n, batch)
-            for n, samples in pending
-            for batch in batches(islice(loaded, len(samples)), batch_size)
-        )
-        if on_cpu:
-            inferred = in_order(
-                lambda job: infer(cut(*job, find), ensemble), jobs, workers, workers
-            )
-        else:
-            found = in_order(lambda job: cut(*job, find), jobs, workers, workers)
-            inferred = in_order(lambda each: infer(each, ensemble), found, 1, 1)
-        with closing(inferred):
-            for number, parts in groupby(inferred, key=lambda found: found.shard):
-                shard = []
-                for part in parts:
-                    shard.append(part)
-                    bar.update(part.images)
-                write(writer, number, shard)
-
-
-def write(writer: ShardWriter, number: int, parts: list[Found]) -> None:
-    """Put together what the batches of one shard yielded."""
-    names = next((part.predictions for part in parts if part.predictions), {})
-    arrays = {
-        name: torch.cat([p.predictions[name] for p in parts if p.predictions]).numpy()
-        for name in names
-    }
-    rows, failures = (
-        [item for part in parts for item in getattr(part, kind)] for kind in ("rows", "failures")
-    )
-    writer.write_shard(number, rows, arrays, failures)

@@ -1,6 +1,7 @@
-"""Image files: what is in one of them.
+"""Image files.
 
-`read_image` is the only way a picture enters this project, so that training and prediction see the same pixels.
+`read_image` is the only way a picture enters this project, so that training and prediction see the
+same pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from scipy.fft import dctn
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 16  # px; nothing smaller can show a face
-# The formats that are read and their suffixes. Pillow knows more: some are no pictures, one starts a program.
+# The formats that are read. Pillow knows more: some are no pictures, one starts a program.
 FORMATS = {
     "JPEG": (".jpg", ".jpeg", ".jfif"),
     "PNG": (".png",),
@@ -27,13 +28,15 @@ FORMATS = {
     "TIFF": (".tif", ".tiff"),
 }
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-# What Pillow's readers raise on damaged files: the first three in tests with flipped and missing bytes, the others in
-# places of their source that do not turn them into one of those.
+# Raised by Pillow's readers on damaged files: the first three in tests with flipped and missing
+# bytes, the others by places of their source.
 DAMAGE = (
     *(OSError, SyntaxError, ValueError),
     *(LookupError, TypeError, EOFError, ArithmeticError, MemoryError, struct.error, zlib.error),
 )
-ORIENTATION = 0x0112  # the EXIF tag: 1 upright, the others undone by
+# The EXIF tag, and how its values other than 1 are undone. ImageOps.exif_transpose also writes the
+# EXIF data anew, which fails where they are damaged, and the picture would stay as it is.
+ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,7 +49,7 @@ UPRIGHT = {
 
 
 class ImageError(ValueError):
-    """A file that cannot be used as a picture. reason: why, in a few words; the message begins with the file's name."""
+    """A file that cannot be used as a picture. The message begins with its path."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
@@ -58,16 +61,21 @@ class ImageError(ValueError):
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The picture in a file: upright as its EXIF orientation says, the first frame if it has several.
+    """The picture in a file: upright by its EXIF orientation, the first frame of several.
 
-    Transparent pixels are laid on white, 16-bit grey is scaled to 8 bits, colour profiles are ignored. The content
-    decides what format it is, not the suffix.
+    Transparent pixels are laid on white, 16-bit grey is scaled to 8 bits, colour profiles are
+    ignored. The content decides the format, not the suffix.
 
-    max_pixels: larger pictures are refused before they are decoded.
-    Returns: (H, W, 3) uint8 RGB.
-    Raises: ImageError where the file cannot be used, whatever the cause.
+    Args:
+        max_pixels: larger pictures are refused before they are decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: the file cannot be used, whatever the cause.
     """
-    # Pillow has a guard of its own, at 89 million pixels; it must not be stricter than what the caller allows.
+    # Pillow has a guard of its own, at 89 million pixels; it must not be stricter than the caller.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     path = Path(path)
     check_file(path)
@@ -85,13 +93,22 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def pixels_of(image: Image.Image, path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An opened picture as `read_image` returns it. path: what messages call it. Raises: ImageError, or one of `DAMAGE`."""
+    """An opened picture as `read_image` returns it. path: for messages.
+
+    Raises:
+        ImageError, or one of `DAMAGE`.
+    """
     if image.width * image.height > max_pixels:
         raise ImageError(path, f"larger than the limit of {max_pixels:,} pixels")
     if min(image.size) < MIN_SIDE:
         raise ImageError(path, f"too small ({image.width}x{image.height} pixels)")
     image.load()
-    return np.array(_upright(_rgb(image, path), image))
+    rgb = _rgb(image, path)
+    try:
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION))
+    except DAMAGE:
+        turn = None
+    return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
 def check_file(path: Path) -> None:
@@ -106,15 +123,14 @@ def check_file(path: Path) -> None:
     except ValueError as error:
         raise ImageError(path, f"not a file name ({error})") from error
     if not regular:
-        raise ImageError(
-            path, "a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        )
+        folder = stat.S_ISDIR(status.st_mode)
+        raise ImageError(path, "a folder, not a file" if folder else "not a regular file")
     if status.st_size == 0:
         raise ImageError(path, "an empty file")
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
-    """Whatever colours `image` is stored in, as 8-bit RGB."""
+    """8-bit RGB, from any colours."""
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
         grey = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
@@ -122,31 +138,20 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
         raise ImageError(path, "32 bits a pixel: which values are black and white is unknown")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return image.convert("RGB")
-
-
-def _upright(rgb: Image.Image, image: Image.Image) -> Image.Image:
-    """`rgb` turned as the EXIF data of `image` ask for; unreadable EXIF data ask for nothing."""
-    try:
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION))
-    except DAMAGE:
-        return rgb
-    return rgb if turn is None else rgb.transpose(turn)
 
 
 def perceptual_hash(image: np.ndarray) -> str:
     """64 bits that hardly change when a picture is scaled or compressed, as 16 hexadecimal digits.
 
-    pHash as in the imagehash package (`phash`): the lowest 8x8 coefficients of the cosine transform of the picture at
-    32x32 grey pixels, one bit each for being above their median.
+    pHash as in the imagehash package (`phash`): the lowest 8x8 coefficients of the cosine transform
+    of the picture at 32x32 grey pixels, one bit each for being above their median.
 
-    image: (H, W, 3) uint8 RGB.
+    Args:
+        image: (H, W, 3) uint8 RGB.
     """
-    small = cv2.resize(
-        cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA
-    )
-    low = dctn(small.astype(np.float64))[:8, :8].round(
-        3
-    )  # rounded: noise must not decide about flat pictures
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64)
+    low = dctn(small)[:8, :8].round(3)  # rounded: noise must not decide about flat pictures
     return np.packbits(low > np.median(low)).tobytes().hex()

@@ -1,6 +1,6 @@
-"""Pictures in order and in batches, decoded by threads while the caller is busy with earlier ones.
+"""Pictures in order and in batches, decoded by threads while the caller works on earlier ones.
 
-PIL, OpenCV, numpy and torch let go of the interpreter while they compute, so threads are enough.
+PIL, OpenCV, numpy and torch release the interpreter lock, so threads are enough.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from data.degrade import H264, Condition
 from data.images import MAX_PIXELS, ImageError, perceptual_hash, read_image
 from data.video import read_clip, split_frame
 
-BATCH_BYTES = (
-    256 << 20
-)  # a batch of large pictures ends early: 32 of 100 megapixels would need 10 GB
-AHEAD_BYTES = 512 << 20  # decoded pictures that wait for their turn
-JOB = 8  # frames of one video that are read together; more would be decoded faster, and take more memory
+BATCH_BYTES = 256 << 20  # where a batch ends early: 32 pictures of 100 megapixels would need 10 GB
+AHEAD_BYTES = 512 << 20  # of decoded pictures that wait for their turn
+JOB = 8  # frames of one video that are read together; more would be faster, and take more memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,11 +30,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image and what is worth knowing of all of it.
+    """A decoded image.
 
-    image: (H, W, 3) uint8 RGB. file_bytes: of a frame of a video, the average over all frames of its stream: what a frame
-    itself takes says more about its place between two key frames than about the video. mean: of R, G, B, 0..255. phash: 16
-    hexadecimal digits.
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        file_bytes: for a frame of a video, the average over all frames of its stream.
+        mean: of R, G, B, 0..255.
+        phash: perceptual hash, 16 hexadecimal digits.
     """
 
     image: np.ndarray
@@ -45,12 +45,15 @@ class Picture:
     phash: str
 
 
+Loaded = Picture | ImageError
+
+
 def _picture(image: np.ndarray, file_bytes: int) -> Picture:
     return Picture(image, file_bytes, cv2.mean(image)[:3], perceptual_hash(image))
 
 
-def load(path: Path, max_pixels: int) -> Picture | ImageError:
-    """The picture in `path`, or the frame of that name (data/video.py), or why there is none."""
+def load(path: Path, max_pixels: int) -> Loaded:
+    """The picture in a file, or the frame of that name (data/video.py), or why there is none."""
     if split_frame(path):
         return _load_frames([path], max_pixels, None)[0]
     try:
@@ -59,9 +62,7 @@ def load(path: Path, max_pixels: int) -> Picture | ImageError:
         return error
 
 
-def _load_frames(
-    paths: list[Path], max_pixels: int, condition: Condition | None
-) -> list[Picture | ImageError]:
+def _load_frames(paths: list[Path], max_pixels: int, condition: Condition | None) -> list[Loaded]:
     """Frames of one video."""
     frames = [split_frame(path) for path in paths]
     crf = condition.value if condition and condition.family == H264 else None
@@ -79,21 +80,23 @@ def in_order(
     nbytes: Callable[[Result], int] = lambda result: 0,
     size: Callable[[Item], int] = lambda item: 1,
 ) -> Iterator[Result]:
-    """`function` of every item, in order, computed by threads while the caller works on earlier ones.
+    """`function` of every item, in order, computed by threads ahead of the caller.
 
-    ahead: how many items may be taken before their results are asked for (items of a `size` count as so many, but there
-    are always enough for all threads); fewer where results that wait are large (`nbytes`, `AHEAD_BYTES` in all). An
-    exception reaches the caller; when the caller stops, so do the threads.
+    An exception reaches the caller; when the caller stops, so do the threads.
+
+    Args:
+        ahead: items that may be taken before their results are asked for, at least one per thread;
+            fewer where the results that wait hold more than `AHEAD_BYTES`.
+        nbytes: of a result.
+        size: for how many an item counts.
     """
     pool = ThreadPoolExecutor(threads)
     waiting: deque[tuple[Future, int]] = deque()
 
     def full() -> bool:
-        held = sum(
-            nbytes(each.result()) for each, _ in waiting if each.done() and not each.exception()
-        )
+        done = (each for each, _ in waiting if each.done() and not each.exception())
         many = sum(count for _, count in waiting) > ahead and len(waiting) > min(threads, ahead)
-        return many or held > AHEAD_BYTES
+        return many or sum(nbytes(each.result()) for each in done) > AHEAD_BYTES
 
     try:
         for item in items:
@@ -112,16 +115,19 @@ def load_ahead(
     ahead: int,
     max_pixels: int = MAX_PIXELS,
     condition: Condition | None = None,
-) -> Iterator[Picture | ImageError]:
+) -> Iterator[Loaded]:
     """`load` for every path, in order, up to `ahead` pictures before they are asked for.
 
-    Frames of one video that follow each other are read together, at most `JOB` of them: more may be ahead then, a job for
-    every thread. condition: what every picture goes through; its mean and hash are those of what comes out.
+    Up to `JOB` frames of one video that follow each other are read together.
 
-    Raises: ValueError for a condition of clips where a path is no frame of a video.
+    Args:
+        condition: a degradation of every picture; its mean and hash are those of the result.
+
+    Raises:
+        ValueError: the condition is for clips only, and a path is no frame of a video.
     """
 
-    def work(job: list[Path]) -> list[Picture | ImageError]:
+    def work(job: list[Path]) -> list[Loaded]:
         if split_frame(job[0]):
             return _load_frames(job, max_pixels, condition)
         picture = load(job[0], max_pixels)
@@ -133,7 +139,7 @@ def load_ahead(
             )
         return [_picture(condition(picture.image), picture.file_bytes)]
 
-    def nbytes(pictures: list[Picture | ImageError]) -> int:
+    def nbytes(pictures: list[Loaded]) -> int:
         return sum(map(_nbytes, pictures))
 
     with closing(in_order(work, _jobs(paths), threads, ahead, nbytes, len)) as done:
@@ -159,13 +165,11 @@ def _jobs(paths: Iterable[Path]) -> Iterator[list[Path]]:
         yield job
 
 
-def _nbytes(picture: Picture | ImageError) -> int:
+def _nbytes(picture: Loaded) -> int:
     return picture.image.nbytes if isinstance(picture, Picture) else 0
 
 
-def batches(
-    loaded: Iterable[tuple[Item, Picture | ImageError]], size: int
-) -> Iterator[list[tuple[Item, Picture | ImageError]]]:
+def batches(loaded: Iterable[tuple[Item, Loaded]], size: int) -> Iterator[list]:
     """Lists of `size` pairs in order, shorter where the pictures are large and at the end."""
     batch, weight = [], 0
     for item, picture in loaded:

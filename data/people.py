@@ -1,11 +1,13 @@
-"""Who is the same person: groups that keep every identity on one side of a split.
+"""Groups of the same person, which keep every identity on one side of a split.
 
-Data sets of deepfakes name the video, seldom the actor, and actors recur. Expectations and classifiers then learn people.
-Real faces whose identity embeddings are close are joined here with everything of their groups; a fake stays with the real
-face of its group. Links chain, so they must be nearly certain, and some are missed; `lookalikes` then finds the faces that
-had better be left out. How far this goes depends on the embedding: measured with the bundled network on 1,704 DFDC faces,
-94% of the test faces of a random split have their person (by a stronger embedding) in the training split; 33% after
-joining, 18% after leaving the lookalikes out as well. The largest group then holds 16% of the faces.
+Datasets of deepfakes name the video, seldom the actor, and actors recur; classifiers then learn
+people. Real faces with close identity embeddings are joined here with everything of their groups; a
+fake stays with the real face of its group. Links chain, so they must be nearly certain, and some
+are missed; `near_identity_matches` finds the faces to leave out besides.
+
+Measured with the bundled network on 1,704 DFDC faces: the person of 94% of the test faces of a
+random split (by a stronger embedding) is in the training split; 33% after joining, 18% after
+leaving out the near-identity matches. The largest group then holds 16% of the faces.
 """
 
 from __future__ import annotations
@@ -16,23 +18,30 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-JOIN = 0.4  # cosine; 2 in 10,000 pairs of different DFDC actors are closer (LFW: 1 in 10,000), 60% of the same are
+# Cosine above which faces are joined. 2 in 10,000 pairs of different DFDC actors are closer (LFW:
+# 1), and 60% of the pairs of the same actor.
+JOIN = 0.4
 GUARD = 0.3  # cosine above which a face may be the same person
-TYPICAL = 20.0  # faces; with fewer, their mean and spread say little about faces in general
+TYPICAL = 20.0  # faces; the mean and variance of fewer say little about faces in general
 BLOCK = 512  # rows compared with all others at a time: memory stays at BLOCK x N
 
 
 def adapted(embeddings: np.ndarray, is_real: np.ndarray) -> np.ndarray:
     """Unit vectors with less of what all faces of a dataset share: light, blur, a camera.
 
-    Centred and partly whitened by the real faces (each variance plus the mean variance; after Hariharan et al., ECCV 2012).
-    Without it, a chain of dark faces joins half of DFDC. embeddings: (N, D), any length; rows not finite or of length 0
-    stay NaN. Returns: (N, D) float32.
+    Centred and partly whitened by the real faces (each variance plus the mean variance; after
+    Hariharan et al., ECCV 2012). Without it, a chain of dark faces joins half of DFDC.
+
+    Args:
+        embeddings: (N, D), any length; rows that are not finite or 0 stay NaN.
+        is_real: (N,) bool.
+
+    Returns:
+        (N, D) float32.
     """
     lengths = np.linalg.norm(np.asarray(embeddings, dtype=np.float32), axis=1, keepdims=True)
-    units = np.divide(
-        embeddings, lengths, out=np.full(embeddings.shape, np.nan, np.float32), where=lengths > 0
-    )
+    units = np.full(embeddings.shape, np.nan, np.float32)
+    np.divide(embeddings, lengths, out=units, where=lengths > 0)
     usable = units[np.asarray(is_real, dtype=bool) & np.isfinite(units).all(1)]
     if not len(usable):
         return units
@@ -40,15 +49,15 @@ def adapted(embeddings: np.ndarray, is_real: np.ndarray) -> np.ndarray:
     mean = trust * usable.mean(0)
     centred = (usable - mean).astype(np.float64)
     variances, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
-    spread = trust * np.maximum(variances, 0) + (2 - trust) * variances.mean()
-    turned = (units - mean) @ (vectors / np.sqrt(np.maximum(spread, 1e-12))).astype(np.float32)
+    mixed = trust * np.maximum(variances, 0) + (2 - trust) * variances.mean()
+    turned = (units - mean) @ (vectors / np.sqrt(np.maximum(mixed, 1e-12))).astype(np.float32)
     return turned / np.maximum(np.linalg.norm(turned, axis=1, keepdims=True), 1e-12)
 
 
 def _pairs(
     a: np.ndarray, b: np.ndarray, threshold: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows of `a` and of `b` with a cosine above `threshold`, block by block. a: (N, D), b: (M, D) unit vectors."""
+    """Rows of `a` (N, D) and `b` (M, D) with a cosine above `threshold`, block by block."""
     for start in range(0, len(a), BLOCK):
         first, second = np.nonzero(a[start : start + BLOCK] @ b.T > threshold)
         yield first + start, second
@@ -57,15 +66,19 @@ def _pairs(
 def identity_groups(
     embeddings: np.ndarray, groups: Sequence[str], is_real: np.ndarray, threshold: float = JOIN
 ) -> list[str]:
-    """Names of groups such that two real faces closer than `threshold` share one, and so do all faces of a group.
+    """Larger groups: those of two real faces closer than `threshold` are joined.
 
-    embeddings: (N, D), of the full face, of one dataset. groups: N names, "" is a group of one. is_real: (N,) bool.
-    threshold: cosine of `adapted` embeddings. Returns: N names, each the first (alphabetically) of the groups joined in it;
-    see `largest_share` before trusting them.
+    Args:
+        embeddings: (N, D), of the full face, of one dataset.
+        groups: N names; "" is a group of one.
+        is_real: (N,) bool.
+        threshold: cosine of `adapted` embeddings.
+
+    Returns:
+        N names, each the first of the groups joined in it. See `largest_share` before using them.
     """
-    unique, labels = np.unique(
-        [name or f"row {row}" for row, name in enumerate(groups)], return_inverse=True
-    )
+    named = [name or f"row {row}" for row, name in enumerate(groups)]
+    unique, labels = np.unique(named, return_inverse=True)
     units = adapted(embeddings, is_real)
     usable = np.flatnonzero(np.asarray(is_real, dtype=bool) & np.isfinite(units).all(1))
     components = np.arange(len(unique))
@@ -87,10 +100,15 @@ def near_identity_matches(
     threshold: float = GUARD,
     what: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Which real faces of `among` are closer than `threshold` to a real face of `of`.
+    """The real faces of `among` that are closer than `threshold` to a real face of `of`.
 
-    embeddings: (N, D), of the full face, of one dataset; is_real, among, of: (N,) bool; what: (N,) bool, the faces to compare
-    instead of the real ones. Returns: (N,) bool.
+    Args:
+        embeddings: (N, D), of the full face, of one dataset.
+        is_real, among, of: (N,) bool.
+        what: (N,) bool, the faces to compare instead of the real ones.
+
+    Returns:
+        (N,) bool.
     """
     units = adapted(embeddings, is_real)
     usable = np.asarray(is_real if what is None else what, dtype=bool) & np.isfinite(units).all(1)
@@ -102,5 +120,5 @@ def near_identity_matches(
 
 
 def largest_share(groups: Sequence[str]) -> float:
-    """The share of rows in the largest group: near 1, links have chained everybody together and no split is left."""
+    """The share of rows in the largest group; near 1, chains have joined everybody."""
     return float(np.unique(np.asarray(groups), return_counts=True)[1].max() / len(groups))

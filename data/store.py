@@ -1,348 +1,269 @@
-"""Writing a dump so that nothing but the shard at hand is lost, whatever happens.
+"""Writing a dump (data/dump.py): the faces first, then one file per expert output.
 
-Until a dump (data/dump.py) is finished its folder holds `unfinished/`: the settings, and one file per finished shard, a
-fixed range of the samples. Every file is written under a temporary name, flushed to disk and renamed. A run that is
-killed at any instant and started again repeats at most one shard, and its files do not tell that it was interrupted.
+Two passes over the pictures, each in shards: fixed ranges of the samples, one file per shard in
+`unfinished/`. The first pass ends with index.csv and failures.csv. The second computes the outputs
+of the experts that the dump lacks; it ends with their .npy files, missing.csv and meta.json.
 
-An expert without an answer about a face (models/ensemble.py makes all of it NaN where some of it is not finite, or nothing that
-float16 can hold) costs that face only its own columns, and missing.csv says why.
+Every file is written under a temporary name, flushed and renamed. A run that is killed at any
+instant and started again repeats at most one shard and ends with the same bytes. Adding experts to
+a finished dump is the second pass again; the dump can be read meanwhile.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import astuple, replace
-from pathlib import Path
-from typing import BinaryIO
+from functools import cached_property
 
 import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from data.datasets import Sample, fill_groups_and_splits
+from data.cutting import KnownFaces
 from data.dump import (
     COLUMNS,
     FAILURE_COLUMNS,
     FORMAT,
+    LANDMARKS,
     MISSING_COLUMNS,
     NO_FACE,
     Dump,
     Row,
-    newest_dump,
+    read_csv,
     read_dump,
-    read_settings,
+    read_missing,
+    read_rows,
 )
+from data.dump_folder import DumpFolder
 from data.files import replacing, write_csv, write_json
+from data.samples import Sample
+from data.splits import fill_groups_and_splits
 
-__all__ = ["NO_FACE", "Dump", "DumpWriter", "Row", "newest_dump", "read_dump"]
+NOT_FINITE = "outputs that are not finite, or beyond the range of float16"
+SPOILED = 0.05  # of the faces with changed or unreadable pictures: not the dataset of the dump
 
-EXTENDING = "extending"  # the folder in a dump in which data/extend.py works
-NOT_FINITE = "answers that are not finite, or beyond the range of float16"
+Shards = list[tuple[int, list[Sample]]]
 
 
-class ShardWriter:
-    """Numbered shards of samples in a folder of `out` that one process at a time may write into.
+class DumpWriter(DumpFolder):
+    """Writes a dump shard by shard, and continues where an earlier run with these settings stopped.
 
-    Use it as a context: it holds a lock until it ends. complete: nothing is left to write.
+    Use it as a context: it locks the dump until it ends.
+
+    Args:
+        out: the folder of the dump.
+        config: the settings on which the bytes depend, whatever the experts.
+        weights: expert -> SHA-256, of the experts asked for. Those that the dump has are kept.
+        samples: all of the dataset, in a fixed order.
+        shard_size: samples per shard; an unfinished dump keeps the size that it was begun with.
+        overwrite: begin anew where the dump is finished or has other settings.
+
+    Attributes:
+        new: the experts asked for that the dump lacks.
+        meta: the contents of meta.json; empty where there is none yet.
+
+    Raises:
+        ValueError: the folder holds a dump with other settings (the message says which), files that
+            are no dump, or a dump that another process is writing.
     """
 
-    def __init__(self, out: Path, folder: str, samples: Sequence[Sample], shard_size: int) -> None:
-        if shard_size < 1:
-            raise ValueError(f"a shard holds at least one image, not {shard_size}")
-        self.out, self.samples, self.shard_size = Path(out), list(samples), shard_size
-        self.unfinished = self.out / folder
-        self.complete = False
-        self.config: dict = {}
-        self._lock: BinaryIO | None = None
+    # The first pass.
 
-    def __enter__(self) -> ShardWriter:
-        return self
+    @property
+    def faces_found(self) -> bool:
+        return (self.out / "index.csv").is_file()
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def pending_faces(self) -> Shards:
+        """(number, samples) of each shard whose faces are not on disk yet."""
+        if self.faces_found:
+            return []
+        return [(n, self._samples_of(n)) for n in self._numbers if not self._shard(n).exists()]
 
-    def close(self) -> None:
-        """Let another process write here."""
-        if self._lock is not None:
-            self._lock.close()
+    def write_faces(
+        self, number: int, rows: Sequence[Row], failures: Sequence[tuple[str, str]]
+    ) -> None:
+        """Write one shard. failures: (path, reason) of every sample without a row."""
+        expected = sorted(sample.path for sample in self._samples_of(number))
+        if sorted({row.path for row in rows} | {path for path, _ in failures}) != expected:
+            raise ValueError(f"shard {number}: every sample must be in the rows or in the failures")
+        lines = [[kind(getattr(row, name)) for name, kind in COLUMNS.items()] for row in rows]
+        with replacing(self._shard(number)) as file:
+            file.write(json.dumps({"rows": lines, "failures": sorted(failures)}).encode())
 
-    def settings(self) -> dict:
-        return {"format": FORMAT, "config": self.config, "shard_size": self.shard_size}
+    def finish_faces(self) -> None:
+        """Write index.csv and failures.csv, with a group and a split for every face."""
+        if self.faces_found:
+            return
+        if pending := self.pending_faces():
+            raise ValueError(f"{self.out}: {len(pending)} shards are missing")
+        hashes = {row.path: row.phash for row in self._rows()}
+        kept = [sample for sample in self.samples if sample.path in hashes]
+        kept = fill_groups_and_splits(kept, [hashes[sample.path] for sample in kept])
+        chosen = {s.path: {"group": s.group, "split": s.split} for s in kept}
+        lines = (
+            [
+                repr(value) if name in LANDMARKS else value
+                for name, value in {**vars(row), **chosen[row.path]}.items()
+            ]
+            for row in self._rows()
+        )
+        write_csv(self.out / "failures.csv", FAILURE_COLUMNS, self._face_notes("failures"))
+        write_csv(self.out / "index.csv", list(COLUMNS), lines)
 
-    def lock(self, folder: Path) -> BinaryIO:
-        """Until it is closed or this process ends, however it ends. Not every network drive has locks.
+    def _face_notes(self, name: str) -> Iterator[list]:
+        for number in self._numbers:
+            yield from json.loads(self._shard(number).read_bytes())[name]
 
-        Raises: ValueError where another process holds it.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("wb")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise ValueError(
-                f"{self.out}: another process is writing this dump; wait for it, or stop it"
-            ) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-                raise
-        return lock
+    def _rows(self) -> Iterator[Row]:
+        return (Row(*values) for values in self._face_notes("rows"))
 
-    def begin(self) -> None:
-        """Remove what an earlier start left, and note the settings."""
-        for old in self.unfinished.glob("*.safetensors*"):
-            old.unlink(missing_ok=True)
-        write_json(self.unfinished / "config.json", self.settings())
+    # The second pass.
 
-    def _shard(self, number: int) -> Path:
-        return self.unfinished / f"{number:06d}.safetensors"
+    @cached_property
+    def faces(self) -> KnownFaces:
+        """The faces in index.csv."""
+        return KnownFaces(read_rows(self.out / "index.csv"))
 
-    def samples_of(self, number: int) -> list[Sample]:
-        return self.samples[number * self.shard_size : (number + 1) * self.shard_size]
+    def _with_faces(self, number: int) -> list[Sample]:
+        return [sample for sample in self._samples_of(number) if sample.path in self.faces.of]
 
-    def numbers(self) -> range:
-        return range(-(-len(self.samples) // self.shard_size))
+    def _shards_with_faces(self) -> Iterator[tuple[int, list[Sample]]]:
+        for number in self._numbers:
+            if samples := self._with_faces(number):
+                yield number, samples
 
-    def pending(self) -> list[tuple[int, list[Sample]]]:
-        """(number, samples) of each shard that is not on disk yet, in order."""
+    def pending(self) -> Shards:
+        """(number, samples with a face) of each shard that lacks an output of a new expert."""
         if self.complete:
             return []
         return [
-            (number, self.samples_of(number))
-            for number in self.numbers()
-            if not self._shard(number).exists()
+            (number, samples)
+            for number, samples in self._shards_with_faces()
+            if not all(self._shard(number, expert).exists() for expert in self.new)
         ]
 
-    def put(
+    def write_outputs(
         self,
         number: int,
-        keys: Sequence[tuple[str, int]],
+        which: np.ndarray,
         arrays: Mapping[str, np.ndarray],
-        **notes: list,
+        failures: Sequence[tuple[str, str]] = (),
     ) -> None:
-        """One shard on disk, whole or not at all, with its list of missing answers.
+        """Write the outputs of all new experts for one shard.
 
-        keys: (path, face) of every row. arrays: `<expert>.<output>` -> (len(keys), R, D).
-        Raises: ValueError where lengths differ.
+        Args:
+            which: (K,) the rows of index.csv that the outputs belong to.
+            arrays: `<expert>.<output>` -> (K, R, D); none where K is 0.
+            failures: (path, reason) of the pictures whose faces have no output.
+
+        Raises:
+            ValueError: a face of the shard is unaccounted for, or lengths differ.
         """
-        tensors, broken = {}, {}
-        for name, array in arrays.items():
-            if len(array) != len(keys):
-                raise ValueError(
-                    f"shard {number}: {len(array)} values of {name} for {len(keys)} rows"
-                )
-            with np.errstate(over="ignore"):
-                tensors[name] = np.ascontiguousarray(array, "<f2")
-            expert = name.partition(".")[0]
-            broken[expert] = broken.get(expert, False) | ~np.isfinite(tensors[name]).all((1, 2))
-        missing = notes.pop("missing", [])
-        explained = {(path, face, expert) for path, face, expert, _ in missing}
-        lost = [
-            (*keys[row], expert) for expert, rows in broken.items() for row in np.flatnonzero(rows)
-        ]
-        missing = [*missing, *((*key, NOT_FINITE) for key in lost if key not in explained)]
-        with replacing(self._shard(number)) as file:
-            text = {
-                name: json.dumps(value)
-                for name, value in {**notes, "missing": sorted(missing)}.items()
-            }
-            file.write(save(tensors, metadata=text))
+        which, reasons = np.asarray(which, dtype=int), dict(failures)
+        rows = [row for s in self._with_faces(number) for row in self.faces.of[s.path]]
+        lost = [row for path in reasons for row in self.faces.of[path]]
+        if sorted([*which.tolist(), *lost]) != rows:
+            raise ValueError(f"shard {number}: these are not the faces of {self.out / 'index.csv'}")
+        for expert in self.new:
+            tensors, broken = {}, np.isin(rows, lost)
+            for name in (name for name in arrays if name.startswith(f"{expert}.")):
+                if len(arrays[name]) != len(which):
+                    raise ValueError(
+                        f"shard {number}: {len(arrays[name])} values of {name} for "
+                        f"{len(which)} faces"
+                    )
+                tensors[name] = np.full((len(rows), *arrays[name].shape[1:]), np.nan, "<f2")
+                with np.errstate(over="ignore"):
+                    tensors[name][which - rows[0]] = arrays[name]
+                broken |= ~np.isfinite(tensors[name]).all((1, 2))
+            keys = [self.faces.key(rows[i]) for i in np.flatnonzero(broken)]
+            missing = [(*key, expert, reasons.get(key[0], NOT_FINITE)) for key in keys]
+            with replacing(self._shard(number, expert)) as file:
+                file.write(save(tensors, metadata={"missing": json.dumps(missing)}))
 
-    def notes(self, name: str) -> Iterator[list]:
-        """`rows`, `failures` or `missing` of all shards, one by one in order."""
-        for number in self.numbers():
-            with safe_open(self._shard(number), framework="numpy") as shard:
-                yield from json.loads(shard.metadata()[name])
+    def finish(self, meta: Mapping) -> Dump:
+        """Put the outputs of the new experts beside those that are there.
 
-    def merge(self, faces: int, regions: int, sizes: dict[str, int]) -> None:
-        """Write arrays of the dump, (faces, regions, size), from the shards in order.
+        Args:
+            meta: dataset, data_root, profile, regions, versions, and outputs and weights of all
+                experts. The format, the settings and the counts are added.
 
-        Plain writes: into a memory map, a full disk would be a bus error.
-        """
-        with ExitStack() as stack:
-            files = {
-                name: stack.enter_context(replacing(self.out / f"{name}.npy")) for name in sizes
-            }
-            for name, file in files.items():
-                shape = (faces, regions, sizes[name])
-                header = {"descr": "<f2", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-            for number in self.numbers():
-                with safe_open(self._shard(number), framework="numpy") as shard:
-                    for name, file in files.items() if shard.keys() else ():
-                        array = shard.get_tensor(name)
-                        if array.shape[1:] != (regions, sizes[name]):
-                            raise ValueError(
-                                f"{name}: shape {array.shape[1:]}, promised {(regions, sizes[name])}"
-                            )
-                        file.write(array.tobytes())
-
-
-class DumpWriter(ShardWriter):
-    """Writes a dump shard by shard, and goes on where an earlier run with the same settings stopped.
-
-    config: what the bytes depend on; a dump in `out` with another one is refused. samples: all of the dataset, in a fixed
-    order. shard_size: samples per shard; a dump that was begun with another size keeps that one. overwrite: begin anew
-    where the dump in `out` is finished or has other settings.
-
-    Raises: ValueError where `out` holds a dump with other settings (it says which), files that a dump would replace, or
-    a dump that another process is writing.
-    """
-
-    def __init__(
-        self,
-        out: Path,
-        config: dict,
-        samples: Sequence[Sample],
-        shard_size: int = 256,
-        overwrite: bool = False,
-    ) -> None:
-        super().__init__(out, "unfinished", samples, shard_size)
-        digest = hashlib.sha256(
-            json.dumps([astuple(sample) for sample in self.samples]).encode()
-        ).hexdigest()
-        self.config = {**config, "images": len(self.samples), "samples": digest}
-        finished = read_settings(self.out / "meta.json")
-        begun = read_settings(self.unfinished / "config.json")
-        same = self._same(finished or begun, overwrite)
-        self.complete = finished is not None and same and not overwrite
-        if self.complete:
-            shutil.rmtree(self.unfinished, ignore_errors=True)  # a run that died while it tidied up
-            return
-        self._lock = self.lock(self.unfinished)
-        if same and finished is None:
-            self.shard_size = begun["shard_size"]
-        else:
-            # Remove an earlier dump, the sign of its completeness first; unless somebody is extending it.
-            if (self.out / EXTENDING).is_dir():
-                self.lock(self.out / EXTENDING).close()
-            (self.out / "meta.json").unlink(missing_ok=True)
-            for old in self._files():
-                old.unlink(missing_ok=True)
-            shutil.rmtree(self.out / EXTENDING, ignore_errors=True)
-            self.begin()
-
-    def _same(self, found: dict | None, overwrite: bool) -> bool:
-        """Whether the dump in `out` is this one. Raises: ValueError where it is another, or no dump at all."""
-        if found is None:
-            # A folder with `unfinished/` and no settings in it is a start that was cut short.
-            strangers = (
-                [] if self.unfinished.is_dir() else [p.name for p in self._files() if p.exists()]
-            )
-            if strangers:
-                raise ValueError(
-                    f"{self.out}: holds {strangers[0]} and no dump; choose another --out, or move that file"
-                )
-            return False
-        here, there = (
-            {"format": data["format"], **data["config"]} for data in (self.settings(), found)
-        )
-        if here != there and not overwrite:
-            differing = sorted(
-                key for key in here.keys() | there.keys() if here.get(key) != there.get(key)
-            )
-            lines = "".join(
-                f"\n  {key}: {there.get(key)!r} there, {here.get(key)!r} now" for key in differing
-            )
-            extend = (
-                " --extend to add experts to it,"
-                if {*differing} <= {"weights", "profile", "clip_model"}
-                else ""
-            )
-            advice = f"Use --overwrite to replace it,{extend} or choose another --out."
-            raise ValueError(f"{self.out}: holds a dump with other settings:{lines}\n{advice}")
-        return here == there
-
-    def _files(self) -> list[Path]:
-        names = ("index.csv", "failures.csv", "missing.csv")
-        return [
-            *(self.out / name for name in names),
-            *self.out.glob("*.npy"),
-            *self.out.glob("*.partial"),
-        ]
-
-    def write_shard(
-        self,
-        number: int,
-        rows: list[Row],
-        arrays: dict[str, np.ndarray],
-        failures: list[tuple[str, str]],
-    ) -> None:
-        """Put one shard on disk, whole or not at all.
-
-        arrays: `<expert>.<output>` -> (len(rows), R, D); empty where there are no rows. failures: (path, reason) of every
-        sample of the shard that has no row.
-
-        Raises: ValueError where a sample is unaccounted for, or lengths differ.
-        """
-        expected = sorted(sample.path for sample in self.samples_of(number))
-        if sorted({row.path for row in rows} | {path for path, _ in failures}) != expected:
-            raise ValueError(f"shard {number}: every sample must be in the rows or in the failures")
-        lines = [[kind(getattr(row, column)) for column, kind in COLUMNS.items()] for row in rows]
-        keys = [(row.path, int(row.face)) for row in rows]
-        self.put(number, keys, arrays, rows=lines, failures=sorted(failures))
-
-    def _rows(self) -> Iterator[Row]:
-        return (Row(*values) for values in self.notes("rows"))
-
-    def finish(self, meta: dict) -> Dump:
-        """Merge the shards, give groups and splits to faces that have none, and remove the shards.
-
-        meta: dataset, data_root, profile, regions, outputs, weights, versions. The format, the settings and the counts
-        (images, kept, faces, real, fake, no_face, unreadable; real and fake are faces) are added.
-
-        Raises: ValueError where shards are missing or an array has not the shape that `meta` promises.
+        Raises:
+            ValueError: shards are missing, an array has not the shape that `meta` says, or more
+                than SPOILED of the faces have pictures that cannot be used.
         """
         if self.complete:
             return read_dump(self.out)
-        if self.pending():
-            raise ValueError(f"{self.out}: {len(self.pending())} shards are missing")
-        hashes: dict[str, str] = {}
-        faces: Counter[str] = Counter()
-        for row in self._rows():
-            hashes[row.path] = row.phash
-            faces[row.path] += 1
-        kept = [sample for sample in self.samples if sample.path in faces]
-        kept = fill_groups_and_splits(kept, [hashes[sample.path] for sample in kept])
-        of = {sample.path: sample for sample in kept}
-        self.merge(
-            faces.total(),
-            len(meta["regions"]),
-            {k: output["size"] for k, output in meta["outputs"].items()},
-        )
-        rows = (
-            replace(row, group=of[row.path].group, split=of[row.path].split) for row in self._rows()
-        )
-        write_csv(
-            self.out / "index.csv",
-            list(COLUMNS),
-            ([getattr(row, name) for name in COLUMNS] for row in rows),
-        )
-        failures = list(self.notes("failures"))
-        write_csv(self.out / "failures.csv", FAILURE_COLUMNS, failures)
-        write_csv(self.out / "missing.csv", MISSING_COLUMNS, self.notes("missing"))
-        fake = sum(count for path, count in faces.items() if of[path].label)
+        if pending := self.pending():
+            raise ValueError(f"{self.out}: {len(pending)} shards are missing")
+        missing = self._missing()
+        self._merge(len(meta["regions"]), meta["outputs"])
+        write_csv(self.out / "missing.csv", MISSING_COLUMNS, sorted(missing))
+        counts = self.meta.get("counts") or self._counts()
+        self.meta = {"format": FORMAT, **meta, "config": self.config, "counts": counts}
+        write_json(self.out / "meta.json", self.meta)
+        self._tidy()
+        return read_dump(self.out)
+
+    def _missing(self) -> list[tuple[str, int, str, str]]:
+        """What missing.csv has to hold."""
+        found, spoiled = [], {}
+        for number, _ in self._shards_with_faces():
+            for path in (self._shard(number, expert) for expert in self.new):
+                with safe_open(path, framework="numpy") as shard:
+                    missing = [tuple(entry) for entry in json.loads(shard.metadata()["missing"])]
+                found += missing
+                faces = {entry[:2]: entry[3] for entry in missing if entry[3] != NOT_FINITE}
+                spoiled.setdefault(path, {}).update(faces)
+        faces = {key: reason for each in spoiled.values() for key, reason in each.items()}
+        if len(faces) > SPOILED * len(self.faces):
+            for path in (path for path, each in spoiled.items() if each):
+                path.unlink()
+            key, reason = next(iter(faces.items()))
+            raise ValueError(
+                f"{self.out}: {len(faces)} of {len(self.faces)} faces have no usable picture any "
+                f"more ({key[0]}: {reason}). Is this the dataset that the faces were found in? Put "
+                "the pictures back and run the same command again, or use --overwrite"
+            )
+        if not self.meta:
+            return found
+        kept = read_missing(self.out / "missing.csv")
+        return [*found, *(entry for entry in kept if entry[2] in self.meta["weights"])]
+
+    def _merge(self, regions: int, outputs: Mapping[str, Mapping]) -> None:
+        """Write the arrays from the shards. To a memory map, a full disk would be a bus error."""
+        sizes = {k: o["size"] for k, o in outputs.items() if k.partition(".")[0] in self.new}
+        shards = [
+            (number, sum(len(self.faces.of[sample.path]) for sample in samples))
+            for number, samples in self._shards_with_faces()
+        ]
+        for name, size in sizes.items():
+            with replacing(self.out / f"{name}.npy") as file:
+                shape = (len(self.faces), regions, size)
+                header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for number, faces in shards:
+                    shape = (faces, regions, size)
+                    array = np.full(shape, np.nan, "<f2")  # all pictures of the shard were lost
+                    path = self._shard(number, name.partition(".")[0])
+                    with safe_open(path, framework="numpy") as shard:
+                        if name in {*shard.keys()}:
+                            array = shard.get_tensor(name)
+                    if array.shape != shape:
+                        raise ValueError(f"{name}: shape {array.shape}, expected {shape}")
+                    file.write(array.tobytes())
+
+    def _counts(self) -> dict[str, int]:
+        failures = read_csv(self.out / "failures.csv", FAILURE_COLUMNS)
         no_face = sum(reason == NO_FACE for _, reason in failures)
-        counts = {
+        labels = Counter(self.faces.label.tolist())
+        return {
             "images": len(self.samples),
-            "kept": len(kept),
-            "faces": faces.total(),
-            "real": faces.total() - fake,
-            "fake": fake,
+            "kept": len(self.faces.of),
+            "faces": len(self.faces),
+            "real": labels[0],
+            "fake": labels[1],
             "no_face": no_face,
             "unreadable": len(failures) - no_face,
         }
-        write_json(
-            self.out / "meta.json",
-            {"format": FORMAT, **meta, "config": self.config, "counts": counts},
-        )
-        shutil.rmtree(self.unfinished, ignore_errors=True)
-        self.complete = True
-        return read_dump(self.out)

@@ -1,11 +1,12 @@
-"""Frames of video files, each with a name of its own, so that a dataset of clips is a list of pictures like any other.
+"""Frames of video files, each with a name, so that a dataset of clips is a list of pictures.
 
-`clip.mp4@3of32` is the fourth of 32 evenly spaced frames: number floor((3 + .5) * T / 32) of the T that the video has, counted
-in the order in which they are shown. The name does not depend on T, so listing a dataset opens no video.
+`clip.mp4@3of32` is the fourth of 32 evenly spaced frames: number floor((3 + .5) * T / 32) of the T
+frames of the video, in the order shown. The name does not depend on T, so listing a dataset opens
+no video.
 
-A file is read twice: its packets are listed without decoding (how many, when shown, which ones decoding can begin at), then
-what is wanted is decoded, from the nearest such packet before it. Where the decoder finds a packet damaged, what follows is
-refused until the next packet that stands by itself: it would be filled with guesses.
+A file is read twice: its packets are listed without decoding (times, key frames), then the frames
+asked for are decoded, each from the nearest key packet before it. After a damaged packet, frames
+are refused until the next key packet: the decoder would fill them with guesses.
 """
 
 from __future__ import annotations
@@ -32,17 +33,18 @@ from data.images import MAX_PIXELS, MIN_SIDE, ImageError, check_file
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
 )
-# The containers that are read, by FFmpeg's names. It knows more, and goes by content: some are playlists that name other files.
+# The containers that are read, by FFmpeg's names. It knows more: some are playlists of other files.
 FORMATS = ("mov", "matroska", "avi", "mpeg", "mpegts", "asf", "flv")
-# Of these the time of every packet is that of the frame in it; AVI and MPEG number packets as they are stored.
+# Those whose packets have the times of their frames; AVI and MPEG number packets as they are
+# stored.
 TIMED = ("mov", "matroska")
-RUN = (8, 3)  # frames before and after one that are compressed with it
+RUN = (8, 3)  # frames before and after one that are compressed together with it
 
 NAME = re.compile(r"(.+)@(\d+)of(\d+)", re.DOTALL)
 
 
 def frame_names(video: str, count: int) -> list[str]:
-    """The names of `count` evenly spaced frames of a video. Raises: ValueError for a count below 1."""
+    """The names of `count` evenly spaced frames of a video."""
     if count < 1:
         raise ValueError(f"--frames {count}: at least one frame of each video is needed")
     return [f"{video}@{i}of{count}" for i in range(count)]
@@ -70,12 +72,15 @@ def read_clip(
     max_pixels: int = MAX_PIXELS,
     crf: float | None = None,
 ) -> tuple[list[np.ndarray | ImageError], int]:
-    """The frames (i, n) of a video, and how many bytes a frame of its stream takes on average.
+    """The frames (i, n) of a video, and the bytes of its stream per frame.
 
-    crf: compress with H.264 at this constant rate factor first; each frame amid the few around it, as the middle of a
-    clip (`RUN`), since compressing all of a long clip for a few frames would take minutes.
-    Returns: for each of `wanted` (H, W, 3) uint8 RGB, or why there is none: the file is no video or damaged, there is no
-    such frame, or, in a video of fewer than n frames, it would repeat an earlier one.
+    Args:
+        crf: compress with H.264 at this constant rate factor first; each frame together with the
+            few around it (`RUN`), as compressing all of a long clip would take minutes.
+
+    Returns:
+        For each of `wanted` (H, W, 3) uint8 RGB, or why there is none: the file is no video or is
+        damaged, or, in a video of fewer than n frames, it would repeat an earlier frame.
     """
     video = Path(video)
     found: dict[int, np.ndarray] = {}
@@ -89,18 +94,16 @@ def read_clip(
     if packets is None:
         return [ImageError(path, failure) for path in _frame_paths(video, wanted)], 0
     repeated = f"the video has only {packets.count} frames: this one would repeat an earlier one"
-    lost = (
-        failure or f"damaged or cut short: this one of its {packets.count} frames cannot be decoded"
-    )
+    lost = f"damaged or cut short: this one of its {packets.count} frames cannot be decoded"
     frames = [
-        ImageError(path, repeated) if place is None else found.get(place, ImageError(path, lost))
+        found.get(place, ImageError(path, repeated if place is None else failure or lost))
         for path, place in zip(_frame_paths(video, wanted), places, strict=True)
     ]
     return frames, packets.frame_bytes
 
 
 def seconds_of(video: Path) -> float | None:
-    """How long a video says it lasts; None where it does not say, or is none."""
+    """The duration by the file's header; None unknown."""
     try:
         with av.open(str(video), metadata_errors="ignore") as container:
             return container.duration / av.time_base if container.duration else None
@@ -120,10 +123,13 @@ def _frame_paths(video: Path, wanted: Iterable[tuple[int, int]]) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Packets:
-    """What the packets of a video stream say without being decoded.
+    """The packets of a video stream.
 
-    count: frames. frame_bytes: the average size of one. times: when each is shown, ascending, in the stream's units; None
-    where the container cannot be trusted in this. keys: those of them that decoding can begin at.
+    Attributes:
+        count: of frames.
+        frame_bytes: average size of a frame.
+        times: when each frame is shown, ascending, in the stream's units; None where unreliable.
+        keys: those of the times that decoding can begin at.
     """
 
     count: int
@@ -134,16 +140,15 @@ class _Packets:
 
 @contextmanager
 def _opened(video: Path, max_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Raises: ImageError where there is no video in the file, and for whatever FFmpeg raises inside."""
+    """Raises: ImageError where there is no video, and for all errors of FFmpeg inside."""
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
         # With its protocol, a name that holds a colon is a name.
         with av.open(
             f"file:{video}", container_options=options, metadata_errors="ignore"
         ) as container:
-            streams = [
-                s for s in container.streams.video if not s.disposition & Disposition.attached_pic
-            ]
+            streams = container.streams.video
+            streams = [s for s in streams if not s.disposition & Disposition.attached_pic]
             if not streams:
                 raise ImageError(video, "no video in it, only sound or other data")
             codec = streams[0].codec_context
@@ -157,7 +162,6 @@ def _opened(video: Path, max_pixels: int) -> Iterator[tuple[InputContainer, Vide
 
 
 def _check_size(video: Path, width: int, height: int, max_pixels: int) -> None:
-    """Raises: ImageError."""
     if width * height > max_pixels:
         raise ImageError(video, f"larger than the limit of {max_pixels:,} pixels")
     if min(width, height) < MIN_SIDE:
@@ -165,33 +169,29 @@ def _check_size(video: Path, width: int, height: int, max_pixels: int) -> None:
 
 
 def _list_packets(video: Path, max_pixels: int) -> _Packets:
-    """Raises: ImageError."""
     check_file(video)
     with _opened(video, max_pixels) as (container, stream):
-        # The last packet is empty: it asks the decoder for what it holds back.
-        listed = [
-            (p.pts, p.is_keyframe, p.size, p.is_discard) for p in container.demux(stream) if p.size
-        ]
+        # The last packet is empty: it flushes the decoder.
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        listed = [(p.pts, p.is_keyframe, p.size, p.is_discard) for p in packets]
         shown = [(time, key) for time, key, _, discard in listed if not discard]
-        timed = _is_timed(container) and all(time is not None for time, _ in shown)
+        timed = container.format.name.startswith(TIMED)
+        timed = timed and all(time is not None for time, _ in shown)
         times = sorted({time for time, _ in shown}) if timed else None
-        # The index of an MP4 file tells of what was cut off at its end.
+        # The index of an MP4 file lists also what was cut off at its end.
         lost = max(0, stream.frames - len(listed)) if container.format.name.startswith("mov") else 0
         count = len(shown if times is None else times) + lost
     if not shown:
         raise ImageError(video, "damaged or cut short: no frames in it")
     keys = sorted({time for time, key in shown if key}) if timed else []
-    return _Packets(count, round(sum(size for _, _, size, _ in listed) / len(listed)), times, keys)
-
-
-def _is_timed(container: InputContainer) -> bool:
-    return container.format.name.startswith(TIMED)
+    frame_bytes = round(sum(size for _, _, size, _ in listed) / len(listed))
+    return _Packets(count, frame_bytes, times, keys)
 
 
 def _decoded(
     video: Path, packets: _Packets, numbers: Sequence[int], max_pixels: int, crf: float | None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Those of the frames `numbers`, ascending, that can be decoded. Raises: ImageError."""
+    """Those of the frames `numbers`, ascending, that can be decoded."""
     with _opened(video, max_pixels) as (container, stream):
         read = _by_time if packets.times else _by_count
 
@@ -200,15 +200,16 @@ def _decoded(
                 _check_size(video, frame.width, frame.height, max_pixels)
                 yield number, _upright(frame)
 
-        yield from (
-            images(numbers) if crf is None else _compressed(images, numbers, packets.count, crf)
-        )
+        if crf is None:
+            yield from images(numbers)
+        else:
+            yield from _compressed(images, numbers, packets.count, crf)
 
 
 def _by_time(
     container: InputContainer, stream: VideoStream, packets: _Packets, numbers: Iterable[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Frames told by when they are shown; for each key packet that some of them depend on, decoding begins there."""
+    """Frames by the time shown, decoded from each key packet that some of them depend on."""
     number_at = {time: number for number, time in enumerate(packets.times)}
     present = (number for number in numbers if number < len(packets.times))
     begins = groupby(present, key=lambda number: bisect_right(packets.keys, packets.times[number]))
@@ -226,7 +227,7 @@ def _by_time(
 def _by_count(
     container: InputContainer, stream: VideoStream, packets: _Packets, numbers: Iterable[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Frames told by counting from the first one; once one is lost, none that follows can be told."""
+    """Frames by counting from the first one; after a lost one, the count is unknown."""
     wanted = set(numbers)
     for number, (frame, sound) in enumerate(_frames(container.demux(stream))):
         if not sound or number > max(wanted, default=-1):
@@ -236,7 +237,7 @@ def _by_count(
 
 
 def _frames(packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, bool]]:
-    """Frames as they are shown, and whether each can be trusted."""
+    """Frames in the order shown, and whether each is undamaged."""
     spoilt = False
     for packet in packets:
         try:
@@ -250,9 +251,9 @@ def _frames(packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, bool]
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """Turned and mirrored by the display matrix (ISO/IEC 14496-12, 6.2.2) in multiples of a right angle.
+    """Turned by right angles and mirrored by the display matrix (ISO/IEC 14496-12, 6.2.2).
 
-    Of its nine numbers a, b, u, c, d, v, x, y, w, a point (p, q) goes to (a p + c q, b p + d q), then to where all is positive.
+    Its numbers are a, b, u, c, d, v, x, y, w; a point (p, q) goes to (a p + c q, b p + d q).
     """
     image = frame.to_ndarray(format="rgb24")
     data = frame.side_data.get(Type.DISPLAYMATRIX)
@@ -270,11 +271,9 @@ def _compressed(
     count: int,
     crf: float,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The same frames, each compressed in a run of frames around it. images: reads frames by ascending numbers."""
+    """The frames, each compressed in a run around it. images: reads frames by ascending numbers."""
     before, after = RUN
-    runs = {
-        number: range(max(0, number - before), min(count, number + after + 1)) for number in numbers
-    }
+    runs = {n: range(max(0, n - before), min(count, n + after + 1)) for n in numbers}
     reader = images(sorted(set(chain.from_iterable(runs.values()))))
     held: dict[int, np.ndarray] = {}
     for number, run in runs.items():
@@ -287,21 +286,17 @@ def _compressed(
 
 
 def h264(images: Sequence[np.ndarray], crf: float) -> list[np.ndarray]:
-    """Consecutive frames of one size after compression by x264 (preset medium). images: (H, W, 3) uint8 RGB."""
+    """Consecutive (H, W, 3) uint8 RGB frames after compression by x264 (preset medium)."""
     height, width = images[0].shape[:2]
     file = BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": str(crf), "threads": "1"})
         stream.width, stream.height = width, height
-        stream.pix_fmt = (
-            "yuv444p" if width % 2 or height % 2 else "yuv420p"
-        )  # halved colour needs even sides
+        # Halved colour needs even sides.
+        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
         for image in images:
-            container.mux(
-                stream.encode(
-                    av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-                )
-            )
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     file.seek(0)
     with av.open(file) as container:

@@ -8,16 +8,15 @@ A picture whose face is not found any more is counted, and scored as what it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 
 from data.cutting import samples_of
-from data.datasets import spread
 from data.degrade import FAMILIES, Condition
-from data.dump import NO_FACE, Dump, read_dump, read_settings
+from data.dump import NO_FACE, Dump, read_dump
 from data.feature_dataset import FeatureDataset, join_dumps
+from data.samples import even_subsample
 from data.video import split_frame
 from evaluation.metrics import auc, bootstrap
 from evaluation.predictions import face_keys
@@ -41,7 +40,6 @@ def degraded_dump(
     config = Config(
         data_root=root,
         out=out,
-        extend=fewer(out, clean),
         like=clean.path,
         split="test",
         degrade=str(condition),
@@ -52,8 +50,7 @@ def degraded_dump(
         max_pixels=clean.meta["config"]["max_pixels"],
         **settings,
     )
-    with redirect_stdout(None):
-        dump = read_dump(preprocess(config))
+    dump = read_dump(preprocess(config))
     if dump.meta["counts"]["unreadable"]:  # not lost to the degradation: not to be scored as such
         path, reason = next((path, reason) for path, reason in dump.failures if reason != NO_FACE)
         raise ValueError(
@@ -61,12 +58,6 @@ def degraded_dump(
             f"was made; put the pictures back, or name their folder with --data-root, and delete {dump.path}"
         )
     return dump
-
-
-def fewer(path: Path, clean: Dump) -> bool:
-    """Whether there is a finished dump of some, not all, of the experts of `clean`."""
-    there = set(((read_settings(path / "meta.json") or {}).get("weights") or {}).items())
-    return bool(there) and there < set(clean.meta["weights"].items())
 
 
 def measured(
@@ -147,6 +138,6 @@ def degraded_faces(
         if condition.clips_only and not clips:
             continue
         of[condition] = join_dumps([degraded_dump(clean, root, condition, limit, settings)])
-    paths = [sample.path for sample in spread(samples_of(clean, "test"), limit)]
+    paths = [sample.path for sample in even_subsample(samples_of(clean, "test"), limit)]
     faces = join_dumps([clean])
     return faces.select(np.isin(faces.rows["path"].astype(str), paths)), of

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import t
 
-from data.datasets import group_near_duplicates
 from data.feature_dataset import FeatureDataset
+from data.splits import group_near_duplicates
 from evaluation.metrics import auc
 from features.baselines import metadata_features
 

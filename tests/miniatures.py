@@ -18,8 +18,8 @@ from skimage import transform
 from skimage.data import astronaut
 
 from data.datasets import list_dataset
+from data.inventory import survey, text_of
 from data.samples import Clip
-from evaluation.inventory import survey, text_of
 
 SIDE = 64  # px of every picture and frame
 BAR = 8  # px, the width of one of eight bars
@@ -56,7 +56,7 @@ def write_video(
     container: dict[str, str] | None = None,
     sound: bool = False,
 ) -> Path:
-    """times: of each frame, in 1/25 s (default: one after the other). options, container: of encoder and container."""
+    """times: of each frame, in 1/25 s. options, container: of the encoder and the container."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", container_options=container or {}) as file:
         stream = file.add_stream(codec, rate=25, options=options or {})
@@ -132,7 +132,7 @@ def faceforensics(
     lists: str | None = "",
     make: Callable[[Path], Path] = clip,
 ) -> Path:
-    """lists: the folder of the official lists, None for none. make: writes a clip, given its path without suffix."""
+    """lists: the folder of the official lists. make: writes a clip, given a path without suffix."""
     pairs = [pair for split in FF_PAIRS.values() for pair in split]
     for level in levels:
         for a, b in pairs:
@@ -281,7 +281,7 @@ def bench_entry(
 def deepfakebench(
     root: Path, above: str = "deepfakes_detection_datasets", slash: str = "/"
 ) -> Path:
-    """FaceForensics++ as frames, and FF-DF.json, which knows two compression levels. Returns: the list."""
+    """FaceForensics++ as frames, and FF-DF.json with two compression levels. Returns: the list."""
     table: dict = {"FF-real": {}, "FF-DF": {}}
     for label, where in (
         ("FF-real", "original_sequences/youtube"),
@@ -301,7 +301,7 @@ def deepfakebench(
 
 
 def bench_celeb(root: Path) -> Path:
-    """Celeb-DF-v2.json with test videos among the train videos, val a copy of test, and something that is no clip."""
+    """Celeb-DF-v2.json: test videos are in train too, val is a copy of test, one entry no clip."""
     table: dict = {
         name: {split: {} for split in ("train", "val", "test")}
         for name in ("CelebDFv2_real", "CelebDFv2_fake")
@@ -329,5 +329,6 @@ def inventory(root: Path, **options: object) -> str:
     return text_of(survey(root, **options))
 
 
-def told(clip: Clip) -> tuple[int, str, str, str]:
-    return clip.label, clip.group, clip.split, clip.method
+def facts(clip: Clip) -> str:
+    """Label, group, split and method, "-" for none."""
+    return " ".join(str(x) or "-" for x in (clip.label, clip.group, clip.split, clip.method))

@@ -1,4 +1,4 @@
-"""Files that are no good pictures, or unusual ones: each is read rightly or refused with its own reason."""
+"""Unusual or damaged pictures: each is read correctly or refused with its own reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageCms
 
 from data.images import ImageError, read_image
 
-# Red, green over blue, white: every orientation and channel order shows. 32 px a side, larger than JPEG's blocks.
+# Red, green over blue, white: shows orientation and channel order. Larger than JPEG's blocks.
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
 PICTURE = COLOURS.repeat(32, 0).repeat(32, 1)
 GREY = np.tile(np.linspace(0, 255, 64).round().astype(np.uint8), (48, 1))
@@ -97,7 +97,7 @@ def test_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
         png([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")])
     )
     assert reason(path) == "larger than the limit of 100,000,000 pixels"
-    # With a higher limit it gets as far as the missing data, which costs no memory: it was read, not refused.
+    # With a higher limit it is read as far as the missing data, which costs no memory.
     path = saved(tmp_path / "small.png", Image.fromarray(PICTURE))
     assert reason(path, max_pixels=64 * 64 - 1) == "larger than the limit of 4,095 pixels"
     assert read_image(path, max_pixels=64 * 64).shape == (64, 64, 3)

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.datasets import Sample, fill_groups_and_splits, find_samples, group_near_duplicates
+from data.datasets import find_samples
+from data.samples import Sample
+from data.splits import fill_groups_and_splits, group_near_duplicates
 
 
 def touched(root: Path, *names: str) -> Path:
@@ -111,7 +113,8 @@ def test_not_a_dataset(tmp_path: Path, names: list[str], message: str) -> None:
 
 
 def test_index(tmp_path: Path) -> None:
-    text = "Path,source,LABEL,group,split\nb/2.jpg,web,fake,g1,valid\n./a.jpg,web,0,,\nc.jpg,web,Real,g 2,Train\n"
+    text = "Path,source,LABEL,group,split\nb/2.jpg,web,fake,g1,valid\n"
+    text += "./a.jpg,web,0,,\nc.jpg,web,Real,g 2,Train\n"
     expected = [
         Sample("a.jpg", 0),
         Sample("b/2.jpg", 1, "g1", "val"),
@@ -225,7 +228,7 @@ def test_not_a_hash(text: str) -> None:
 
 
 def test_many_hashes_take_seconds() -> None:
-    """200,000 of them, a tenth of which are frames of one video: all pairs would be 20,000 million."""
+    """200,000, a tenth of which are frames of one video: all pairs would be 20,000 million."""
     rng = np.random.default_rng(0)
     strangers = rng.integers(0, 2**64, 180_000, dtype=np.uint64)
     frames = np.uint64(12345) ^ (

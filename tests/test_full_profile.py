@@ -12,7 +12,7 @@ import pytest
 
 import preprocessing_pipeline
 import train
-from data.store import read_dump
+from data.dump import read_dump
 from features.columns import groups_of
 from models import PROFILES
 from models.checkpoint import Checkpoint
@@ -121,7 +121,7 @@ def test_a_missing_file_is_reported_before_any_work(
     for name in ("fairface", "facenet"):
         (few / WEIGHTS[name].file).symlink_to(official_weights / WEIGHTS[name].file)
     with monkeypatch.context() as patch:
-        patch.setattr(preprocessing_pipeline, "fill", lambda *_: pytest.fail("worked"))
+        patch.setattr(preprocessing_pipeline, "fill_faces", lambda *_: pytest.fail("worked"))
         command = ["--experts", "fairface", "facenet", "arcface"]
         assert cli(arguments(dataset, few, tmp_path / "dump", *command)) == 2
     found = capsys.readouterr()

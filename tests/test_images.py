@@ -1,4 +1,4 @@
-"""Which files are images, and the perceptual hash of a picture. What is in a file: test_bad_images.py."""
+"""Which files are images, and the perceptual hash. Their content: test_bad_images.py."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_perceptual_hash(astronaut: np.ndarray) -> None:
 
 
 def test_perceptual_hash_is_phash() -> None:
-    """A cosine of one frequency sets that coefficient's bit and the mean's, no others above the median of zero."""
+    """A cosine of one frequency sets that coefficient's bit and the mean's alone."""
     wave = 128 + 100 * np.cos(np.pi * 3 * (2 * np.arange(32) + 1) / 64)
     image = np.tile(wave.round().astype(np.uint8), (32, 1))[..., None].repeat(3, 2)
     bits = f"{int(perceptual_hash(image), 16):064b}"

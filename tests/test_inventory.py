@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data.datasets import FRAMES
-from evaluation.inventory import survey
+from data.inventory import survey
+from data.samples import FRAMES
 from tests import miniatures
 from tests.miniatures import inventory, pictures
 

@@ -1,4 +1,4 @@
-"""Published datasets as they are distributed: labels, groups, splits, methods, their traps, and what the inventory says."""
+"""Published datasets as distributed: labels, groups, splits, methods, and the inventory."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from data.datasets import FRAMES, Sample, find_samples
+from data.datasets import find_samples
+from data.inventory import survey
 from data.layouts import LAYOUTS, recognise
 from data.layouts.names import actor, linked, person, sources
 from data.loading import Picture, load_ahead
-from data.samples import Clip, film_order, with_val
-from evaluation.inventory import survey
+from data.samples import FRAMES, Clip, Sample, film_order
+from data.splits import with_val
 from tests import miniatures
 from tests.miniatures import clip, inventory, listed, pictures
 
@@ -38,7 +39,7 @@ def test_every_layout_has_a_miniature() -> None:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_recognised_and_readable(tmp_path: Path, name: str) -> None:
-    """It is found to be itself and nothing else, every frame opens, and is the one that the clip's name asks for."""
+    """It is recognised as itself and nothing else, and every frame opens."""
     root = BUILDERS[name](tmp_path / "set") or tmp_path
     root = tmp_path / "set"
     assert recognise(root) == name
@@ -83,7 +84,7 @@ def test_inventory_counts_what_is_found(tmp_path: Path, name: str) -> None:
 
 
 def test_an_unknown_layout(tmp_path: Path) -> None:
-    message = "--layout ff: there is no such layout; the layouts are plain, faceforensics, dfd, celeb-df, .*deepfakebench"
+    message = "--layout ff: there is no such layout; the layouts are plain, .*deepfakebench"
     with pytest.raises(ValueError, match=message):
         find_samples(miniatures.faceforensics(tmp_path), layout="ff")
 

@@ -1,4 +1,4 @@
-"""FaceForensics++, DeepFakeDetection, Celeb-DF and the Deepfake Detection Challenge as they are distributed: with their traps."""
+"""FaceForensics++, DeepFakeDetection, Celeb-DF and DFDC as distributed, with their traps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from data.datasets import fill_groups_and_splits, find_samples
+from data.datasets import find_samples
+from data.inventory import survey
 from data.layouts import recognise
-from evaluation.inventory import survey
+from data.splits import fill_groups_and_splits
 from tests import miniatures
-from tests.miniatures import clip, clips, inventory, listed, pictures, told
+from tests.miniatures import clip, clips, facts, inventory, listed, pictures
 
 # FaceForensics++ and DeepFakeDetection.
 
@@ -21,26 +22,14 @@ from tests.miniatures import clip, clips, inventory, listed, pictures, told
 def test_faceforensics(tmp_path: Path) -> None:
     found = clips(miniatures.faceforensics(tmp_path))
     base, fakes = "original_sequences/youtube/c23/videos", "manipulated_sequences"
-    assert told(found[f"{base}/071.mp4"]) == (0, "054_071", "train", "real")
-    assert told(found[f"{fakes}/Deepfakes/c23/videos/054_071.mp4"]) == (
-        1,
-        "054_071",
-        "train",
-        "Deepfakes",
+    assert facts(found[f"{base}/071.mp4"]) == "0 054_071 train real"
+    assert facts(found[f"{fakes}/Deepfakes/c23/videos/054_071.mp4"]) == "1 054_071 train Deepfakes"
+    assert (
+        facts(found[f"{fakes}/NeuralTextures/c23/videos/071_054.mp4"])
+        == "1 054_071 train NeuralTextures"
     )
-    assert told(found[f"{fakes}/NeuralTextures/c23/videos/071_054.mp4"]) == (
-        1,
-        "054_071",
-        "train",
-        "NeuralTextures",
-    )
-    assert told(found[f"{fakes}/Deepfakes/c23/videos/672_720.mp4"]) == (
-        1,
-        "672_720",
-        "val",
-        "Deepfakes",
-    )
-    assert told(found[f"{base}/974.mp4"]) == (0, "953_974", "test", "real")
+    assert facts(found[f"{fakes}/Deepfakes/c23/videos/672_720.mp4"]) == "1 672_720 val Deepfakes"
+    assert facts(found[f"{base}/974.mp4"]) == "0 953_974 test real"
     assert len(found) == 8 + 2 * 8
 
 
@@ -79,18 +68,12 @@ def test_faceforensics_as_frames(tmp_path: Path) -> None:
     )
     found = clips(root)
     ordered = found["original_sequences/youtube/c23/images/071"]
-    assert [path.rsplit("/", 1)[1] for path in ordered.pictures] == [
-        "8.png",
-        "9.png",
-        "10.png",
-        "100.png",
-    ]
+    names = [path.rsplit("/", 1)[1] for path in ordered.pictures]
+    assert names == ["8.png", "9.png", "10.png", "100.png"]
     assert [sample.path.rsplit("/", 1)[1] for sample in ordered.samples(2)] == ["9.png", "100.png"]
-    assert told(found["manipulated_sequences/Deepfakes/c23/images/071_054"]) == (
-        1,
-        "054_071",
-        "train",
-        "Deepfakes",
+    assert (
+        facts(found["manipulated_sequences/Deepfakes/c23/images/071_054"])
+        == "1 054_071 train Deepfakes"
     )
 
 
@@ -115,7 +98,7 @@ def test_faceforensics_says_what_is_missing(tmp_path: Path) -> None:
     assert "not listed: 2 there and named by none" in text
     assert "empty files: 1" in text
     assert "note: FaceShifter is not there" in text
-    assert "passed over" not in text.replace("so passed over", ""), "the strangers are said once"
+    assert "passed over" not in text.replace("so passed over", ""), "they are named once"
 
 
 def test_faceforensics_in_folders_of_another_case(tmp_path: Path) -> None:
@@ -123,12 +106,7 @@ def test_faceforensics_in_folders_of_another_case(tmp_path: Path) -> None:
     (root / "original_sequences/youtube").rename(root / "original_sequences/YouTube")
     (root / "manipulated_sequences/Deepfakes").rename(root / "manipulated_sequences/DeepFakes")
     found = clips(root)
-    assert told(found["original_sequences/YouTube/c23/videos/071.mp4"]) == (
-        0,
-        "054_071",
-        "train",
-        "real",
-    )
+    assert facts(found["original_sequences/YouTube/c23/videos/071.mp4"]) == "0 054_071 train real"
     assert found["manipulated_sequences/DeepFakes/c23/videos/054_071.mp4"].method == "Deepfakes"
     assert len(found) == 8 + 2 * 8
     assert recognise(root) == "faceforensics"
@@ -169,12 +147,9 @@ def test_dfd(tmp_path: Path) -> None:
         "original_sequences/actors/c23/videos",
         "manipulated_sequences/DeepFakeDetection/c23/videos",
     )
-    assert told(found[f"{real}/01__kitchen_pan.mp4"]) == (0, "actor01", "", "real")
-    assert told(found[f"{fake}/01_02__kitchen_pan__YVGY8LOK.mp4"]) == (
-        1,
-        "actor01",
-        "",
-        "DeepFakeDetection",
+    assert facts(found[f"{real}/01__kitchen_pan.mp4"]) == "0 actor01 - real"
+    assert (
+        facts(found[f"{fake}/01_02__kitchen_pan__YVGY8LOK.mp4"]) == "1 actor01 - DeepFakeDetection"
     )
     assert {clip.group for clip in found.values()} == {"actor01", "actor02", "actor03"}
     assert "only one of them is swapped" in inventory(tmp_path)
@@ -222,9 +197,7 @@ def test_celeb_df(tmp_path: Path) -> None:
         == "id1"
     )
     assert found["YouTube-real/00000.mp4"].group == "YouTube-real/00000"
-    assert {clip.split for clip in found.values()} == {"train", "val", "test"}, (
-        "none is left to be divided anew"
-    )
+    assert {clip.split for clip in found.values()} == {"train", "val", "test"}, "all are known"
     assert "groups in several splits: 1, such as id0 (train, test)" in inventory(tmp_path).replace(
         "val,", "train,"
     )
@@ -241,12 +214,12 @@ def test_celeb_df_validation_depends_on_the_group_alone(tmp_path: Path) -> None:
 def test_celeb_df_in_other_folders(tmp_path: Path) -> None:
     """With videos/ in between and "Youtube" written otherwise, as benchmarks have it."""
     miniatures.celeb_df(tmp_path)
-    before = {path.split("/")[-1]: told(clip) for path, clip in clips(tmp_path).items()}
+    before = {path.split("/")[-1]: facts(clip) for path, clip in clips(tmp_path).items()}
     for folder in ("Celeb-real", "Celeb-synthesis", "YouTube-real"):
         (tmp_path / folder).rename(tmp_path / "moved")
         (tmp_path / folder.replace("YouTube", "Youtube")).mkdir()
         (tmp_path / "moved").rename(tmp_path / folder.replace("YouTube", "Youtube") / "videos")
-    assert {path.split("/")[-1]: told(clip) for path, clip in clips(tmp_path).items()} == before
+    assert {path.split("/")[-1]: facts(clip) for path, clip in clips(tmp_path).items()} == before
 
 
 def test_celeb_df_list(tmp_path: Path) -> None:
@@ -270,20 +243,11 @@ def test_celeb_df_list(tmp_path: Path) -> None:
 
 def test_dfdc(tmp_path: Path) -> None:
     found = clips(miniatures.dfdc(tmp_path))
-    labels = {
-        path.split("/")[-1].split(".")[0]: (clip.label, clip.group) for path, clip in found.items()
-    }
-    assert labels == {
-        "aaaa": (0, "aaaa"),
-        "bbbb": (1, "aaaa"),
-        "cccc": (1, "aaaa"),
-        "dddd": (0, "dddd"),
-        "eeee": (1, "dddd"),
-        "ffff": (0, "ffff"),
-        "gggg": (1, "ffff"),
-        "tttt": (0, "tttt"),
-        "uuuu": (1, "uuuu"),
-    }
+    labels = sorted(f"{Path(path).stem} {clip.label} {clip.group}" for path, clip in found.items())
+    assert ", ".join(labels) == (
+        "aaaa 0 aaaa, bbbb 1 aaaa, cccc 1 aaaa, dddd 0 dddd, eeee 1 dddd, "
+        "ffff 0 ffff, gggg 1 ffff, tttt 0 tttt, uuuu 1 uuuu"
+    )
     assert {path for path, clip in found.items() if clip.split == "test"} == {
         "test/videos/tttt.mp4",
         "test/videos/uuuu.mp4",
@@ -296,12 +260,8 @@ def test_dfdc_of_one_part(tmp_path: Path) -> None:
     miniatures.dfdc(tmp_path)
     part = tmp_path / "dfdc_train_part_00"
     assert recognise(part) == "dfdc"
-    assert {(s.video, s.label, s.split) for s in find_samples(part)} == {
-        ("aaaa.mp4", 0, ""),
-        ("bbbb.mp4", 1, ""),
-        ("cccc.mp4", 1, ""),
-        ("dddd.mp4", 0, ""),
-    }
+    found = {(s.video, s.label, s.split) for s in find_samples(part)}
+    assert found == {(f"{name * 4}.mp4", int(name in "bc"), "") for name in "abcd"}
     shutil.rmtree(tmp_path / "test")
     assert {s.split for s in find_samples(tmp_path)} == {""}
     assert {s.video for s in find_samples(tmp_path)} > {"dfdc_train_part_01/gggg.mp4"}
@@ -351,15 +311,10 @@ def test_dfdc_labels_of_something_else(tmp_path: Path) -> None:
 def test_dfdc_preview(tmp_path: Path) -> None:
     found = clips(miniatures.dfdc_preview(tmp_path))
     fake = found["method_B/1255229/1255229_C/1260311_1255229_C_001.mp4"]
-    assert told(fake) == (1, "1255229", "test", "method_B"), (
+    assert facts(fake) == "1 1255229 test method_B", (
         "of the actor who is filmed, not of the one whose face it is"
     )
-    assert told(found["original_videos/1255229/1255229_C_001.mp4"]) == (
-        0,
-        "1255229",
-        "test",
-        "real",
-    )
+    assert facts(found["original_videos/1255229/1255229_C_001.mp4"]) == "0 1255229 test real"
     train = found["method_A/643049/643049_A/1224068_643049_A_001.mp4"]
     assert (train.group, train.split) == (
         "643049",

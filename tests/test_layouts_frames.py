@@ -1,4 +1,4 @@
-"""Datasets that come as frames, WildDeepfake and DF40, and the lists of DeepfakeBench: with their traps."""
+"""WildDeepfake and DF40, which come as frames, and lists of DeepfakeBench, with their traps."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from data.datasets import find_samples
+from data.inventory import survey
 from data.layouts import recognise
-from evaluation.inventory import survey
 from tests import miniatures
-from tests.miniatures import bench_entry, clips, inventory, listed, pictures, told
+from tests.miniatures import bench_entry, clips, facts, inventory, listed, pictures
 
 # WildDeepfake.
 
@@ -20,9 +20,9 @@ from tests.miniatures import bench_entry, clips, inventory, listed, pictures, to
 def test_wilddeepfake(tmp_path: Path) -> None:
     found = clips(miniatures.wilddeepfake(tmp_path))
     sequence = found["real_test/1/real/0"]
-    assert told(sequence) == (0, "real_test/1", "test", "real")
+    assert facts(sequence) == "0 real_test/1 test real"
     assert [path.rsplit("/", 1)[1] for path in sequence.pictures] == ["9.png", "10.png", "100.png"]
-    assert told(found["fake_test/1/fake/1"]) == (1, "fake_test/1", "test", "")
+    assert facts(found["fake_test/1/fake/1"]) == "1 fake_test/1 test -"
     assert (
         found["fake_train/10/fake/0"].split
         == found["fake_train/10/fake/1"].split
@@ -50,31 +50,25 @@ def test_wilddeepfake_as_archives_leave_it(tmp_path: Path) -> None:
 
 def test_df40(tmp_path: Path) -> None:
     found = clips(miniatures.df40(tmp_path))
-    assert told(found["DF40_train/simswap/frames/071_054"]) == (1, "054_071", "train", "simswap")
-    assert told(found["DF40/simswap/ff/frames/974_953"]) == (1, "953_974", "test", "simswap")
-    assert told(found["DF40/StyleGAN2/ff/953"]) == (1, "953_974", "test", "StyleGAN2")
-    assert told(found["DF40/simswap/cdf/frames/id0_id1_0000"]) == (1, "id0", "test", "simswap")
-    assert told(found["DF40/StyleGAN2/cdf/Fake_from_Celeb-real/id0_0001"]) == (
-        1,
-        "id0",
-        "test",
-        "StyleGAN2",
+    assert facts(found["DF40_train/simswap/frames/071_054"]) == "1 054_071 train simswap"
+    assert facts(found["DF40/simswap/ff/frames/974_953"]) == "1 953_974 test simswap"
+    assert facts(found["DF40/StyleGAN2/ff/953"]) == "1 953_974 test StyleGAN2"
+    assert facts(found["DF40/simswap/cdf/frames/id0_id1_0000"]) == "1 id0 test simswap"
+    assert (
+        facts(found["DF40/StyleGAN2/cdf/Fake_from_Celeb-real/id0_0001"]) == "1 id0 test StyleGAN2"
     )
-    assert told(found["DF40/StyleGAN2/cdf/Fake_from_Youtube-real/00170"]) == (
-        1,
-        "00170",
-        "test",
-        "StyleGAN2",
+    assert (
+        facts(found["DF40/StyleGAN2/cdf/Fake_from_Youtube-real/00170"]) == "1 00170 test StyleGAN2"
     )
-    assert told(found["DF40/heygen/real/frames/real_7"]) == (0, "heygen/real_7", "test", "real")
-    assert told(found["DF40/heygen/fake/frames/fake_7"]) == (1, "heygen/fake_7", "test", "heygen")
+    assert facts(found["DF40/heygen/real/frames/real_7"]) == "0 heygen/real_7 test real"
+    assert facts(found["DF40/heygen/fake/frames/fake_7"]) == "1 heygen/fake_7 test heygen"
     single = found["DF40/stargan/real/real/5.jpg"]
-    assert (single.video, told(single)) == ("", (0, "", "test", "real"))
-    assert told(found["DF40/e4e/ff/inversions/001.jpg"]) == (1, "001", "test", "e4e")
+    assert (single.video, facts(single)) == ("", "0 - test real")
+    assert facts(found["DF40/e4e/ff/inversions/001.jpg"]) == "1 001 test e4e"
 
 
 def test_df40_of_one_part(tmp_path: Path) -> None:
-    """Which part it is cannot be told: what is made from FaceForensics++ is divided anew, Celeb-DF is for testing."""
+    """Clips from FaceForensics++ are divided by group, those from Celeb-DF are for testing."""
     miniatures.df40(tmp_path)
     assert recognise(tmp_path / "DF40") == recognise(tmp_path / "DF40_train") == "df40"
     found = clips(tmp_path / "DF40")
@@ -105,20 +99,18 @@ def test_deepfakebench(tmp_path: Path, above: str, slash: str) -> None:
     path = miniatures.deepfakebench(tmp_path / "sets", above, slash).rename(tmp_path / "FF-DF.json")
     found = clips(tmp_path / "sets", index=path, compression="c40")
     base = "FaceForensics++/manipulated_sequences/Deepfakes/c40/frames"
-    assert told(found[f"{base}/071_054"]) == (1, "054_071", "train", "Deepfakes")
+    assert facts(found[f"{base}/071_054"]) == "1 054_071 train Deepfakes"
     assert found[f"{base}/071_054"].pictures == tuple(
         f"{base}/071_054/{name}.png" for name in ("008", "009", "010")
     )
-    assert told(found["FaceForensics++/original_sequences/youtube/c40/frames/974"]) == (
-        0,
-        "953_974",
-        "test",
-        "real",
+    assert (
+        facts(found["FaceForensics++/original_sequences/youtube/c40/frames/974"])
+        == "0 953_974 test real"
     )
     assert len(found) == 16
     inside = clips(tmp_path / "sets/FaceForensics++", index=path, compression="c40")
-    assert {f"FaceForensics++/{video}": told(clip) for video, clip in inside.items()} == {
-        video: told(clip) for video, clip in found.items()
+    assert {f"FaceForensics++/{video}": facts(clip) for video, clip in inside.items()} == {
+        video: facts(clip) for video, clip in found.items()
     }
 
 
@@ -151,8 +143,8 @@ def test_deepfakebench_of_celeb_df(tmp_path: Path) -> None:
     text = inventory(tmp_path)
     assert "3 clips are in several of its splits" in text
     assert (
-        "1 of its entries are no clips with a list of frames, and passed over: CelebDFv2_real/val/frames"
-        in text
+        "1 of its entries are no clips with a list of frames, and passed over: "
+        "CelebDFv2_real/val/frames" in text
     )
     with pytest.raises(
         ValueError, match="only faceforensics|levels there: none, and none called c23"
@@ -196,8 +188,8 @@ def test_deepfakebench_pictures_of_many_clips_in_one_folder(tmp_path: Path) -> N
     entries = {f"{i:03d}": bench_entry("e4e_Fake", "DF40/e4e/ff/inversions", (i,)) for i in (1, 2)}
     listed(tmp_path / "e4e_ff.json", {"e4e_ff": {"e4e_Fake": {"train": entries, "test": entries}}})
     found = clips(tmp_path, layout="deepfakebench")
-    assert {video: told(clip) for video, clip in found.items()} == {
-        f"DF40/e4e/ff/inversions/{name}": (1, name, "test", "e4e") for name in ("001", "002")
+    assert {video: facts(clip) for video, clip in found.items()} == {
+        f"DF40/e4e/ff/inversions/{name}": f"1 {name} test e4e" for name in ("001", "002")
     }
 
 

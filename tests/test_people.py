@@ -74,7 +74,7 @@ def test_people_are_found_with_the_default_threshold_whatever_the_block(monkeypa
 
 
 def test_what_all_faces_share_does_not_join_them():
-    """A strong common part (dark crops, one camera) makes strangers alike; taken out, people are told apart again."""
+    """A strong common part (dark crops, one camera) makes strangers alike until it is removed."""
     people_of = np.arange(600) // 3
     embeddings = crowd(people_of, noise=0.4, size=256) + 4 * np.random.default_rng(9).normal(
         size=256

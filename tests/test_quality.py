@@ -40,7 +40,7 @@ def test_pose_of_a_turned_head(yaw: float, pitch: float, roll: float) -> None:
         ]
         return matrix
 
-    # x to the right, y down, z towards the viewer: yaw takes z to x, pitch takes z to -y, roll takes x to y.
+    # x right, y down, z towards the viewer: yaw takes z to x, pitch z to -y, roll x to y.
     head = HEAD @ (turn((0, 1), roll) @ turn((2, 0), yaw) @ turn((1, 2), pitch)).T
     seen = pose(3.3 * head[None, :, :2] + (200, 100))
     assert seen[2] == pytest.approx(roll, abs=0.01)

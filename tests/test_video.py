@@ -1,19 +1,17 @@
-"""The right frame of a video, whatever it is compressed with and stored in, or the reason why there is none."""
+"""The right frame of a video, whatever its codec and container."""
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
 
 from data.images import ImageError
 from data.video import VIDEO_SUFFIXES, frame_names, h264, read_clip, read_frames, split_frame
-from tests.miniatures import clip, number_of, numbered, sounds, write_video
+from tests.miniatures import number_of, numbered, write_video
 
 LONG = {
     "bf": "3",
@@ -110,7 +108,7 @@ def test_every_frame_is_the_right_one(tmp_path: Path, name: str) -> None:
 
 
 def test_the_fixtures_are_what_they_claim(tmp_path: Path) -> None:
-    """Frames stored out of order, key frames that are followed by frames shown before them, no count in the header."""
+    """Frames out of order, key frames followed by earlier frames, no count in the header."""
     packets = {}
     for name in ("long.mp4", "open.mkv", "no_header.mkv"):
         with av.open(str(video(tmp_path / name, 50, *KINDS[name]))) as container:
@@ -132,7 +130,7 @@ def test_frames_at_uneven_times(tmp_path: Path) -> None:
 
 
 def test_frames_that_an_edit_list_cuts_off(tmp_path: Path) -> None:
-    """An MP4 file may say that it begins later than its first frame; players do not show what precedes."""
+    """An MP4 file may begin later than its first frame; players do not show those before."""
     path = video(tmp_path / "a.mp4", 50, options=LONG)
     data = bytearray(path.read_bytes())
     at = (
@@ -220,158 +218,6 @@ def test_turned_as_the_file_says(
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
     assert np.abs(image.astype(int) - expected).mean() < 8
-
-
-# Files that are no good videos.
-
-
-def test_missing_and_empty_files(tmp_path: Path) -> None:
-    (tmp_path / "empty.mp4").touch()
-    (tmp_path / "folder.mp4").mkdir()
-    assert reasons(tmp_path / "none.mp4", whole(2)) == {
-        "cannot be opened (No such file or directory)"
-    }
-    assert reasons(tmp_path / "empty.mp4", whole(2)) == {"an empty file"}
-    assert reasons(tmp_path / "folder.mp4", whole(2)) == {"a folder, not a file"}
-
-
-def test_files_that_are_something_else(tmp_path: Path) -> None:
-    """A playlist would have FFmpeg open another file, and a picture is no video."""
-    video(tmp_path / "good.mp4")
-    (tmp_path / "text.mp4").write_text("these are words\n" * 200)
-    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile good.mp4\n")
-    (tmp_path / "live.mp4").write_text(
-        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.mp4\n#EXT-X-ENDLIST\n"
-    )
-    (tmp_path / "picture.mp4").write_bytes(cv2.imencode(".png", numbered(1))[1].tobytes())
-    for name in ("text", "list", "live", "picture"):
-        assert {
-            reason.split(" (")[0] for reason in reasons(tmp_path / f"{name}.mp4", whole(2))
-        } == {"not a video, or damaged"}
-
-
-def test_only_sound(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.mp4"), "w") as file:
-        for packet in sounds(file.add_stream("aac", rate=16000, layout="mono")):
-            file.mux(packet)
-    assert reasons(tmp_path / "a.mp4", whole(2)) == {"no video in it, only sound or other data"}
-
-
-def test_a_codec_nobody_knows(tmp_path: Path) -> None:
-    path = video(tmp_path / "a.mp4")
-    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
-    assert reasons(path, whole(2)) == {"compressed in a way that cannot be read"}
-
-
-def test_cut_short(tmp_path: Path) -> None:
-    """An MP4 file with its index at the end is lost; with the index at the front, so is what it names and the file lacks."""
-    path = video(tmp_path / "a.mp4", 60, options=SHORT)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert {reason.split(" (")[0] for reason in reasons(path, whole(2))} == {
-        "not a video, or damaged"
-    }
-
-    path = video(tmp_path / "b.mp4", 60, options=SHORT, container={"movflags": "faststart"})
-    data = path.read_bytes()
-    path.write_bytes(data[: data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2])
-    frames = dict(enumerate(read_frames(path, whole(60))))
-    lost = [number for number, frame in frames.items() if isinstance(frame, ImageError)]
-    good = [number for number in frames if number not in lost]
-    assert {*range(15)} <= {*good}
-    assert {*range(45, 60)} <= {*lost}
-    assert numbers([frames[number] for number in good]) == good
-    reason = "damaged or cut short: this one of its 60 frames cannot be decoded"
-    assert {frames[number].reason for number in lost} == {reason}
-
-
-def test_cut_short_without_an_index(tmp_path: Path) -> None:
-    path = video(tmp_path / "a.mkv", 60, options=SHORT)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    found = numbers(read_frames(path, whole(10)))
-    assert found == sorted({*found})
-    assert 10 < found[-1] < 50
-
-
-def test_damage_that_decoders_would_patch_over(tmp_path: Path) -> None:
-    """Zeros amid the data of one picture: FFmpeg returns something in its place, and goes on from there."""
-    rng = np.random.default_rng(0)
-    noisy = [
-        np.vstack([numbered(i)[:32], rng.integers(0, 256, (32, 64, 3), np.uint8)])
-        for i in range(60)
-    ]
-    path = write_video(
-        tmp_path / "a.mp4", noisy, options={"g": "20", "bf": "0", "sc_threshold": "0"}
-    )
-    before = read_frames(path, whole(60))
-    with av.open(str(path)) as container:
-        packet = [packet for packet in container.demux(video=0) if packet.size][30]
-        begin, size = packet.pos, packet.size
-    data = bytearray(path.read_bytes())
-    data[begin + size // 2 : begin + size // 2 + 100] = bytes(100)
-    path.write_bytes(data)
-    after = read_frames(path, whole(60))
-    assert [number for number, frame in enumerate(after) if isinstance(frame, ImageError)] == list(
-        range(30, 40)
-    )
-    assert all(
-        np.array_equal(after[number], before[number]) for number in (*range(30), *range(40, 60))
-    )
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mkv"])
-def test_damage_costs_the_frames_around_it(tmp_path: Path, name: str) -> None:
-    """Noise over a part of the file: a frame is the right one or refused, never a guess."""
-    rng = np.random.default_rng(0)
-    noisy = [
-        np.vstack([numbered(i)[:32], rng.integers(0, 256, (32, 64, 3), np.uint8)])
-        for i in range(60)
-    ]
-    codec = "mpeg4" if name == "a.avi" else "libx264"
-    path = write_video(tmp_path / name, noisy, codec, options={"g": "10", "bf": "0"})
-    before = [frame[:32] for frame in read_frames(path, whole(60))]
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    if (
-        name == "a.mp4"
-    ):  # from a packet's first byte: noise within a picture of noise may pass for one
-        with av.open(str(path)) as container:
-            middle = [packet for packet in container.demux(video=0) if packet.size][30].pos
-    data[middle : middle + 400] = rng.integers(0, 256, 400, np.uint8).tobytes()
-    path.write_bytes(data)
-    after = read_frames(path, whole(60))
-    good = [number for number, frame in enumerate(after) if not isinstance(frame, ImageError)]
-    assert 10 <= len(good) < 60
-    assert all(np.array_equal(after[number][:32], before[number]) for number in good)
-    assert good[0] == 0
-    assert (good[-1] == 59) == (name != "a.avi"), (
-        "after the next key frame all is well, unless frames must be counted"
-    )
-
-
-def test_size_limits(tmp_path: Path) -> None:
-    path = video(tmp_path / "a.mp4")
-    assert reasons(path, whole(2), max_pixels=64 * 64 - 1) == {
-        "larger than the limit of 4,095 pixels"
-    }
-    assert numbers(read_frames(path, whole(2), max_pixels=64 * 64)) == [12, 37]
-    small = write_video(tmp_path / "b.mp4", [numbered(3, 8).repeat(3, 1)] * 4)
-    assert reasons(small, whole(2)) == {"too small (24x8 pixels)"}
-
-
-def test_unusual_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in (
-        b"a:b.mp4",
-        b"http:c.mp4",
-        b"%d.mp4",
-        b"two\nlines.mp4",
-        "顔.mp4".encode(),
-        b"\xff.mp4",
-        b"-x.mp4",
-    ):
-        path = Path(os.fsdecode(name))
-        path.write_bytes(clip(tmp_path / "good.mp4").read_bytes())
-        assert not isinstance(read_frames(path, [(0, 1)])[0], ImageError), name
 
 
 # Compressed again.

@@ -1,4 +1,4 @@
-"""Frames of videos come in order like pictures, a few of a video at a time, and through the same degradations."""
+"""Frames of videos are loaded in order like pictures, several at a time, with degradations."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Lists of DeepfakeBench (Yan et al., NeurIPS 2023) and DF40: one JSON per dataset, the frames of every clip named.
+"""Lists of DeepfakeBench (Yan et al., NeurIPS 2023) and DF40: one JSON per dataset, naming frames.
 
-{name: {label: {split: {clip: {"label": label, "frames": [...]}}}}}, with a compression level between split and clip for
-FaceForensics++, FaceShifter and DeepFakeDetection. A label that ends with "real" is real. Paths begin with folders of the machine
-they were written on, some with backslashes; they are cut where what is left lies in the dataset's folder, which holds
-FaceForensics++/, Celeb-DF-v2/, DF40/ and so on, or is one of them.
+{name: {label: {split: {clip: {"label": label, "frames": [...]}}}}}, with a compression level
+between split and clip for FaceForensics++, FaceShifter and DeepFakeDetection. A label that ends
+with "real" is real. Paths begin with folders of another machine, some with backslashes; what is
+left after cutting them lies in the dataset's folder (FaceForensics++/, Celeb-DF-v2/, ...) or in one
+of these.
 
-One clip may stand in several splits: all of DeepFakeDetection is train, val and test, the test videos of Celeb-DF are among the
-train videos, and val is often a copy of test. A clip of the test split is for testing and nothing else here; where that leaves
-no val split, it is an eighth of the train groups.
+A clip may be in several splits (val is often a copy of test). One in the test split is only for
+testing here; where no val split is left, it is an eighth of the train groups.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from data.layouts import names
-from data.layouts.faceforensics import LEVELS
+from data.layouts.faceforensics import LEVELS, choose_level
 from data.layouts.tree import peek_json, read_table
-from data.samples import SPLIT_NAMES, Clip, Listing, evenly, film_order, with_val
+from data.samples import SPLIT_NAMES, Clip, Listing, evenly, film_order
+from data.splits import SPLITS, with_val
 
+COMPRESSED = True
 FAKES = {
     "FF-DF": "Deepfakes",
     "FF-F2F": "Face2Face",
@@ -31,13 +33,13 @@ FAKES = {
     "FF-SH": "FaceShifter",
     "DFD_fake": "DeepFakeDetection",
 }
-EXAMPLES = 3  # of malformed entries, that are named
-PROBES = 50  # paths by which it is found how much to cut
+EXAMPLES = 3  # of malformed entries in a message
+PROBES = 50  # paths that decide how much to cut
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip as a list has it. level: of compression, "" where there are none. frames: POSIX, in the order of the film."""
+    """A clip of a list. level: of compression, "" unknown. frames: in the order of the film."""
 
     name: str
     label: str
@@ -55,10 +57,8 @@ class Entry:
         if not self.fake:
             return "real"
         parts = self.frames[0].parts
-        below = next(
-            (parts[i + 1] for i, part in enumerate(parts[:-2]) if part in ("DF40", "DF40_train")),
-            "",
-        )
+        above = (i for i, part in enumerate(parts[:-2]) if part in ("DF40", "DF40_train"))
+        below = next((parts[i + 1] for i in above), "")
         return FAKES.get(self.label) or below or re.sub(r"[_-]fake$", "", self.label, flags=re.I)
 
 
@@ -68,15 +68,9 @@ def fits(root: Path) -> bool:
 
 def is_list(path: Path) -> bool:
     data = peek_json(path)
-    labels = (
-        [found for found in data.values() if isinstance(found, dict)]
-        if isinstance(data, dict)
-        else []
-    )
-    splits = [found for label in labels for found in label.values()]
-    return bool(splits) and all(
-        isinstance(found, dict) and {*found} & {"train", "val", "test"} for found in splits
-    )
+    labels = data.values() if isinstance(data, dict) else ()
+    splits = [splits for label in labels if isinstance(label, dict) for splits in label.values()]
+    return bool(splits) and all(isinstance(s, dict) and {*s} & {*SPLITS} for s in splits)
 
 
 def _lists(root: Path) -> list[Path]:
@@ -84,124 +78,93 @@ def _lists(root: Path) -> list[Path]:
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
-    """index: the JSON, where it lies elsewhere or is one of several.
-
-    Raises: ValueError where there are several lists or compression levels and none is named, or none of the frames is there.
-    """
+    """index: the JSON, where it lies elsewhere or is one of several."""
     if index and not is_list(index):
         raise ValueError(
-            f"{index}: no list of DeepfakeBench, {{name: {{label: {{split: {{clip: {{frames: [...]}}}}}}}}}}"
+            f"{index}: no list of DeepfakeBench, "
+            "{name: {label: {split: {clip: {frames: [...]}}}}}"
         )
     lists = [index] if index else _lists(root)
     if len(lists) != 1:
         found = ", ".join(path.name for path in lists) or "none"
         raise ValueError(f"{root}: lists of DeepfakeBench there: {found}; name one with --index")
-    every, malformed = _entries(read_table(lists[0]))
-    told = ", ".join(malformed[:EXAMPLES]) + ", ..." * (len(malformed) > EXAMPLES)
-    if not every:
+    entries, malformed = _entries(read_table(lists[0]))
+    examples = ", ".join(malformed[:EXAMPLES]) + ", ..." * (len(malformed) > EXAMPLES)
+    if not entries:
         raise ValueError(
-            f"{lists[0]}: none of its entries is a clip with a list of frames: {told or 'it is empty'}"
+            f"{lists[0]}: none of its entries is a clip with a list of frames: "
+            f"{examples or 'it is empty'}"
         )
-    entries = _of_level(lists[0], every, compression)
-    cut, there = _cut(root, lists[0], entries), _Names(root)
+    levels = {entry.level for entry in entries} - {""}
+    level = choose_level(lists[0], sorted(levels), compression) if levels or compression else ""
+    entries = [entry for entry in entries if entry.level in ("", level)]
+    cut, on_disk = _cut(root, lists[0], entries), _Names(root)
     clips: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]] = {}
     missing, gone = [], 0
     for entry in entries:
         frames = [PurePosixPath(*path.parts[cut:]) for path in entry.frames]
-        present = tuple(
-            path for path in frames if _inside(path.parts) and path.name in there[path.parent]
-        )
+        present = tuple(p for p in frames if _inside(p.parts) and p.name in on_disk[p.parent])
         gone += len(frames) - len(present)
         if present:
             clips.setdefault(present, (entry, set()))[1].add(entry.split)
         else:
-            missing.append(
-                frames[0].parent.as_posix()
-                if frames
-                else f"{entry.label} {entry.name}: an empty list"
-            )
+            empty = f"{entry.label} {entry.name}: an empty list"
+            missing.append(frames[0].parent.as_posix() if frames else empty)
     several = sum(len(splits) > 1 for _, splits in clips.values())
     notes = [lists[0].name]
     notes += [f"{gone} of the frames that it names are not there"] * bool(gone)
     notes += [
         f"{several} clips are in several of its splits; those in test are for testing only"
     ] * bool(several)
-    listed = _listed(clips)
-    if malformed:
-        notes.append(
-            f"{len(malformed)} of its entries are no clips with a list of frames, and passed over: {told}"
-        )
-    return Listing(
-        listed if any(clip.split == "val" for clip in listed) else with_val(listed),
-        missing,
-        [],
-        notes,
-    )
+    notes += [
+        f"{len(malformed)} of its entries are no clips with a list of frames, and passed over: "
+        f"{examples}"
+    ] * bool(malformed)
+    listed = _clips(clips)
+    has_val = any(clip.split == "val" for clip in listed)
+    return Listing(listed if has_val else with_val(listed), missing, [], notes)
 
 
 def _entries(data: dict) -> tuple[list[Entry], list[str]]:
-    """The clips of a list, and where what is none stands: DFDC's holds a clip where a table of clips belongs."""
+    """The clips of a list, and the places of what is none: DFDC's list holds such."""
     entries, malformed = [], [name for name, labels in data.items() if not isinstance(labels, dict)]
-    tables = (labels for labels in data.values() if isinstance(labels, dict))
-    for label, splits in ((label, splits) for labels in tables for label, splits in labels.items()):
+    tables = [labels for labels in data.values() if isinstance(labels, dict)]
+    for label, splits in (item for labels in tables for item in labels.items()):
         for split, content in splits.items():
             if not isinstance(content, dict):
                 malformed.append(f"{label}/{split}")
                 continue
-            levels = {
-                key: value
-                for key, value in content.items()
-                if key in LEVELS and isinstance(value, dict)
-            }
-            malformed += [
-                f"{label}/{split}/{key}" for key in content if levels and key not in levels
-            ]
+            levels = {k: v for k, v in content.items() if k in LEVELS and isinstance(v, dict)}
+            malformed += [f"{label}/{split}/{k}" for k in content if levels and k not in levels]
             for level, clips in (levels or {"": content}).items():
                 for name, clip in clips.items():
                     if not (isinstance(clip, dict) and isinstance(clip.get("frames"), list)):
                         malformed.append("/".join(filter(None, (label, split, level, name))))
                         continue
-                    paths = (PurePosixPath(str(path).replace("\\", "/")) for path in clip["frames"])
-                    frames = tuple(sorted(paths, key=lambda path: film_order(path.as_posix())))
+                    paths = (str(path).replace("\\", "/") for path in clip["frames"])
+                    paths = (PurePosixPath(path).as_posix() for path in paths)
+                    frames = tuple(map(PurePosixPath, sorted(paths, key=film_order)))
                     own = clip.get("label")
                     known = SPLIT_NAMES.get(split.lower(), "")
-                    entries.append(
-                        Entry(name, own if isinstance(own, str) else label, known, level, frames)
-                    )
+                    own = own if isinstance(own, str) else label
+                    entries.append(Entry(name, own, known, level, frames))
     return entries, malformed
 
 
-def _of_level(path: Path, entries: list[Entry], compression: str | None) -> list[Entry]:
-    """Entries of one compression level. Raises: ValueError where there are several, or not the one that is named."""
-    there = sorted({entry.level for entry in entries if entry.level})
-    if compression is None and len(there) > 1:
-        raise ValueError(
-            f"{path}: compression levels there: {', '.join(there)}; choose one with --compression"
-        )
-    if compression is not None and compression not in there:
-        raise ValueError(
-            f"{path}: compression levels there: {', '.join(there) or 'none'}, and none called {compression}"
-        )
-    return [entry for entry in entries if entry.level in ("", compression or (there or [""])[0])]
-
-
 def _cut(root: Path, path: Path, entries: list[Entry]) -> int:
-    """How many leading parts of the paths to leave out. Raises: ValueError where no frame is found."""
-    probes = [
-        entry.frames[0].parts
-        for entry in evenly([entry for entry in entries if entry.frames], PROBES)
-    ]
-    longest = max(map(len, probes), default=0)
+    """How many leading parts of the paths to leave out."""
+    entries = [entry for entry in entries if entry.frames]
+    probes = [entry.frames[0].parts for entry in evenly(entries, PROBES)]
     hits = {
         cut: sum(_inside(parts[cut:]) and root.joinpath(*parts[cut:]).is_file() for parts in probes)
-        for cut in range(longest)
+        for cut in range(max(map(len, probes), default=0))
     }
     best = max(hits, key=hits.get, default=0)
     if not hits.get(best):
         example = "/".join(probes[0]) if probes else "none"
         raise ValueError(
-            f"{root}: holds none of the frames that {path} names, such as {example}; give the folder that holds "
-            "FaceForensics++/, DF40/ and so on, or one of these"
+            f"{root}: holds none of the frames that {path} names, such as {example}; give the "
+            "folder that holds FaceForensics++/, DF40/ and so on, or one of these"
         )
     return best
 
@@ -212,7 +175,7 @@ def _inside(parts: tuple[str, ...]) -> bool:
 
 
 class _Names(dict[PurePosixPath, set[str]]):
-    """Folder -> names of what is in it; each folder is read once."""
+    """Folder -> names in it; each folder is read once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -223,21 +186,20 @@ class _Names(dict[PurePosixPath, set[str]]):
         return self[folder]
 
 
-def _listed(found: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]]) -> list[Clip]:
-    """A clip for each, in the first of test, val and train that it is in. found: its frames -> it, and its splits."""
-    count = Counter(
-        frames[0].parent for frames in found
-    )  # more than one: a folder of pictures that each are a clip
+def _clips(found: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]]) -> list[Clip]:
+    """found: frames -> the entry, and the splits that it is in; the last of them counts."""
+    # Several clips in one folder: its pictures are a clip each, named by the list.
+    count = Counter(frames[0].parent for frames in found)
     called = [
-        entry.name if count[f[0].parent] > 1 else f[0].parent.name
-        for f, (entry, _) in found.items()
+        entry.name if count[frames[0].parent] > 1 else frames[0].parent.name
+        for frames, (entry, _) in found.items()
     ]
     groups = names.linked(called, mutual=True)
     clips = []
     for name, (frames, (entry, splits)) in zip(called, found.items(), strict=True):
         folder = frames[0].parent
         video = (folder / name if count[folder] > 1 else folder).as_posix()
-        split = next((split for split in ("test", "val", "train") if split in splits), "")
+        split = max(splits - {""}, key=SPLITS.index, default="")
         pictures = tuple(path.as_posix() for path in frames)
         group = names.group_of(name, groups) or name
         clips.append(Clip(video, int(entry.fake), pictures, group, split, entry.method))

@@ -1,8 +1,9 @@
-"""Deepfake Detection Challenge (Dolhansky et al., 2020), as on Kaggle: 124,000 videos in parts, each with its metadata.json.
+"""Deepfake Detection Challenge (Dolhansky et al., 2020), as on Kaggle: 124,000 videos in parts.
 
-dfdc_train_part_07/metadata.json, or one in the folder itself: {"a.mp4": {"label": "FAKE", "split": "train", "original":
-"b.mp4"}}. test/ and validation/ have a labels.csv (filename,label; 1 is fake), their videos beside it or in videos/. A group is
-an original with its fakes. Actors are not named, and recur in the parts.
+dfdc_train_part_07/metadata.json, or one in the folder itself: {"a.mp4": {"label": "FAKE", "split":
+"train", "original": "b.mp4"}}. test/ and validation/ have a labels.csv (filename,label; 1 is fake),
+their videos beside it or in videos/. A group is an original with its fakes. Actors are not named,
+and recur in the parts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.layouts.tree import clips_in, folders_in, peek_json, read_table
-from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, with_val
+from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
+from data.splits import with_val
 
 METADATA = "metadata.json"
 LABEL_LIST = "labels.csv"
@@ -24,24 +26,21 @@ def fits(root: Path) -> bool:
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
-    """Raises: ValueError for a metadata.json or labels.csv that is not as the official ones."""
     clips, missing, unlisted = [], [], []
     for folder in _places(root):
-        if not _has_labels(folder):
+        if not any((folder / name).is_file() for name in (METADATA, LABEL_LIST)):
             continue
-        there = {found.name: found for found in clips_in(root, folder)}
+        on_disk = {found.name: found for found in clips_in(root, folder)}
         for name, label, group, split in _labels(folder):
-            found = there.pop(name, None)
-            if found is None:
-                missing.append((folder.relative_to(root) / f"{name}.mp4").as_posix())
+            if found := on_disk.pop(name, None):
+                method = "" if label else "real"
+                clips.append(Clip(found.video, label, found.pictures, group, split, method))
             else:
-                clips.append(
-                    Clip(found.video, label, found.pictures, group, split, "" if label else "real")
-                )
-        unlisted += [found.video for found in there.values()]
+                missing.append((folder.relative_to(root) / f"{name}.mp4").as_posix())
+        unlisted += [found.video for found in on_disk.values()]
     splits = {clip.split for clip in clips}
-    if splits == {"train"}:  # what Kaggle writes beside every video
-        note = "all of it is called train; without test or validation videos it is divided anew, by group"
+    if splits == {"train"}:  # as Kaggle writes beside every video
+        note = "all of it is called train; it is divided by group, as there is nothing to test on"
         return Listing([replace(clip, split="") for clip in clips], missing, unlisted, [note])
     return Listing(clips if "val" in splits else with_val(clips), missing, unlisted)
 
@@ -55,12 +54,8 @@ def _places(root: Path) -> Iterator[Path]:
             yield from folders_in(folder)
 
 
-def _has_labels(folder: Path) -> bool:
-    return (folder / METADATA).is_file() or (folder / LABEL_LIST).is_file()
-
-
 def _is_labelled(folder: Path) -> bool:
-    """Whether its list of labels is of this kind, as far as the first lines tell."""
+    """Whether its list of labels is of this kind, judged by the first entry."""
     path = folder / LABEL_LIST
     if path.is_file():
         with path.open(encoding="utf-8-sig", errors="replace") as file:
@@ -71,7 +66,7 @@ def _is_labelled(folder: Path) -> bool:
 
 
 def _labels(folder: Path) -> Iterator[tuple[str, int, str, str]]:
-    """(Name without suffix, label, group, split) of every video that is listed. Raises: ValueError."""
+    """(Name without suffix, label, group, split) of every video that is listed."""
     own = SPLIT_NAMES.get(folder.name.lower(), "")
     if (folder / LABEL_LIST).is_file():
         for file, label in _csv_labels(folder / LABEL_LIST):
@@ -87,13 +82,13 @@ def _labels(folder: Path) -> Iterator[tuple[str, int, str, str]]:
 
 
 def _csv_labels(path: Path) -> Iterator[tuple[str, int]]:
-    """Raises: ValueError with the line's number."""
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         for number, row in enumerate(csv.reader(file), 1):
             values = [value.strip() for value in row]
             if number > 1 and values:
                 if len(values) != 2 or values[1].lower() not in LABELS:
                     raise ValueError(
-                        f"{path}: line {number}: expected a file and a label 0 or 1, found {','.join(row)!r}"
+                        f"{path}: line {number}: expected a file and a label 0 or 1, found "
+                        f"{','.join(row)!r}"
                     )
                 yield values[0], LABELS[values[1].lower()]

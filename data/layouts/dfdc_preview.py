@@ -1,8 +1,8 @@
-"""The preview of the Deepfake Detection Challenge (Dolhansky et al., 2019): 5,000 videos of 66 actors.
+"""The preview of the Deepfake Detection Challenge (Dolhansky et al., 2019): 66 actors.
 
-dataset.json: {"method_A/643049/643049_A/1_643049_A_001.mp4": {"label": "fake", "set": "train", "target_id": 643049,
-"swapped_id": 1, ...}, "original_videos/643049/643049_A_001.mp4": {"label": "real", ...}}. A group is the actor who was filmed
-(target_id). Nobody who is filmed in the test set is filmed in the train set; an eighth of the train groups is for validation.
+dataset.json: {"method_A/643049/643049_A/1_643049_A_001.mp4": {"label": "fake", "set": "train",
+"target_id": 643049, "swapped_id": 1, ...}, ...}. A group is the actor who was filmed (target_id).
+Nobody filmed in the test set is filmed in the train set; an eighth of the train groups validates.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from data.layouts.tree import WITHIN, files_below, folders_in, peek_json, pictures_in, read_table
-from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, with_val
+from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
+from data.splits import with_val
 from data.video import VIDEO_SUFFIXES
 
 LIST = "dataset.json"
@@ -18,45 +19,40 @@ LIST = "dataset.json"
 
 def fits(root: Path) -> bool:
     data = peek_json(root / LIST)
-    return isinstance(data, dict) and any(
-        isinstance(entry, dict) and "set" in entry for entry in data.values()
-    )
+    entries = data.values() if isinstance(data, dict) else ()
+    return any(isinstance(entry, dict) and "set" in entry for entry in entries)
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
-    """Raises: ValueError for a dataset.json that is not as the official one."""
-    there = _on_disk(root)
+    on_disk = _on_disk(root)
     clips, missing = [], []
     for path, entry in read_table(root / LIST).items():
         entry = entry if isinstance(entry, dict) else {}
         method, name = path.split("/")[0], PurePosixPath(path).stem
-        label, split = (
-            LABELS.get(str(entry.get("label")).lower()),
-            SPLIT_NAMES.get(str(entry.get("set")).lower()),
-        )
+        label = LABELS.get(str(entry.get("label")).lower())
+        split = SPLIT_NAMES.get(str(entry.get("set")).lower())
         if label is None or split is None:
             raise ValueError(
                 f"{root / LIST}: {path}: expected a label real or fake and a set, found {entry!r}"
             )
-        video, pictures = there.pop((method, name), ("", ()))
+        video, pictures = on_disk.pop((method, name), ("", ()))
         if not video:
             missing.append(path)
             continue
         group = str(entry.get("target_id") or PurePosixPath(path).parent.name)
         clips.append(Clip(video, label, pictures, group, split, method if label else "real"))
-    given = {clip.split for clip in clips}
-    unlisted = [video for video, _ in there.values()]
-    return Listing(clips if "val" in given else with_val(clips), missing, unlisted)
+    has_val = any(clip.split == "val" for clip in clips)
+    unlisted = [video for video, _ in on_disk.values()]
+    return Listing(clips if has_val else with_val(clips), missing, unlisted)
 
 
 def _on_disk(root: Path) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
-    """(Folder at the top, name of the clip) -> the clip. Frames of a clip are taken where its video is not there."""
+    """(Top folder, name) -> (video, frames) of every clip; frames where the video is not there."""
     found: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
     for top in folders_in(root):
-        for place in (top / name for name in WITHIN if (top / name).is_dir()):
-            for folder in folders_in(place):
-                if pictures := pictures_in(root, folder):
-                    found[top.name, folder.name] = folder.relative_to(root).as_posix(), pictures
+        for folder in (folder for name in WITHIN for folder in folders_in(top / name)):
+            if pictures := pictures_in(root, folder):
+                found[top.name, folder.name] = folder.relative_to(root).as_posix(), pictures
         for path in files_below(top, VIDEO_SUFFIXES):
             found[top.name, path.stem] = path.relative_to(root).as_posix(), ()
     return found

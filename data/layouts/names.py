@@ -1,8 +1,8 @@
-"""Who is in a clip, as far as the official datasets' file names tell.
+"""Who is in a clip, by the file names of the official datasets.
 
-FaceForensics++: 071 is a source video, 071_054 is that video with the face or the expression of 054. Celeb-DF: id3_0002 is a
-video of person 3, id3_id7_0002 is that video with the face of person 7. DeepFakeDetection: 01__kitchen_pan is actor 1,
-01_02__kitchen_pan__ABC is that video with the face of actor 2.
+FaceForensics++: 071 is a source video, 071_054 is that video with the face or expression of 054.
+Celeb-DF: id3_0002 is a video of person 3, id3_id7_0002 that video with the face of person 7.
+DeepFakeDetection: 01__kitchen_pan is actor 1, 01_02__kitchen_pan__ABC has the face of actor 2.
 """
 
 from __future__ import annotations
@@ -20,49 +20,44 @@ ACTORS = re.compile(r"(\d\d)(?:_\d\d)?__\w.*")
 
 
 def sources(name: str) -> tuple[str, ...]:
-    """The source videos in a clip of FaceForensics++, the one that is seen first; none where the name says nothing."""
+    """The source videos in a clip of FaceForensics++, the one that is seen first; none unknown."""
     match = SOURCES.fullmatch(name)
     return tuple(filter(None, match.groups())) if match else ()
 
 
 def person(name: str) -> str:
-    """Who is filmed in a clip of Celeb-DF, such as id3; "" where the name says nothing."""
+    """The person filmed in a clip of Celeb-DF, such as id3; "" unknown."""
     match = PEOPLE.fullmatch(name)
     return f"id{match[1]}" if match else ""
 
 
 def actor(name: str) -> str:
-    """Who is filmed in a clip of DeepFakeDetection, such as actor01; "" where the name says nothing."""
+    """The actor filmed in a clip of DeepFakeDetection, such as actor01; "" unknown."""
     match = ACTORS.fullmatch(name)
     return f"actor{match[1]}" if match else ""
 
 
 def linked(names: Iterable[str], mutual: bool = False) -> dict[str, str]:
-    """Source video -> the name of its group: those that share a clip share a group, and so do chains of them.
+    """Source video -> its group: videos that share a clip, and chains of them.
 
-    mutual: only where 071_054 and 054_071 are both there, as in the official pairs. Methods that paired videos at random would
-    chain all of them into one group.
+    Args:
+        mutual: only where 071_054 and 054_071 are both there, as in the official pairs. Methods
+            that paired videos at random would chain all of them into one group.
     """
     pairs = {found for name in names if (found := sources(name))}
     ids = sorted({source for pair in pairs for source in pair})
-    number = {source: i for i, source in enumerate(ids)}
     links = [pair for pair in pairs if len(pair) == 2 and (not mutual or pair[::-1] in pairs)]
-    ends = np.array([[number[a], number[b]] for a, b in links], int).reshape(-1, 2).T
+    ends = np.searchsorted(ids, np.array(links, str).reshape(-1, 2).T) if ids else ((), ())
     graph = coo_array((np.ones(len(links)), tuple(ends)), shape=(len(ids), len(ids)))
-    label = connected_components(graph, directed=False)[1] if ids else np.empty(0, int)
+    labels = connected_components(graph, directed=False)[1].tolist() if ids else []
     members: dict[int, list[str]] = {}
-    for source, group in zip(ids, label.tolist(), strict=True):
-        members.setdefault(group, []).append(source)
-    return {
-        source: "_".join(members[group][:2])
-        for source, group in zip(ids, label.tolist(), strict=True)
-    }
+    for source, label in zip(ids, labels, strict=True):
+        members.setdefault(label, []).append(source)
+    names_of = {label: "_".join(found[:2]) for label, found in members.items()}
+    return {source: names_of[label] for source, label in zip(ids, labels, strict=True)}
 
 
 def group_of(name: str, groups: dict[str, str]) -> str:
-    """The group of a clip by its name: of source videos (`groups`, from `linked`), a person, an actor; "" unknown."""
-    return (
-        next((groups[source] for source in sources(name) if source in groups), "")
-        or person(name)
-        or actor(name)
-    )
+    """The group of a clip: source videos (`groups`, from `linked`), a person, an actor; or ""."""
+    found = next((groups[source] for source in sources(name) if source in groups), "")
+    return found or person(name) or actor(name)

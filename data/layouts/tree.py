@@ -11,13 +11,13 @@ from pathlib import Path
 from data.images import SUFFIXES
 from data.samples import film_order, is_video
 
-# Folders that benchmarks put between a folder of clips and the clips; whole videos come before frames of them.
+# Folders that benchmarks put between a folder of clips and the clips; videos come before frames.
 WITHIN = ("videos", "frames", "images", "frames_all")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A clip on the disk. name: its file or folder without suffix. video, pictures: as in data.samples.Clip."""
+    """A clip. name: of its file or folder, without suffix. Others: as in data.samples.Clip."""
 
     name: str
     video: str
@@ -25,12 +25,13 @@ class Found:
 
 
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Everything below `folder` that has one of these suffixes, in any case, sorted by POSIX path.
+    """Everything below `folder` with one of these suffixes, in any case, sorted by POSIX path.
 
-    Links to folders are followed; no folder is entered twice. What is hidden (a leading dot, __MACOSX) is passed over.
-    A folder that is called like a file is listed, not entered: reading it says what is wrong with it.
+    Links are followed, each folder is entered once, hidden names (a leading dot, __MACOSX) are
+    passed over. A folder named like a file is listed, not entered: reading it says what is wrong.
 
-    Raises: OSError where a folder cannot be listed.
+    Raises:
+        OSError: a folder cannot be listed.
     """
     found: list[Path] = []
     for parent, folders, files in walk(folder):
@@ -41,28 +42,33 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """os.walk without what is hidden, sorted, along links, each folder once. Raises: OSError where one cannot be listed."""
+    """os.walk without hidden names, sorted, along links, each folder once."""
 
     def refuse(error: OSError) -> None:
         raise error
 
-    # Nor those that hold it: a link back to them would list what is beside it as if it were below.
-    entered = {
-        (status.st_dev, status.st_ino)
-        for status in (above.stat() for above in Path(folder).resolve().parents)
-    }
+    # A link to a folder above would list what is beside `folder` as if it were below.
+    above = (parent.stat() for parent in Path(folder).resolve().parents)
+    entered = {(status.st_dev, status.st_ino) for status in above}
     for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         status = Path(parent).stat()
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if _visible(name))
-        yield Path(parent), folders, sorted(name for name in files if _visible(name))
+        folders[:] = sorted(filter(_visible, folders))
+        yield Path(parent), folders, sorted(filter(_visible, files))
 
 
 def _visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted((each for each in entries if _visible(each.name)), key=lambda each: each.name)
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -71,13 +77,13 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def child(folder: Path, *names: str) -> Path | None:
-    """The folder directly in `folder` that is called one of `names`, in any case."""
+    """The folder directly in `folder` with one of these names, in any case."""
     wanted = {name.lower() for name in names}
     return next((found for found in folders_in(folder) if found.name.lower() in wanted), None)
 
 
 def below(root: Path, path: str) -> Path:
-    """root / path, or what is there under the same names in another case; of several, one that holds something."""
+    """root / path, or what has these names in another case; of several, one that is not empty."""
     found = root
     for name in Path(path).parts:
         same = [folder for folder in folders_in(found) if folder.name.lower() == name.lower()]
@@ -87,45 +93,32 @@ def below(root: Path, path: str) -> Path:
 
 
 def pictures_in(root: Path, folder: Path) -> tuple[str, ...]:
-    """Pictures directly in `folder`, as paths relative to `root`, in the order of the film."""
-    names = [
-        entry.name for entry in _entries(folder) if Path(entry.name).suffix.lower() in SUFFIXES
-    ]
+    """Pictures directly in `folder`, relative to `root`, in the order of the film."""
+    names = [e.name for e in _entries(folder) if Path(e.name).suffix.lower() in SUFFIXES]
     base = folder.relative_to(root)
     return tuple((base / name).as_posix() for name in sorted(names, key=film_order))
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(
-            (entry for entry in entries if _visible(entry.name)), key=lambda entry: entry.name
-        )
-
-
 def clips_in(root: Path, folder: Path) -> list[Found]:
-    """The clips in a folder of them: video files in it or in its videos/, else folders of pictures in it or in its frames/
-    or images/."""
+    """The clips of a folder: its video files, else its folders of pictures; or those in WITHIN."""
     places = [folder, *(folder / name for name in WITHIN)]
     for place in places:
-        files = [entry.name for entry in _entries(place) if is_video(entry.name)]
-        if files:
+        if files := [entry.name for entry in _entries(place) if is_video(entry.name)]:
             base = place.relative_to(root)
             return [Found(Path(name).stem, (base / name).as_posix()) for name in files]
     for place in places:
-        found = [
-            Found(inner.name, inner.relative_to(root).as_posix(), pictures)
-            for inner in folders_in(place)
-            if (pictures := pictures_in(root, inner))
-        ]
-        if found:
+        inner = [(each, pictures_in(root, each)) for each in folders_in(place)]
+        if found := [
+            Found(each.name, each.relative_to(root).as_posix(), pictures)
+            for each, pictures in inner
+            if pictures
+        ]:
             return found
     return []
 
 
 def read_json(path: Path) -> object:
-    """Raises: ValueError where there is no such file, or it is no JSON."""
+    """The content of an official list. Raises: ValueError, with the file's name."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; it comes with the dataset")
     try:
@@ -135,7 +128,7 @@ def read_json(path: Path) -> object:
 
 
 def read_table(path: Path) -> dict:
-    """The same where it must be a table. Raises: ValueError."""
+    """The same where it must be a JSON object."""
     data = read_json(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path}: not a table of videos; get the official file again")
@@ -143,7 +136,7 @@ def read_table(path: Path) -> dict:
 
 
 def peek_json(path: Path) -> object:
-    """What is in the file; None where there is no such file or it is no JSON."""
+    """The content of a file; None where there is none or it is not JSON."""
     try:
         return read_json(path)
     except ValueError:

@@ -1,0 +1,190 @@
+"""The folder of a dump that is being written: its settings, its lock and its shards.
+
+Until the dump is whole, `unfinished/` holds config.json, the lock, and a file for every shard that
+is done: a fixed range of the samples.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from data.dump import FORMAT, read_settings
+from data.files import write_json
+from data.samples import Sample
+
+
+def settings_of(out: Path) -> dict:
+    """The settings of the dump in a folder, finished or not; empty where there is none."""
+    for file in (Path(out) / "meta.json", Path(out) / "unfinished" / "config.json"):
+        if (found := read_settings(file)) is not None:
+            return found["config"]
+    return {}
+
+
+class DumpFolder:
+    """The part of data.store.DumpWriter (see its arguments) that the two passes have in common."""
+
+    def __init__(
+        self,
+        out: Path,
+        config: Mapping,
+        weights: Mapping[str, str],
+        samples: Sequence[Sample],
+        shard_size: int = 256,
+        overwrite: bool = False,
+    ) -> None:
+        if shard_size < 1:
+            raise ValueError(f"a shard holds at least one image, not {shard_size}")
+        self.out, self.samples, self.shard_size = Path(out), list(samples), shard_size
+        self.unfinished = self.out / "unfinished"
+        self.weights, self.meta = dict(weights), {}
+        listing = json.dumps([astuple(sample) for sample in self.samples])
+        digest = hashlib.sha256(listing.encode()).hexdigest()
+        self.config = {**config, "images": len(self.samples), "samples": digest}
+        self._lock: BinaryIO | None = None
+        self._read_state(overwrite)
+        if self.complete and not self.unfinished.is_dir():
+            return
+        if not self._acquire_lock():
+            if self.complete:  # the other process adds experts
+                return
+            raise ValueError(
+                f"{self.out}: another process is writing this dump; wait for it, or stop it"
+            )
+        try:
+            self._begin_or_continue(overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another process write this dump."""
+        if self._lock is not None:
+            self._lock.close()
+
+    # The state of the folder.
+
+    @property
+    def new(self) -> list[str]:
+        return [expert for expert in self.weights if expert not in self.meta.get("weights", ())]
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.meta) and not self.new
+
+    def _read_state(self, overwrite: bool) -> bool:
+        """Whether the dump has to be begun anew."""
+        meta = read_settings(self.out / "meta.json")
+        begun = read_settings(self.unfinished / "config.json")
+        found = meta or begun
+        self.meta = {}
+        if found is None:
+            # `unfinished/` without settings is a run that was killed at its very beginning.
+            files = [] if self.unfinished.is_dir() else self._files()
+            if files:
+                raise ValueError(
+                    f"{self.out}: holds {files[0].name} and no dump; choose another --out, or move "
+                    "that file"
+                )
+            return True
+        differing = self._differences(found)
+        if differing and not overwrite:
+            lines = "".join(
+                f"\n  {name}: {old!r} there, {now!r} now" for name, old, now in differing
+            )
+            raise ValueError(
+                f"{self.out}: holds a dump with other settings:{lines}\n"
+                "Use --overwrite to replace it, or choose another --out."
+            )
+        if differing or (meta and overwrite):
+            return True
+        self.meta = meta or {}
+        if begun:
+            self.shard_size = begun["shard_size"]
+        return False
+
+    def _differences(self, found: dict) -> list[tuple[str, object, object]]:
+        """(setting, in the folder, now) of what is not the same."""
+        if found["format"] != FORMAT:
+            return [("format", found["format"], FORMAT)]
+        old, now = dict(found["config"]), dict(self.config)
+        for expert, sha in self.weights.items():
+            name = f"weights of {expert}"
+            old[name], now[name] = found.get("weights", {}).get(expert, sha)[:12], sha[:12]
+        names = sorted(old.keys() | now.keys())
+        return [(n, old.get(n), now.get(n)) for n in names if old.get(n) != now.get(n)]
+
+    def _acquire_lock(self) -> bool:
+        """Held until this process ends, however it ends. Not every network drive has locks."""
+        self.unfinished.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.unfinished / "lock").open("wb")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            return False
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+                raise
+        return True
+
+    def _begin_or_continue(self, overwrite: bool) -> None:
+        settings = self.unfinished / "config.json"
+        if self._read_state(overwrite):  # again: another process may have written meanwhile
+            # The settings go first: without them, nothing that is left counts.
+            first = [settings, self.out / "meta.json"]
+            for old in [*first, *self._files(), *self.unfinished.glob("*-*")]:
+                old.unlink(missing_ok=True)
+        elif self.complete:
+            self._tidy()
+            return
+        if not settings.is_file():
+            begun = {"format": FORMAT, "config": self.config, "shard_size": self.shard_size}
+            write_json(settings, begun)
+
+    def _files(self) -> list[Path]:
+        """The files of a dump in the folder, meta.json excepted."""
+        names = ("index.csv", "failures.csv", "missing.csv", "*.npy", "*.partial")
+        return [path for name in names for path in sorted(self.out.glob(name))]
+
+    def _tidy(self) -> None:
+        """Remove the shards, those excepted of experts that another run has begun with."""
+        kept = [
+            shard
+            for shard in self.unfinished.glob("*.safetensors")
+            if shard.name.partition("-")[0] not in self.meta["weights"]
+        ]
+        if not kept:
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+        for shard in {*self.unfinished.glob("*.safetensors")} - {*kept}:
+            shard.unlink()
+
+    # Shards.
+
+    def _shard(self, number: int, expert: str = "") -> Path:
+        """Of the faces, or of one expert with the weights at hand."""
+        if not expert:
+            return self.unfinished / f"faces-{number:06d}.json"
+        sha = self.weights[expert][:12]
+        return self.unfinished / f"{expert}-{sha}-{number:06d}.safetensors"
+
+    def _samples_of(self, number: int) -> list[Sample]:
+        return self.samples[number * self.shard_size : (number + 1) * self.shard_size]
+
+    @property
+    def _numbers(self) -> range:
+        return range(-(-len(self.samples) // self.shard_size))
