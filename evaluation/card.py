@@ -1,153 +1,99 @@
-"""A report's figures as plain text for a model card or a page of the documentation: all that matters, without pictures."""
+"""The figures of a report as Markdown for a model card or a page of the documentation, without pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
-from evaluation.metrics import aligned, short, table
-from evaluation.systems import MASC
+import pandas as pd
 
-UNTOLD = ("sanity",)  # protocols of which the remarks tell
-
-
-def for_card(data: Mapping) -> str:
-    """Markdown. data: what is in results.json."""
-    parts = [
-        _run(run, level)
-        for run in data["runs"]
-        if run["protocol"] not in UNTOLD
-        for level in ("frame", "video")
-    ]
-    parts.append(_delong(data["runs"]))
-    parts += [
-        _robustness(data["robustness"]),
-        _few_shot(data["few_shot"]),
-        _importance(data),
-        _gaps(data["subgroups"]),
-    ]
-    remarks = [
-        *data["remarks"],
-        *dict.fromkeys(remark for run in data["runs"] for remark in run["remarks"]),
-    ]
-    notes = [
-        f"{system['name']} ({run['title']}): {system['note']}"
-        for run in data["runs"]
-        for system in run["systems"]
-        if system["kind"] == "baseline" and system["note"] and run["protocol"] == "in-dataset"
-    ]
-    listed = "\n".join(f"- {text}" for text in [*remarks, *notes])
-    return "\n\n".join(
-        [part for part in parts if part] + ([f"### Remarks\n\n{listed}"] if listed else [])
-    )
+from data.degrade import Condition
+from evaluation import tables
+from evaluation.metrics_table import UNITS
+from evaluation.page import Names, Section, Table, markdown, number
+from evaluation.report import TITLES, derived_remarks
+from evaluation.robustness import CLEAN
+from evaluation.systems import ABLATION, BASELINE
 
 
-def block(title: str, text: str) -> str:
-    return f"### {title[0].upper()}{title[1:]}\n\n```\n{text}\n```"
-
-
-def _run(run: Mapping, level: str) -> str:
-    """Every system on every test; ablations where the datasets train together or alone, not where they cross."""
-    rows = {}
-    for system in run["systems"]:
-        for test in system["tests"]:
-            if test["level"] == level and (
-                system["kind"] != "ablation" or run["protocol"] == "in-dataset"
-            ):
-                rows[f"{system['name']}; {test['test']}"] = test["figures"]
-    rows = {name: rows[name] for name in sorted(rows, key=lambda name: name.rpartition("; ")[2])}
-    if not rows:
-        return ""
-    trained = f"{run['train']['real']} real and {run['train']['fake']} fake training faces"
-    return block(f"{run['title']} ({run['protocol']}, {level}s; {trained})", table(rows))
-
-
-def _delong(runs: Sequence[Mapping]) -> str:
-    """MASC less each baseline, on frames, with DeLong's interval and p."""
-    lines = [[f"AUC of {MASC} less that of", "difference", "95%", "p"]]
-    for run in (run for run in runs if run["protocol"] not in (*UNTOLD, "cross-auc")):
-        for system in (system for system in run["systems"] if system["kind"] == "baseline"):
-            for test in system["tests"]:
-                if test["level"] == "frame" and test["delong"]:
-                    d = test["delong"]
-                    p = "<.001" if d["p"] < 0.001 else short(d["p"])
-                    interval = f"{d['low']:+.3f} to {d['high']:+.3f}"
-                    lines.append(
-                        [
-                            f"{system['name']}; {run['id']}, {test['test']}",
-                            f"{d['difference']:+.3f}",
-                            interval,
-                            p,
-                        ]
-                    )
-    return (
-        block(f"{MASC} against the baselines (DeLong's test)", aligned(lines))
-        if len(lines) > 1
-        else ""
-    )
-
-
-def _robustness(curves: Sequence[Mapping]) -> str:
-    lines: list[list[str]] = [["", "family", "clean", *"12345", "slope", "faces", "lost at most"]]
-    for curve in curves:
-        points = {point["level"]: point for point in curve["points"]}
-        at = [
-            short(points[level]["auc"]["value"]) if level in points else "" for level in range(1, 6)
-        ]
-        lost = max((point["lost"] for point in points.values()), default=0)
-        counted = next(iter(points.values()), {"n": 0, "lost": 0})
-        slope = "n/a" if curve["slope"] is None else f"{curve['slope']:+.4f}"
-        start = [
-            f"{curve['system']}; {curve['dataset']}",
-            curve["family"],
-            short(curve["clean"]["value"]),
-        ]
-        lines.append([*start, *at, slope, str(counted["n"] + counted["lost"]), str(lost)])
-    if len(lines) == 1:
-        return ""
-    title = "Robustness: AUC on frames at every level, over the faces still found; degraded before the face is looked for"
-    return block(title, aligned(lines))
-
-
-def _few_shot(points: Sequence[Mapping]) -> str:
-    sizes = sorted({point["asked"] for point in points})
-    lines = [["mean AUC on frames over the draws", *(f"{size} faces" for size in sizes)]]
-    for dataset, system in _pairs(points, "dataset", "system"):
-        mine = [
-            point for point in points if (point["dataset"], point["system"]) == (dataset, system)
-        ]
-        row = [f"{system}; {dataset}"]
-        for size in sizes:
-            aucs = [point["figures"]["auc"]["value"] for point in mine if point["asked"] == size]
-            row.append(short(sum(aucs) / len(aucs)) if aucs else "")
-        lines.append(row)
-    return block("Few training faces", aligned(lines)) if sizes else ""
-
-
-def _importance(data: Mapping) -> str:
-    """What MASC leans on: how much AUC each output is worth in the in-dataset runs."""
-    lines = [["fall of the AUC on frames without it", "95%"]]
-    for entry in data["importance"]:
-        interval = "{low:+.3f} to {high:+.3f}".format(**entry["fall"])
-        lines.append(
-            [
-                f"{entry['group']}; {entry['run']}, {entry['dataset']}",
-                f"{entry['fall']['value']:+.3f}, {interval}",
+def for_card(report: Mapping, table: pd.DataFrame) -> str:
+    """All runs, robustness, few-shot means, permutation importance, gaps between subgroups, and the remarks."""
+    names = Names()
+    sections = []
+    for protocol, title in TITLES.items():
+        rows = table[table["protocol"] == protocol]
+        if protocol != "in-dataset":
+            rows = rows[rows["kind"] != ABLATION]
+        blocks: list = []
+        for run, of_run in rows.groupby("run", sort=False):
+            found = tables.main_rows(of_run)
+            blocks += [
+                tables.run_table(names, report["runs"][run], of_run, level, test)
+                for level in UNITS
+                for test in tables.unique(found[found["level"] == level], "test")
             ]
-        )
-    return block(f"What {MASC} leans on", aligned(lines)) if len(lines) > 1 else ""
+        sections.append(Section(title, blocks, 3))
+    sections.append(Section("Robustness", robustness(table), 3))
+    sections.append(Section("Few-shot", few_shot(table), 3))
+    importance = tables.importance(names, table, report)
+    sections.append(Section("Permutation importance", importance, 3))
+    sections.append(Section("Subgroups", gaps(table), 3))
+    of_runs = [remark for run in report["runs"].values() for remark in run["remarks"]]
+    notes = table[(table["kind"] == BASELINE) & (table["protocol"] == "in-dataset")]
+    notes = notes[(notes["metric"] == "threshold") & (notes["note"] != "")]
+    remarks = [*report["remarks"], *derived_remarks(report, table), *dict.fromkeys(of_runs)]
+    remarks += [
+        f"{row['system']} ({report['runs'][row['run']]['title']}): {row['note']}"
+        for row in notes.to_dict("records")
+    ]
+    sections.append(Section("Remarks", [tuple(remarks)] if remarks else [], 3))
+    return markdown("", [], [section for section in sections if section.blocks]).rstrip()
 
 
-def _gaps(found: Sequence[Mapping]) -> str:
-    lines = [["largest gap between two groups of people", "AUC", "FPR", "groups"]]
-    for entry in found:
-        gap, names = (
-            entry["largest_gap"],
-            [group["name"] for group in entry["groups"] if group["auc"]],
-        )
-        title = f"{entry['system']}; {entry['run']}, {entry['dataset']}: {entry['attribute']}"
-        lines.append([title, short(gap["auc"]), short(gap["fpr"]), ", ".join(names)])
-    return block("Groups of people", aligned(lines)) if len(lines) > 1 else ""
+def robustness(table: pd.DataFrame) -> list[Table]:
+    """AUC on faces found of every system at every level, one table per dataset."""
+    made = []
+    rows = table[table["condition"] != ""]
+    for test, part in rows.groupby("test", sort=False):
+        lines = []
+        for system, of_system in part.groupby("system", sort=False):
+            values = of_system.set_index(["metric", "condition"])["value"].to_dict()
+            lost = of_system[of_system["metric"] == "lost"]
+            families = of_system[of_system["metric"] == "slope"]["condition"]
+            for family in families:
+                at = [values.get(("auc", str(Condition(family, i)))) for i in range(1, 6)]
+                aucs = [values["auc", CLEAN], *at]
+                of_family = lost[lost["condition"].str.startswith(f"{family}:")]
+                slope = number(values["slope", family], sign=True)
+                ends = [slope, f"{of_family['value'].max():.0f}"]
+                lines.append([system, family, *map(number, aucs), *ends])
+        head = ["system", "family", CLEAN, *"12345", "slope", "faces lost at most"]
+        caption = f"AUC at every level of degradation, {tables.frames_of(part)} frames of {test}"
+        cells = pd.DataFrame(lines, columns=head)
+        made.append(Table("", caption, cells, notes=[tables.LOST], texts=2))
+    return made
 
 
-def _pairs(entries: Iterable[Mapping], *keys: str) -> list[tuple]:
-    return list(dict.fromkeys(tuple(entry[key] for key in keys) for entry in entries))
+def few_shot(table: pd.DataFrame) -> list[Table]:
+    rows = tables.few_shot_rows(table)
+    if not len(rows):
+        return []
+    means = rows.groupby(["test", "system", "size"], sort=False, as_index=False)["value"].mean()
+    means = means.assign(low=None, high=None, metric="auc")
+    sizes = {size: f"{size:.0f} faces" for size in sorted(set(rows["size"]))}
+    cells, _ = tables.cross_table(means, ["test", "system"], "size", sizes)
+    return [Table("", "Mean AUC on frames over the draws of training faces", cells, texts=2)]
+
+
+def gaps(table: pd.DataFrame) -> list[Table]:
+    """Largest gap between two groups, of every system and attribute."""
+    rows = table[table["metric"].isin(("auc", "fpr")) & (table["attribute"] != "")]
+    lines = []
+    for (run, test, attribute, system), part in rows.groupby(
+        ["run", "test", "attribute", "system"], sort=False
+    ):
+        known = part[(part["metric"] == "auc") & part["value"].notna()]["group"]
+        figures = [number(tables.gap(part, metric)) for metric in ("auc", "fpr")]
+        lines.append([run, test, attribute, system, *figures, ", ".join(known)])
+    head = ["run", "test", "attribute", "system", "AUC", "FPR", "groups"]
+    caption = "Largest gap between two groups of people"
+    return [Table("", caption, pd.DataFrame(lines, columns=head), texts=4)] if lines else []
