@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -56,6 +56,12 @@ def figure(value: float | None, low: float, high: float, sign: bool = False) -> 
     return f"{number(value, sign)}\n{low}{' to ' if '-' in low + high else '–'}{high}"
 
 
+def inline(row: Mapping) -> str:
+    """A figure within a sentence."""
+    value, _, interval = figure(row["value"], row["low"], row["high"]).partition("\n")
+    return f"{value} ({interval})" if interval else value
+
+
 @dataclass(frozen=True)
 class Table:
     """A table of text.
@@ -98,8 +104,9 @@ class Section:
     """blocks: paragraphs (str), lists of remarks (tuple of str), tables, or pictures side by side (list)."""
 
     title: str
-    blocks: Sequence[str | tuple[str, ...] | Table | list[Picture]] = ()
+    blocks: list[str | tuple[str, ...] | Table | list[Picture]] = field(default_factory=list)
     level: int = 2
+    key: str = ""
 
 
 @dataclass

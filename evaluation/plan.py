@@ -271,10 +271,11 @@ def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
     def rows_of(experiment: Experiment, system: System, fitted: Fitted) -> list[dict]:
         rows: list[dict] = []
         run, name = experiment.in_dataset, experiment.name
-        if fitted.checkpoint is not None:
-            rows.append({"metric": "columns", "value": len(fitted.checkpoint.info["features"])})
         if run is None:
             return rows
+        if fitted.checkpoint is not None:
+            count = len(fitted.checkpoint.info["features"])
+            rows.append({"run": run.id, "metric": "columns", "value": count})
         if system.name == MASC and fitted.checkpoint is not None:
             for test, faces in run.tests.items():
                 found = importance(fitted.checkpoint, faces, config.seed)

@@ -19,8 +19,10 @@ from matplotlib.figure import Figure  # without pyplot there is no screen to ope
 from matplotlib.font_manager import findfont, get_font
 from sklearn.metrics import roc_curve
 
+from data.degrade import FAMILIES, Condition
 from evaluation.metrics import BINS, bootstrap
 from evaluation.page import number
+from evaluation.robustness import CLEAN
 from features.regions import REGIONS
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9")
@@ -164,34 +166,29 @@ def lowest(rows: pd.DataFrame) -> float:
 def robustness(
     title: str,
     rows: pd.DataFrame,
-    headings: Mapping[str, str],
+    conditions: Sequence[Condition],
     places: Mapping[str, int],
     low: float,
 ) -> Drawn:
-    """All systems on one dataset under one family of degradations.
-
-    Args:
-        headings: condition -> what stands at the axis, clean first.
-        places: of the systems, for `style`.
-        low: end of the axis.
-    """
+    """All systems on one dataset under one family of degradations. places: of the systems; low: end of the axis."""
     systems = rows.groupby("system", sort=False)
     made = _figure(3.2 + 0.19 * len(systems), title)
     axis = made.subplots()
-    x = np.arange(len(headings))
+    names = [CLEAN, *map(str, conditions)]
+    x = [0, *(each.level for each in conditions)]
     for system, part in systems:
         look = style(places[system])
-        found = part[part["metric"] == "auc"].set_index("condition").reindex(list(headings))
+        found = part[part["metric"] == "auc"].set_index("condition").reindex(names)
         bounds = found[["low", "high"]].to_numpy(float).T
         axis.fill_between(x, *bounds, color=look["color"], alpha=0.12, linewidth=0)
         axis.plot(x, found["value"], **look, label=drawable(system, 50))
         lost = part[part["metric"] == "auc_with_lost"].set_index("condition")["value"]
-        lost = lost.reindex(list(headings)).to_numpy(float)
-        lost[0] = found["value"].iloc[0]
+        lost = lost.reindex(names).fillna({CLEAN: found["value"].iloc[0]})
         thin = {"linestyle": ":", "linewidth": 0.9, "markerfacecolor": "white"}
         axis.plot(x, lost, **look | thin, zorder=1.9)
     axis.axhline(0.5, **CHANCE)
-    axis.set_xticks(x, [drawable(text.partition(": ")[2] or text, 9) for text in headings.values()])
+    units = [f"{each.value:g} {FAMILIES[each.family].unit}" for each in conditions]
+    axis.set_xticks(x, [drawable(text, 9) for text in (CLEAN, *units)])
     axis.set(ylabel="AUC", ylim=(low, 1.01))
     axis.grid(color="0.9")
     _legend(made, axis)

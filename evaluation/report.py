@@ -6,8 +6,8 @@ every time.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,200 +16,141 @@ import pandas as pd
 from evaluation import page, plots, tables
 from evaluation.metrics import auc
 from evaluation.metrics_table import UNITS, read_report
-from evaluation.page import Names, Picture, Section, Table, number
+from evaluation.page import Names, Picture, Table, inline, number
 from evaluation.predictions import of_test, read_predictions
 from evaluation.protocols import slug
-from evaluation.sanity import chance_remark, metadata_remark
-from evaluation.systems import BASELINE, ENSEMBLE, MASC, METADATA
+from evaluation.systems import BASELINE, ENSEMBLE
 
 TOLERANCE = 1e-3  # of an AUC: predictions are stored with six digits
-TITLES = {
-    "in-dataset": "In-dataset",
-    "identity-disjoint": "Identity-disjoint",
-    "cross-dataset": "Cross-dataset",
-    "leave-one-manipulation-out": "Leave-one-manipulation-out",
-    "cross-auc": "Cross-AUC: reals of one dataset, fakes of another",
-}
-READING = (
-    "AUC, AP, TPR@1%FPR and accuracy are better when higher; EER, FPR, ECE and Brier when lower. An AUC of 0.5 is chance.",
-    "Accuracy and FPR are at the threshold that was set on validation faces; nothing is chosen on test faces.",
-    "Frames are single pictures. The score of a video is the mean of its frames. The two are never in one table.",
-    "Behind a figure stands its 95% bootstrap interval, drawing whole groups (a source video, a person).",
-    "That of ECE may lie above its value: drawing adds noise to every bin.",
-    "n/a: undefined for these faces, or not measured.",
-)
 
 
-def derived_remarks(report: Mapping, table: pd.DataFrame) -> list[str]:
-    """Sanity checks that follow from the figures: permuted labels at chance, and the metadata baseline."""
-    rows = tables.main_rows(table)
-    rows = rows[(rows["metric"] == "auc") & (rows["level"] == "frame")]
-    permuted = rows[rows["protocol"] == "permuted-labels"]
-    remarks = [
-        chance_remark(test, part["value"].tolist())
-        for test, part in permuted.groupby("test", sort=False)
-    ]
-    for (run, test), part in rows[rows["size"].isna()].groupby(["run", "test"], sort=False):
-        aucs = part.set_index("system")["value"]
-        if {MASC, METADATA} <= set(aucs.index) and aucs[METADATA] >= aucs[MASC]:
-            where = f"{report['runs'][run]['title']}, test {test}"
-            remarks.append(metadata_remark(where, aucs[MASC], aucs[METADATA]))
-    return remarks
-
-
-class _Writer:
-    """Writes tables and plots into a report's folder."""
+class Plots:
+    """Draws the plots of a report into its folder."""
 
     def __init__(self, folder: Path, report: Mapping, table: pd.DataFrame) -> None:
         self.folder, self.report, self.table = folder, report, table
-        self.names, self.plots = Names(), Names()
+        self.names = Names()
         self.doubts: list[str] = []
+        kinds = table[table["kind"].isin((ENSEMBLE, BASELINE))]
+        kinds = kinds.sort_values("kind", key=lambda kind: kind != ENSEMBLE, kind="stable")
         # A system looks the same in all pictures.
-        kinds = table[table["kind"].isin((ENSEMBLE, BASELINE))].sort_values(
-            "kind", key=lambda kind: kind != ENSEMBLE, kind="stable"
-        )
-        known = [*kinds["system"], *table["system"]]
-        self.places = {name: i for i, name in enumerate(dict.fromkeys(known))}
-        for name in ("tables", "plots"):
-            (folder / name).mkdir(exist_ok=True)
+        self.places = {
+            x: i for i, x in enumerate(dict.fromkeys([*kinds["system"], *table["system"]]))
+        }
 
-    def write(self, made: Sequence[Table]) -> list[Table]:
-        for table in made:
-            path = self.folder / "tables" / table.name
-            page.write(path.with_name(f"{table.name}.md"), page.markdown_table(table))
-            page.write(path.with_name(f"{table.name}.tex"), page.latex_table(table))
-        return list(made)
-
-    def picture(self, title: str, drawn: plots.Drawn, *name: str, wide: bool = False) -> Picture:
-        path = f"plots/{self.plots(*name)}.png"
+    def save(self, title: str, drawn: plots.Drawn, *name: str, wide: bool = False) -> Picture:
+        path = f"plots/{self.names(*name)}.png"
         plots.save(drawn[0], self.folder / path)
         return Picture(path, title, f"{drawn[1]}.", wide)
 
-    def tidy(self) -> None:
-        """Remove what an earlier writing left in tables/ and plots/."""
-        kept = {f"{name}{ending}" for name in self.names.taken for ending in (".md", ".tex")}
-        kept |= {f"{name}.png" for name in self.plots.taken}
-        for pattern in ("tables/*.md", "tables/*.tex", "plots/*.png"):
-            for path in self.folder.glob(pattern):
-                if path.name not in kept:
-                    path.unlink()
+    def of_section(self, key: str) -> list[Picture]:
+        """The plots that belong to the section with this key."""
+        if key in self.report["runs"]:
+            return [*self.run(key)]
+        made = {
+            "few-shot": self.few_shot,
+            "robustness": self.robustness,
+            "ablations": self.ablations,
+            "importance": self.importance,
+            "inconsistency": self.inconsistency,
+        }
+        return [*made[key]()] if key in made else []
 
-    def run(self, id: str, run: Mapping) -> Section:
+    def run(self, id: str) -> Iterator[Picture]:
+        """ROC of MASC and the baselines, scores of MASC and of the best baseline, reliability of MASC."""
+        title = self.report["runs"][id]["title"]
         rows = self.table[self.table["run"] == id]
-        trained, validated = (
-            f"{' + '.join(n['datasets'])}: {n['real']} real and {n['fake']} fake frames in {n['groups']} groups"
-            for n in (run["train"], run["val"])
-        )
-        blocks: list = [f"Trained on {trained}. Validated on {validated}."]
-        blocks += [tuple(run["remarks"])] if run["remarks"] else []
-        blocks += self.write([tables.systems_table(self.names, run, rows)])
-        found = tables.main_rows(rows)
-        scores = {}
-        for name in tables.unique(found, "system"):
-            path = self.folder / "predictions" / id / f"{slug(name)}.csv"
-            if path.parent.parent.is_dir():  # a report may come without its predictions
-                scores[name] = read_predictions(path)
-        pairs = [(level, test) for level in UNITS for test in tables.unique(found, "test")]
-        for level, test in pairs:
-            aucs = found[(found["level"] == level) & (found["test"] == test)]
-            aucs = aucs[aucs["metric"] == "auc"].to_dict("records")
-            if not aucs:
+        thresholds = rows[rows["metric"] == "threshold"].set_index("system")["value"]
+        folder = self.folder / "predictions"
+        aucs = tables.main_rows(rows, "auc") if folder.is_dir() else rows.iloc[:0]
+        scores = {
+            x: read_predictions(folder / id / f"{slug(x)}.csv")
+            for x in tables.unique(aucs, "system")
+        }
+        for level, test in ((x, y) for x in UNITS for y in tables.unique(aucs, "test")):
+            part = aucs[(aucs["level"] == level) & (aucs["test"] == test)]
+            found = []
+            for row in part.to_dict("records"):
+                scored = of_test(scores[row["system"]], test, level)
+                self.verify(f"{title}, {row['system']}, {UNITS[level]} of {test}", row, scored)
+                if row["kind"] in (ENSEMBLE, BASELINE) and len(scored):
+                    found.append((row, scored))
+            if not found:
                 continue
-            blocks += self.write([tables.run_table(self.names, run, rows, level, test)])
-            drawn = []
-            for row in (row for row in aucs if row["system"] in scores):
-                part = of_test(scores[row["system"]], test, level)
-                self.verify(f"{run['title']}, {row['system']}, {UNITS[level]} of {test}", row, part)
-                if len(part) and row["kind"] in (ENSEMBLE, BASELINE):
-                    drawn.append((row, part))
-            drawn.sort(key=lambda each: self.places[each[0]["system"]])
-            if drawn:
-                blocks.append(list(self.curves(id, run, rows, drawn)))
-        return Section(run["title"], blocks, 3)
+            found.sort(key=lambda each: self.places[each[0]["system"]])
+            used = part[part["kind"].isin((ENSEMBLE, BASELINE))]
+            about, name = f"{title}, {tables.counted(used, level)} of {test}", (id, test, level)
+            lines = [
+                (self.places[row["system"]], f"{row['system']}  {inline(row)}", scored)
+                for row, scored in found
+                if 0 < scored["label"].sum() < len(scored)
+            ]
+            if lines:
+                yield self.save(f"ROC: {about}", plots.roc(f"ROC: {about}", lines), *name, "roc")
+            best = (tables.best_baseline(used) or {}).get("system")
+            ours = [each for each in found if each[0]["kind"] == ENSEMBLE]
+            panels = [
+                (row["system"], scored, thresholds[row["system"]])
+                for row, scored in found
+                if row["kind"] == ENSEMBLE or row["system"] == best
+            ]
+            if panels:
+                heading = f"Scores: {about}"
+                yield self.save(heading, plots.histograms(heading, panels), *name, "scores")
+            for row, scored in ours:
+                heading = f"Reliability of {row['system']}: {about}"
+                drawn = plots.reliability(heading, scored)
+                yield self.save(heading, drawn, *name, "reliability", row["system"])
 
-    def verify(self, where: str, row: Mapping, part: pd.DataFrame) -> None:
+    def verify(self, where: str, row: Mapping, scored: pd.DataFrame) -> None:
         """Note where metrics.csv and the predictions do not belong together."""
-        y = part["label"].to_numpy()
-        value = auc(y, part["p_fake"].to_numpy()) if len(y) else float("nan")
-        if (len(y), y.sum()) != (row["n"], row["n_fake"]):
-            self.doubts.append(
-                f"{where}: {row['n']:.0f} in metrics.csv, {len(y)} in the predictions, or other labels"
-            )
+        y = scored["label"].to_numpy()
+        value = auc(y, scored["p_fake"].to_numpy()) if len(y) else float("nan")
+        counts = f"{row['n'] - row['n_fake']:.0f} real and {row['n_fake']:.0f} fake"
+        found = f"{(y == 0).sum()} real and {(y == 1).sum()} fake"
+        if counts != found:
+            self.doubts.append(f"{where}: {counts} in metrics.csv, {found} in the predictions")
         elif abs(value - row["value"]) > TOLERANCE:
             self.doubts.append(
                 f"{where}: AUC {number(row['value'])} in metrics.csv, {number(value)} from the predictions"
             )
 
-    def curves(
-        self,
-        id: str,
-        run: Mapping,
-        rows: pd.DataFrame,
-        found: Sequence[tuple[Mapping, pd.DataFrame]],
-    ) -> Iterator[Picture]:
-        """ROC of MASC and the baselines, scores of MASC and of the best baseline, reliability of MASC."""
-        first = found[0][0]
-        level, test = first["level"], first["test"]
-        aucs = pd.DataFrame([row for row, _ in found])
-        about = f"{run['title']}, {tables.counted(aucs, level)} of {test}"
-        name = (id, test, level)
-        lines = [
-            (self.places[row["system"]], f"{row['system']}  {inline(row)}", part)
-            for row, part in found
-            if 0 < part["label"].sum() < len(part)
-        ]
-        if lines:
-            title = f"ROC: {about}"
-            yield self.picture(title, plots.roc(title, lines), *name, "roc")
-        best = tables.best_baseline(aucs)
-        thresholds = rows[rows["metric"] == "threshold"].set_index("system")["value"]
-        panels = [
-            (row["system"], part, thresholds[row["system"]])
-            for row, part in found
-            if row["kind"] == ENSEMBLE or (best and row["system"] == best["system"])
-        ]
-        if panels:
-            title = f"Scores: {about}"
-            yield self.picture(title, plots.histograms(title, panels), *name, "scores")
-        for row, part in found:
-            if row["kind"] == ENSEMBLE:
-                title = f"Reliability of {row['system']}: {about}"
-                drawn = plots.reliability(title, part)
-                yield self.picture(title, drawn, *name, "reliability", row["system"])
+    def few_shot(self) -> Iterator[Picture]:
+        for test, part in tables.few_shot_rows(self.table).groupby("test", sort=False):
+            title = f"Few-shot: {test}, tested on {tables.counted(part)}"
+            yield self.save(title, plots.few_shot(title, part, self.places), "few-shot", test)
 
-    def robustness(self) -> Section:
+    def robustness(self) -> Iterator[Picture]:
         rows = self.table[self.table["condition"] != ""]
         low = plots.lowest(rows)
-        pictures = []
-        for test, family, part, headings in tables.degraded(self.table):
-            title = f"Robustness: {family}, {tables.frames_of(part)} frames of {test}"
-            drawn = plots.robustness(title, part, headings, self.places, low)
-            pictures.append(self.picture(title, drawn, "robustness", test, family))
-        made = self.write(tables.robustness(self.names, self.table))
-        return Section("Robustness", [f"{tables.LOST}.", pictures, *made] if made else [])
+        for test, part in rows.groupby("test", sort=False):
+            for family, conditions in tables.conditions_of(part).items():
+                title = f"Robustness: {family}, {tables.frames_of(part)} frames of {test}"
+                drawn = plots.robustness(title, part, conditions, self.places, low)
+                yield self.save(title, drawn, "robustness", test, family)
 
-    def few_shot(self) -> Section:
-        pictures = []
-        for test, part in tables.few_shot_rows(self.table).groupby("test", sort=False):
-            title = f"Few-shot: {test}, tested on {tables.counted(part, 'frame')}"
-            drawn = plots.few_shot(title, part, self.places)
-            pictures.append(self.picture(title, drawn, "few-shot", test))
-        made = self.write(tables.few_shot(self.names, self.table))
-        return Section("Few-shot: few training faces", [pictures, *made] if made else [])
+    def ablations(self) -> Iterator[Picture]:
+        yield from self.bars(
+            "Ablations",
+            tables.ablation_rows(self.table),
+            "system",
+            "AUC on frames, 95% interval",
+            0.5,
+        )
+
+    def importance(self) -> Iterator[Picture]:
+        rows = self.table[self.table["metric"] == "permutation_importance"]
+        axis = "loss of AUC on frames, 95% interval"
+        yield from self.bars("Permutation importance", rows, "attribute", axis, 0.0)
 
     def bars(
-        self, title: str, rows: pd.DataFrame, label: str, made: list[Table], **look
-    ) -> Section:
-        """A picture per run and test. label: column with the names of the bars."""
-        pictures = []
+        self, title: str, rows: pd.DataFrame, label: str, axis: str, start: float
+    ) -> Iterator[Picture]:
         for (run, test), part in rows.groupby(["run", "test"], sort=False):
             about = f"{title}: {tables.measured(self.report, self.table, run, test)}"
-            drawn = plots.bars(about, part, label, **look)
-            pictures.append(self.picture(about, drawn, title, run, test))
-        return Section(title, [pictures, *self.write(made)] if made else [])
+            yield self.save(about, plots.bars(about, part, label, axis, start), title, run, test)
 
-    def inconsistency(self) -> Section:
-        pictures = []
+    def inconsistency(self) -> Iterator[Picture]:
         rows = self.table[self.table["metric"].isin(plots.DISTANCES)]
         for (test, output, metric), part in rows.groupby(
             ["test", "attribute", "metric"], sort=False
@@ -218,82 +159,15 @@ class _Writer:
             count = " and ".join(f"{n.get(word, 0):.0f} {word}" for word in ("real", "fake"))
             title = f"Inconsistency: {output}, {test}, {count} frames; {plots.DISTANCES[metric]}"
             drawn = plots.heat_maps(title, part)
-            pictures.append(self.picture(title, drawn, "inconsistency", test, output, wide=True))
-        return Section("Inconsistency of regions", [pictures] if pictures else [])
-
-    def how(self) -> Section:
-        report = self.report
-        known = {"code": report["git"], "version": report["versions"], "setting": report["config"]}
-        cells = pd.DataFrame(list(flat(known).items()), columns=["what", "value"])
-        table = Table(self.names("made"), "Code, versions and settings", cells, texts=2)
-        return Section("How it was made", self.write([table]))
-
-    def sections(self) -> list[Section]:
-        """Everything, in reading order. Runs are read first: doubts about the files stand at the top."""
-        report, table, names = self.report, self.table, self.names
-        runs: list[Section] = []
-        for protocol, title in TITLES.items():
-            found = {id: x for id, x in report["runs"].items() if x["protocol"] == protocol}
-            if not found:
-                continue
-            across = protocol == "cross-dataset"
-            made = [tables.cross_dataset(names, table, level) for level in UNITS if across]
-            runs.append(Section(title, self.write([each for part in made for each in part])))
-            runs += [self.run(id, run) for id, run in found.items()]
-        glance: list = self.write(
-            [x for level in UNITS for x in tables.overview(names, table, level)]
-        )
-        doubts = [
-            f"metrics.csv and its predictions do not belong together: {x}" for x in self.doubts
-        ]
-        remarks = (*doubts, *report["remarks"], *derived_remarks(report, table))
-        glance += [remarks] if remarks else []
-        importance = table[table["metric"] == "permutation_importance"]
-        less = tables.ablation_rows(table)
-        auc_bars = {"axis": "AUC on frames, 95% interval", "start": 0.5}
-        loss_bars = {"axis": "loss of AUC on frames, 95% interval", "start": 0.0}
-        made = [
-            Section("At a glance", glance),
-            Section("How to read this", [READING]),
-            Section("Datasets", self.write([tables.datasets_table(names, report["datasets"])])),
-            *runs,
-            self.few_shot(),
-            self.robustness(),
-            Section("Subgroups", self.write(tables.subgroups(names, table, report))),
-            Section("Stratified AUC", self.write(tables.stratified(names, table, report))),
-            self.bars(
-                "Ablations", less, "system", tables.ablation(names, table, report), **auc_bars
-            ),
-            self.bars(
-                "Permutation importance",
-                importance,
-                "attribute",
-                tables.importance(names, table, report),
-                **loss_bars,
-            ),
-            self.inconsistency(),
-            self.how(),
-        ]
-        headings = {id(a) for a, b in pairwise(made) if b.level > a.level}
-        return [section for section in made if section.blocks or id(section) in headings]
+            yield self.save(title, drawn, "inconsistency", test, output, wide=True)
 
 
-def inline(row: Mapping) -> str:
-    """A figure within a sentence."""
-    value, _, interval = page.figure(row["value"], row["low"], row["high"]).partition("\n")
-    return f"{value} ({interval})" if interval else value
-
-
-def flat(data: object, where: str = "") -> dict[str, str]:
-    """dotted.key -> value as text. Lists of plain values are values."""
-    if isinstance(data, list) and any(isinstance(value, dict) for value in data):
-        data = dict(enumerate(data))
-    if isinstance(data, dict) and data:
-        parts = [
-            flat(value, f"{where}.{key}" if where else str(key)) for key, value in data.items()
-        ]
-        return {key: value for part in parts for key, value in part.items()}
-    return {where: data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)}
+def tidy(folder: Path, kept: set[str]) -> None:
+    """Remove what an earlier writing left in tables/ and plots/."""
+    for pattern in ("tables/*.md", "tables/*.tex", "plots/*.png"):
+        for path in folder.glob(pattern):
+            if path.relative_to(folder).as_posix() not in kept:
+                path.unlink()
 
 
 def about(report: Mapping) -> str:
@@ -315,10 +189,27 @@ def write_report(folder: Path) -> Path:
     """
     folder = Path(folder)
     report, table = read_report(folder)
-    writer = _Writer(folder, report, table)
-    sections = writer.sections()
+    for name in ("tables", "plots"):
+        (folder / name).mkdir(exist_ok=True)
+    drawing, names, made = Plots(folder, report, table), Names(), []
+    for section in tables.sections(report, table, names):
+        blocks = [*section.blocks, drawing.of_section(section.key)]
+        made.append(replace(section, blocks=[block for block in blocks if block]))
+    doubts = [
+        f"metrics.csv and its predictions do not belong together: {x}" for x in drawing.doubts
+    ]
+    made[0].blocks.insert(0, tuple(doubts)) if doubts else None
+    headings = {a.key for a, b in pairwise(made) if a.key == "protocol" and b.level > a.level}
+    made = [section for section in made if section.blocks or section.key in headings]
+    kept = {f"plots/{name}.png" for name in drawing.names.taken}
+    for block in (block for section in made for block in section.blocks):
+        if isinstance(block, Table):
+            path = folder / "tables" / block.name
+            page.write(path.with_name(f"{block.name}.md"), page.markdown_table(block))
+            page.write(path.with_name(f"{block.name}.tex"), page.latex_table(block))
+            kept |= {f"tables/{block.name}.md", f"tables/{block.name}.tex"}
     title, lead = f"MASC: {report['name']}", [about(report)]
-    page.write(folder / "report.md", page.markdown(title, lead, sections))
-    page.write(folder / "index.html", page.html(title, lead, sections, folder))
-    writer.tidy()
+    page.write(folder / "report.md", page.markdown(title, lead, made))
+    page.write(folder / "index.html", page.html(title, lead, made, folder))
+    tidy(folder, kept)
     return folder

@@ -17,6 +17,7 @@ from evaluation.predictions import FACE
 from features.regions import REGIONS
 
 MIN_FACES = 20  # of a class in a group; fewer say nothing
+GAP = "largest gap"  # `group` of the largest difference between two groups
 ATTRIBUTES = {"gender": "gender", "age": "age band", "race": "race"}  # output -> attribute
 # Age bands by the years at which an expert's classes begin.
 BANDS = ((0, "0-19"), (20, "20-39"), (40, "40-59"), (60, "60+"))
@@ -56,19 +57,25 @@ def _band(label: str) -> str:
 
 
 def by_group(found: pd.DataFrame, attribute: str, threshold: float) -> list[dict]:
-    """Rows of metrics.csv: AUC and FPR of every group; undefined with fewer than MIN_FACES of a class that counts.
+    """Rows of metrics.csv: AUC and FPR of every group, and the largest gap between two.
+
+    Undefined with fewer than MIN_FACES of a class that counts.
 
     found: predictions with the column `attribute`.
     """
     rows = []
+    figures = {"auc": auc, "fpr": lambda y, p: fpr_at(y, p, threshold)}
     for name, part in found[found[attribute] != ""].groupby(attribute, sort=True):
         y, p, groups = (part[key].to_numpy() for key in ("label", "p_fake", "group"))
         fakes = int(y.sum())
-        enough = {"auc": min(len(y) - fakes, fakes), "fpr": len(y) - fakes}
-        figures = {"auc": auc, "fpr": lambda y, p: fpr_at(y, p, threshold)}
-        about = {"level": "frame", "attribute": attribute, "group": str(name), "n": len(y)}
-        about |= {"n_fake": fakes, "groups": len(set(groups))}
+        reals = len(y) - fakes
+        enough = {"auc": min(reals, fakes) >= MIN_FACES, "fpr": reals >= MIN_FACES}
+        counts = {"n": len(y), "n_fake": fakes, "groups": len(set(groups))}
         for metric, figure in figures.items():
-            values = interval(figure, y, p, groups) if enough[metric] >= MIN_FACES else {}
-            rows.append({**about, "metric": metric, **values})
-    return rows
+            values = interval(figure, y, p, groups) if enough[metric] else {}
+            rows.append({"group": str(name), "metric": metric, **counts, **values})
+    for metric in figures if rows else ():
+        values = [row["value"] for row in rows if row["metric"] == metric and "value" in row]
+        value = max(values) - min(values) if len(values) > 1 else None
+        rows.append({"group": GAP, "metric": metric, "value": value})
+    return [{"level": "frame", "attribute": attribute, **row} for row in rows]
