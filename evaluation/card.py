@@ -8,16 +8,22 @@ from dataclasses import replace
 import pandas as pd
 
 from evaluation.page import Names, markdown
+from evaluation.subgroups import GAP
+from evaluation.systems import ABLATION
 from evaluation.tables import sections
 
-LEFT_OUT = ("reading", "datasets", "how")
+LEFT_OUT = ("reading", "datasets", "ablations", "how")  # the tables of the runs hold the ablations
 
 
 def for_card(report: Mapping, table: pd.DataFrame) -> str:
-    """All tables and remarks."""
+    """All runs, with ablations where they are in-dataset, what goes beyond runs, and remarks."""
+    rows = table[~table["metric"].isin(("threshold", "seconds"))]
+    rows = rows[(rows["kind"] != ABLATION) | (rows["protocol"] == "in-dataset")]
+    of_groups = rows["metric"].isin(("auc", "fpr")) & (rows["attribute"] != "")
+    rows = rows[~of_groups | (rows["group"] == GAP)]
     made = [
         replace(section, level=section.level + 1, blocks=[x for x in section.blocks if x])
-        for section in sections(report, table, Names())
+        for section in sections(report, rows, Names())
         if section.key not in LEFT_OUT
     ]
     return markdown("", [], [x for x in made if x.blocks or x.key == "protocol"]).rstrip()

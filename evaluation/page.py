@@ -40,7 +40,6 @@ LATEX = {ord(c): f"\\{c}" for c in "&%$#_{}"} | {
 }
 MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 NOT_SET = re.compile(r"[^\x00-\u017f→Δ–]")  # characters that pdflatex does not know
-NARROW = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%" + "\n"
 
 
 def number(value: float | None, sign: bool = False) -> str:
@@ -181,28 +180,25 @@ def _tex_cell(value: str, interval: str, best: bool) -> str:
 def latex_table(table: Table) -> str:
     """A table environment for \\usepackage{booktabs,graphicx}, never wider than the text."""
     columns = [tex(name) for name in table.cells.columns]
-    cells = pd.DataFrame([[_tex_cell(*cell) for cell in row] for row in table.rows])
-    texts = min(table.texts, len(columns))
-    text = cells.to_latex(
-        index=False,
-        header=columns,
-        escape=False,
-        caption=f"{tex(table.caption)}.",
-        label=f"tab:{slug(table.name).encode('ascii', 'ignore').decode()}",
-        column_format="l" * texts + "r" * (len(columns) - texts),
-    )
-    text = text.replace(r"\begin{tabular}", NARROW + r"\begin{tabular}", 1)
     notes = [tex(note) + "." for note in table.notes]
     notes += ["Underlined: the best of its column."] if table.best else []
-    end = r"\end{tabular}}" + (f"\n\\par\\smallskip\n{' '.join(notes)}" if notes else "")
-    body, _, rest = text.rpartition(r"\end{tabular}")
-    head = "% needs \\usepackage[T1]{fontenc} \\usepackage{booktabs,graphicx}\n"
-    return (
-        head
-        + body.replace(r"\begin{table}", "\\begin{table}\n\\centering\\footnotesize", 1)
-        + end
-        + rest
-    )
+    lines = [
+        r"% needs \usepackage[T1]{fontenc} \usepackage{booktabs,graphicx}",
+        r"\begin{table}\centering\footnotesize",
+        rf"\caption{{{tex(table.caption)}.}}",
+        rf"\label{{tab:{slug(table.name).encode('ascii', 'ignore').decode()}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{'l' * table.texts}{'r' * (len(columns) - table.texts)}}}",
+        r"\toprule",
+        " & ".join(columns) + r" \\",
+        r"\midrule",
+        *(" & ".join(_tex_cell(*cell) for cell in row) + r" \\" for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        *([r"\par\smallskip", " ".join(notes)] if notes else []),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 @cache

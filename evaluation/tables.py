@@ -140,7 +140,8 @@ def run_tables(names: Names, run: Mapping, rows: pd.DataFrame) -> Iterator[Table
     index = {name: name for name in ("system", "kind", "note")}
     headings = {name: name for name in ("threshold", "seconds")}
     title = f"{run['title']}: the systems"
-    yield view(names(id, "systems"), title, fits, index, "metric", headings, notes)
+    if len(fits):
+        yield view(names(id, "systems"), title, fits, index, "metric", headings, notes)
     found = main_rows(rows)
     for level in UNITS:
         for test in unique(found[found["level"] == level], "test"):
@@ -267,7 +268,7 @@ def robustness(names: Names, table: pd.DataFrame) -> Iterator[Table]:
     titles |= {"lost": "faces lost"}
     for test, rows in table[table["condition"] != ""].groupby("test", sort=False):
         families = conditions_of(rows)
-        levels = max(len(each) for each in families.values())
+        levels = max(each[-1].level for each in families.values())
         for metric, title in titles.items():
             parts = []
             for family, conditions in families.items():
