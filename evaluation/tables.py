@@ -348,7 +348,8 @@ def by_run(
 def derived_remarks(report: Mapping, table: pd.DataFrame) -> list[str]:
     """Sanity checks that follow from the figures: permuted labels at chance, and the metadata baseline."""
     rows = main_rows(table, "auc", level="frame")
-    permuted = rows[rows["protocol"] == "permuted-labels"].groupby("test", sort=False)
+    permuted = rows[(rows["protocol"] == "permuted-labels") & rows["value"].notna()]
+    permuted = permuted.groupby("test", sort=False)
     remarks = [chance_remark(test, part["value"].tolist()) for test, part in permuted]
     rows = rows[rows["protocol"].isin(PROTOCOLS)]
     for (run, test), part in rows.groupby(["run", "test"], sort=False):

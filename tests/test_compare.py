@@ -30,12 +30,12 @@ def cells_of(text: str, system: str = "MASC") -> list[list[str]]:
 
 def test_a_report_equals_itself(tmp_path: Path) -> None:
     folder = tmp_path / "example"
-    _, table = write_example(folder, only=("in-clips", "from-clips"))
+    _, table = write_example(folder, only=SMALL)
     out = compare(folder, folder, tmp_path / "out")
     text = written(out, "compare.md")
     assert "Code, versions, settings and counts are the same." in text and "Only in" not in text
     for system in SKILL:
-        found = number(value(table, run="in-clips", system=system, level="frame"))
+        found = number(value(table, system=system, level="frame"))
         cells = cells_of(text, system)[0]
         assert re.match(rf"{found} \(.*\) → {found} \(.*\) \(\+0.000\)", cells[2])
         assert cells[3:5] == ["the same 120", "+0.000 (0.000–0.000)"]
