@@ -21,6 +21,7 @@ from evaluation.protocols import slug
 from evaluation.report import about
 from evaluation.tables import flat, main_rows, unique
 
+REPLICATES = 1000
 NOTES = (
     "A → B, and B - A",
     "Paired: the difference of the AUCs on the faces that both have scored, with the 95% interval of a bootstrap by A's "
@@ -43,7 +44,7 @@ def paired(paths: list[Path], test: str, level: str) -> list[str]:
     if not 0 < y.sum() < len(y):
         return [faces, "n/a"]
     pairs = np.column_stack([each["p_fake"] for each in scores])
-    return [faces, figure(**interval(_delta_auc, y, pairs, groups), sign=True)]
+    return [faces, figure(**interval(_delta_auc, y, pairs, groups, REPLICATES), sign=True)]
 
 
 def _delta_auc(y: np.ndarray, scores: np.ndarray) -> float:

@@ -120,7 +120,7 @@ def all_figures(
                 against = masc if system.name != MASC else None
                 rows = run_rows(found, run, done["threshold"], against, replicates, seed)
                 if run.protocol == "in-dataset" and system.kind not in (ABLATION, ZERO_SHOT):
-                    rows += subgroup_rows(found, run, people, done["threshold"])
+                    rows += subgroup_rows(found, run, people, done["threshold"], replicates)
                     rows += stratified_rows(found, run, leaking)
                 yield from ({**about, **row} for row in rows)
     for name in datasets_of(test):
@@ -174,13 +174,15 @@ def delong_rows(both: pd.DataFrame) -> list[dict]:
 
 
 def subgroup_rows(
-    found: pd.DataFrame, run: Run, people: pd.DataFrame, threshold: float
+    found: pd.DataFrame, run: Run, people: pd.DataFrame, threshold: float, replicates: int
 ) -> list[dict]:
     rows: list[dict] = []
     for test in run.tests:
         part = of_test(found, test).merge(people, on=list(FACE), how="left", validate="m:1")
         for attribute in people.columns[len(FACE) :]:
-            rows += [{"test": test, **row} for row in by_group(part, attribute, threshold)]
+            rows += [
+                {"test": test, **row} for row in by_group(part, attribute, threshold, replicates)
+            ]
     return rows
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from data.feature_dataset import FeatureDataset
-from evaluation.metrics import auc, fpr_at, interval
+from evaluation.metrics import REPLICATES, auc, fpr_at, interval
 from evaluation.predictions import FACE
 from features.regions import REGIONS
 
@@ -56,7 +56,9 @@ def _band(label: str) -> str:
     return next(name for first, name in reversed(BANDS) if start >= first)
 
 
-def by_group(found: pd.DataFrame, attribute: str, threshold: float) -> list[dict]:
+def by_group(
+    found: pd.DataFrame, attribute: str, threshold: float, replicates: int = REPLICATES
+) -> list[dict]:
     """Rows of metrics.csv: AUC and FPR of every group, and the largest gap between two.
 
     Undefined with fewer than MIN_FACES of a class that counts.
@@ -72,7 +74,7 @@ def by_group(found: pd.DataFrame, attribute: str, threshold: float) -> list[dict
         enough = {"auc": min(reals, fakes) >= MIN_FACES, "fpr": reals >= MIN_FACES}
         counts = {"n": len(y), "n_fake": fakes, "groups": len(set(groups))}
         for metric, figure in figures.items():
-            values = interval(figure, y, p, groups) if enough[metric] else {}
+            values = interval(figure, y, p, groups, replicates) if enough[metric] else {}
             rows.append({"group": str(name), "metric": metric, **counts, **values})
     for metric in figures if rows else ():
         values = [row["value"] for row in rows if row["metric"] == metric and "value" in row]

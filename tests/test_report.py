@@ -18,7 +18,6 @@ from evaluation.page import md, number
 from evaluation.report import write_report
 from evaluation.tables import LOST, best_of
 from tests.example_report import (
-    CLIPS,
     FAILED,
     ODD,
     REALS_ONLY,

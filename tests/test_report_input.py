@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,14 @@ from tests.example_report import SMALL, changed, value, write_example, written
 from tests.test_report import rows_of
 
 pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Plots are empty files here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evaluation.plots.save", lambda drawn, path: path.write_bytes(b"PNG"))
+        yield
 
 
 def test_undefined_figures(tmp_path: Path) -> None:
