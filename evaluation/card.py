@@ -8,9 +8,9 @@ from dataclasses import replace
 import pandas as pd
 
 from evaluation.page import Names, markdown
+from evaluation.sections import sections
 from evaluation.subgroups import GAP
 from evaluation.systems import ABLATION
-from evaluation.tables import sections
 
 LEFT_OUT = ("reading", "datasets", "ablations", "how")  # the tables of the runs hold the ablations
 

@@ -19,7 +19,8 @@ from evaluation.page import Section, Table, figure, inline, number
 from evaluation.predictions import by_video, of_test, read_predictions, scored_by_both
 from evaluation.protocols import slug
 from evaluation.report import about
-from evaluation.tables import flat, main_rows, unique
+from evaluation.sections import flat
+from evaluation.tables import main_rows, unique
 
 REPLICATES = 1000
 NOTES = (

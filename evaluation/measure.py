@@ -25,17 +25,8 @@ from evaluation.subgroups import attributes, by_group, face_table
 from evaluation.systems import ABLATION, MASC, ZERO_SHOT, System
 
 ENDS = 1 << 20  # bytes of an array, at each end, that are compared to tell dumps apart
-PACKAGES = (
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "torch",
-    "torchvision",
-    "timm",
-    "xgboost",
-    "facenet-pytorch",
-    "av",
-)
+PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm", "xgboost")
+PACKAGES += ("facenet-pytorch", "av")
 
 
 def provenance() -> dict:

@@ -23,51 +23,22 @@ UNITS = {"frame": "frames", "video": "videos"}
 # n, n_fake, groups: test faces (or videos). run: key of report.json's `runs`. kind: of evaluation/systems.py. size: training
 # faces of a few-shot run. seed: of few-shot draws and label permutations. attribute, group: part of the test faces that the
 # figure is about (gender, Female), or the output and regions it belongs to.
-COLUMNS: dict[str, type] = {
-    "system": str,
-    "train": str,
-    "test": str,
-    "protocol": str,
-    "level": str,
-    "condition": str,
-    "metric": str,
-    "value": float,
-    "low": float,
-    "high": float,
-    "n": int,
-    "n_fake": int,
-    "groups": int,
-    "run": str,
-    "kind": str,
-    "size": int,
-    "seed": int,
-    "attribute": str,
-    "group": str,
-    "note": str,
-}
-TEXTS = [name for name, kind in COLUMNS.items() if kind is str]
-NUMBERS = [name for name, kind in COLUMNS.items() if kind is not str]
-KEYS = [name for name in COLUMNS if name in TEXTS and name not in ("note", "kind")]
-KEYS += ["size", "seed"]  # what tells a figure from all others
+NUMBERS = ["value", "low", "high", "n", "n_fake", "groups", "size", "seed"]
+WHOLE = NUMBERS[3:]  # integers, which may be missing
+TEXTS = ["system", "train", "test", "protocol", "level", "condition", "metric"]
+COLUMNS = [*TEXTS, *NUMBERS[:6], "run", "kind", "size", "seed", "attribute", "group", "note"]
+TEXTS += ["run", "kind", "attribute", "group", "note"]
+KEYS = [name for name in TEXTS if name not in ("note", "kind")] + ["size", "seed"]  # of a figure
 # Keys of report.json and their types; of `runs` and `datasets` also of each entry.
-REPORT = {
-    "name": str,
-    "created": str,
-    "config": dict,
-    "git": dict,
-    "versions": dict,
-    "minutes": (int, float),
-    "datasets": dict,
-    "remarks": list,
-    "runs": dict,
-}
+REPORT = {"name": str, "created": str, "config": dict, "git": dict, "versions": dict}
+REPORT |= {"minutes": (int, float), "datasets": dict, "remarks": list, "runs": dict}
 RUN = {"protocol": str, "title": str, "train": dict, "val": dict, "remarks": list}
 DATASET = {"dump": str, "splits": dict, "no_face": int, "unreadable": int}
 
 
 def table_of(rows: Iterable[Mapping]) -> pd.DataFrame:
     """Rows with some of `COLUMNS`; what is not given is "" or missing."""
-    table = pd.DataFrame(list(rows), columns=list(COLUMNS), dtype=object)
+    table = pd.DataFrame(list(rows), columns=COLUMNS, dtype=object)
     table[TEXTS] = table[TEXTS].fillna("")
     for name in NUMBERS:
         table[name] = pd.to_numeric(table[name]).astype(float)
@@ -82,8 +53,7 @@ def figure_rows(summary: Mapping, **about: object) -> list[dict]:
 
 def write_metrics(path: Path, table: pd.DataFrame) -> None:
     """UTF-8; names that are not UTF-8 are kept byte by byte."""
-    whole = [name for name, kind in COLUMNS.items() if kind is int]
-    shown = table.astype(dict.fromkeys(whole, "Int64"))
+    shown = table.astype(dict.fromkeys(WHOLE, "Int64"))
     with replacing(path) as file:
         text = shown.to_csv(index=False, lineterminator="\n")
         file.write(text.encode("utf-8", "surrogateescape"))
@@ -96,12 +66,12 @@ def read_metrics(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(
             path,
-            dtype={name: object if kind is str else float for name, kind in COLUMNS.items()},
+            dtype=dict.fromkeys(TEXTS, object) | dict.fromkeys(NUMBERS, float),
             keep_default_na=False,
             na_values={name: [""] for name in NUMBERS},
             encoding_errors="surrogateescape",
         )
-        if list(table) != list(COLUMNS):
+        if list(table) != COLUMNS:
             raise ValueError(f"expected the columns {', '.join(COLUMNS)}")
         if strange := sorted(set(table["level"]) - {"", *UNITS}):
             raise ValueError(f"a figure is on the level {', '.join(strange)}, not frame or video")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from tqdm import tqdm
@@ -31,6 +31,7 @@ from features.expectations import expected_names
 from models.checkpoint import Checkpoint
 from training.detector import Settings
 
+Protocol = Literal["given", "together", "identity-disjoint", "manipulations"]
 SEEDS = 3  # draws of every few-shot size
 GPU = torch.cuda.is_available()
 
@@ -53,12 +54,7 @@ class Config(Settings):
     """Begin anew, whatever report is there."""
     card: Path | None = None
     """A Markdown file whose figures are replaced."""
-    protocols: tuple[Literal["given", "together", "identity-disjoint", "manipulations"], ...] = (
-        "given",
-        "together",
-        "identity-disjoint",
-        "manipulations",
-    )
+    protocols: tuple[Protocol, ...] = get_args(Protocol)
     """Default: all that the dumps allow."""
     ablate: Literal["families", "subsets", "none"] = "families"
     """families: with and without each family of experts; subsets: a detector for every subset of the families."""

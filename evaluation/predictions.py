@@ -15,17 +15,8 @@ import pandas as pd
 from data.feature_dataset import FeatureDataset
 from data.files import write_csv
 
-COLUMNS: dict[str, type] = {
-    "test": str,
-    "dataset": str,
-    "path": str,
-    "face": int,
-    "video": str,
-    "method": str,
-    "group": str,
-    "label": int,
-    "p_fake": float,
-}
+COLUMNS = ["test", "dataset", "path", "face", "video", "method", "group", "label", "p_fake"]
+NUMBERS = {"face": int, "label": int, "p_fake": float}
 FACE = ("dataset", "path", "face")  # identifies a face, in every table
 CLIP = ["dataset", "method", "video", "label"]  # two methods may have made fakes of one name
 AGAIN = "run the evaluation again"
@@ -44,7 +35,7 @@ def write_predictions(path: Path, tests: Mapping[str, tuple[FeatureDataset, np.n
         texts = ["" if np.isnan(p) else f"{p:.6g}" for p in p_fake.tolist()]
         rows += [(test, *row) for row in zip(*known, texts, strict=True)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(path, list(COLUMNS), rows)
+    write_csv(path, COLUMNS, rows)
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -58,14 +49,14 @@ def read_predictions(path: Path) -> pd.DataFrame:
     try:
         found = pd.read_csv(
             path,
-            dtype={name: object if kind is str else kind for name, kind in COLUMNS.items()},
+            dtype=dict.fromkeys(COLUMNS, object) | NUMBERS,
             keep_default_na=False,
             na_values={"p_fake": [""]},
             encoding_errors="surrogateescape",
         )
     except ValueError as error:  # pandas' parser errors are of this kind too
         raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
-    if list(found) != list(COLUMNS):
+    if list(found) != COLUMNS:
         raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}; {AGAIN}")
     if not found["label"].isin((0, 1)).all():
         raise ValueError(f"{path}: damaged (labels other than 0 and 1); {AGAIN}")
@@ -86,7 +77,7 @@ def by_video(found: pd.DataFrame) -> pd.DataFrame:
     clips = found[found["video"] != ""].groupby(CLIP, sort=True)
     means = clips.agg(test=("test", "first"), group=("group", "first"), p_fake=("p_fake", "mean"))
     means = means.reset_index()
-    return means.assign(path=means["video"], face=0)[list(COLUMNS)]
+    return means.assign(path=means["video"], face=0)[COLUMNS]
 
 
 def scored_by_both(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:

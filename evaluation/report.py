@@ -19,6 +19,7 @@ from evaluation.metrics_table import UNITS, read_report
 from evaluation.page import Names, Picture, Table, inline, number
 from evaluation.predictions import of_test, read_predictions
 from evaluation.protocols import slug
+from evaluation.sections import sections
 from evaluation.systems import BASELINE, ENSEMBLE
 
 TOLERANCE = 1e-3  # of an AUC: predictions are stored with six digits
@@ -192,7 +193,7 @@ def write_report(folder: Path) -> Path:
     for name in ("tables", "plots"):
         (folder / name).mkdir(exist_ok=True)
     drawing, names, made = Plots(folder, report, table), Names(), []
-    for section in tables.sections(report, table, names):
+    for section in sections(report, table, names):
         blocks = [*section.blocks, drawing.of_section(section.key)]
         made.append(replace(section, blocks=[block for block in blocks if block]))
     doubts = [

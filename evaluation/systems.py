@@ -26,7 +26,6 @@ from models.heads import fit_head
 from training.detector import Settings, fit
 
 MASC, METADATA = "MASC", "metadata"
-ABLATIONS = ("families", "subsets", "none")
 # Kinds of systems. Zero-shot ones are trained on real faces only.
 ENSEMBLE, ZERO_SHOT, ABLATION, BASELINE = "masc", "zero-shot", "ablation", "baseline"
 
@@ -154,7 +153,7 @@ def ablations(
     """MASC with less: fewer columns, no fakes to train on, or without the forgery logit.
 
     Args:
-        which: of `ABLATIONS`. "families": without each family of experts, with only each, and with less of the rest;
+        which: "families": without each family of experts, with only each, and with less of the rest;
             "subsets": a detector for every subset of the families.
         families: those to use; None is all that the outputs belong to.
     """

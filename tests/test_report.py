@@ -16,7 +16,8 @@ from evaluation.card import for_card
 from evaluation.metrics import FIGURES
 from evaluation.page import md, number
 from evaluation.report import write_report
-from evaluation.tables import LOST, best_of
+from evaluation.sections import LOST
+from evaluation.tables import best_of
 from tests.example_report import (
     FAILED,
     ODD,

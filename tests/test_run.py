@@ -17,6 +17,7 @@ from evaluation.plan import Config, planned
 from evaluation.predictions import read_predictions
 from evaluation.protocols import experiments_of
 from evaluation.run import Progress, work
+from evaluation.sections import derived_remarks
 from evaluation.systems import (
     ABLATION,
     BASELINE,
@@ -27,7 +28,6 @@ from evaluation.systems import (
     Fitted,
     System,
 )
-from evaluation.tables import derived_remarks
 from tests.synthetic import OUTPUTS, write_dump
 from training.detector import Settings
 
