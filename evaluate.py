@@ -1,26 +1,29 @@
-"""Evaluation of a detector beside its baselines, on faces it was not trained on: the tables and plots of a paper.
+"""Evaluation of a detector beside its baselines, on faces it was not trained on.
 
 The newest checkpoint and the newest dump; a report in outputs/reports/<name>:
     python evaluate.py
 Two datasets, each trained on and tested on the other too; networks on pixels; every degradation:
-    python evaluate.py --features outputs/features/dfdc/lite outputs/features/openforensics/lite --name both
+    python evaluate.py --features outputs/features/a/lite outputs/features/b/lite --name both
         --networks all --robustness all
 Less of it, or a detector for every subset of the families of experts:
-    python evaluate.py --features DUMP --protocols given identity-disjoint --ablate none --no-few-shot
-    python evaluate.py --features DUMP --no-checkpoint --ablate subsets --drop expected --no-few-shot --permutations 0
+    python evaluate.py --protocols given identity-disjoint --ablate none --no-few-shot
+    python evaluate.py --no-checkpoint --ablate subsets --no-few-shot --permutations 0
 A detector as it is beside the refits, its figures into its card:
-    python evaluate.py --checkpoint checkpoints/default --features DUMP DUMP --card checkpoints/default/README.md
-What is in a dataset folder, and what is missing; two reports side by side; tables and plots of a report again:
+    python evaluate.py --checkpoint checkpoints/default --card checkpoints/default/README.md
+What is in a dataset folder, and what is missing:
     python evaluate.py inventory DATASET
+Two reports side by side; tables, plots and pages of a report again:
     python evaluate.py compare outputs/reports/before outputs/reports/after
     python evaluate.py redraw outputs/reports/both
 
-Protocols: `given` (each dataset by its given splits: in-dataset, cross-dataset, Cross-AUC), `together` (all datasets train
-together), `identity-disjoint` (no person in two splits, according to the identity embedding), `manipulations` (each left out
-of training; where the dumps name them). Systems: MASC and ablations of it; its first 16 columns; each embedding of the whole
-face with logistic regression; file metadata alone; networks from scratch or from published weights. Everything is fitted on
-train, chosen and calibrated on val, scored on test; predictions are written first and measured after. Every figure is a row
-of metrics.csv. Stop it whenever you like: the same command goes on.
+Protocols: `given` (each dataset by its given splits: in-dataset, cross-dataset, Cross-AUC),
+`together` (all datasets train together), `identity-disjoint` (no person in two splits, according to
+the identity embedding), `manipulations` (each left out of training; where the dumps name them).
+Systems: MASC and ablations of it; its first 16 columns; each embedding of the whole face with
+logistic regression; file metadata alone; networks from scratch or from published weights.
+Everything is fitted on train, chosen and calibrated on val, scored on test; predictions are written
+first and measured after. Every figure is a row of metrics.csv. Stop it whenever you like: the same
+command goes on.
 """
 
 from __future__ import annotations
@@ -86,7 +89,7 @@ class RedrawConfig:
 
 
 def settings_of(checkpoint: Checkpoint) -> dict:
-    """The fields of `Settings` that the checkpoint was trained with, to fit the same again on other splits."""
+    """The `Settings` of the checkpoint, to fit the same again on other splits."""
     info = checkpoint.info
     one_class = info["head"] == "oneclass"
     return {

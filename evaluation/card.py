@@ -1,4 +1,4 @@
-"""The figures of a report as Markdown for a model card or a page of the documentation, without plots."""
+"""The figures of a report as Markdown, for a model card or a page of the documentation."""
 
 from __future__ import annotations
 

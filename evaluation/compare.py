@@ -1,7 +1,8 @@
 """Two reports side by side: a merge of their metrics.csv, and what else differs between them.
 
-Where both have predictions, the difference of two AUCs is measured on the faces that both have scored, with a paired
-bootstrap by group: both systems are measured on the same draws, so that what makes faces hard for both cancels out.
+Where both have predictions, the difference of two AUCs is measured on the faces that both have
+scored, with a paired bootstrap by group: both systems are measured on the same draws, so that what
+makes faces hard for both cancels out.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ NOTES = (
 
 
 def paired(paths: list[Path], test: str, level: str) -> list[str]:
-    """Faces that two systems have both scored, and the AUC of the second less that of the first on those."""
+    """Faces that two systems have both scored, and the difference of their AUCs on those."""
     if not all(path.is_file() for path in paths):
         return ["n/a", "n/a"]
     a, b = (of_test(read_predictions(path), test) for path in paths)
@@ -110,7 +111,7 @@ def differing(a: Mapping, b: Mapping) -> Table:
 
 
 def only_in(rows: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:
-    """Runs, systems and other figures that the other report lacks. rows: those of one report alone."""
+    """What the other report lacks: runs, systems, figures. rows: those of one report alone."""
     runs, systems = set(other["run"]), set(unique(other, "run", "system"))
     lines = []
     for run, system, metric, test in unique(rows, "run", "system", "metric", "test"):
@@ -124,13 +125,15 @@ def only_in(rows: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:
 
 
 def compare(a: Path, b: Path, out: Path) -> Path:
-    """compare.csv (all figures of both reports, merged), compare.md and compare.html of two reports of evaluate.py.
+    """compare.csv (all figures of both reports, merged), compare.md and compare.html of two reports
+    of evaluate.py.
 
     Returns:
         `out`.
 
     Raises:
-        FileNotFoundError, ValueError: where something is missing or damaged, with the name of the file.
+        FileNotFoundError, ValueError: where something is missing or damaged, with the name of the
+            file.
     """
     folders = Path(a), Path(b)
     reports, tables = zip(*(read_report(folder) for folder in folders), strict=True)

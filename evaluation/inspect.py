@@ -1,4 +1,4 @@
-"""Permutation importance of a fitted detector, and how much the regions of real and fake faces differ."""
+"""Permutation importance of a detector, and the inconsistency of regions."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ DISTANCES = {"embedding": "cosine_distance", "distribution": "js_divergence"}
 
 
 def importance(checkpoint: Checkpoint, test: FeatureDataset, seed: int = 0) -> list[dict]:
-    """Permutation importance (Breiman, Machine Learning 2001): loss of AUC when the columns of one output are permuted.
+    """Permutation importance (Breiman, Machine Learning 2001): loss of AUC when the columns of one
+    output are permuted.
 
-    All columns of one output are permuted together among the test faces: they are so similar that one of them alone is
-    hardly missed. Each of SHUFFLES shuffles is measured on another bootstrap sample of the groups, so the 95% interval
-    covers both.
+    All columns of one output are permuted together among the test faces: they are so similar that
+    one of them alone is hardly missed. Each of SHUFFLES shuffles is measured on another bootstrap
+    sample of the groups, so the 95% interval covers both.
 
     Returns:
         Rows of metrics.csv, most important output first.
@@ -65,7 +66,8 @@ def inconsistency(faces: FeatureDataset, outputs: Mapping[str, Mapping]) -> list
     Embeddings by 1 - cosine, distributions by the Jensen-Shannon divergence in nats.
 
     Returns:
-        Rows of metrics.csv; attribute is the output, group the pair of regions, system "real" or "fake".
+        Rows of metrics.csv; attribute is the output, group the pair of regions, system "real" or
+        "fake".
     """
     rows = []
     for name, output in outputs.items():

@@ -119,7 +119,7 @@ def all_figures(
 
 
 def fit_rows(done: Mapping, run: Run) -> list[dict]:
-    """What is known without predictions: threshold, seconds, and what was measured after the fit."""
+    """What is known without predictions: threshold, seconds, what was measured after the fit."""
     note = f"failed: {done['failed']}" if done["failed"] else "; ".join(done["notes"])
     rows = [{"metric": "threshold", "value": done["threshold"], "note": note}]
     rows.append({"metric": "seconds", "value": done["seconds"]})
@@ -134,7 +134,7 @@ def run_rows(
     replicates: int,
     seed: int,
 ) -> list[dict]:
-    """All metrics of every test, on frames and, where there are clips, on videos; and DeLong's test of MASC against it."""
+    """All metrics of every test, on frames and on clips, and DeLong's test against MASC."""
     rows: list[dict] = []
     for test in run.tests:
         for level in UNITS:
@@ -151,7 +151,7 @@ def run_rows(
 
 
 def delong_rows(both: pd.DataFrame) -> list[dict]:
-    """AUC of MASC less that of the system on the faces that both have scored, and the p-value of DeLong's test."""
+    """ΔAUC of MASC and the system on the faces both have scored, and DeLong's p-value."""
     y = both["label"].to_numpy()
     if min((y == 0).sum(), (y == 1).sum()) < 2:
         return []
@@ -178,7 +178,7 @@ def subgroup_rows(
 
 
 def stratified_rows(found: pd.DataFrame, run: Run, leaking: Mapping[str, float]) -> list[dict]:
-    """AUC stratified by each number about the file that separates the training labels; n is the number of pairs."""
+    """AUC stratified by every leaking number; n is the number of pairs."""
     rows = []
     for test, faces in run.tests.items():
         for column in leaking:

@@ -1,7 +1,7 @@
 """Metrics of P(fake), each with a bootstrap interval by group.
 
-Everywhere y: (N,) 0 real, 1 fake; p: (N,) P(fake) or any score that grows with it. A metric that is undefined for the
-given faces (one class only) is NaN, and None in `summary`.
+Everywhere y: (N,) 0 real, 1 fake; p: (N,) P(fake) or any score that grows with it. A metric that is
+undefined for the given faces (one class only) is NaN, and None in `summary`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def _rates(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def auc(y: np.ndarray, p: np.ndarray) -> float:
-    """Area under the ROC curve: the probability that a fake scores above a real face, ties counting half."""
+    """Area under the ROC curve: P(a fake scores above a real face), ties counting half."""
     return float(np.trapezoid(*_rates(y, p)[::-1]))
 
 
 def ap(y: np.ndarray, p: np.ndarray) -> float:
-    """Average precision: precision at each score, weighted by the recall gained there (no interpolation)."""
+    """Average precision: precision at each score, weighted by the recall gained there."""
     reals, fakes = _roc(y, p)
     if not fakes[-1] or not reals[-1]:
         return float("nan")
@@ -79,7 +79,9 @@ def fpr_at(y: np.ndarray, p: np.ndarray, threshold: float) -> float:
 
 
 def ece(y: np.ndarray, p: np.ndarray) -> float:
-    """Expected calibration error of P(fake): |mean p - share of fakes| over equal bins (Guo et al., ICML 2017)."""
+    """Expected calibration error of P(fake): |mean p - share of fakes| over equal bins (Guo et al.,
+    ICML 2017).
+    """
     bins = np.clip((p * BINS).astype(int), 0, BINS - 1)
     return float(np.abs(np.bincount(bins, weights=p - y, minlength=BINS)).sum() / len(y))
 
@@ -90,7 +92,8 @@ def brier(y: np.ndarray, p: np.ndarray) -> float:
 
 
 def threshold_at_fpr(p_real: np.ndarray, fpr: float) -> float:
-    """The lowest threshold that at most a share `fpr` of the real faces' scores reaches; NaN scores do not count.
+    """The lowest threshold that at most a share `fpr` of the real faces' scores reaches; NaN scores
+    do not count.
 
     Raises:
         ValueError: without real faces that have a score, or for a rate outside (0, 1).
@@ -102,7 +105,8 @@ def threshold_at_fpr(p_real: np.ndarray, fpr: float) -> float:
     if not len(p_real):
         raise ValueError("no real faces to set a threshold on")
     ordered = np.sort(p_real)[::-1]
-    # Just above the highest score that must not reach it; the others, int(fpr * n) of them without ties, do.
+    # Just above the highest score that must not reach it; the others, int(fpr * n) of them without
+    # ties, do.
     return float(np.nextafter(ordered[int(fpr * len(ordered))], np.inf))
 
 
@@ -114,7 +118,8 @@ def bootstrap(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """95% percentile intervals (Efron 1979); whole groups are drawn, since faces of one group are not independent.
+    """95% percentile intervals (Efron 1979); whole groups are drawn, since faces of one group are
+    not independent.
 
     Returns:
         name -> (low, high), NaN where fewer than half of the replicates define the metric.
@@ -144,7 +149,7 @@ def interval(
     groups: Sequence[str],
     replicates: int = REPLICATES,
 ) -> dict[str, float | None]:
-    """One metric as {"value", "low", "high"} (95%, by group), None where undefined or without faces."""
+    """One metric as {"value", "low", "high"} (95%, by group), None where undefined."""
     if not len(y):
         return {"value": None, "low": None, "high": None}
     return _cell(figure(y, p), *bootstrap({"it": figure}, y, p, groups, replicates)["it"])
@@ -166,7 +171,8 @@ def summary(
     """All `FIGURES`; accuracy and fpr at `threshold`.
 
     Returns:
-        metric -> {"value", "low", "high"} (95%, by group; None where undefined), and the counts n, n_real, n_fake, n_groups.
+        metric -> {"value", "low", "high"} (95%, by group; None where undefined), and the counts n,
+        n_real, n_fake, n_groups.
 
     Raises:
         ValueError: without faces or where a score is not finite.

@@ -18,10 +18,11 @@ FORMAT = 3
 AGAIN = "run the evaluation again"
 UNITS = {"frame": "frames", "video": "videos"}
 
-# system: what was measured. train: datasets it was trained on, joined by " + ". test: the test set. level: frame or video.
-# condition: "" or a degradation such as jpeg:3 ("clean": the same faces undegraded). low, high: 95% interval by group.
-# n, n_fake, groups: test faces (or videos). run: key of report.json's `runs`. kind: of evaluation/systems.py. size: training
-# faces of a few-shot run. seed: of few-shot draws and label permutations. attribute, group: part of the test faces that the
+# system: what was measured. train: datasets it was trained on, joined by " + ". test: the test set.
+# level: frame or video. condition: "" or a degradation such as jpeg:3 ("clean": the same faces
+# undegraded). low, high: 95% interval by group. n, n_fake, groups: test faces (or videos). run: key
+# of report.json's `runs`. kind: of evaluation/systems.py. size: training faces of a few-shot run.
+# seed: of few-shot draws and label permutations. attribute, group: part of the test faces that the
 # figure is about (gender, Female), or the output and regions it belongs to.
 NUMBERS = ["value", "low", "high", "n", "n_fake", "groups", "size", "seed"]
 WHOLE = NUMBERS[3:]  # integers, which may be missing
@@ -94,7 +95,8 @@ def read_report(folder: Path) -> tuple[dict, pd.DataFrame]:
     """report.json and metrics.csv of a report.
 
     Raises:
-        FileNotFoundError, ValueError: where one is missing, damaged or of another format, with its name.
+        FileNotFoundError, ValueError: where one is missing, damaged or of another format, with its
+            name.
     """
     path = Path(folder) / "report.json"
     if not path.is_file():

@@ -1,4 +1,5 @@
-"""A report as a document: sections of text, tables and pictures, as Markdown, as LaTeX tables and as one HTML file.
+"""A report as a document: sections of text, tables and pictures, as Markdown, as LaTeX tables and
+as one HTML file.
 
 Names of systems and datasets may hold any character; they are escaped here, once per format.
 """
@@ -100,7 +101,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """blocks: paragraphs (str), lists of remarks (tuple of str), tables, or pictures side by side (list)."""
+    """blocks: paragraphs (str), bullets (tuple), tables, or pictures side by side (list)."""
 
     title: str
     blocks: list[str | tuple[str, ...] | Table | list[Picture]] = field(default_factory=list)
@@ -124,7 +125,7 @@ class Names:
 
 
 def write(path: Path, text: str) -> None:
-    """UTF-8; what has no UTF-8, such as a byte of a file name in another encoding, is written as its code: \\udce9."""
+    """UTF-8; what has none, such as a byte of a file name, as its code: \\udce9."""
     path.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 

@@ -1,4 +1,4 @@
-"""The plan of an evaluation: which systems are fitted in which experiments, and what is measured while they are in memory."""
+"""The plan of an evaluation: its options, its experiments and the systems fitted in each."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ GPU = torch.cuda.is_available()
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """What to evaluate. How MASC is fitted is read from the checkpoint, or without one from the options of train.py."""
+    """What to evaluate. Without a checkpoint, the options of train.py say how MASC is fitted."""
 
     features: tuple[Path, ...] = ()
     """Dumps (default: the newest)."""
     checkpoint: Path | None = None
-    """A folder that train.py wrote: measured as it is, and fitted again with its settings (default: the newest)."""
+    """A folder that train.py wrote, measured as it is and fitted again (default: the newest)."""
     no_checkpoint: bool = False
     """Fit with the options of train.py below; measure no checkpoint."""
     name: str | None = None
@@ -57,7 +57,7 @@ class Config(Settings):
     protocols: tuple[Protocol, ...] = get_args(Protocol)
     """Default: all that the dumps allow."""
     ablate: Literal["families", "subsets", "none"] = "families"
-    """families: with and without each family of experts; subsets: a detector for every subset of the families."""
+    """Families: with and without each family of experts; subsets: every subset of them."""
     few_shot: bool = True
     """Training with 100, 300, 1000 and 3000 faces."""
     permutations: int = 10
@@ -140,7 +140,7 @@ def planned(
         networks: folder of fitted networks.
 
     Raises:
-        ValueError: where there is nothing to train or test on, or two parts of the report would have one name.
+        ValueError: where there is nothing to train or test on, or two parts have one name.
     """
     check_datasets(config, dumps)
     outputs = dumps[0].meta["outputs"]
@@ -190,7 +190,7 @@ def columns_of(faces: FeatureDataset, outputs: dict) -> list[str]:
 
 
 def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
-    """Raises: ValueError where two dumps are of datasets of one name, or --data-root names one that no dump has."""
+    """Raises: ValueError for datasets of one name, or an unknown one in --data-root."""
     found: dict[str, Path] = {}
     for dump in dumps:
         name = dump.meta["dataset"]
@@ -250,7 +250,7 @@ def network_systems(config: Config, dumps: Sequence[Dump], folder: Path) -> list
 def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
     """Measures what needs a fitted system: number of columns, permutation importance, robustness.
 
-    Degraded dumps are made here, before anything is fitted: problems with the pictures are reported at once.
+    Degraded dumps are made here, before anything is fitted: problems are reported at once.
 
     Raises:
         As evaluation.robustness.degraded_dump.

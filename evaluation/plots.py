@@ -1,7 +1,8 @@
 """Plots of a report. Each function returns a figure and its caption.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008); line styles and markers differ in grey too. Names are data:
-nothing in them is taken for TeX, and characters that the font lacks are written as their code.
+Colours are those of Okabe and Ito (Color Universal Design, 2008); line styles and markers differ in
+grey too. Names are data: nothing in them is taken for TeX, and characters that the font lacks are
+written as their code.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def _legend(made: Figure, axis: Axes, title: str | None = None, columns: int = 1
 
 @styled
 def roc(title: str, curves: Sequence[tuple[int, str, pd.DataFrame]]) -> Drawn:
-    """curves: (place, label, predictions of both classes) of every system, the most important first."""
+    """curves: (place, label, predictions of both classes), the most important first."""
     made = _figure(3.9 + 0.19 * len(curves), title)
     axis = made.subplots()
     axis.plot([0, 1], [0, 1], **CHANCE)
@@ -170,7 +171,7 @@ def robustness(
     places: Mapping[str, int],
     low: float,
 ) -> Drawn:
-    """All systems on one dataset under one family of degradations. places: of the systems; low: end of the axis."""
+    """All systems on one dataset under one family. low: end of the axis."""
     systems = rows.groupby("system", sort=False)
     made = _figure(3.2 + 0.19 * len(systems), title)
     axis = made.subplots()
@@ -199,7 +200,7 @@ def robustness(
 
 @styled
 def few_shot(title: str, rows: pd.DataFrame, places: Mapping[str, int]) -> Drawn:
-    """All systems on one dataset, by the number of training faces. places: of the systems, for `style`."""
+    """All systems on one dataset. places: of the systems, for `style`."""
     systems = rows.groupby("system", sort=False)
     sizes = sorted(set(rows["size"]))
     made = _figure(3.2 + 0.19 * len(systems), title)
@@ -227,7 +228,7 @@ def few_shot(title: str, rows: pd.DataFrame, places: Mapping[str, int]) -> Drawn
 
 @styled
 def bars(title: str, rows: pd.DataFrame, label: str, axis: str, start: float) -> Drawn:
-    """A bar from `start` to every value, and its interval. label: the column with names; axis: of the values."""
+    """A bar from `start` to every value. label: column with names; axis: of the values."""
     names = [drawable(name, 21) for name in rows[label]]
     heights = np.array([0.24 + 0.14 * name.count("\n") for name in names])
     places = np.cumsum(heights) - heights / 2

@@ -1,7 +1,7 @@
 """Predictions of a system on disk: predict first, score after.
 
-One CSV per run and system, a row per face of every test of the run. A face that the system cannot score has an empty
-p_fake.
+One CSV per run and system, a row per face of every test of the run. A face that the system cannot
+score has an empty p_fake.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def of_test(found: pd.DataFrame, test: str, level: str = "frame") -> pd.DataFram
 
 
 def by_video(found: pd.DataFrame) -> pd.DataFrame:
-    """One row per clip: the mean p_fake of its frames. Pictures that belong to no clip are left out.
+    """One row per clip: the mean p_fake of its frames. Pictures that belong to no clip are left
+    out.
 
     The `path` of a clip is its video, whichever of its frames have a score.
     """

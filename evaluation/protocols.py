@@ -1,7 +1,7 @@
 """Protocols: which faces train and which test.
 
-Every `Experiment` is one training set with the runs that are made with it, so that in-dataset, cross-dataset and Cross-AUC
-figures come from the same fit.
+Every `Experiment` is one training set with the runs that are made with it, so that in-dataset,
+cross-dataset and Cross-AUC figures come from the same fit.
 """
 
 from __future__ import annotations
@@ -84,10 +84,10 @@ def enough(faces: FeatureDataset) -> bool:
 
 
 def by_given_splits(faces: FeatureDataset) -> list[Experiment]:
-    """One experiment per dataset: in-dataset, cross-dataset, and Cross-AUC (reals of one dataset against fakes of another).
+    """One experiment per dataset: in-dataset, cross-dataset, and Cross-AUC.
 
-    In Cross-AUC, a classifier that tells the datasets apart, and not real from fake, has AUCs far from .5 in opposite
-    directions.
+    Cross-AUC is measured on reals of one dataset against fakes of another. A classifier that tells
+    the datasets apart, and not real from fake, has AUCs far from .5 in opposite directions.
     """
     names = datasets_of(faces)
     test_split = faces.split("test")
@@ -201,7 +201,7 @@ def identity_remark(given: FeatureDataset, apart: FeatureDataset) -> str:
 
 
 def resembling(apart: FeatureDataset) -> float:
-    """Share of test fakes whose whole face is as similar to a training fake as faces of one person are."""
+    """Share of test fakes as similar to a training fake as two faces of one person are."""
     name = next(name for name in apart.arrays if name.endswith(".identity"))
     whole = apart.arrays[name][:, REGIONS.index("full")].astype(np.float32)
     fake = apart.rows["label"] == 1
@@ -219,7 +219,7 @@ def on_both_sides(given: FeatureDataset, apart: FeatureDataset) -> float:
 
 
 def leave_one_manipulation_out(faces: FeatureDataset) -> list[Experiment]:
-    """For each manipulation: trained without it, tested on it against the real test faces of the same datasets."""
+    """For each manipulation: trained without it, tested on it and the reals of its datasets."""
     fake, methods = faces.rows["label"] == 1, faces.rows["method"]
     known = sorted({method for method in methods[fake].tolist() if method})
     experiments = []
@@ -242,10 +242,10 @@ def leave_one_manipulation_out(faces: FeatureDataset) -> list[Experiment]:
 
 
 def few_shot(experiment: Experiment, faces: int, seed: int) -> Experiment | None:
-    """The in-dataset run with about `faces` training faces: whole groups, both classes in their usual shares.
+    """The in-dataset run with about `faces` training faces, in whole groups.
 
-    For one seed, a smaller set is part of every larger one. None where there are fewer faces, or where whole groups make it
-    half as many again.
+    For one seed, a smaller set is part of every larger one. None where there are fewer faces, or
+    where whole groups make it half as many again.
     """
     groups = experiment.train.rows["group"].astype(str)
     run = experiment.in_dataset
@@ -265,7 +265,7 @@ def few_shot(experiment: Experiment, faces: int, seed: int) -> Experiment | None
 
 
 def permuted_labels(experiment: Experiment, seed: int) -> Experiment | None:
-    """The in-dataset run with permuted training and validation labels: its AUC must be at chance."""
+    """The in-dataset run with permuted training and validation labels: it must be at chance."""
     run = experiment.in_dataset
     if run is None:
         return None
@@ -281,10 +281,10 @@ def permuted_labels(experiment: Experiment, seed: int) -> Experiment | None:
 
 
 def permute(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random labels that are independent of the true ones: the same share of each class is called fake.
+    """Random labels independent of the true ones: the same share of each class is called fake.
 
-    A plain permutation of a few thousand labels correlates with the truth by about .02 by chance, and a strong column makes
-    .44 or .56 of that. labels: (N,) 0 or 1. Returns: the same.
+    A plain permutation of a few thousand labels correlates with the truth by about .02 by chance,
+    and a strong column makes .44 or .56 of that. labels: (N,) 0 or 1. Returns: the same.
     """
     found, share = np.zeros_like(labels), labels.mean()
     for label in (0, 1):
@@ -302,7 +302,7 @@ PROTOCOLS = {
 
 
 def experiments_of(faces: FeatureDataset, protocols: Sequence[str]) -> list[Experiment]:
-    """All experiments of the protocols. Raises: ValueError where there is nothing to train and test on."""
+    """All experiments of the protocols. Raises: ValueError where there are none."""
     found = [experiment for name in protocols for experiment in PROTOCOLS[name](faces)]
     found = [experiment for experiment in found if experiment.runs]
     if not found:

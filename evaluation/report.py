@@ -1,7 +1,8 @@
-"""A report for readers: tables, plots, report.md and one index.html, from metrics.csv, report.json and predictions.
+"""A report for readers: tables, plots, report.md and one index.html, from metrics.csv, report.json
+and predictions.
 
-Nothing is measured here but the curves of the plots, so a report can be written again at any time, and is the same bytes
-every time.
+Nothing is measured here but the curves of the plots, so a report can be written again at any time,
+and is the same bytes every time.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Plots:
         return [*made[key]()] if key in made else []
 
     def run(self, id: str) -> Iterator[Picture]:
-        """ROC of MASC and the baselines, scores of MASC and of the best baseline, reliability of MASC."""
+        """ROC curves, scores of MASC and of the best baseline, reliability of MASC."""
         title = self.report["runs"][id]["title"]
         rows = self.table[self.table["run"] == id]
         thresholds = rows[rows["metric"] == "threshold"].set_index("system")["value"]
@@ -180,13 +181,15 @@ def about(report: Mapping) -> str:
 
 
 def write_report(folder: Path) -> Path:
-    """Tables, plots, report.md and index.html of a report; what an earlier writing left in tables/ and plots/ is replaced.
+    """Tables, plots, report.md and index.html of a report; what an earlier writing left in tables/
+    and plots/ is replaced.
 
     Returns:
         The folder.
 
     Raises:
-        FileNotFoundError, ValueError: where something is missing or damaged, with the name of the file.
+        FileNotFoundError, ValueError: where something is missing or damaged, with the name of the
+            file.
     """
     folder = Path(folder)
     report, table = read_report(folder)

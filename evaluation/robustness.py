@@ -1,7 +1,9 @@
-"""Robustness: every test picture again, compressed, blurred or shrunk before its face is looked for.
+"""Robustness: every test picture again, compressed, blurred or shrunk before its face is looked
+for.
 
-One dump per condition, made like every other dump, so resumable and kept; a later evaluation of another detector needs no
-pictures. A picture whose face is not found any more is counted, and scored as what it is to a user: no alarm (p_fake 0).
+One dump per condition, made like every other dump, so resumable and kept; a later evaluation of
+another detector needs no pictures. A picture whose face is not found any more is counted, and
+scored as what it is to a user: no alarm (p_fake 0).
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ CLEAN = "clean"  # condition of the same faces undegraded
 def degraded_dump(
     clean: Dump, root: Path, condition: Condition, limit: int | None, settings: Mapping
 ) -> Dump:
-    """The test pictures of `clean` in one condition, by the same experts; made or extended where needed.
+    """The test pictures of `clean` in one condition, by the same experts; made or extended where
+    needed.
 
     Args:
         root: folder of the pictures.
@@ -110,7 +113,8 @@ def curves(
     degraded: Mapping[Condition, FeatureDataset],
     p_fake: Callable[[FeatureDataset], np.ndarray],
 ) -> list[dict]:
-    """Rows of metrics.csv of one system on one dataset: clean, every condition, and the slope of every family.
+    """Rows of metrics.csv of one system on one dataset: clean, every condition, and the slope of
+    every family.
 
     clean: the faces that were degraded.
     """
@@ -134,7 +138,8 @@ def degraded_faces(
 ) -> tuple[FeatureDataset, dict[Condition, FeatureDataset]]:
     """The test faces of `clean` that were degraded, and the same in every condition.
 
-    Where the dataset has pictures that are no frames of video files, conditions for clips are left out.
+    Where the dataset has pictures that are no frames of video files, conditions for clips are left
+    out.
     """
     clips = all(map(split_frame, clean.rows["path"].tolist()))
     degraded = {}

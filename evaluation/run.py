@@ -1,7 +1,8 @@
 """Every experiment with every system: fit, predict, write down.
 
-A report folder holds `progress.json` and `predictions/<run>/<system>.csv` while it is made. A system is noted as done once all
-its predictions are on disk, so an evaluation that is killed goes on with the system that it was at.
+A report folder holds `progress.json` and `predictions/<run>/<system>.csv` while it is made. A
+system is noted as done once all its predictions are on disk, so an evaluation that is killed goes
+on with the system that it was at.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Progress:
 
     Attributes:
         settings: what all fits of a report must have in common.
-        done: "<experiment>/<system>" -> failed, notes, threshold, seconds, commit, and rows of metrics.csv.
+        done: "<experiment>/<system>" -> failed, notes, threshold, seconds, commit, and rows of
+            metrics.csv.
         minutes: that earlier starts took.
     """
 

@@ -1,4 +1,5 @@
-"""Sanity checks: the same picture on both sides of a split, labels that can be read off the file, AUC at chance.
+"""Sanity checks: the same picture on both sides of a split, labels that can be read off the file,
+AUC at chance.
 
 The first ones return remarks for the report; an empty list means that the check found nothing.
 """
@@ -65,10 +66,12 @@ def leaks(train: FeatureDataset, name: str) -> list[str]:
 
 
 def stratified_auc(y: np.ndarray, p: np.ndarray, column: np.ndarray) -> tuple[float, int]:
-    """AUC over pairs of a real face and a fake that are similar in `column`, and the number of such pairs.
+    """AUC over pairs of a real face and a fake that are similar in `column`, and the number of such
+    pairs.
 
-    Similar are those in the same twentieth of all faces by that column: AUC stratified by a covariate (Janes & Pepe,
-    Biometrika 2009), pooled over pairs. y, p, column: (N,). NaN without pairs.
+    Similar are those in the same twentieth of all faces by that column: AUC stratified by a
+    covariate (Janes & Pepe, Biometrika 2009), pooled over pairs. y, p, column: (N,). NaN without
+    pairs.
     """
     edges = np.quantile(column, np.linspace(0, 1, STRATA + 1)[1:-1])
     stratum = np.searchsorted(edges, column, side="right")
@@ -84,7 +87,8 @@ def stratified_auc(y: np.ndarray, p: np.ndarray, column: np.ndarray) -> tuple[fl
 def chance(values: Sequence[float]) -> dict[str, float]:
     """Mean AUC of several label permutations, and the 99% interval of that mean (Student's t).
 
-    The interval of one fit does not do: a random direction in feature space may happen to separate the classes.
+    The interval of one fit does not do: a random direction in feature space may happen to separate
+    the classes.
     """
     values = np.asarray(values, dtype=np.float64)
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan

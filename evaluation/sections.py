@@ -1,4 +1,4 @@
-"""The sections of a report, from report.json and metrics.csv; and the remarks that follow from the figures."""
+"""The sections of a report, and the remarks that follow from its figures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LOST = (
 
 
 def robustness(names: Names, table: pd.DataFrame) -> Iterator[Table]:
-    """For each dataset: AUC on found faces, AUC with lost ones, and how many are lost, at every level of every family."""
+    """For each dataset: AUC on found faces, with lost faces, and how many are lost."""
     titles = {"auc": "AUC on faces still found", "auc_with_lost": "AUC where lost faces count"}
     titles |= {"lost": "faces lost"}
     for test, rows in table[table["condition"] != ""].groupby("test", sort=False):
@@ -88,7 +88,7 @@ def few_shot(names: Names, table: pd.DataFrame) -> Iterator[Table]:
 
 
 def derived_remarks(report: Mapping, table: pd.DataFrame) -> list[str]:
-    """Sanity checks that follow from the figures: permuted labels at chance, and the metadata baseline."""
+    """Sanity checks of the figures: permuted labels at chance, the metadata baseline."""
     rows = main_rows(table, "auc", level="frame")
     permuted = rows[(rows["protocol"] == "permuted-labels") & rows["value"].notna()]
     permuted = permuted.groupby("test", sort=False)

@@ -1,7 +1,8 @@
-"""AUC and FPR per group of people: gender, age band and race, as the experts estimate them from the whole face.
+"""AUC and FPR per group of people: gender, age band and race, as the experts estimate them from the
+whole face.
 
-The estimates have errors and narrow categories, and on fakes they describe the fake. So these figures find gaps; they do not
-prove that there are none.
+The estimates have errors and narrow categories, and on fakes they describe the fake. So these
+figures find gaps; they do not prove that there are none.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ BANDS = ((0, "0-19"), (20, "20-39"), (40, "40-59"), (60, "60+"))
 
 
 def attributes(faces: FeatureDataset, outputs: Mapping[str, Mapping]) -> pd.DataFrame:
-    """The group of every face by every attribute, "" where unknown; of several experts, the first counts.
+    """The group of every face by every attribute, "" where unknown; of several experts, the first
+    counts.
 
     Returns:
         (N, columns of `FACE` and attributes).

@@ -1,7 +1,7 @@
-"""The systems that are compared: ways of learning P(fake) from training faces, all with one interface.
+"""The systems that are compared: ways of learning P(fake), all with one interface.
 
-A `System` fits on `train`, chooses, calibrates and sets its threshold on `val`, and then scores any faces. No test split
-is seen here.
+A `System` fits on `train`, chooses, calibrates and sets its threshold on `val`, and then scores any
+faces. No test split is seen here.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class System:
-    """kind: masc, zero-shot, ablation or baseline. fit(train, val) raises ValueError where it cannot learn from them."""
+    """kind: masc, zero-shot, ablation or baseline. fit(train, val) may raise ValueError."""
 
     name: str
     kind: str
@@ -58,7 +58,7 @@ class System:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress that a single fit or dump reports: there are hundreds of them below one bar."""
+    """Without the progress of single fits: there are hundreds of them below one bar."""
     log = logging.getLogger("masc")
     level = log.level
     log.setLevel(logging.WARNING)
@@ -123,7 +123,7 @@ def whole_face(output: str) -> Callable[[FeatureDataset], FeatureTable]:
 
 
 def baselines(outputs: Mapping[str, Mapping], settings: Settings) -> list[System]:
-    """Baselines that need no pictures: the first 16 columns, each embedding of the whole face, and file metadata."""
+    """Baselines without pictures: the first 16 columns, embeddings of the face, metadata."""
     first = classifier(
         "first 16 columns", settings.head, lambda faces: plain_features(faces.arrays), settings
     )
@@ -139,7 +139,7 @@ def baselines(outputs: Mapping[str, Mapping], settings: Settings) -> list[System
 
 
 def permuted_baseline(outputs: Mapping[str, Mapping], settings: Settings) -> System:
-    """MASC for permuted labels: the forgery logit, which needs no labels, would keep it above chance."""
+    """MASC for permuted labels: the forgery logit needs no labels and would beat chance."""
     settings = replace(settings, forgery_weight=0.0)
     return detector(f"{MASC}, without the forgery logit", ENSEMBLE, outputs, settings)
 
@@ -153,7 +153,8 @@ def ablations(
     """MASC with less: fewer columns, no fakes to train on, or without the forgery logit.
 
     Args:
-        which: "families": without each family of experts, with only each, and with less of the rest;
+        which: "families": without each family of experts, with only each, and with less of the
+            rest;
             "subsets": a detector for every subset of the families.
         families: those to use; None is all that the outputs belong to.
     """

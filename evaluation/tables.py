@@ -241,7 +241,7 @@ def few_shot_rows(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ablation_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """AUC on frames of MASC and its ablations, in in-dataset and identity-disjoint runs that have any."""
+    """AUC on frames of MASC and its ablations, in runs that have any."""
     rows = main_rows(table, "auc", level="frame")
     rows = rows[rows["protocol"].isin(("in-dataset", "identity-disjoint"))]
     runs = set(rows[rows["kind"] == ABLATION]["run"])

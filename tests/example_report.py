@@ -1,7 +1,8 @@
 """A small report of made-up scores, made by the code that evaluate.py uses. Look at it:
     python -m tests.example_report outputs/reports/example
 
-Scores of real and fake faces are normal, one unit wide, and `SKILL[system]` apart, so that the true AUC is known.
+Scores of real and fake faces are normal, one unit wide, and `SKILL[system]` apart, so that the true
+AUC is known.
 """
 
 from __future__ import annotations
@@ -119,8 +120,8 @@ def write_example(
 ) -> tuple[dict, pd.DataFrame]:
     """report.json, metrics.csv and predictions in `folder`.
 
-    only: which of RUNS; with the first one, few-shot runs, permuted labels, and all else that a report can hold.
-    Returns: the report and its metrics.
+    only: which of RUNS; with the first one, few-shot runs, permuted labels, and all else that a
+    report can hold. Returns: the report and its metrics.
     """
     faces = {name: faces_of(name, groups) for name in (CLIPS, ODD)}
     skills = SKILL | ({f"{MASC}, raw columns only": 1.0} if "in-clips" in only else {})

@@ -26,7 +26,9 @@ def hashes(count: int, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """Two datasets of 120 groups with two real and two fake faces each; the fakes of the second are of two methods."""
+    """Two datasets of 120 groups with two real and two fake faces each; the fakes of the second are
+    of two methods.
+    """
     root = tmp_path_factory.mktemp("dumps")
     method = np.tile(["", "", "Warp", "Blend"], 120)
     a = write_dump(root / "a" / "toy", 120, seed=1, change={"phash": hashes(480, 1)})

@@ -1,4 +1,6 @@
-"""Reports show what is in metrics.csv and the predictions, in every format that they are written in."""
+"""Reports show what is in metrics.csv and the predictions, in every format that they are written
+in.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 
 class Parsed(HTMLParser):
-    """Tags, attributes and text of a page. Raises: AssertionError where tags do not close in the order of opening."""
+    """Tags, attributes and text of a page. Raises: AssertionError where tags do not close in the
+    order of opening.
+    """
 
     VOID = ("meta", "img", "br", "link", "input")
 

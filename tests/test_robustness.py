@@ -15,7 +15,9 @@ from preprocessing_pipeline import Config, cli, main
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, astronaut):
-    """Pictures of one face in several lights: two groups of every split, a real and a fake one each."""
+    """Pictures of one face in several lights: two groups of every split, a real and a fake one
+    each.
+    """
     root = tmp_path_factory.mktemp("faces")
     lines = ["path,label,group,split"]
     for i, split in enumerate(("train", "train", "val", "test", "test")):
