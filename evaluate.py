@@ -2,16 +2,21 @@
 
 The newest checkpoint and the newest dump; a report in outputs/reports/<name>:
     python evaluate.py
+
 Two datasets, each trained on and tested on the other too; networks on pixels; every degradation:
     python evaluate.py --features outputs/features/a/lite outputs/features/b/lite --name both
         --networks all --robustness all
+
 Less of it, or a detector for every subset of the families of experts:
     python evaluate.py --protocols given identity-disjoint --ablate none --no-few-shot
     python evaluate.py --no-checkpoint --ablate subsets --no-few-shot --permutations 0
+
 A detector as it is beside the refits, its figures into its card:
     python evaluate.py --checkpoint checkpoints/default --card checkpoints/default/README.md
+
 What is in a dataset folder, and what is missing:
     python evaluate.py inventory DATASET
+
 Two reports side by side; tables, plots and pages of a report again:
     python evaluate.py compare outputs/reports/before outputs/reports/after
     python evaluate.py redraw outputs/reports/both
@@ -106,7 +111,7 @@ def settings_of(checkpoint: Checkpoint) -> dict:
 def fixed_settings(config: Config, dumps: list[Dump], checkpoint: Checkpoint | None) -> dict:
     """What all fits of a report have in common; other options may change between two starts."""
     names = [field.name for field in fields(Settings)]
-    names += ["robustness", "limit", "full_size", "weights_dir"]
+    names += ["robustness", "limit", "quick", "weights_dir"]
     sha256 = sha256_of(config.checkpoint / "checkpoint.json") if checkpoint else None
     return {
         "format": metrics_table.FORMAT,

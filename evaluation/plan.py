@@ -59,7 +59,7 @@ class Config(Settings):
     ablate: Literal["families", "subsets", "none"] = "families"
     """Families: with and without each family of experts; subsets: every subset of them."""
     few_shot: bool = True
-    """Training with 100, 300, 1000 and 3000 faces."""
+    """Training with few faces (100, 300, 1000, 3000) too; the switch leaves it out."""
     permutations: int = 10
     """Of the training labels, as a sanity check."""
     networks: tuple[str, ...] = ()
@@ -102,6 +102,11 @@ class Config(Settings):
     @property
     def degradations(self) -> tuple[str, ...]:
         return tuple(FAMILIES) if "all" in self.robustness else self.robustness
+
+    @property
+    def quick(self) -> bool:
+        """Whether networks are fitted with settings for a CPU."""
+        return not GPU and not self.full_size
 
     @property
     def roots(self) -> dict[str, Path]:
@@ -238,13 +243,8 @@ def network_systems(config: Config, dumps: Sequence[Dump], folder: Path) -> list
     from evaluation.pixel_baselines import PixelCutter, network_system
 
     cutter = PixelCutter({dump.meta["dataset"]: root_of(config, dump) for dump in dumps})
-    quick = not GPU and not config.full_size
-    return [
-        network_system(
-            name, cutter, folder, config.device, config.fpr, config.seed, quick, config.weights_dir
-        )
-        for name in config.network_names()
-    ]
+    about = (config.device, config.fpr, config.seed, config.quick, config.weights_dir)
+    return [network_system(name, cutter, folder, *about) for name in config.network_names()]
 
 
 def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
