@@ -1,8 +1,8 @@
-"""Is one detector better than another on the same faces? DeLong's test for two correlated ROC curves.
+"""DeLong's test for two correlated ROC curves: is one detector better on the same faces?
 
-DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988), with the midranks of Sun and Xu, IEEE Signal Processing Letters 21
-(2014). It takes faces for independent; frames of one video are not, so its p-values are too small where groups are large. The
-interval of the difference by group, from resampling, is in `evaluate.py compare`.
+DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988), with the midranks of Sun and Xu, IEEE
+Signal Processing Letters 21 (2014). It takes faces for independent; frames of one video are not, so
+its p-values are too small where groups are large. `evaluate.py compare` has the interval by group.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from scipy.stats import norm, rankdata
 
 
 def _placements(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each fake the share of reals that score lower, for each real the share of fakes that score higher; ties half."""
+    """Shares of reals below each fake, and of fakes above each real face; ties count half."""
     fakes, reals = p[y == 1], p[y == 0]
     ranks = rankdata(np.concatenate([fakes, reals]))
     of_fakes = (ranks[: len(fakes)] - rankdata(fakes)) / len(reals)
@@ -21,12 +21,20 @@ def _placements(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def delong(y: np.ndarray, p: np.ndarray, q: np.ndarray) -> dict[str, float]:
-    """The difference of two AUCs, p's less q's.
+    """The difference of two AUCs, of p less that of q.
 
-    y: (N,) 0 real, 1 fake; p, q: (N,) finite scores of two systems for the same faces.
-    Returns: difference, its standard error, 95% interval (low, high), z and the two-sided p. Where both systems rank all faces
-    alike, the error is 0 and p is 1; where the error is 0 and they differ (perfect against constant), z and p are NaN.
-    Raises: ValueError with fewer than two faces of a class, or other lengths.
+    Args:
+        y: (N,) 0 real, 1 fake.
+        p: (N,) finite scores of one system.
+        q: (N,) those of another one for the same faces.
+
+    Returns:
+        difference, its standard error, 95% interval (low, high), z and the two-sided p. Where both
+        rank all faces the same way, the error is 0 and p is 1; where the error is 0 and they differ
+        (perfect against constant), z and p are NaN.
+
+    Raises:
+        ValueError: with fewer than two faces of a class, or other lengths.
     """
     y, p, q = np.asarray(y), np.asarray(p, np.float64), np.asarray(q, np.float64)
     if not len(y) == len(p) == len(q):

@@ -1,4 +1,4 @@
-"""What a fitted detector leans on, and where real and fake faces disagree with themselves."""
+"""Permutation importance of a detector, and the inconsistency of regions."""
 
 from __future__ import annotations
 
@@ -16,70 +16,72 @@ from models.checkpoint import Checkpoint
 from models.heads import Head
 
 SHUFFLES = 100
+# Kind of an output -> the metric that compares two regions.
+DISTANCES = {"embedding": "cosine_distance", "distribution": "js_divergence"}
 
 
 def importance(checkpoint: Checkpoint, test: FeatureDataset, seed: int = 0) -> list[dict]:
-    """By how much the AUC falls when all columns of one output are dealt out anew among the test faces.
+    """Permutation importance (Breiman, Machine Learning 2001): loss of AUC when the columns of one
+    output are permuted.
 
-    Permutation importance (Breiman, Machine Learning 2001) of outputs, not columns: those of one output say nearly the same,
-    and one of them alone is hardly missed. Each of SHUFFLES shuffles is measured on another bootstrap sample of the groups, so
-    the 95% interval is about both. Returns: {"group", "fall": {value, low, high}}, largest fall first.
+    All columns of one output are permuted together among the test faces: they are so similar that
+    one of them alone is hardly missed. Each of SHUFFLES shuffles is measured on another bootstrap
+    sample of the groups, so the 95% interval covers both.
+
+    Returns:
+        Rows of metrics.csv, most important output first.
     """
     table = FeaturePipeline.from_state(checkpoint.info, checkpoint.arrays).transform(test.arrays)
     head = Head.from_state(checkpoint.info, checkpoint.arrays)
     known = ~np.isnan(table.values).all(1)
     x, y = table.values[known], test.rows["label"][known]
     codes = np.unique(test.rows["group"][known].astype(str), return_inverse=True)[1]
+    count = int(codes.max()) + 1
     owner = np.array([name.partition("/")[0] for name in table.names])
     whole = head.logit(x)
-    found = []
-    for group in dict.fromkeys(owner.tolist()):
+    rows = []
+    for output in dict.fromkeys(owner.tolist()):
         rng = np.random.default_rng(seed)
-        falls = []
+        losses = []
         for _ in range(SHUFFLES):
             shuffled = x.copy()
-            shuffled[:, owner == group] = x[rng.permutation(len(x))][:, owner == group]
-            drawn = np.bincount(
-                rng.integers(0, codes.max() + 1, codes.max() + 1), minlength=codes.max() + 1
-            )
-            rows = np.repeat(np.arange(len(y)), drawn[codes])
-            falls.append(auc(y[rows], whole[rows]) - auc(y[rows], head.logit(shuffled)[rows]))
-        low, high = np.nanpercentile(falls, [2.5, 97.5])
-        found.append(
-            {
-                "group": group,
-                "fall": {"value": float(np.nanmean(falls)), "low": float(low), "high": float(high)},
-            }
-        )
-    return sorted(found, key=lambda entry: -entry["fall"]["value"])
+            shuffled[:, owner == output] = x[rng.permutation(len(x))][:, owner == output]
+            drawn = np.bincount(rng.integers(0, count, count), minlength=count)
+            at = np.repeat(np.arange(len(y)), drawn[codes])
+            losses.append(auc(y[at], whole[at]) - auc(y[at], head.logit(shuffled)[at]))
+        low, high = np.nanpercentile(losses, [2.5, 97.5]).tolist()
+        about = {"metric": "permutation_importance", "level": "frame", "attribute": output}
+        about |= {"n": len(y), "n_fake": int(y.sum()), "groups": count}
+        rows.append({**about, "value": float(np.nanmean(losses)), "low": low, "high": high})
+    return sorted(rows, key=lambda row: -row["value"])
+
+
+def _cosine_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return 1 - cosine(a, b)
 
 
 def inconsistency(faces: FeatureDataset, outputs: Mapping[str, Mapping]) -> list[dict]:
-    """How much the answers about every two regions differ, on average over real and over fake faces.
+    """Mean distance between the outputs of every two regions, over real and over fake faces.
 
-    Embeddings by 1 - cosine, distributions by the Jensen-Shannon divergence. Returns: one entry per output, with 8 x 8
-    matrices, None on the diagonal.
+    Embeddings by 1 - cosine, distributions by the Jensen-Shannon divergence in nats.
+
+    Returns:
+        Rows of metrics.csv; attribute is the output, group the pair of regions, system "real" or
+        "fake".
     """
-    found = []
+    rows = []
     for name, output in outputs.items():
-        if output["kind"] not in ("embedding", "distribution"):
+        if output["kind"] not in DISTANCES:
             continue
-        predictions = faces.arrays[name].astype(np.float32)
-        embedding = output["kind"] == "embedding"
-        entry: dict = {
-            "output": name,
-            "regions": list(REGIONS),
-            "unit": "1 - cosine" if embedding else "Jensen-Shannon divergence, nats",
-        }
+        values = faces.arrays[name].astype(np.float32)
         for label, word in enumerate(("real", "fake")):
-            part = predictions[faces.rows["label"] == label]
-            matrix: list[list[float | None]] = [[None] * len(REGIONS) for _ in REGIONS]
+            part = values[faces.rows["label"] == label]
+            about = {"system": word, "level": "frame", "metric": DISTANCES[output["kind"]]}
+            distance = js if output["kind"] == "distribution" else _cosine_distance
+            about |= {"attribute": name, "n": len(part), "n_fake": label * len(part)}
             for i, j in combinations(range(len(REGIONS)), 2):
-                values = (
-                    1 - cosine(part[:, i], part[:, j]) if embedding else js(part[:, i], part[:, j])
-                )
-                values = values[np.isfinite(values)]
-                matrix[i][j] = matrix[j][i] = float(values.mean()) if len(values) else None
-            entry |= {word: matrix, f"n_{word}": len(part)}
-        found.append(entry)
-    return found
+                found = distance(part[:, i], part[:, j])
+                found = found[np.isfinite(found)]
+                value = float(found.mean()) if len(found) else None
+                rows.append({**about, "group": f"{REGIONS[i]}~{REGIONS[j]}", "value": value})
+    return rows

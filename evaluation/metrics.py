@@ -1,7 +1,7 @@
-"""How good P(fake) is: figures of one table row, each with a bootstrap interval by group.
+"""Metrics of P(fake), each with a bootstrap interval by group.
 
-Everywhere y: (N,) 0 real, 1 fake; p: (N,) P(fake) or any score that grows with it. A figure that is undefined for the given
-faces (one class only) is NaN, and None in `summary`.
+Everywhere y: (N,) 0 real, 1 fake; p: (N,) P(fake) or any score that grows with it. A metric that is
+undefined for the given faces (one class only) is NaN, and None in `summary`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,24 @@ import numpy as np
 
 REPLICATES = 1000
 BINS = 15  # of equal width, for ECE
+# Metrics of a summary and their headings.
+FIGURES = {
+    "auc": "AUC",
+    "ap": "AP",
+    "eer": "EER",
+    "tpr_at_1pct_fpr": "TPR@1%FPR",
+    "accuracy": "accuracy",
+    "fpr": "FPR",
+    "ece": "ECE",
+    "brier": "Brier",
+}
 
 
 def _roc(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Real and fake faces at or above each distinct score, from 0 to all. Returns: two (K + 1,) arrays of counts."""
+    """Numbers of real and of fake faces at or above each distinct score, both (K + 1,)."""
     order = np.argsort(-p, kind="stable")
     y, p = y[order], p[order]
-    last = np.append(
-        np.flatnonzero(np.diff(p)), len(p) - 1
-    )  # the last row of each run of equal scores
+    last = np.append(np.flatnonzero(np.diff(p)), len(p) - 1)  # last row of each run of equal scores
     fakes = np.concatenate([[0], np.cumsum(y)[last]])
     return np.concatenate([[0], last + 1]) - fakes, fakes
 
@@ -32,12 +41,12 @@ def _rates(y: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def auc(y: np.ndarray, p: np.ndarray) -> float:
-    """Area under the ROC curve: the probability that a fake scores above a real face, ties counting half."""
+    """Area under the ROC curve: P(a fake scores above a real face), ties counting half."""
     return float(np.trapezoid(*_rates(y, p)[::-1]))
 
 
 def ap(y: np.ndarray, p: np.ndarray) -> float:
-    """Average precision: precision at each score, weighted by the recall gained there (no interpolation)."""
+    """Average precision: precision at each score, weighted by the recall gained there."""
     reals, fakes = _roc(y, p)
     if not fakes[-1] or not reals[-1]:
         return float("nan")
@@ -46,7 +55,7 @@ def ap(y: np.ndarray, p: np.ndarray) -> float:
 
 
 def eer(y: np.ndarray, p: np.ndarray) -> float:
-    """Equal error rate: where false positive and false negative rate are nearest, the mean of the two."""
+    """Equal error rate: mean of FPR and FNR at argmin |FNR - FPR|."""
     fpr, tpr = _rates(y, p)
     gap = np.abs(1 - tpr - fpr)
     nearest = gap.argmin()
@@ -60,43 +69,34 @@ def tpr_at_fpr(y: np.ndarray, p: np.ndarray, fpr: float = 0.01) -> float:
 
 
 def accuracy(y: np.ndarray, p: np.ndarray, threshold: float) -> float:
-    """Share of faces judged rightly when `p >= threshold` means fake."""
+    """Share of faces classified correctly when `p >= threshold` means fake."""
     return float(((p >= threshold) == y).mean())
 
 
 def fpr_at(y: np.ndarray, p: np.ndarray, threshold: float) -> float:
-    """Share of real faces taken for fakes when `p >= threshold` means fake."""
+    """Share of real faces called fake when `p >= threshold` means fake."""
     return float((p[y == 0] >= threshold).mean()) if (y == 0).any() else float("nan")
 
 
 def ece(y: np.ndarray, p: np.ndarray) -> float:
-    """Expected calibration error of P(fake): |mean p - share of fakes| over equal bins (Guo et al., ICML 2017)."""
+    """Expected calibration error of P(fake): |mean p - share of fakes| over equal bins (Guo et al.,
+    ICML 2017).
+    """
     bins = np.clip((p * BINS).astype(int), 0, BINS - 1)
     return float(np.abs(np.bincount(bins, weights=p - y, minlength=BINS)).sum() / len(y))
 
 
 def brier(y: np.ndarray, p: np.ndarray) -> float:
-    """Mean squared difference of P(fake) and the truth."""
+    """Mean squared difference of P(fake) and the label."""
     return float(((p - y) ** 2).mean())
 
 
-def _figures(threshold: float) -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
-    return {
-        "auc": auc,
-        "ap": ap,
-        "eer": eer,
-        "tpr_at_1pct_fpr": tpr_at_fpr,
-        "accuracy": lambda y, p: accuracy(y, p, threshold),
-        "fpr": lambda y, p: fpr_at(y, p, threshold),
-        "ece": ece,
-        "brier": brier,
-    }
-
-
 def threshold_at_fpr(p_real: np.ndarray, fpr: float) -> float:
-    """The lowest threshold that at most a share `fpr` of the real faces' scores reaches. Faces without a score do not count.
+    """The lowest threshold that at most a share `fpr` of the real faces' scores reaches; NaN scores
+    do not count.
 
-    Raises: ValueError without real faces that have a score, or for a rate outside (0, 1).
+    Raises:
+        ValueError: without real faces that have a score, or for a rate outside (0, 1).
     """
     if not 0 < fpr < 1:
         raise ValueError(f"a false positive rate lies between 0 and 1, not at {fpr}")
@@ -105,7 +105,8 @@ def threshold_at_fpr(p_real: np.ndarray, fpr: float) -> float:
     if not len(p_real):
         raise ValueError("no real faces to set a threshold on")
     ordered = np.sort(p_real)[::-1]
-    # Just above the highest score that must not reach it; the others, int(fpr * n) of them without ties, do.
+    # Just above the highest score that must not reach it; the others, int(fpr * n) of them without
+    # ties, do.
     return float(np.nextafter(ordered[int(fpr * len(ordered))], np.inf))
 
 
@@ -117,9 +118,11 @@ def bootstrap(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """95% percentile intervals; whole groups are drawn with replacement, since faces of one are alike (Efron 1979).
+    """95% percentile intervals (Efron 1979); whole groups are drawn, since faces of one group are
+    not independent.
 
-    Returns: name -> (low, high), NaN where fewer than half of the replicates define the figure.
+    Returns:
+        name -> (low, high), NaN where fewer than half of the replicates define the metric.
     """
     rng = np.random.default_rng(seed)
     codes = np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -139,6 +142,24 @@ def bootstrap(
     return intervals
 
 
+def interval(
+    figure: Callable[[np.ndarray, np.ndarray], float],
+    y: np.ndarray,
+    p: np.ndarray,
+    groups: Sequence[str],
+    replicates: int = REPLICATES,
+) -> dict[str, float | None]:
+    """One metric as {"value", "low", "high"} (95%, by group), None where undefined."""
+    if not len(y):
+        return {"value": None, "low": None, "high": None}
+    return _cell(figure(y, p), *bootstrap({"it": figure}, y, p, groups, replicates)["it"])
+
+
+def _cell(*values: float) -> dict[str, float | None]:
+    pairs = zip(("value", "low", "high"), values, strict=True)
+    return {name: None if np.isnan(value) else float(value) for name, value in pairs}
+
+
 def summary(
     y: np.ndarray,
     p: np.ndarray,
@@ -147,66 +168,47 @@ def summary(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict:
-    """One table row: auc, ap, eer, tpr_at_1pct_fpr, accuracy, fpr (both at `threshold`), ece, brier.
+    """All `FIGURES`; accuracy and fpr at `threshold`.
 
-    Returns: figure -> {"value", "low", "high"} (95%, by group; None where undefined), and the counts n, n_real, n_fake, n_groups.
-    Raises: ValueError without faces or where a score is not finite.
+    Returns:
+        metric -> {"value", "low", "high"} (95%, by group; None where undefined), and the counts n,
+        n_real, n_fake, n_groups.
+
+    Raises:
+        ValueError: without faces or where a score is not finite.
     """
     y, p = np.asarray(y), np.asarray(p, dtype=np.float64)
     if not len(y) or not np.isfinite(p).all():
-        raise ValueError(
-            f"{len(y)} faces, {int((~np.isfinite(p)).sum())} of them without a score: nothing to measure"
-        )
-    figures = _figures(threshold)
-    intervals = bootstrap(figures, y, p, groups, replicates, seed)
-    row: dict = {
-        "n": len(y),
-        "n_real": int((y == 0).sum()),
-        "n_fake": int((y == 1).sum()),
-        "n_groups": len(set(groups)),
+        missing = int((~np.isfinite(p)).sum())
+        raise ValueError(f"{len(y)} faces, {missing} of them without a score: nothing to measure")
+    at_threshold = {
+        "accuracy": lambda y, p: accuracy(y, p, threshold),
+        "fpr": lambda y, p: fpr_at(y, p, threshold),
     }
-    for name, figure in figures.items():
-        low, high = intervals[name]
-        values = {"value": figure(y, p), "low": low, "high": high}
-        row[name] = {key: None if np.isnan(value) else value for key, value in values.items()}
-    return row
-
-
-HEADINGS = {
-    "auc": "AUC",
-    "ap": "AP",
-    "eer": "EER",
-    "tpr_at_1pct_fpr": "TPR@1%FPR",
-    "accuracy": "accuracy",
-    "fpr": "FPR",
-    "ece": "ECE",
-    "brier": "Brier",
-}
+    figures = {"auc": auc, "ap": ap, "eer": eer, "tpr_at_1pct_fpr": tpr_at_fpr, **at_threshold}
+    figures |= {"ece": ece, "brier": brier}
+    intervals = bootstrap(figures, y, p, groups, replicates, seed)
+    fake = int((y == 1).sum())
+    counts = {"n": len(y), "n_real": len(y) - fake, "n_fake": fake, "n_groups": len(set(groups))}
+    cells = {name: _cell(figure(y, p), *intervals[name]) for name, figure in figures.items()}
+    return counts | cells
 
 
 def table(rows: dict[str, dict]) -> str:
-    """Rows of `summary` as text, one line each: the value of every figure, and the 95% interval below it."""
-    lines = [["", "faces", "groups", *HEADINGS.values()]]
+    """Rows of `summary` as aligned text: values, and their 95% intervals below them."""
+    lines = [["", "faces", "groups", *FIGURES.values()]]
     for name, row in rows.items():
-        cells = [row[key] for key in HEADINGS]
+        cells = [row[key] for key in FIGURES]
         lines.append([name, row["n"], row["n_groups"], *(short(cell["value"]) for cell in cells)])
         intervals = (f"{short(cell['low'])}-{short(cell['high'])}" for cell in cells)
         lines.append(["", f"{row['n_fake']} fake", "95%", *intervals])
-    return aligned(lines)
-
-
-def aligned(lines: Sequence[Sequence[object]]) -> str:
-    """Cells as text in columns: the first to the left, the others to the right."""
-    widths = [max(len(str(line[column])) for line in lines) for column in range(len(lines[0]))]
+    texts = [[str(cell) for cell in line] for line in lines]
+    first, *widths = (max(map(len, column)) for column in zip(*texts, strict=True))
     return "\n".join(
-        "  ".join(
-            str(cell).rjust(width) if i else str(cell).ljust(width)
-            for i, (cell, width) in enumerate(pairs)
-        ).rstrip()
-        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+        "  ".join([line[0].ljust(first), *map(str.rjust, line[1:], widths)]) for line in texts
     )
 
 
 def short(value: float | None) -> str:
-    """A figure with three digits, as in tables: .125, 1.000, n/a."""
+    """Three digits, as in tables: .125, 1.000, n/a."""
     return "n/a" if value is None else f"{value:.3f}".replace("0.", ".", 1)

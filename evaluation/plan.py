@@ -1,10 +1,11 @@
-"""Which systems are tried in which experiments, and what else is found out while a fitted one is in memory."""
+"""The plan of an evaluation: its options, its experiments and the systems fitted in each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from tqdm import tqdm
@@ -20,48 +21,114 @@ from evaluation.protocols import (
     datasets_of,
     experiments_of,
     few_shot,
-    sanity,
+    permuted_labels,
     slug,
 )
 from evaluation.robustness import curves, degraded_faces
-from evaluation.systems import MASC, Fitted, System, without_fakes
+from evaluation.systems import ABLATION, MASC, ZERO_SHOT, Fitted, System
 from features.columns import raw_features, select
 from features.expectations import expected_names
 from models.checkpoint import Checkpoint
-from training.detector import Settings as Training
+from training.detector import Settings
 
-PROTOCOLS = ("given", "together", "people", "methods")
-PERMUTATIONS = 10
+Protocol = Literal["given", "together", "identity-disjoint", "manipulations"]
 SEEDS = 3  # draws of every few-shot size
+GPU = torch.cuda.is_available()
 
 
 @dataclass(frozen=True)
-class Config:
-    """What to evaluate.
+class Config(Settings):
+    """What to evaluate. Without a checkpoint, the options of train.py say how MASC is fitted."""
 
-    features: dumps. training: settings of MASC and of the thresholds. checkpoint: a detector that is measured as it is, beside
-    the refits. protocols: of evaluation/protocols.py. networks: of evaluation/pixel_baselines.py. families: of data/degrade.py.
-    limit: degraded test pictures per dataset at most. roots: dataset -> folder of its pictures, where that has moved.
-    """
-
-    features: tuple[Path, ...]
-    training: Training = field(default_factory=Training)
+    features: tuple[Path, ...] = ()
+    """Dumps (default: the newest)."""
     checkpoint: Path | None = None
-    protocols: tuple[str, ...] = PROTOCOLS
-    ablations: bool = True
+    """A folder that train.py wrote, measured as it is and fitted again (default: the newest)."""
+    no_checkpoint: bool = False
+    """Fit with the options of train.py below; measure no checkpoint."""
+    name: str | None = None
+    """Of the report, a folder in outputs/reports (default: the datasets)."""
+    out: Path | None = None
+    """The report's folder itself, instead of --name."""
+    overwrite: bool = False
+    """Begin anew, whatever report is there."""
+    card: Path | None = None
+    """A Markdown file whose figures are replaced."""
+    protocols: tuple[Protocol, ...] = get_args(Protocol)
+    """Default: all that the dumps allow."""
+    ablate: Literal["families", "subsets", "none"] = "families"
+    """Families: with and without each family of experts; subsets: every subset of them."""
     few_shot: bool = True
-    permutations: int = PERMUTATIONS
+    """Training with few faces (100, 300, 1000, 3000) too; the switch leaves it out."""
+    permutations: int = 10
+    """Of the training labels, as a sanity check."""
     networks: tuple[str, ...] = ()
-    quick: bool = not torch.cuda.is_available()
-    families: tuple[str, ...] = ()
-    limit: int | None = None
-    roots: Mapping[str, Path] = field(default_factory=dict)
+    """Networks on pixels: mesoinception4, ... or all."""
     weights_dir: Path | None = None
+    """Published weights of networks; nothing is downloaded (or MASC_WEIGHTS)."""
+    full_size: bool = False
+    """Networks as on a GPU, though there is none (days)."""
+    robustness: tuple[str, ...] = ()
+    """Families of degradations: jpeg, resize, ... or all."""
+    limit: int | None = None
+    """Degraded test pictures per dataset, evenly spaced (default: all)."""
+    data_root: tuple[str, ...] = ()
+    """DATASET=DIR: where pictures lie that have moved."""
     replicates: int = 1000
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Of the bootstrap."""
+    device: str = "cuda" if GPU else "cpu"
+    """For networks and degraded dumps."""
+
+    def check(self) -> None:
+        """Raises: ValueError for an option that cannot be used."""
+        if self.checkpoint and self.no_checkpoint:
+            raise ValueError("--checkpoint and --no-checkpoint exclude each other")
+        if not 0 < self.fpr < 1 or self.seed < 0:
+            raise ValueError("--fpr lies between 0 and 1, --seed is at least 0")
+        if (
+            self.permutations < 0
+            or self.replicates < 2
+            or self.limit is not None
+            and self.limit < 1
+        ):
+            raise ValueError(
+                "--permutations is at least 0, --replicates at least 2, --limit at least 1"
+            )
+        if wrong := [pair for pair in self.data_root if not all(pair.partition("=")[::2])]:
+            raise ValueError(f"--data-root takes DATASET=DIR, not {', '.join(wrong)}")
+        conditions(self.degradations)
+        self.network_names()
+
+    @property
+    def degradations(self) -> tuple[str, ...]:
+        return tuple(FAMILIES) if "all" in self.robustness else self.robustness
+
+    @property
+    def quick(self) -> bool:
+        """Whether networks are fitted with settings for a CPU."""
+        return not GPU and not self.full_size
+
+    @property
+    def roots(self) -> dict[str, Path]:
+        """Dataset -> folder of its pictures, where that has moved."""
+        pairs = (pair.partition("=")[::2] for pair in self.data_root)
+        return {name: Path(folder) for name, folder in pairs}
+
+    def network_names(self) -> tuple[str, ...]:
+        if not self.networks:
+            return ()
+        from evaluation.pixel_baselines import NETWORKS
+
+        if unknown := [name for name in self.networks if name not in {*NETWORKS, "all"}]:
+            raise ValueError(
+                f"unknown network {', '.join(unknown)}; the networks are {', '.join(NETWORKS)}"
+            )
+        return tuple(NETWORKS) if "all" in self.networks else self.networks
 
 
 Plan = list[tuple[Experiment, list[System]]]
+# (experiment, system, fitted) -> rows of metrics.csv
+Measure = Callable[[Experiment, System, Fitted], list[dict]]
 
 
 def planned(
@@ -71,54 +138,71 @@ def planned(
     checkpoint: Checkpoint | None,
     networks: Path,
 ) -> Plan:
-    """Every experiment with its systems. networks: where fitted ones are kept. Raises: ValueError where nothing can be tried."""
-    outputs, training = dumps[0].meta["outputs"], config.training
-    raw = raw_features({name: value[:1] for name, value in faces.arrays.items()}, outputs).names
+    """Every experiment with its systems.
+
+    Args:
+        checkpoint: measured as it is, beside the refits.
+        networks: folder of fitted networks.
+
+    Raises:
+        ValueError: where there is nothing to train or test on, or two parts have one name.
+    """
+    check_datasets(config, dumps)
+    outputs = dumps[0].meta["outputs"]
+    columns = columns_of(faces, outputs)
     select(
-        [*raw, *expected_names(outputs)], training.drop, training.only
-    )  # said before anything takes long
-    masc = systems.consistency(MASC, "masc", outputs, training)
-    others = systems.baselines(outputs, training)
-    less = systems.ablations(outputs, training) if config.ablations else []
-    pixels = looking(config, dumps, networks)
+        columns, config.drop, config.only
+    )  # unknown groups are reported before anything is fitted
+    families = None
+    if config.ablate == "subsets":
+        used = systems.usable_outputs(faces, outputs, columns, config.drop)
+        families = systems.families_of(used)
+    masc = systems.detector(MASC, systems.ENSEMBLE, outputs, config)
+    less = systems.ablations(outputs, config, config.ablate, families)
+    others = systems.baselines(outputs, config)
+    pixels = network_systems(config, dumps, networks)
+    names = datasets_of(faces)
+    experiments = experiments_of(faces, config.protocols)
     plan: Plan = []
-    found = experiments_of(faces, config.protocols)
-    for experiment in found:
-        protocol = experiment.runs[0].protocol
+    for experiment in experiments:
+        own = experiment.in_dataset is not None
+        joint = own and experiment.name not in names
         fitted = [masc, *others]
-        if protocol == "in-dataset":
-            fitted = [masc, *less, *others, *(pixels if experiment.name != "together" else ())]
-        elif protocol == "identity-disjoint":
-            fitted = [masc, *(system for system in less if without_fakes(system.name)), *others]
-        alone = len(datasets_of(faces)) == 1 and protocol == "in-dataset"
-        if checkpoint is not None and (experiment.name == "together" or alone):
-            name = f"{MASC} as it is ({config.checkpoint.name})"
-            fitted.insert(0, System(name, "masc", lambda *_: systems.of_checkpoint(checkpoint)))
+        if own:
+            fitted = [masc, *less, *others, *([] if joint else pixels)]
+        elif experiment.runs[0].protocol == "identity-disjoint":
+            kept = [x for x in less if x.kind == ZERO_SHOT or config.ablate == "subsets"]
+            fitted = [masc, *kept, *others]
+        if checkpoint is not None and own and (joint or len(names) == 1):
+            name = f"{MASC}, checkpoint {config.checkpoint.name}"
+            as_it_is = System(name, systems.ENSEMBLE, lambda *_: systems.of_checkpoint(checkpoint))
+            fitted.insert(0, as_it_is)
         plan.append((experiment, fitted))
-    given = [experiment for experiment in found if experiment.name in datasets_of(faces)]
-    for experiment in given:
-        plan += growth(experiment, [masc, *others]) if config.few_shot else []
-        checked = sanity(experiment) if config.permutations else None
-        if checked:
-            taught = systems.consistency(
-                MASC, "masc", outputs, replace(training, forgery_weight=0.0)
-            )
-            plan.append(
-                (checked, [systems.permuted(taught, seed) for seed in range(config.permutations)])
-            )
+    permuted = systems.permuted_baseline(outputs, config)
+    for experiment in (experiment for experiment in experiments if experiment.name in names):
+        sizes = [(size, seed) for size in SIZES for seed in range(SEEDS)] if config.few_shot else []
+        drawn = [few_shot(experiment, *each) for each in sizes]
+        plan += [(each, [masc, *others]) for each in drawn if each is not None]
+        checked = [permuted_labels(experiment, seed) for seed in range(config.permutations)]
+        plan += [(each, [permuted]) for each in checked if each is not None]
     check_names(plan)
     return plan
 
 
+def columns_of(faces: FeatureDataset, outputs: dict) -> list[str]:
+    raw = raw_features({name: value[:1] for name, value in faces.arrays.items()}, outputs).names
+    return [*raw, *expected_names(outputs)]
+
+
 def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
-    """Raises: ValueError where two dumps are of datasets of one name, or --data-root names one that no dump has."""
+    """Raises: ValueError for datasets of one name, or an unknown one in --data-root."""
     found: dict[str, Path] = {}
     for dump in dumps:
         name = dump.meta["dataset"]
         if name in found:
             raise ValueError(
-                f"{found[name]} and {dump.path} are both of a dataset called {name}, and their faces could not be told apart; "
-                "evaluate them one after the other, or preprocess one from a folder of another name"
+                f"{found[name]} and {dump.path} are both of a dataset called {name}, and their faces could not be "
+                "told apart; evaluate them one after the other, or preprocess one from a folder of another name"
             )
         found[name] = dump.path
     if strange := sorted(set(config.roots) - set(found)):
@@ -130,80 +214,48 @@ def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
 def check_names(plan: Plan) -> None:
     """Raises: ValueError where two experiments, runs or systems would be written to one place."""
     places: dict[str, str] = {}
+    for place, title in _places(plan):
+        if place.lower() in places:
+            raise ValueError(
+                f"two parts of the report would be called {place}: {places[place.lower()]!r} and {title!r}; rename "
+                "a dataset (its dump's `dataset`, from the folder's name) or a method so that their letters and "
+                "digits differ"
+            )
+        places[place.lower()] = title
+
+
+def _places(plan: Plan) -> Iterator[tuple[str, str]]:
     for experiment, fitted in plan:
-        wanted = {f"experiment {experiment.name}": experiment.name}
+        yield f"experiment {experiment.name}", experiment.name
         for run in experiment.runs:
-            wanted |= {
-                f"{run.id}/{slug(system.name)}": f"{run.title} ({system.name})" for system in fitted
-            }
-        for place, title in wanted.items():
-            if place.lower() in places:
-                raise ValueError(
-                    f"two parts of the report would be called {place}: {places[place.lower()]!r} and {title!r}; rename a dataset "
-                    "(its dump's `dataset`, from the folder's name) or a method so that their letters and digits differ"
-                )
-            places[place.lower()] = title
-
-
-def growth(experiment: Experiment, fitted: Sequence[System]) -> Plan:
-    """The in-dataset run with few training faces, each size drawn SEEDS times."""
-    plan: Plan = []
-    for size in SIZES:
-        for seed in range(SEEDS):
-            smaller = few_shot(experiment, size, seed)
-            if smaller is not None and smaller.runs:
-                plan.append((smaller, list(fitted)))
-    return plan
-
-
-def networks_of(names: Sequence[str]) -> tuple[str, ...]:
-    """`all`, or some of evaluation/pixel_baselines.py. Raises: ValueError for an unknown one."""
-    if not names:
-        return ()
-    from evaluation.pixel_baselines import NETWORKS
-
-    if unknown := [name for name in names if name not in {*NETWORKS, "all"}]:
-        raise ValueError(
-            f"unknown network {', '.join(unknown)}; the networks are {', '.join(NETWORKS)}"
-        )
-    return tuple(NETWORKS) if "all" in names else tuple(names)
-
-
-def families_of(names: Sequence[str]) -> tuple[str, ...]:
-    """`all`, or some of data/degrade.py. Raises: ValueError for an unknown one."""
-    families = tuple(FAMILIES) if "all" in names else tuple(names)
-    conditions(families)
-    return families
+            for system in fitted:
+                yield f"{run.id}/{slug(system.name)}", f"{run.title} ({system.name})"
 
 
 def root_of(config: Config, dump: Dump) -> Path:
     return Path(config.roots.get(dump.meta["dataset"], dump.meta["data_root"]))
 
 
-def looking(config: Config, dumps: Sequence[Dump], folder: Path) -> list[System]:
-    """The networks that look at pixels. Imported late: without them, no network needs to be built."""
+def network_systems(config: Config, dumps: Sequence[Dump], folder: Path) -> list[System]:
+    """The networks on pixels. Imported late: without them, no network needs to be built."""
     if not config.networks:
         return []
     from evaluation.pixel_baselines import PixelCutter, network_system
 
-    cut = PixelCutter({dump.meta["dataset"]: root_of(config, dump) for dump in dumps})
-    settings = (
-        config.device,
-        config.training.fpr,
-        config.training.seed,
-        config.quick,
-        config.weights_dir,
-    )
-    return [network_system(name, cut, folder, *settings) for name in config.networks]
+    cutter = PixelCutter({dump.meta["dataset"]: root_of(config, dump) for dump in dumps})
+    about = (config.device, config.fpr, config.seed, config.quick, config.weights_dir)
+    return [network_system(name, cutter, folder, *about) for name in config.network_names()]
 
 
-def also(config: Config, dumps: Sequence[Dump]) -> Callable[[Experiment, System, Fitted], dict]:
-    """What is found out while a system is in memory: what MASC leans on, and the curves of robustness.
+def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
+    """Measures what needs a fitted system: number of columns, permutation importance, robustness.
 
-    Degraded dumps are made here, before anything is fitted: what is wrong with the pictures is told at once.
-    Raises: as evaluation.robustness.degraded_dump.
+    Degraded dumps are made here, before anything is fitted: problems are reported at once.
+
+    Raises:
+        As evaluation.robustness.degraded_dump.
     """
-    wanted = conditions(config.families)
+    wanted = conditions(config.degradations)
     degraded = {}
     for dump in dumps if wanted else ():
         name, settings = dump.meta["dataset"], {"device": config.device}
@@ -212,23 +264,21 @@ def also(config: Config, dumps: Sequence[Dump]) -> Callable[[Experiment, System,
                 dump, root_of(config, dump), bar, config.limit, settings
             )
 
-    def find(experiment: Experiment, system: System, fitted: Fitted) -> dict:
-        found: dict = {}
-        run = next((run for run in experiment.runs if run.protocol == "in-dataset"), None)
+    def rows_of(experiment: Experiment, system: System, fitted: Fitted) -> list[dict]:
+        rows: list[dict] = []
+        run, name = experiment.in_dataset, experiment.name
         if run is None:
-            return found
-        if system.name == MASC and fitted.checkpoint is not None:
-            found["importance"] = [
-                {"run": run.id, "dataset": name, **entry}
-                for name, test in run.tests.items()
-                for entry in importance(fitted.checkpoint, test, config.training.seed)
-            ]
+            return rows
         if fitted.checkpoint is not None:
-            found["columns"] = len(fitted.checkpoint.info["features"])
-        told = system.kind != "ablation" or without_fakes(system.name)
-        if told and experiment.name in run.tests and experiment.name in degraded:
-            clean, of = degraded[experiment.name]
-            found["robustness"] = curves(clean, of, {system.name: fitted.p_fake}, experiment.name)
-        return found
+            count = len(fitted.checkpoint.info["features"])
+            rows.append({"run": run.id, "metric": "columns", "value": count})
+        if system.name == MASC and fitted.checkpoint is not None:
+            for test, faces in run.tests.items():
+                found = importance(fitted.checkpoint, faces, config.seed)
+                rows += [{"run": run.id, "test": test, **row} for row in found]
+        if system.kind != ABLATION and name in run.tests and name in degraded:
+            found = curves(*degraded[name], fitted.p_fake)
+            rows += [{"run": run.id, "test": name, **row} for row in found]
+        return rows
 
-    return find
+    return rows_of

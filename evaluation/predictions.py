@@ -1,32 +1,25 @@
-"""What a system said of every test face, on disk: predict first, score after.
+"""Predictions of a system on disk: predict first, score after.
 
-One CSV per run and system, a row per face of every test of the run. A face that the system cannot score has an empty p_fake.
+One CSV per run and system, a row per face of every test of the run. A face that the system cannot
+score has an empty p_fake.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from data.feature_dataset import FeatureDataset
 from data.files import write_csv
 
-COLUMNS: dict[str, type] = {
-    "test": str,
-    "dataset": str,
-    "path": str,
-    "face": int,
-    "video": str,
-    "method": str,
-    "group": str,
-    "label": int,
-    "p_fake": float,
-}
-Predictions = dict[str, np.ndarray]  # column -> (N,)
-FACE = ("dataset", "path", "face")  # what tells a face, in every table
+COLUMNS = ["test", "dataset", "path", "face", "video", "method", "group", "label", "p_fake"]
+NUMBERS = {"face": int, "label": int, "p_fake": float}
+FACE = ("dataset", "path", "face")  # identifies a face, in every table
+CLIP = ["dataset", "method", "video", "label"]  # two methods may have made fakes of one name
+AGAIN = "run the evaluation again"
 
 
 def face_keys(rows: Mapping[str, np.ndarray]) -> list[tuple]:
@@ -42,56 +35,54 @@ def write_predictions(path: Path, tests: Mapping[str, tuple[FeatureDataset, np.n
         texts = ["" if np.isnan(p) else f"{p:.6g}" for p in p_fake.tolist()]
         rows += [(test, *row) for row in zip(*known, texts, strict=True)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(path, list(COLUMNS), rows)
+    write_csv(path, COLUMNS, rows)
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Raises: FileNotFoundError, ValueError where the file is not one of these, with its name."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; run the evaluation again")
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            lines = list(csv.reader(file, strict=True))
-    except csv.Error as error:
-        raise ValueError(f"{path}: damaged ({error}); run the evaluation again") from error
-    if not lines or lines[0] != list(COLUMNS):
-        raise ValueError(
-            f"{path}: expected the columns {', '.join(COLUMNS)}; run the evaluation again"
-        )
-    try:
-        columns = list(zip(*lines[1:], strict=True)) or [()] * len(COLUMNS)
-        return {
-            name: np.array(
-                [kind(value or "nan") if kind is float else kind(value) for value in values],
-                dtype=kind,
-            )
-            for (name, kind), values in zip(COLUMNS.items(), columns, strict=True)
-        }
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}); run the evaluation again") from error
+def read_predictions(path: Path) -> pd.DataFrame:
+    """The table that `write_predictions` wrote.
 
-
-def of_test(found: Predictions, test: str) -> Predictions:
-    """The rows of one test that have a score."""
-    rows = (found["test"] == test) & ~np.isnan(found["p_fake"])
-    return {name: values[rows] for name, values in found.items()}
-
-
-def by_video(found: Predictions) -> Predictions:
-    """One row per clip: the mean p_fake of its frames. Pictures that belong to no clip are left out.
-
-    A clip is told by dataset, method and video together: two methods may have made fakes of the same name. Its `path` is the
-    video, whichever of its frames have a score.
+    Raises:
+        FileNotFoundError, ValueError: where the file is missing or damaged, with its name.
     """
-    rows = np.flatnonzero(found["video"] != "")
-    names = ("dataset", "method", "video", "label")
-    keys = np.array(
-        ["\0".join(str(found[name][row]) for name in names) for row in rows], dtype=object
-    )
-    _, first, clip = np.unique(keys.astype(str), return_index=True, return_inverse=True)
-    columns = {name: values[rows][first] for name, values in found.items()}
-    columns |= {"path": columns["video"], "face": np.zeros(len(first), int)}
-    columns["p_fake"] = np.bincount(clip, found["p_fake"][rows], len(first)) / np.bincount(
-        clip, minlength=len(first)
-    )
-    return columns
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {AGAIN}")
+    try:
+        found = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(COLUMNS, object) | NUMBERS,
+            keep_default_na=False,
+            na_values={"p_fake": [""]},
+            encoding_errors="surrogateescape",
+        )
+    except ValueError as error:  # pandas' parser errors are of this kind too
+        raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
+    if list(found) != COLUMNS:
+        raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}; {AGAIN}")
+    if not found["label"].isin((0, 1)).all():
+        raise ValueError(f"{path}: damaged (labels other than 0 and 1); {AGAIN}")
+    return found
+
+
+def of_test(found: pd.DataFrame, test: str, level: str = "frame") -> pd.DataFrame:
+    """The rows of one test that have a score, or its clips."""
+    rows = found[(found["test"] == test) & found["p_fake"].notna()]
+    return by_video(rows) if level == "video" else rows
+
+
+def by_video(found: pd.DataFrame) -> pd.DataFrame:
+    """One row per clip: the mean p_fake of its frames. Pictures that belong to no clip are left
+    out.
+
+    The `path` of a clip is its video, whichever of its frames have a score.
+    """
+    clips = found[found["video"] != ""].groupby(CLIP, sort=True)
+    means = clips.agg(test=("test", "first"), group=("group", "first"), p_fake=("p_fake", "mean"))
+    means = means.reset_index()
+    return means.assign(path=means["video"], face=0)[COLUMNS]
+
+
+def scored_by_both(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `a` that `b` has with the same label, and b's score of them as `p_other`."""
+    keys = [*FACE, "method", "label"]
+    other = b[[*keys, "p_fake"]].rename(columns={"p_fake": "p_other"})
+    return a.merge(other, on=keys, how="inner")

@@ -1,7 +1,8 @@
-"""Is the detector as good, and as fair, for everybody? Figures per group of people, as the experts see them.
+"""AUC and FPR per group of people: gender, age band and race, as the experts estimate them from the
+whole face.
 
-Gender, age band and race are what an expert says of the whole face: with its errors and its narrow categories, and on fakes it
-speaks of the fake. So these figures find gaps; they do not prove that there are none.
+The estimates have errors and narrow categories, and on fakes they describe the fake. So these
+figures find gaps; they do not prove that there are none.
 """
 
 from __future__ import annotations
@@ -9,34 +10,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 
 from data.feature_dataset import FeatureDataset
-from evaluation.metrics import REPLICATES, auc, bootstrap, fpr_at
+from evaluation.metrics import REPLICATES, auc, fpr_at, interval
+from evaluation.predictions import FACE
 from features.regions import REGIONS
 
-MIN_FACES = 20  # of a class in a group; a figure of fewer says nothing
-ATTRIBUTES = ("gender", "age", "race")
+MIN_FACES = 20  # of a class in a group; fewer say nothing
+GAP = "largest gap"  # `group` of the largest difference between two groups
+ATTRIBUTES = {"gender": "gender", "age": "age band", "race": "race"}  # output -> attribute
 # Age bands by the years at which an expert's classes begin.
 BANDS = ((0, "0-19"), (20, "20-39"), (40, "40-59"), (60, "60+"))
 
 
-def attributes(faces: FeatureDataset, outputs: Mapping[str, Mapping]) -> dict[str, np.ndarray]:
-    """attribute -> (N,) names, "" where there is no answer. Of several experts with one output, the first speaks."""
+def attributes(faces: FeatureDataset, outputs: Mapping[str, Mapping]) -> pd.DataFrame:
+    """The group of every face by every attribute, "" where unknown; of several experts, the first
+    counts.
+
+    Returns:
+        (N, columns of `FACE` and attributes).
+    """
     found: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
-        attribute = name.rpartition(".")[2]
-        if attribute not in ATTRIBUTES or output["kind"] != "distribution":
+        attribute = ATTRIBUTES.get(name.rpartition(".")[2])
+        if attribute is None or attribute in found or output["kind"] != "distribution":
             continue
-        predictions = faces.arrays[name][:, REGIONS.index("full")].astype(np.float32)
-        names = (
-            [_band(label) for label in output["names"]] if attribute == "age" else output["names"]
-        )
-        known = np.isfinite(predictions).all(1)
-        said = np.where(
-            known, np.array(names, dtype=object)[np.where(known, predictions.argmax(1), 0)], ""
-        )
-        found.setdefault("age band" if attribute == "age" else attribute, said)
-    return found
+        p = faces.arrays[name][:, REGIONS.index("full")].astype(np.float32)  # (N, classes)
+        names = output["names"]
+        if attribute == "age band":
+            names = [_band(label) for label in names]
+        known = np.isfinite(p).all(1)
+        best = np.where(known, p.argmax(1), 0)
+        found[attribute] = np.where(known, np.array(names, dtype=object)[best], "")
+    return face_table(faces, found)
+
+
+def face_table(faces: FeatureDataset, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """`columns` of every face, to be merged with predictions."""
+    keys = {name: faces.rows[name] for name in FACE}
+    return pd.DataFrame(keys | columns, dtype=object).astype({"face": int})
 
 
 def _band(label: str) -> str:
@@ -46,33 +59,27 @@ def _band(label: str) -> str:
 
 
 def by_group(
-    said: np.ndarray, y: np.ndarray, p: np.ndarray, groups: np.ndarray, threshold: float
-) -> dict:
-    """AUC and FPR of each group of people, and the largest gap between two of them.
+    found: pd.DataFrame, attribute: str, threshold: float, replicates: int = REPLICATES
+) -> list[dict]:
+    """Rows of metrics.csv: AUC and FPR of every group, and the largest gap between two.
 
-    said: (N,) names, "" unknown; y: labels; p: p_fake, finite; groups: for the bootstrap. A figure with fewer than
-    MIN_FACES of a class that it needs is None.
+    Undefined with fewer than MIN_FACES of a class that counts.
+
+    found: predictions with the column `attribute`.
     """
     rows = []
-    for name in sorted(set(said.tolist()) - {""}):
-        part = said == name
-        reals, fakes = int((y[part] == 0).sum()), int((y[part] == 1).sum())
-        figures = {"fpr": lambda y, p: fpr_at(y, p, threshold)} if reals >= MIN_FACES else {}
-        figures |= {"auc": auc} if min(reals, fakes) >= MIN_FACES else {}
-        intervals = (
-            bootstrap(figures, y[part], p[part], groups[part], REPLICATES) if figures else {}
-        )
-        row: dict = {"name": name, "n_real": reals, "n_fake": fakes, "auc": None, "fpr": None}
-        for key, figure in figures.items():
-            bounds = [None if np.isnan(bound) else bound for bound in intervals[key]]
-            row[key] = {
-                "value": float(figure(y[part], p[part])),
-                "low": bounds[0],
-                "high": bounds[1],
-            }
-        rows.append(row)
-    gaps = {}
-    for key in ("auc", "fpr"):
-        values = [row[key]["value"] for row in rows if row[key]]
-        gaps[key] = max(values) - min(values) if len(values) > 1 else None
-    return {"groups": rows, "largest_gap": gaps}
+    figures = {"auc": auc, "fpr": lambda y, p: fpr_at(y, p, threshold)}
+    for name, part in found[found[attribute] != ""].groupby(attribute, sort=True):
+        y, p, groups = (part[key].to_numpy() for key in ("label", "p_fake", "group"))
+        fakes = int(y.sum())
+        reals = len(y) - fakes
+        enough = {"auc": min(reals, fakes) >= MIN_FACES, "fpr": reals >= MIN_FACES}
+        counts = {"n": len(y), "n_fake": fakes, "groups": len(set(groups))}
+        for metric, figure in figures.items():
+            values = interval(figure, y, p, groups, replicates) if enough[metric] else {}
+            rows.append({"group": str(name), "metric": metric, **counts, **values})
+    for metric in figures if rows else ():
+        values = [row["value"] for row in rows if row["metric"] == metric and "value" in row]
+        value = max(values) - min(values) if len(values) > 1 else None
+        rows.append({"group": GAP, "metric": metric, "value": value})
+    return [{"level": "frame", "attribute": attribute, **row} for row in rows]

@@ -1,14 +1,16 @@
-"""What is compared: ways of learning P(fake) from training faces, all with the same interface.
+"""The systems that are compared: ways of learning P(fake), all with one interface.
 
-A `System` fits on `train`, chooses, calibrates and sets its threshold on `val`, and then scores any faces. Nothing in here
-sees a test split.
+A `System` fits on `train`, chooses, calibrates and sets its threshold on `val`, and then scores any
+faces. No test split is seen here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -16,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from data.feature_dataset import FeatureDataset
 from evaluation.metrics import threshold_at_fpr
 from features.baselines import metadata_features, plain_features
-from features.columns import FAMILIES, FeatureTable, groups_of
+from features.columns import FAMILIES, FeatureTable, groups_of, select
 from features.regions import REGIONS
 from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
@@ -24,18 +26,20 @@ from models.heads import fit_head
 from training.detector import Settings, fit
 
 MASC, METADATA = "MASC", "metadata"
-REALS_ONLY = f"{MASC}, real faces only"
-ZERO_SHOT = "no fake seen"  # how the names of an expert's own evidence end
-
-
-def without_fakes(system: str) -> bool:
-    """Whether a system of that name learns from real faces alone."""
-    return system == REALS_ONLY or system.endswith(ZERO_SHOT)
+# Kinds of systems. Zero-shot ones are trained on real faces only.
+ENSEMBLE, ZERO_SHOT, ABLATION, BASELINE = "masc", "zero-shot", "ablation", "baseline"
 
 
 @dataclass
 class Fitted:
-    """A system after training. p_fake: faces -> (N,) float64, NaN for a face that it cannot score. notes: what to know."""
+    """A system after training.
+
+    Attributes:
+        p_fake: faces -> (N,) float64, NaN for a face that it cannot score.
+        threshold: p_fake from which a face is called fake.
+        notes: shown beside the figures.
+        checkpoint: of MASC and its ablations.
+    """
 
     p_fake: Callable[[FeatureDataset], np.ndarray]
     threshold: float
@@ -45,38 +49,46 @@ class Fitted:
 
 @dataclass(frozen=True)
 class System:
-    """kind: masc, ablation or baseline. fit(train, val) raises ValueError where it cannot learn from these faces."""
+    """kind: masc, zero-shot, ablation or baseline. fit(train, val) may raise ValueError."""
 
     name: str
     kind: str
     fit: Callable[[FeatureDataset, FeatureDataset], Fitted]
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress of single fits: there are hundreds of them below one bar."""
+    log = logging.getLogger("masc")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 def of_checkpoint(checkpoint: Checkpoint, notes: list[str] | None = None) -> Fitted:
-    """A detector as it is."""
     scorer = Scorer(checkpoint)
     return Fitted(
         lambda faces: scorer.score(faces.arrays)[1], scorer.threshold, notes or [], checkpoint
     )
 
 
-def consistency(name: str, kind: str, outputs: Mapping, config: Settings) -> System:
-    """What train.py fits with these settings."""
+def detector(name: str, kind: str, outputs: Mapping, settings: Settings) -> System:
+    """The detector that train.py fits with these settings."""
 
     def learn(train: FeatureDataset, val: FeatureDataset) -> Fitted:
         notes: list[str] = []
-        with (
-            redirect_stdout(None),
-            threadpool_limits(1, "blas"),
-        ):  # matrices are small: more threads only wait
-            checkpoint, _ = fit(train, val, outputs, config, notes)
+        with quiet(), threadpool_limits(1, "blas"):  # small matrices: more threads only wait
+            checkpoint, _ = fit(train, val, outputs, settings, notes)
         return of_checkpoint(checkpoint, notes)
 
     return System(name, kind, learn)
 
 
-def tabular(
-    name: str, head: str, features: Callable[[FeatureDataset], FeatureTable], config: Settings
+def classifier(
+    name: str, head: str, features: Callable[[FeatureDataset], FeatureTable], settings: Settings
 ) -> System:
     """A head on columns that are no consistency features."""
 
@@ -85,20 +97,20 @@ def tabular(
         labels = val.rows["label"]
         with threadpool_limits(1, "blas"):
             fitted = fit_head(
-                head, x, train.rows["label"], train.rows["group"], x_val, labels, config.seed
+                head, x, train.rows["label"], train.rows["group"], x_val, labels, settings.seed
             )
 
         def p_fake(faces: FeatureDataset) -> np.ndarray:
             values = features(faces).values
             return np.where(np.isnan(values).all(1), np.nan, fitted.p_fake(values))
 
-        return Fitted(p_fake, threshold_at_fpr(p_fake(val)[labels == 0], config.fpr))
+        return Fitted(p_fake, threshold_at_fpr(p_fake(val)[labels == 0], settings.fpr))
 
-    return System(name, "baseline", learn)
+    return System(name, BASELINE, learn)
 
 
 def whole_face(output: str) -> Callable[[FeatureDataset], FeatureTable]:
-    """One embedding of the whole face, at unit length; NaN where there is no answer."""
+    """One embedding of the whole face at unit length; NaN where it is missing."""
 
     def features(faces: FeatureDataset) -> FeatureTable:
         values = faces.arrays[output][:, REGIONS.index("full")].astype(np.float32)
@@ -109,66 +121,90 @@ def whole_face(output: str) -> Callable[[FeatureDataset], FeatureTable]:
     return features
 
 
-def permuted(system: System, seed: int) -> System:
-    """The same, given the labels of training and validation faces dealt out anew (`dealt`): there is nothing to learn."""
+def baselines(outputs: Mapping[str, Mapping], settings: Settings) -> list[System]:
+    """Baselines without pictures: the first 16 columns, embeddings of the face, metadata."""
+    first = classifier(
+        "first 16 columns", settings.head, lambda faces: plain_features(faces.arrays), settings
+    )
+    embeddings = [
+        classifier(f"{name}, whole face", "logreg", whole_face(name), settings)
+        for name, output in outputs.items()
+        if output["kind"] == "embedding"
+    ]
+    metadata = classifier(
+        METADATA, "xgboost", lambda faces: metadata_features(faces.rows), settings
+    )
+    return [first, *embeddings, metadata]
 
-    def learn(train: FeatureDataset, val: FeatureDataset) -> Fitted:
-        rng = np.random.default_rng(seed)
-        mixed = [
-            FeatureDataset(f.arrays, {**f.rows, "label": permute_labels(f.rows["label"], rng)})
-            for f in (train, val)
-        ]
-        return system.fit(*mixed)
 
-    return System(f"{system.name}, permutation {seed}", "sanity", learn)
+def permuted_baseline(outputs: Mapping[str, Mapping], settings: Settings) -> System:
+    """MASC for permuted labels: the forgery logit needs no labels and would beat chance."""
+    settings = replace(settings, forgery_weight=0.0)
+    return detector(f"{MASC}, without the forgery logit", ENSEMBLE, outputs, settings)
 
 
-def permute_labels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Random labels that say nothing of the true ones: the same share of each class is called fake.
+def ablations(
+    outputs: Mapping[str, Mapping],
+    settings: Settings,
+    which: str = "families",
+    families: tuple[str, ...] | None = None,
+) -> list[System]:
+    """MASC with less: fewer columns, no fakes to train on, or without the forgery logit.
 
-    A plain permutation of a few thousand labels correlates with the truth by about .02 by chance, and a strong column makes
-    .44 or .56 of that. labels: (N,) 0 or 1. Returns: the same.
+    Args:
+        which: "families": without each family of experts, with only each, and with less of the
+            rest;
+            "subsets": a detector for every subset of the families.
+        families: those to use; None is all that the outputs belong to.
     """
-    found, share = np.zeros_like(labels), labels.mean()
-    for label in (0, 1):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        found[rows[: round(share * len(rows))]] = 1
-    return found
+    families = families_of(outputs) if families is None else families
+    found = []
+    if which == "subsets":
+        for size in range(len(families)):
+            for subset in combinations(families, size + 1):
+                name = f"{MASC}, only {' + '.join(subset)}"
+                found.append((name, ABLATION, replace(settings, only=subset)))
+    if which == "families":
+        real_only = replace(settings, one_class=True)
+        found += [
+            (f"{MASC}, real faces only (zero-shot)", ZERO_SHOT, real_only),
+            (f"{MASC}, raw columns only", ABLATION, replace(settings, only=("raw",))),
+            (f"{MASC}, expected columns only", ABLATION, replace(settings, only=("expected",))),
+        ]
+        logits = [name for name, output in outputs.items() if output["kind"] == "forgery_logit"]
+        if logits and settings.forgery_weight and not settings.one_class:
+            labels_only = replace(settings, forgery_weight=0.0)
+            found.append((f"{MASC}, without the forgery logit", ABLATION, labels_only))
+        for name in logits:
+            alone = replace(real_only, drop=(), only=(f"{name}/level/full",))
+            found.append((f"{name}, whole face (zero-shot)", ZERO_SHOT, alone))
+        for family in families if len(families) > 1 else ():
+            without = replace(settings, drop=(*settings.drop, family))
+            found.append((f"{MASC}, without {family}", ABLATION, without))
+            alone = replace(settings, only=(family,))
+            found.append((f"{MASC}, only {family}", ABLATION, alone))
+    return [detector(name, kind, outputs, changed) for name, kind, changed in found]
 
 
-def baselines(outputs: Mapping[str, Mapping], config: Settings) -> list[System]:
-    """What needs no pictures: the first design's columns, each embedding by itself, and what is no face at all."""
-    systems = [
-        tabular("first 16 columns", config.head, lambda faces: plain_features(faces.arrays), config)
-    ]
-    for name, output in outputs.items():
-        if output["kind"] == "embedding":
-            systems.append(tabular(f"{name}, whole face", "logreg", whole_face(name), config))
-    return [
-        *systems,
-        tabular(METADATA, "xgboost", lambda faces: metadata_features(faces.rows), config),
-    ]
+def families_of(outputs: Iterable[str]) -> tuple[str, ...]:
+    """Families of experts (features/columns.py) that the outputs belong to."""
+    found = {group for name in outputs for group in groups_of(f"{name}/")}
+    return tuple(family for family in FAMILIES if family in found)
 
 
-def ablations(outputs: Mapping[str, Mapping], config: Settings) -> list[System]:
-    """MASC with less: real faces alone, only what labels teach, raw or expected columns alone, an expert's own evidence alone,
-    without and with only each family of experts."""
-    there = [
-        name for name in FAMILIES if any(name in groups_of(f"{output}/") for output in outputs)
-    ]
-    changes = {
-        REALS_ONLY: replace(config, one_class=True),
-        f"{MASC}, raw columns only": replace(config, only=("raw",)),
-        f"{MASC}, expected columns only": replace(config, only=("expected",)),
-    }
-    forgery_weight = [name for name, output in outputs.items() if output["kind"] == "forgery_logit"]
-    if forgery_weight and config.forgery_weight and not config.one_class:
-        changes[f"{MASC}, only what labels teach"] = replace(config, forgery_weight=0.0)
-    for name in forgery_weight:
-        changes[f"{name}, whole face, {ZERO_SHOT}"] = replace(
-            config, one_class=True, drop=(), only=(f"{name}/level/full",)
+def usable_outputs(
+    faces: FeatureDataset, outputs: Iterable[str], columns: list[str], drop: tuple[str, ...]
+) -> list[str]:
+    """Outputs with a column that `drop` leaves and a value on a real face.
+
+    Raises:
+        ValueError: where none of them belongs to a family, or for an unknown group in `drop`.
+    """
+    real = faces.rows["label"] == 0
+    kept = {name.partition("/")[0] for name in select(columns, drop)}
+    known = [x for x in outputs if x in kept and np.isfinite(faces.arrays[x][real]).any()]
+    if not families_of(known):
+        raise ValueError(
+            f"no column of {', '.join(FAMILIES)} is left; the dumps have {', '.join(outputs)}"
         )
-    for family in there if len(there) > 1 else ():
-        changes[f"{MASC}, without {family}"] = replace(config, drop=(*config.drop, family))
-        changes[f"{MASC}, only {family}"] = replace(config, only=(family,))
-    return [consistency(name, "ablation", outputs, changed) for name, changed in changes.items()]
+    return known

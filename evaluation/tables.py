@@ -1,403 +1,248 @@
-"""Tables of a report, from the content of its results.json. Frames and videos are never in one table."""
+"""Tables of a report: views of metrics.csv. Frames and videos are never in one table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 
-from evaluation.metrics import HEADINGS
-from evaluation.page import Cell, Names, Table, figure, number, texts
-from evaluation.saved import UNITS
-from evaluation.systems import MASC
+import pandas as pd
+
+from data.degrade import Condition
+from evaluation.metrics import FIGURES
+from evaluation.metrics_table import UNITS
+from evaluation.page import Names, Table, figure
+from evaluation.systems import ABLATION, BASELINE, ENSEMBLE, MASC, ZERO_SHOT
 
 LOWER_IS_BETTER = ("eer", "fpr", "ece", "brier")
-LOST = (
-    "Degradations are applied to the picture before the face is looked for; a picture whose face is lost raises no alarm "
-    "(p_fake 0) in the second figure"
-)
+MARKED = (*FIGURES, "auc_with_lost", "stratified_auc")  # metrics of which the best is marked
+SIGNED = ("delta_auc", "permutation_importance", "slope")
+COUNTS = ("columns", "lost")
+LESS = (ABLATION, ZERO_SHOT)
+HEADS = {"train": "trained on"}
+INTERVALS = "95% intervals by group"
+PROTOCOLS = {
+    "in-dataset": "In-dataset",
+    "identity-disjoint": "Identity-disjoint",
+    "cross-dataset": "Cross-dataset",
+    "leave-one-manipulation-out": "Leave-one-manipulation-out",
+    "cross-auc": "Cross-AUC: reals of one dataset, fakes of another",
+}
 DELONG = (
-    "MASC less it: MASC's AUC less that of the system, on the faces that both have scored, with the 95% interval and the p of "
+    "ΔAUC: AUC of MASC less that of the system, on the faces that both have scored, with the 95% interval and the p of "
     "DeLong's test, which takes faces for independent"
 )
 
 
-def counts(figures: Mapping, level: str) -> str:
-    real, fake, groups = (figures[f"n_{name}"] for name in ("real", "fake", "groups"))
-    return f"{real} real and {fake} fake {UNITS[level]} in {groups} groups"
+def main_rows(table: pd.DataFrame, *metrics: str, level: str | None = None) -> pd.DataFrame:
+    """Figures of whole tests: no subgroup, no degradation."""
+    rows = table[(table["condition"] == "") & (table["attribute"] == "") & (table["level"] != "")]
+    rows = rows[rows["metric"].isin(metrics)] if metrics else rows
+    return rows[rows["level"] == level] if level else rows
 
 
-def counts_of_all(found: Sequence[Mapping], level: str) -> str:
-    """Of summaries that may differ in which faces were scored."""
-    ordered = sorted(found, key=lambda figures: figures["n"])
-    ends = dict.fromkeys(counts(ordered[end], level) for end in (0, -1) if ordered)
-    return " to ".join(ends) or "none"
+def unique(rows: pd.DataFrame, *columns: str) -> list:
+    """Distinct values, or tuples of them, in the order of the rows."""
+    values = [rows[name] for name in columns]
+    return list(dict.fromkeys(values[0] if len(columns) == 1 else zip(*values, strict=True)))
 
 
-def with_best(rows: Sequence[list[Cell]], column: int, lower: bool = False) -> None:
-    """Mark the best of a column where there is a choice, ties as they are shown."""
-    known = [float(row[column].text) for row in rows if row[column].text not in ("n/a", "–")]
-    if len(set(known)) > 1:
-        winner = number(min(known) if lower else max(known))
-        for row in rows:
-            row[column] = replace(row[column], best=row[column].text == winner)
+def counted(rows: pd.DataFrame, level: str = "frame") -> str:
+    """Numbers of faces, or the fewest to the most where systems scored different ones."""
+    found = []
+    for row in rows.sort_values("n", kind="stable").to_dict("records"):
+        real, fake, groups = row["n"] - row["n_fake"], row["n_fake"], row["groups"]
+        found.append(f"{real:.0f} real and {fake:.0f} fake {UNITS[level]} in {groups:.0f} groups")
+    return " to ".join(dict.fromkeys([*found[:1], *found[-1:]])) or "none"
 
 
-def together(entries: Iterable[Mapping], *keys: str) -> list[tuple[tuple, list[Mapping]]]:
-    """Entries that share these values, in the order of their first appearance."""
-    found: dict[tuple, list[Mapping]] = {}
-    for entry in entries:
-        found.setdefault(tuple(entry.get(key) for key in keys), []).append(entry)
-    return list(found.items())
+def numbers(row: Mapping) -> str:
+    return f"{row['n'] - row['n_fake']:.0f} + {row['n_fake']:.0f}\n{row['groups']:.0f} groups"
 
 
-# Runs.
+def text_of(row: Mapping) -> str:
+    """A figure as it is shown."""
+    if row["metric"] == "delong_p" and row["value"] < 1e-3:
+        return "< 0.001"
+    if row["metric"] in COUNTS and not pd.isna(row["value"]):
+        return f"{row['value']:.0f}"
+    return figure(row["value"], row["low"], row["high"], row["metric"] in SIGNED)
 
 
-def tests_of(run: Mapping) -> list[tuple[str, str]]:
-    """(level, test) of everything that a system of the run was measured on, frames first."""
-    found = dict.fromkeys(
-        (test["level"], test["test"]) for system in run["systems"] for test in system["tests"]
-    )
-    return [pair for level in UNITS for pair in found if pair[0] == level]
+def best_of(values: Sequence[float | None], lower: bool = False) -> list[int]:
+    """Places of the best values, ties as they are shown; none where all are the same."""
+    shown = [None if value is None or pd.isna(value) else round(value, 3) for value in values]
+    known = {value for value in shown if value is not None}
+    winner = (min if lower else max)(known, default=None)
+    return [i for i, value in enumerate(shown) if len(known) > 1 and value == winner]
 
 
-def entry_of(system: Mapping, level: str, test: str) -> Mapping | None:
-    return next((e for e in system["tests"] if (e["level"], e["test"]) == (level, test)), None)
+def view(
+    name: str,
+    caption: str,
+    rows: pd.DataFrame,
+    index: Sequence[str],
+    column: str,
+    headings: Mapping[object, str],
+    notes: Sequence[str] = (),
+    within: str | None = None,
+    mark: bool = True,
+) -> Table:
+    """Rows of metrics.csv as a table of text.
+
+    Args:
+        index: columns whose values stand on the left.
+        column: whose values are spread over the table's columns, with these `headings`.
+        within: a column of `index` within whose values the best is marked.
+    """
+    found: dict[tuple, dict] = {}
+    keys = unique(rows.assign(_=""), *index, "_")
+    for row in rows.to_dict("records"):
+        found[*(row[key] for key in index), "", row[column]] = row
+    lines, parts = [], {}
+    for i, key in enumerate(keys):
+        cells = [found.get((*key, value)) for value in headings]
+        lines.append([*key[:-1], *(text_of(cell) if cell else "n/a" for cell in cells)])
+        parts.setdefault(key[index.index(within)] if within else None, []).append((i, cells))
+    best = set()
+    for part in parts.values() if mark else ():
+        for j in range(len(headings)):
+            cells = [cells[j] for _, cells in part]
+            metric = next((cell["metric"] for cell in cells if cell), "")
+            if metric in MARKED:
+                values = [cell and cell["value"] for cell in cells]
+                chosen = best_of(values, metric in LOWER_IS_BETTER)
+                best |= {(part[k][0], len(index) + j) for k in chosen}
+    columns = [*(HEADS.get(name, name) for name in index), *headings.values()]
+    cells = pd.DataFrame(lines, columns=columns, dtype=object)
+    return Table(name, caption, cells, frozenset(best), notes, len(index))
 
 
-def ours(run: Mapping) -> Mapping | None:
-    """The MASC that was fitted for the run, or else the first one that was measured."""
-    found = [system for system in run["systems"] if system["kind"] == "masc"]
-    return min(found, key=lambda system: system["name"] != MASC, default=None)
-
-
-def strongest(run: Mapping, level: str, test: str) -> tuple[Mapping, Mapping] | None:
-    """The baseline with the highest AUC on a test, and its entry."""
-    found = [(s, entry_of(s, level, test)) for s in run["systems"] if s["kind"] == "baseline"]
-    known = [(s, e) for s, e in found if e and auc_of(e) is not None]
-    return max(known, key=lambda pair: auc_of(pair[1]), default=None)
-
-
-def auc_of(entry: Mapping) -> float | None:
-    return (entry["figures"]["auc"] or {}).get("value")
-
-
-def training(part: Mapping) -> str:
-    named = " + ".join(part["datasets"])
-    return f"{named}: {part['real']} real and {part['fake']} fake frames in {part['groups']} groups"
-
-
-def _delong(entry: Mapping | None) -> list[Cell]:
-    found = entry["delong"] if entry else None
-    if not found:
-        return texts("", "")
-    p = found["p"]
-    less = figure({**found, "value": found["difference"]}, sign=True)
-    return [less, Cell("< 0.001" if p is not None and p < 1e-3 else number(p))]
-
-
-def _numbers(figures: Mapping) -> Cell:
-    return Cell(f"{figures['n_real']} + {figures['n_fake']}", f"{figures['n_groups']} groups")
-
-
-def run_table(names: Names, run: Mapping, level: str, test: str) -> Table:
-    """Every figure of every system on one test, at one level."""
-    rows, notes, tested = [], [], []
-    for system in run["systems"]:
-        entry = entry_of(system, level, test)
-        if entry is None:
-            rows.append([*texts(system["name"]), *[Cell()] * (len(HEADINGS) + 1), *texts("", "")])
-            notes.append(f"{system['name']}: {system['note'] or 'no figures on this test'}")
-            continue
-        figures = entry["figures"]
-        tested.append(figures)
-        values = [figure(figures[name]) for name in HEADINGS]
-        rows.append([Cell(system["name"]), _numbers(figures), *values, *_delong(entry)])
-    for column, name in enumerate(HEADINGS, 2):
-        with_best(rows, column, name in LOWER_IS_BETTER)
-    head = ["system", "real + fake", *HEADINGS.values(), "MASC less it", "p"]
-    compared = any(row[-1].text for row in rows)
-    # Without what all rows share (the caption tells it) and what no row has.
-    first, end = (
-        1 + (len({counts(figures, level) for figures in tested}) < 2),
-        len(head) - (0 if compared else 2),
-    )
-    head, *rows = ([row[0], *row[first:end]] for row in (head, *rows))
-    caption = f"{run['title']}: {counts_of_all(tested, level)} of {test}; 95% intervals by group"
-    return Table(
-        names(run["id"], test, level),
-        caption,
-        head,
-        rows,
-        [*notes, *([DELONG] if compared else [])],
-    )
-
-
-def systems_table(names: Names, run: Mapping) -> Table:
-    rows = [
-        texts(s["name"], s["kind"], s["note"] or "–", number(s["threshold"]), f"{s['seconds']:.1f}")
-        for s in run["systems"]
-    ]
-    head = ["system", "kind", "note", "threshold", "seconds"]
-    notes = [
-        "From the threshold on, p_fake is called fake (accuracy, FPR). It was set on the validation faces"
-    ]
-    return Table(
-        names(run["id"], "systems"), f"{run['title']}: the systems", head, rows, notes, texts=3
-    )
-
-
-def overview(names: Names, runs: Sequence[Mapping], level: str) -> Table | None:
-    """A row per run and test: MASC, and the best of what it must beat."""
-    rows = []
-    for run in (run for _, part in together(runs, "protocol") for run in part):
-        masc = ours(run)
-        for test in (
-            test for at, test in tests_of(run) if at == level and run["protocol"] != "sanity"
-        ):
-            entry = entry_of(masc, level, test) if masc else None
-            other, theirs = strongest(run, level, test) or (None, None)
-            tested = entry or theirs
-            row = texts(
-                run["protocol"],
-                " + ".join(run["train"]["datasets"]),
-                test,
-                other["name"] if other else "none",
-            )
-            row.append(_numbers(tested["figures"]) if tested else Cell())
-            row += [figure(each["figures"]["auc"] if each else None) for each in (entry, theirs)]
-            rows.append(row + _delong(theirs))
-    if not rows:
-        return None
-    head = [
-        "protocol",
-        "trained on",
-        "tested on",
-        "best baseline",
-        "real + fake",
-        "AUC of MASC",
-        "AUC of the baseline",
-    ]
-    notes = [
-        "The best baseline is the one with the highest AUC on the very test: that flatters it",
-        DELONG,
-    ]
-    caption = f"MASC and the best baseline of every run, {UNITS[level]}, 95% intervals by group"
-    return Table(
-        names("overview", level), caption, [*head, "MASC less it", "p"], rows, notes, texts=4
-    )
-
-
-def matrix(names: Names, runs: Sequence[Mapping], level: str) -> Table | None:
-    """AUC of every system: trained on the row's, tested on the column's data set."""
-    if not any(run["protocol"] == "cross-dataset" for run in runs):
-        return None
-    found: dict[tuple[str, str], dict[str, Mapping]] = {}
-    for run in runs:
-        for system in run["systems"] if run["protocol"] in ("in-dataset", "cross-dataset") else ():
-            for entry in system["tests"] if system["kind"] != "ablation" else ():
-                if entry["level"] == level:
-                    row = found.setdefault(
-                        (" + ".join(run["train"]["datasets"]), system["name"]), {}
-                    )
-                    row[entry["test"]] = entry["figures"]
-    if not found:
-        return None
-    tests = {test: row[test] for row in found.values() for test in sorted(row)}
-    rows = []
-    for _, part in together([{"train": t, "system": s} for t, s in found], "train"):
-        block = [
-            texts(e["train"], e["system"])
-            + [figure(found[e["train"], e["system"]].get(test, {}).get("auc")) for test in tests]
-            for e in part
+def run_tables(names: Names, run: Mapping, rows: pd.DataFrame) -> Iterator[Table]:
+    """The systems, and every metric of every system on every test. rows: of the run."""
+    id, title = rows["run"].iloc[0], run["title"]
+    fits = rows[rows["metric"].isin(("threshold", "seconds"))]
+    notes = ["A face with p_fake from the threshold on is called fake; set on validation faces"]
+    spec = (("system", "kind", "note"), "metric", {x: x for x in ("threshold", "seconds")}, notes)
+    if len(fits):
+        yield view(names(id, "systems"), f"{title}: the systems", fits, *spec)
+    found = main_rows(rows)
+    for level, test in unique(found.sort_values("level", kind="stable"), "level", "test"):
+        part = found[(found["level"] == level) & (found["test"] == test)]
+        aucs = part[part["metric"] == "auc"]
+        compared = (part["metric"] == "delong_p").any()
+        headings = FIGURES | ({"delta_auc": "ΔAUC", "delong_p": "p"} if compared else {})
+        lacking = fits[~fits["system"].isin(part["system"]) & (fits["metric"] == "threshold")]
+        notes = [
+            f"{x}: {why or 'no figures on this test'}"
+            for x, why in unique(lacking, "system", "note")
         ]
-        for column in range(2, 2 + len(tests)):
-            with_best(block, column)
-        rows += block
-    notes = [f"{test}: {counts(figures, level)}" for test, figures in tests.items()]
+        notes += [DELONG] if compared else []
+        caption = f"{title}: {counted(aucs, level)} of {test}; {INTERVALS}"
+        both = pd.concat([part, lacking.assign(metric="")])
+        table = view(names(id, test, level), caption, both, ("system",), "metric", headings, notes)
+        if aucs["n"].nunique() > 1:
+            scored = {row["system"]: numbers(row) for row in aucs.to_dict("records")}
+            table.cells["real + fake"] = table.cells["system"].map(scored).fillna("n/a")
+        yield table
+
+
+def reference(aucs: pd.DataFrame) -> Mapping | None:
+    """MASC as fitted for the run, or else a checkpoint of it."""
+    ours = aucs[aucs["kind"] == ENSEMBLE].to_dict("records")
+    return min(ours, key=lambda row: row["system"] != MASC, default=None)
+
+
+def best_baseline(aucs: pd.DataFrame) -> Mapping | None:
+    known = aucs[(aucs["kind"] == BASELINE) & aucs["value"].notna()].to_dict("records")
+    return max(known, key=lambda row: row["value"], default=None)
+
+
+def overview(names: Names, table: pd.DataFrame, level: str) -> Iterator[Table]:
+    """A line per run and test: MASC, and the best baseline."""
+    found = main_rows(table, "auc", "delta_auc", "delong_p", level=level)
+    found = found[found["protocol"].isin(PROTOCOLS)]
+    lines = []
+    for (protocol, _, train, test), part in found.groupby(
+        ["protocol", "run", "train", "test"], sort=False
+    ):
+        aucs = part[part["metric"] == "auc"]
+        both = reference(aucs), best_baseline(aucs)
+        tested, theirs = both[0] or both[1], both[1] or {"system": "none"}
+        other = part[part["system"] == theirs["system"]].to_dict("records")
+        texts = {row["metric"]: text_of(row) for row in other}
+        lines.append(
+            [protocol, train, test, theirs["system"], numbers(tested) if tested else "n/a"]
+            + [text_of(each) if each else "n/a" for each in both]
+            + [texts.get("delta_auc", ""), texts.get("delong_p", "")]
+        )
+    head = ["protocol", "trained on", "tested on", "best baseline", "real + fake"]
+    head += ["AUC of MASC", "AUC of the baseline", "ΔAUC", "p"]
+    notes = ["The best baseline is chosen by its AUC on the same test, in its favour", DELONG]
+    caption = f"MASC and the best baseline of every run, {UNITS[level]}, {INTERVALS}"
+    if lines:
+        cells = pd.DataFrame(lines, columns=head)
+        yield Table(names("overview", level), caption, cells, notes=notes, texts=4)
+
+
+def cross_dataset(names: Names, table: pd.DataFrame, level: str) -> Iterator[Table]:
+    """AUC of every system: trained on the line's datasets, tested on the column's."""
+    rows = main_rows(table, "auc", level=level)
+    rows = rows[rows["protocol"].isin(("in-dataset", "cross-dataset")) & ~rows["kind"].isin(LESS)]
+    order = {train: i for i, train in enumerate(unique(rows, "train"))}
+    rows = rows.sort_values("train", key=lambda each: each.map(order), kind="stable")
+    tests = {name: name for name in sorted(set(rows["test"]))}
+    notes = [f"{test}: {counted(rows[rows['test'] == test], level)}" for test in tests]
     notes.append(
-        "Where a test is also in `trained on`, the figure is in-dataset. Best: of those with the same training set"
+        "Where a test is also in `trained on`, the figure is in-dataset. Best: of one training set"
     )
-    caption = f"AUC across data sets, {UNITS[level]}, 95% intervals by group"
-    return Table(
-        names("matrix", level), caption, ["trained on", "system", *tests], rows, notes, texts=2
-    )
+    caption = f"AUC across datasets, {UNITS[level]}, {INTERVALS}"
+    if len(rows):
+        name, index = names("cross-dataset", level), ("train", "system")
+        yield view(name, caption, rows, index, "test", tests, notes, "train")
 
 
 def datasets_table(names: Names, datasets: Mapping[str, Mapping]) -> Table:
-    splits = list(dict.fromkeys(split for found in datasets.values() for split in found["splits"]))
-    rows = [
-        texts(name, found["dump"])
-        + [_split(found["splits"].get(split)) for split in splits]
-        + texts(found["no_face"], found["unreadable"])
-        for name, found in datasets.items()
-    ]
-    head = ["data set", "dump", *splits, "no face", "unreadable"]
-    return Table(
-        names("datasets"), "The data sets: real + fake frames of each split", head, rows, texts=2
-    )
+    lines = []
+    for name, found in datasets.items():
+        splits = {
+            split: f"{n['real']} + {n['fake']}\n{n['groups']} groups"
+            for split, n in found["splits"].items()
+        }
+        lost = {"no face": found["no_face"], "unreadable": found["unreadable"]}
+        lines.append({"dataset": name, "dump": found["dump"], **splits, **lost})
+    caption = "The datasets: real + fake frames of each split"
+    return Table(names("datasets"), caption, pd.DataFrame(lines).fillna("–"), texts=2)
 
 
-def _split(found: Mapping | None) -> Cell:
-    return (
-        Cell(f"{found['real']} + {found['fake']}", f"{found['groups']} groups")
-        if found
-        else Cell("–")
-    )
+def measured(report: Mapping, table: pd.DataFrame, run: str, test: str) -> str:
+    """Title of a run, and what MASC was measured on."""
+    rows = main_rows(table, "auc", level="frame")
+    found = reference(rows[(rows["run"] == run) & (rows["test"] == test)])
+    counts = "frames" if found is None else counted(pd.DataFrame([found]))
+    return f"{report['runs'][run]['title']}: {counts} of {test}"
 
 
-# What goes beyond runs: all on single frames.
+def conditions_of(rows: pd.DataFrame) -> dict[str, list[Condition]]:
+    """family -> its conditions that were measured, mildest first."""
+    known = [Condition.of(x) for x in unique(rows, "condition") if ":" in x]
+    families = dict.fromkeys(condition.family for condition in known)
+    ordered = sorted(known, key=lambda condition: condition.level)
+    return {family: [x for x in ordered if x.family == family] for family in families}
 
 
-def sizes_of(curves: Sequence[Mapping]) -> str:
-    """How many faces were degraded; a range where systems scored more or fewer."""
-    sizes = sorted({point["n"] + point["lost"] for curve in curves for point in curve["points"]})
+def frames_of(rows: pd.DataFrame) -> str:
+    """How many frames were degraded; a range where systems scored more or fewer."""
+    sizes = sorted({int(n) for n in rows[rows["metric"] == "lost"]["n"]})
     return "–".join(map(str, sizes[:: len(sizes) - 1 or 1]))
 
 
-def robustness(names: Names, curves: Sequence[Mapping]) -> list[Table]:
-    """One for each data set and kind of degradation: found faces, with lost ones, and how many are lost."""
-    tables = []
-    for (dataset, family), part in together(curves, "dataset", "family"):
-        parameters = {p["level"]: p["parameter"] for curve in part for p in curve["points"]}
-        levels = sorted(parameters)
-        rows = []
-        for curve in part:
-            points = {point["level"]: point for point in curve["points"]}
-            at = [points.get(level) for level in levels]
-            lost = (Cell(f"{point['n']}, {point['lost']}") if point else Cell() for point in at)
-            system, blank = Cell(curve["system"]), Cell("–")
-            found = [
-                figure(curve["clean"]),
-                *(figure(p and p["auc"]) for p in at),
-                Cell(number(curve["slope"], True)),
-            ]
-            rows += [
-                [system, Cell("AUC, faces found"), *found],
-                [
-                    system,
-                    Cell("AUC, with lost faces"),
-                    blank,
-                    *(figure(p and p["auc_with_lost"]) for p in at),
-                    blank,
-                ],
-                [system, Cell("faces found, lost"), blank, *lost, blank],
-            ]
-        for column in range(2, 3 + len(levels)):
-            with_best(rows[::3], column)
-            with_best(rows[1::3], column)
-        head = [
-            "system",
-            "figure",
-            "clean",
-            *(f"{level}: {parameters[level]}" for level in levels),
-            "slope",
-        ]
-        caption = (
-            f"Robustness: {family}, {sizes_of(part)} frames of {dataset}; 95% intervals by group"
-        )
-        notes = [LOST, "Slope: AUC per level, over the clean picture and all levels"]
-        tables.append(
-            Table(names("robustness", dataset, family), caption, head, rows, notes, texts=2)
-        )
-    return tables
+def few_shot_rows(table: pd.DataFrame) -> pd.DataFrame:
+    rows = main_rows(table, "auc", level="frame")
+    return rows[rows["protocol"] == "few-shot"]
 
 
-def subgroups(names: Names, found: Sequence[Mapping], runs: Sequence[Mapping]) -> list[Table]:
-    tables = []
-    for (run, dataset, attribute), part in together(found, "run", "dataset", "attribute"):
-        rows = []
-        for entry in part:
-            for group in entry["groups"]:
-                row = texts(entry["system"], group["name"], group["n_real"], group["n_fake"])
-                rows.append([*row, figure(group["auc"]), figure(group["fpr"])])
-            gaps = [number(entry["largest_gap"][name]) for name in ("auc", "fpr")]
-            rows.append(texts(entry["system"], "largest gap", "", "", *gaps))
-        head = ["system", attribute, "real", "fake", "AUC", "FPR"]
-        caption = f"By {attribute}, as an expert sees it, {measured(runs, run, dataset)}; 95% intervals by group"
-        notes = ["n/a: too few faces to say. FPR is at the threshold of the run"]
-        tables.append(
-            Table(names("subgroups", run, dataset, attribute), caption, head, rows, notes, texts=2)
-        )
-    return tables
-
-
-def steps(entries: Sequence[Mapping]) -> list[list[Mapping]]:
-    """Few-shot entries by the size that was asked for; whole groups are drawn, so a training set may be a little larger."""
-    return [
-        [e for e in entries if e["asked"] == asked]
-        for asked in sorted({e["asked"] for e in entries})
-    ]
-
-
-def few_shot(names: Names, found: Sequence[Mapping]) -> list[Table]:
-    tables = []
-    for (dataset,), part in together(found, "dataset"):
-        columns = steps(part)
-        spans = [sorted({e["faces"] for e in column}) for column in columns]
-        rows = []
-        for (system,), of_system in together(part, "system"):
-            seeds = list(dict.fromkeys(e["seed"] for e in of_system))
-            at = [[e for e in column if e["system"] == system] for column in columns]
-            for seed in seeds:
-                cells = [
-                    next((figure(e["figures"]["auc"]) for e in step if e["seed"] == seed), Cell())
-                    for step in at
-                ]
-                rows.append(texts(system, seed) + cells)
-            if len(seeds) > 1:
-                rows.append(texts(system, "mean", *(number(mean_auc(step)) for step in at)))
-        head = [
-            "system",
-            "seed",
-            *(f"{s[0]} faces" if len(s) < 2 else f"{s[0]}–{s[-1]} faces" for s in spans),
-        ]
-        tested = counts_of_all([e["figures"] for e in part], "frame")
-        caption = f"AUC on frames of {dataset} ({tested}) by the number of training faces; 95% intervals by group"
-        notes = [
-            "Intervals are about the test faces; the seeds show what the draw of the training faces does"
-        ]
-        tables.append(Table(names("few-shot", dataset), caption, head, rows, notes, texts=2))
-    return tables
-
-
-def mean_auc(entries: Sequence[Mapping], bound: str = "value") -> float | None:
-    known = [(e["figures"]["auc"] or {}).get(bound) for e in entries]
-    return None if not known or None in known else sum(known) / len(known)
-
-
-def measured(runs: Sequence[Mapping], run: str, dataset: str | None) -> str:
-    """What MASC was measured on in the run of this id: its title, the test (the first where it is not told) and counts."""
-    for each in runs:
-        for entry in (ours(each) or {"tests": ()})["tests"] if each["id"] == run else ():
-            if entry["level"] == "frame" and dataset in (entry["test"], None):
-                return f"{each['title']}: {counts(entry['figures'], 'frame')} of {entry['test']}"
-    return f"{run}: frames of {dataset}" if dataset else run
-
-
-def ablation(names: Names, found: Sequence[Mapping], runs: Sequence[Mapping]) -> list[Table]:
-    tables = []
-    for (run, dataset), part in together(found, "run", "dataset"):
-        rows = [
-            texts(e["name"], "n/a" if e["columns"] is None else e["columns"]) + [figure(e["auc"])]
-            for e in part
-        ]
-        with_best(rows, 2)
-        caption = f"MASC with less, {measured(runs, run, dataset)}; 95% intervals by group"
-        tables.append(
-            Table(names("ablation", run, dataset), caption, ["system", "columns", "AUC"], rows)
-        )
-    return tables
-
-
-def importance(names: Names, found: Sequence[Mapping], runs: Sequence[Mapping]) -> list[Table]:
-    tables = []
-    for (run, dataset), part in together(found, "run", "dataset"):
-        rows = [[Cell(entry["group"]), figure(entry["fall"], sign=True)] for entry in part]
-        caption = f"What MASC leans on, {measured(runs, run, dataset)}; 95% intervals by group"
-        notes = [
-            "By how much the AUC falls when the columns of one group are dealt out anew among the test faces"
-        ]
-        name = names("importance", run, dataset or "")
-        tables.append(Table(name, caption, ["columns of", "fall of AUC"], rows, notes))
-    return tables
+def ablation_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """AUC on frames of MASC and its ablations, in runs that have any."""
+    rows = main_rows(table, "auc", level="frame")
+    rows = rows[rows["protocol"].isin(("in-dataset", "identity-disjoint"))]
+    runs = set(rows[rows["kind"] == ABLATION]["run"])
+    return rows[rows["run"].isin(runs) & (rows["kind"].isin(LESS) | (rows["system"] == MASC))]

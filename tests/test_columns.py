@@ -151,7 +151,7 @@ def test_groups_end_at_dots_and_slashes():
 
 
 def test_every_output_of_every_expert_belongs_to_one_family():
-    """What scripts/ablate.py leaves out and in."""
+    """What `evaluate.py --ablate` leaves out and in."""
     names = {
         "fairface": ("age", "gender", "race"),
         "arcface": ("identity",),

@@ -4,8 +4,9 @@ import pytest
 from evaluation.delong import delong
 from evaluation.metrics import auc
 
-# Albumin, total protein, K-G score, and whether surgery helped (0 is the event), of 43 patients of DeLong et al. (1988), as
-# the SAS/STAT User's Guide prints them in "Comparing Receiver Operating Characteristic Curves".
+# Albumin, total protein, K-G score, and whether surgery helped (0 is the event), of 43 patients of
+# DeLong et al. (1988), as the SAS/STAT User's Guide prints them in "Comparing Receiver Operating
+# Characteristic Curves".
 PATIENTS = """
 3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0  1.6 5.6 5 1  3.8 5.7 5 1
 3.7 6.7 6 1  3.2 5.4 4 1  3.8 6.6 6 1  4.1 6.6 5 1  3.6 5.7 5 1  4.3 7.0 4 1  3.6 6.7 4 0  2.3 4.4 6 1  4.2 7.6 4 0

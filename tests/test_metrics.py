@@ -83,7 +83,9 @@ def test_threshold_errs_on_the_strict_side_with_ties():
 
 
 def test_intervals_are_by_group():
-    """Copies of a face within its group add nothing: they leave the interval as it was, and would halve one by face."""
+    """Copies of a face within its group add nothing: they leave the interval as it was, and would
+    halve one by face.
+    """
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 200)
     p = np.clip(rng.normal(0.4 + 0.2 * y, 0.2), 0, 1)

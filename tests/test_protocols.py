@@ -8,12 +8,13 @@ from evaluation.protocols import (
     experiments_of,
     few_shot,
     on_both_sides,
+    permute,
+    permuted_labels,
     resembling,
-    sanity,
     slug,
     unused,
 )
-from evaluation.sanity import beaten, chance, duplicates, leaks, stratified_auc
+from evaluation.sanity import chance, duplicates, leaks, stratified_auc
 from tests.synthetic import write_dump
 
 
@@ -25,7 +26,9 @@ def hashes(count: int, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory):
-    """Two datasets of 120 groups with two real and two fake faces each; the fakes of the second are of two methods."""
+    """Two datasets of 120 groups with two real and two fake faces each; the fakes of the second are
+    of two methods.
+    """
     root = tmp_path_factory.mktemp("dumps")
     method = np.tile(["", "", "Warp", "Blend"], 120)
     a = write_dump(root / "a" / "toy", 120, seed=1, change={"phash": hashes(480, 1)})
@@ -39,7 +42,7 @@ def keys(faces):
     return set(zip(faces.rows["dataset"], faces.rows["path"], strict=True))
 
 
-def test_given_splits_give_in_cross_and_crossed_runs_of_the_same_training_faces(faces):
+def test_given_splits_give_three_runs_of_the_same_training_faces(faces):
     first, second = experiments_of(faces, ["given"])
     assert [run.protocol for run in first.runs] == ["in-dataset", "cross-dataset", "cross-auc"]
     assert set(first.train.rows["dataset"]) == {"a"} and set(first.train.rows["split"]) == {"train"}
@@ -58,7 +61,7 @@ def test_given_splits_give_in_cross_and_crossed_runs_of_the_same_training_faces(
 
 def test_one_dataset_alone_has_no_other_to_cross_with(faces):
     alone = faces.select(faces.rows["dataset"] == "a")
-    (experiment,) = experiments_of(alone, ["given", "together", "methods"])
+    (experiment,) = experiments_of(alone, ["given", "together", "manipulations"])
     assert [run.id for run in experiment.runs] == ["in-a"]
 
 
@@ -71,8 +74,7 @@ def test_a_dataset_with_too_few_test_faces_is_not_tested_on(faces):
         experiments_of(faces.select(faces.rows["split"] != "test"), ["given"])
 
 
-def test_a_dataset_of_fakes_alone_is_tried_against_the_reals_of_others(faces):
-    """And whoever reads the tables is told why it has none of its own."""
+def test_a_dataset_of_fakes_alone_is_tested_against_the_reals_of_others(faces):
     fakes = faces.select((faces.rows["dataset"] == "a") | (faces.rows["label"] == 1))
     (experiment,) = experiments_of(fakes, ["given"])
     assert [run.id for run in experiment.runs] == ["in-a", "cross-auc-a"]
@@ -92,8 +94,8 @@ def test_together(faces):
 
 
 def test_a_method_left_out_is_in_no_training_face(faces):
-    experiments = experiments_of(faces, ["methods"])
-    assert [experiment.name for experiment in experiments] == ["without Blend", "without Warp"]
+    experiments = experiments_of(faces, ["manipulations"])
+    assert [experiment.excluded for experiment in experiments] == ["Blend", "Warp"]
     for experiment, method, other in zip(
         experiments, ("Blend", "Warp"), ("Warp", "Blend"), strict=True
     ):
@@ -105,8 +107,8 @@ def test_a_method_left_out_is_in_no_training_face(faces):
         assert not keys(test) & keys(experiment.train)
 
 
-def test_people_apart_shares_no_group_and_says_how_many_were_on_both_sides(faces):
-    for experiment in experiments_of(faces, ["people"]):
+def test_identity_disjoint_splits_share_no_group_and_count_who_was_on_both_sides(faces):
+    for experiment in experiments_of(faces, ["identity-disjoint"]):
         (test,) = experiment.runs[0].tests.values()
         trained = {*experiment.train.rows["group"], *experiment.val.rows["group"]}
         assert not trained & set(test.rows["group"])
@@ -155,15 +157,23 @@ def test_few_shot_sets_are_nested_whole_groups_of_about_the_size(faces):
     assert [run.protocol for run in small.runs] == ["few-shot"] and small.runs[0].tests.keys() == {
         "a"
     }
-    assert small.name.endswith("seed 0")
+    assert (small.size, small.seed) == (40, 0)
 
 
-def test_sanity_keeps_the_faces_and_renames_the_runs(faces):
+def test_permuting_changes_labels_of_train_and_val_only(faces):
     experiment = experiments_of(faces, ["given"])[0]
-    checked = sanity(experiment)
-    assert checked.train is experiment.train and [run.id for run in checked.runs] == [
-        "permuted-in-a"
-    ]
+    before = experiment.train.rows["label"].copy()
+    checked = permuted_labels(experiment, 3)
+    assert [run.id for run in checked.runs] == ["permuted-in-a-3"] and checked.seed == 3
+    assert checked.runs[0].tests == experiment.runs[0].tests
+    assert (experiment.train.rows["label"] == before).all()
+    labels = checked.train.rows["label"]
+    assert (labels != before).mean() > 0.3 and labels.sum() == before.sum()
+    shares = [labels[before == label].mean() for label in (0, 1)]
+    assert shares[0] == shares[1]  # independent of the true ones, not even correlated by chance
+    assert checked.train.rows["path"].tolist() == experiment.train.rows["path"].tolist()
+    assert len(checked.val) == len(experiment.val)
+    assert permute(np.zeros(5, int), np.random.default_rng(0)).sum() == 0
 
 
 def test_a_picture_on_both_sides_is_reported(faces):
@@ -179,7 +189,7 @@ def test_a_picture_on_both_sides_is_reported(faces):
     assert "(0 with the same" in duplicates(changed)[0]
 
 
-def test_a_label_that_can_be_read_off_the_file_is_reported(faces):
+def test_a_label_that_the_file_gives_away_is_reported(faces):
     train = faces.split("train")
     assert leaks(train, "a") == []
     rng = np.random.default_rng(0)
@@ -187,10 +197,10 @@ def test_a_label_that_can_be_read_off_the_file_is_reported(faces):
         1000 + 500 * (1 - train.rows["label"]) + rng.integers(0, 50, len(train))
     )
     (remark,) = leaks(train, "a")
-    assert "file_bytes alone tells real from fake with AUC 1.000" in remark
+    assert "file_bytes alone separates real from fake training faces with AUC 1.000" in remark
 
 
-def test_among_alike_only_what_goes_beyond_the_leak_counts():
+def test_stratified_auc_is_what_goes_beyond_the_leak():
     rng = np.random.default_rng(0)
     y = np.arange(4000) % 2
     size = 100 + 20 * y + rng.normal(0, 10, 4000)  # fakes are shown larger
@@ -200,11 +210,6 @@ def test_among_alike_only_what_goes_beyond_the_leak_counts():
     assert stratified_auc(y, seen, size)[0] == pytest.approx(auc(y, seen), abs=0.05)
     alone, none = stratified_auc(y, seen, np.where(y, 1000.0, 1.0))
     assert none == 0 and np.isnan(alone)
-
-
-def test_a_detector_no_better_than_the_trivial_baseline_is_reported():
-    assert beaten({"MASC": 0.7, "metadata": 0.6}, "MASC", "metadata", "x") == []
-    assert "0.750" in beaten({"MASC": 0.7, "metadata": 0.75}, "MASC", "metadata", "x")[0]
 
 
 def test_the_interval_of_several_permutations_is_students():

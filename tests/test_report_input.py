@@ -1,97 +1,86 @@
-"""What a report may lack, and what is said of one that is damaged."""
+"""What a report may lack, and the errors for one that is damaged."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from data.files import write_json
 from evaluation.compare import compare
+from evaluation.metrics_table import read_report
 from evaluation.page import number
 from evaluation.report import write_report
-from evaluation.saved import read_results
-from tests.example_report import SMALL, changed, write_example, written
+from tests.example_report import SMALL, changed, value, write_example, written
 from tests.test_report import rows_of
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """Plots are empty files here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evaluation.plots.save", lambda drawn, path: path.write_bytes(b"PNG"))
+        yield
+
+
 def test_undefined_figures(tmp_path: Path) -> None:
-    def undefine(data: dict) -> None:
-        for system in data["runs"][0]["systems"]:
-            for test in system["tests"]:
-                test["figures"]["auc"] = {"value": None, "low": None, "high": None}
-                test["figures"]["ece"] = None
-                test["delong"] = None
-            system["threshold"] = None
-        for entry in data["few_shot"]:
-            entry["figures"]["auc"] = None
-        for curve in data["robustness"]:
-            curve["clean"] = curve["slope"] = None
-            curve["points"] = curve["points"][:2]
-            curve["points"][0]["auc"] = curve["points"][0]["auc_with_lost"] = None
-        for part in ("importance", "ablation"):
-            for entry in data[part]:
-                entry["fall" if part == "importance" else "auc"] = None
-        data["ablation"][0]["columns"] = None
-        data["inconsistency"][0]["fake"] = [[None] * 8] * 8
-        data["inconsistency"] = data["inconsistency"][:1]
+    def undefine(report: dict, table) -> None:
+        table.loc[table["metric"] != "seconds", ["value", "low", "high"]] = float("nan")
 
     folder = write_report(changed(tmp_path, undefine, only=("in-clips",)))
     assert rows_of(folder, "in-clips-clips-frame")["MASC"][0] == "n/a"
-    assert "p" not in rows_of(folder, "in-clips-clips-frame")["system"]
     assert "nan" not in re.findall(r"\w+", written(folder, "report.md"))
     assert "do not belong together" not in written(folder, "report.md")
 
 
-@pytest.mark.parametrize("runs", [True, False])
-def test_missing_lists(tmp_path: Path, runs: bool) -> None:
-    def thin(data: dict) -> None:
-        data["runs"] = data["runs"][:1] if runs else []
-        for system in data["runs"][0]["systems"] if runs else ():
-            system["predictions"] = None
-        del data["remarks"]
+def test_a_report_without_predictions_or_runs(tmp_path: Path) -> None:
+    write_example(tmp_path / "a", only=SMALL)
+    shutil.rmtree(tmp_path / "a" / "predictions")
+    folder = write_report(tmp_path / "a")
+    assert (
+        not list(folder.glob("plots/*")) and (folder / "tables/from-wild-clips-frame.md").exists()
+    )
 
-    folder = write_report(changed(tmp_path, thin))
-    assert not list(folder.glob("plots/*")) and written(folder, "report.md").count("## ") > 2
-    assert (folder / "tables" / "from-wild-clips-frame.md").exists() == runs
+    def empty(report: dict, table) -> None:
+        report["runs"] = {}
+        table["run"] = ""
+        table["level"] = ""
+
+    text = written(write_report(changed(tmp_path / "b", empty)), "report.md")
+    assert text.count("## ") > 2
 
 
 def test_one_class_has_no_roc(tmp_path: Path) -> None:
-    data = write_example(tmp_path, only=SMALL)
-    for system in data["runs"][0]["systems"]:
-        if system["predictions"]:
-            path = tmp_path / system["predictions"]
-            lines = path.read_bytes().splitlines(keepends=True)
-            path.write_bytes(
-                b"".join(line for line in lines if b",fake/" not in line and b'"fake/' not in line)
-            )
+    write_example(tmp_path, only=SMALL)
+    for path in tmp_path.glob("predictions/*/*.csv"):
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(line for line in lines if b",swap" not in line))
     folder = write_report(tmp_path)
-    names = {path.name for path in folder.glob("plots/*")}
-    assert names == {
+    assert {path.name for path in folder.glob("plots/*")} == {
         f"from-wild-clips-{level}-{what}.png"
         for level in ("frame", "video")
         for what in ("scores", "reliability-masc")
     }
-    assert "60 real and 60 fake in results.json, 60 and 0 in the predictions" in written(
+    assert "60 fake in metrics.csv, 60 real and 0 fake in the predictions" in written(
         folder, "report.md"
     )
 
 
-def test_predictions_of_other_scores_are_told(tmp_path: Path) -> None:
-    data = write_example(tmp_path, only=SMALL)
-    systems = data["runs"][0]["systems"]
-    shutil.copy(tmp_path / systems[4]["predictions"], tmp_path / systems[0]["predictions"])
+def test_predictions_of_other_scores_are_reported(tmp_path: Path) -> None:
+    _, table = write_example(tmp_path, only=SMALL)
+    folder = tmp_path / "predictions" / "from-wild"
+    shutil.copy(folder / "metadata.csv", folder / "masc.csv")
     text = written(write_report(tmp_path), "report.md")
-    value = number(systems[0]["tests"][0]["figures"]["auc"]["value"])
-    assert re.search(
-        rf"MASC, frames of clips: an AUC of {value} in results.json, 0.\d+ from the predictions",
-        text,
+    auc = number(value(table, system="MASC", level="frame"))
+    pattern = rf"MASC, frames of clips: AUC {auc} in metrics.csv, 0.\d+ from the predictions"
+    assert re.search(pattern, text) and text.count("do not belong together") == 2, (
+        "frames and videos"
     )
-    assert text.count("do not belong together") == 2, "frames and videos of one system"
 
 
 @pytest.mark.parametrize(
@@ -99,50 +88,57 @@ def test_predictions_of_other_scores_are_told(tmp_path: Path) -> None:
     [
         (None, "no such file; give the folder of a report"),
         ("{", "damaged or not a report"),
-        ("[]", "no report of evaluate.py"),
-        ('{"format": 7}', "a report of format 7, this version reads 2"),
-        ('{"format": 2}', "it has no name, created"),
+        ("[]", "damaged or not a report"),
+        ('{"format": 7}', "a report of format 7, this version reads 3"),
+        ('{"format": 3}', "it has no name"),
     ],
 )
 def test_no_report(tmp_path: Path, text: str | None, message: str) -> None:
     if text:
-        (tmp_path / "results.json").write_text(text)
-    for work in (write_report, lambda folder: compare(folder, folder)):
+        (tmp_path / "report.json").write_text(text)
+    for work in (write_report, lambda folder: compare(folder, folder, tmp_path / "out")):
         with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
             work(tmp_path)
-        assert str(tmp_path / "results.json") in str(caught.value)
+        assert str(tmp_path / "report.json") in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: data.update(runs=5), "it.runs is 5, not list"),
-        (
-            lambda data: data["runs"][0]["systems"][1].pop("kind"),
-            r"runs\[0\].systems\[1\] has no kind",
-        ),
-        (
-            lambda data: data["runs"][0]["systems"][0]["tests"][0].update(level="clip"),
-            "level clip, not on frame or video",
-        ),
-        (
-            lambda data: data["runs"][0]["systems"][0]["tests"][0]["figures"]["auc"].update(
-                value="high"
-            ),
-            "auc.value is 'high'",
-        ),
-        (
-            lambda data: data["inconsistency"][0]["real"].pop(),
-            "8 regions and matrices of another size",
-        ),
-        (lambda data: data["datasets"].update(x={"dump": ""}), "datasets.x has no splits"),
+        (lambda report: report.update(runs=5), "it.runs is 5"),
+        (lambda report: report["runs"]["from-wild"].pop("title"), "runs.from-wild has no title"),
+        (lambda report: report["datasets"].update(x={"dump": ""}), "datasets.x has no splits"),
+        (lambda report: report["runs"].pop("from-wild"), "lacks the run from-wild of metrics.csv"),
     ],
 )
-def test_damaged_results(tmp_path: Path, change: Callable[[dict], object], message: str) -> None:
-    folder = changed(tmp_path, change, only=("in-clips",))
+def test_damaged_report(tmp_path: Path, change: Callable[[dict], object], message: str) -> None:
+    report, _ = write_example(tmp_path, only=SMALL)
+    change(report)
+    write_json(tmp_path / "report.json", report)
     with pytest.raises(ValueError, match=message) as caught:
-        read_results(folder)
-    assert str(folder / "results.json") in str(caught.value)
+        read_report(tmp_path)
+    assert str(tmp_path / "report.json") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: path.write_text("a,b\n1,2\n"), "expected the columns"),
+        (
+            lambda path: path.write_bytes(path.read_bytes().replace(b",frame,", b",clip,")),
+            "level clip",
+        ),
+        (lambda path: path.write_bytes(path.read_bytes().replace(b",0.", b",high", 1)), "damaged"),
+    ],
+)
+def test_damaged_metrics(tmp_path: Path, damage: Callable[[Path], object], message: str) -> None:
+    write_example(tmp_path, only=SMALL)
+    path = tmp_path / "metrics.csv"
+    damage(path)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        read_report(tmp_path)
+    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -161,9 +157,9 @@ def test_damaged_results(tmp_path: Path, change: Callable[[dict], object], messa
 def test_damaged_predictions(
     tmp_path: Path, damage: Callable[[Path], object], message: str
 ) -> None:
-    data = write_example(tmp_path / "a", only=SMALL)
-    path = tmp_path / "a" / data["runs"][0]["systems"][0]["predictions"]
+    write_example(tmp_path, only=SMALL)
+    path = tmp_path / "predictions" / "from-wild" / "masc.csv"
     damage(path)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        write_report(tmp_path / "a")
+        write_report(tmp_path)
     assert str(path) in str(caught.value)
