@@ -20,7 +20,7 @@ from models.weights import WEIGHTS
 from predict import Detector
 from preprocessing_pipeline import cli
 
-FACES = {"train": 4, "val": 2, "test": 1}  # of each class
+FACES = {"train": 2, "val": 1, "test": 1}  # of each class
 
 
 @pytest.fixture(scope="module")
