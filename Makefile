@@ -36,10 +36,11 @@ DUMPED := $(SETS:%=outputs/features/%/lite)
 
 # On a machine that others use too, threads that wait without spinning make torch several times as fast.
 study: export OMP_WAIT_POLICY ?= PASSIVE
-study: $(READY)  ## measure the bundled recipe and everything it must beat, from the images in DATA: docs/results.md
+study: $(READY)  ## measure the bundled recipe and everything it must beat, from the images in DATA: docs/metrics.csv
 	for set in $(SETS); do $(PY) preprocessing_pipeline.py --data_root $(DATA)/$$set --index $(DATA)/index.csv || exit; done
 	$(PY) evaluate.py --features $(DUMPED) --checkpoint checkpoints/default --name $(NAME) \
-	    --networks $(NETWORKS) --robustness all --limit 400 --card docs/results.md
+	    --networks $(NETWORKS) --robustness all --limit 400
+	cp outputs/reports/$(NAME)/metrics.csv docs/metrics.csv
 
 lock: $(READY)  ## resolve pyproject.toml anew into uv.lock and requirements.txt
 	$(PY) -m uv lock
