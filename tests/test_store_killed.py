@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -39,8 +40,10 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
 def dies_at(step: int, out: Path, torn: bool = False, **options) -> bool:
     """Make a dump in another process that dies before its `step`-th access to the disk, or, `torn`,
     after ten bytes of the file it opens then. Returns whether it died."""
+    gc.collect()  # video objects of other tests, collected in the child, would wait for threads
     child = os.fork()
     if child == 0:
+        gc.disable()
         left = [step]
 
         def hook(event: str, arguments: tuple) -> None:
