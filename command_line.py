@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar, get_args, get_type_hints
 
 import tyro
 from tqdm import tqdm
@@ -32,6 +33,23 @@ def set_up_logging(level: int = logging.INFO) -> None:
     """Show what the scripts log: progress and warnings go to standard error, results to standard output."""
     logging.basicConfig(level=logging.WARNING, handlers=[_BesideProgressBars()], force=True)
     logging.getLogger("masc").setLevel(level)
+
+
+def _with_short_help(config: type[Config]) -> type[Config]:
+    """The same options, without "{None}|" and "(default: None)" in their help."""
+    options = {}
+    for name, hint in get_type_hints(config, include_extras=True).items():
+        if any(getattr(config, name, 0) is empty for empty in (None, False, (), "")):
+            kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+            metavar = (
+                kinds[0].__name__.upper() if [type(kind) for kind in kinds] == [type] else None
+            )
+            if type(None) not in get_args(hint):
+                metavar = None
+            options[name] = Annotated[hint, tyro.conf.arg(help_behavior_hint="", metavar=metavar)]
+    defaults = {name: getattr(config, name) for name in options}
+    made = type(config.__name__, (config,), {"__annotations__": options, **defaults})
+    return dataclass(frozen=config.__dataclass_params__.frozen)(made)
 
 
 def run(
@@ -57,14 +75,15 @@ def run(
     name = name or Path(sys.argv[0]).name
     set_up_logging()
     filled = tyro.cli(
-        config,
+        _with_short_help(config),
         prog=name,
         description=description,
         args=arguments,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    options = {field.name: getattr(filled, field.name) for field in fields(config)}
     try:
-        result = main(filled)
+        result = main(config(**options))
     except (OSError, ValueError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return BAD_INPUT
