@@ -48,7 +48,8 @@ def _with_short_help(config: type[Config]) -> type[Config]:
                 metavar = None
             options[name] = Annotated[hint, tyro.conf.arg(help_behavior_hint="", metavar=metavar)]
     defaults = {name: getattr(config, name) for name in options}
-    made = type(config.__name__, (config,), {"__annotations__": options, **defaults})
+    defaults |= {"__annotations__": options, "__post_init__": lambda self: None}  # checked by `run`
+    made = type(config.__name__, (config,), defaults)
     return dataclass(frozen=config.__dataclass_params__.frozen)(made)
 
 

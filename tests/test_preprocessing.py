@@ -133,6 +133,9 @@ def test_on_a_gpu_one_thread_infers_while_others_cut(dataset, weights, whole, tm
             self.threads.add(threading.get_ident())
             return super().__call__(views)
 
+        def _to_device(self, view):
+            return view
+
     ensemble = Elsewhere(["lite"], weights_dir=weights)
     samples, made = find_samples(dataset), read_dump(whole).meta
     with DumpWriter(tmp_path / "dump", {"any": "thing"}, ensemble.weights, samples, 4) as writer:
