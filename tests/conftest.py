@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+PUBLISHED = ("fairface", "arcface", "facenet", "clip", "pyfeat")  # experts
 MadeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 
@@ -139,3 +140,47 @@ def crops(astronaut: np.ndarray, hopper: np.ndarray):
     from tests.photographs import aligned_crops
 
     return aligned_crops(astronaut, hopper)
+
+
+@pytest.fixture(scope="module")
+def lit_dump(tmp_path_factory, astronaut) -> Path:
+    """A dump of three real faces and a fake that train, and of a real one that tests."""
+    import cv2
+
+    from preprocessing_pipeline import Config, main
+
+    root = tmp_path_factory.mktemp("dump") / "faces"
+    root.mkdir()
+    rows = [*["real,train"] * 3, "fake,train", "real,test"]
+    for i in range(len(rows)):
+        crop = cv2.convertScaleAbs(astronaut[:300, 60:360], alpha=1 - 0.1 * i)
+        cv2.imwrite(str(root / f"{i}.png"), crop[..., ::-1])
+    lines = ["path,label,split", *(f"{i}.png,{row}" for i, row in enumerate(rows))]
+    (root / "index.csv").write_text("\n".join(lines))
+    out = root.parent / "dump"
+    return main(Config(root, out=out, experts=("lite",), device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def ensembles(official_weights):
+    """Each published expert, with random weights."""
+    from models.ensemble import Ensemble
+
+    return {name: Ensemble([name], weights_dir=official_weights) for name in PUBLISHED}
+
+
+@pytest.fixture(scope="module")
+def views(astronaut, ensembles):
+    """What each expert sees of three faces."""
+    import cv2
+
+    from data.faces import FaceCutter
+
+    turn = cv2.getRotationMatrix2D((224, 119), 20, 1)
+    turned = cv2.warpAffine(astronaut, turn, (512, 512), borderMode=cv2.BORDER_REFLECT)
+    pictures = [astronaut, np.ascontiguousarray(astronaut[..., ::-1]) // 2, turned]
+    crops = {name: ensemble.experts[0].crop for name, ensemble in ensembles.items()}
+    faces = FaceCutter(crops=crops.values())(pictures)
+    assert faces.image.tolist() == [0, 1, 2]
+    assert all((view[:, 3] == 255).all() for view in faces.views.values())
+    return {name: faces.views[crop] for name, crop in crops.items()}

@@ -10,20 +10,17 @@ from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from facenet_pytorch import InceptionResnetV1
-from facenet_pytorch.models.mtcnn import extract_face, fixed_image_standardization
-from PIL import Image
+from facenet_pytorch.models.mtcnn import fixed_image_standardization
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torchvision.models import resnet34
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from data.faces import TEMPLATE, FaceCutter, align
-from features.regions import ALIGNED, REGIONS, region_masks
+from features.regions import REGIONS, region_masks
 from models import BUNDLED, PROFILES
 from models.base import Output
 from models.clip_image import ClipImage
@@ -79,24 +76,6 @@ def agree(
     for name, output in expert.outputs.items():
         assert found[name].shape == expected[name].shape
         assert apart(output, found[name], expected[name]).max() < APART[output.kind][how], name
-
-
-@pytest.fixture(scope="module")
-def ensembles(official_weights) -> dict[str, Ensemble]:
-    return {name: Ensemble([name], weights_dir=official_weights) for name in NAMES}
-
-
-@pytest.fixture(scope="module")
-def views(astronaut, ensembles) -> dict[str, torch.Tensor]:
-    """What each expert sees of three faces."""
-    turn = cv2.getRotationMatrix2D((224, 119), 20, 1)
-    turned = cv2.warpAffine(astronaut, turn, (512, 512), borderMode=cv2.BORDER_REFLECT)
-    pictures = [astronaut, np.ascontiguousarray(astronaut[..., ::-1]) // 2, turned]
-    crops = {name: ensemble.experts[0].crop for name, ensemble in ensembles.items()}
-    faces = FaceCutter(crops=crops.values())(pictures)
-    assert faces.image.tolist() == [0, 1, 2]
-    assert all((view[:, 3] == 255).all() for view in faces.views.values())
-    return {name: faces.views[crop] for name, crop in crops.items()}
 
 
 @pytest.fixture(scope="module")
@@ -332,92 +311,3 @@ def test_a_region_does_not_depend_on_the_rest(ensembles, views, alone, name):
         before, output = alone[name][key][0], expert.outputs[key]
         assert torch.equal(value[0, UPPER], before[UPPER])
         assert apart(output, value[0, LOWER], before[LOWER]) > APART[output.kind]["same"]
-
-
-# Crops.
-
-
-def test_fairface_sees_dlibs_face_chip():
-    landmarks, px = 5 * TEMPLATE + 160, FairFace.crop.px
-    rows, columns = np.mgrid[:900, :900]
-    found = []
-    for x, y in landmarks:
-        spot = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 2 / 12**2)
-        picture = np.repeat(spot.round().astype(np.uint8)[..., None], 3, axis=2)
-        light = align([picture], np.array([0]), landmarks[None], FairFace.crop)[0, 0].double()
-        middles = (torch.arange(px).double() + 0.5) / px
-        found.append([(light.sum(axis) @ middles / light.sum()).item() for axis in (0, 1)])
-    left, right, nose, *mouth = np.array(found)
-    # dlib's mean face: outer and inner corner of the left and of the right eye, base of the nose; padding .25.
-    dlib = [
-        [0.1205750620789, 0.2137274526848],
-        [0.3340850613712, 0.2290642403242],
-        [0.8595674595992, 0.2134981538014],
-    ]
-    dlib += [[0.6460604764104, 0.2289674387677], [0.4901123135679, 0.6277975316475]]
-    chip = (np.array(dlib) + 0.25) / 1.5
-    eyes = chip[:2].mean(0), chip[2:4].mean(0)
-    assert np.allclose([left, right], eyes, atol=0.003)
-    assert (
-        np.allclose((left + right) / 2, (0.493, 0.314), atol=0.002)
-        and abs(right[0] - left[0] - 0.350) < 0.002
-    )
-    assert nose[1] < chip[4, 1] < min(y for _, y in mouth), (
-        "the base of the nose is below its tip and above the mouth"
-    )
-
-
-def test_arcface_sees_the_template(ensembles, views):
-    expert, image = (
-        ensembles["arcface"].experts[0],
-        views["arcface"][0, :3].permute(1, 2, 0).numpy(),
-    )
-    assert expert.crop == ALIGNED and ALIGNED.px == 112
-    placed = align([image], np.array([0]), TEMPLATE[None], expert.crop)
-    assert np.array_equal(placed[0, :3].permute(1, 2, 0).numpy(), image), (
-        "landmarks on the template: nothing moves"
-    )
-    assert torch.allclose(
-        expert.network_input(placed)[FULL],
-        torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1,
-        atol=1e-6,
-    )
-
-
-def alike(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Correlation of the two as grey pictures."""
-    return np.corrcoef(*(image.double().mean(0).flatten().numpy() for image in (one, other)))[0, 1]
-
-
-def test_box_crops_are_those_of_the_libraries(ensembles, astronaut):
-    upright = cv2.getRotationMatrix2D(
-        (224, 119), 4.4, 1
-    )  # a box does not turn with the face, our crops do
-    picture = cv2.warpAffine(
-        astronaut, upright, astronaut.shape[1::-1], borderMode=cv2.BORDER_REFLECT
-    )
-    crops = {name: ensembles[name].experts[0].crop for name in ("pyfeat", "clip", "facenet")}
-    faces = FaceCutter(crops=crops.values())([picture])
-    box, frames = faces.box[0], torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
-    square = import_feat("utils.image_operations").extract_face_square_pad_torch
-
-    def chip(box: np.ndarray, px: int, margin: float) -> torch.Tensor:
-        return square(
-            frames,
-            torch.from_numpy(box)[None],
-            px,
-            margin,
-            frame_idx=torch.zeros(1, dtype=torch.long),
-        )[0][0]
-
-    theirs = {
-        "pyfeat": lambda box: chip(box, 256, 1.2),
-        "clip": lambda box: chip(box, 224, 1.3),
-        "facenet": lambda box: extract_face(Image.fromarray(picture), box, 160, 14),
-    }
-    width, height = box[2:] - box[:2]
-    aside = 0.15 * np.float32([[width, 0], [-width, 0], [0, height], [0, -height]])
-    for name, cut in theirs.items():
-        ours = faces.views[crops[name]][0, :3]
-        assert alike(ours, cut(box)) > 0.85, name
-        assert max(alike(ours, cut(box + np.tile(shift, 2))) for shift in aside) < 0.7, name

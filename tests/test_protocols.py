@@ -3,6 +3,7 @@ import pytest
 
 from data.dump import read_dump
 from data.feature_dataset import join_dumps
+from evaluation import measure
 from evaluation.metrics import auc
 from evaluation.protocols import (
     experiments_of,
@@ -226,3 +227,9 @@ def test_slugs_are_file_names():
         and slug("lite.identity, whole face") != ""
     )
     assert slug("../../etc") == "etc" and slug("///") == "unnamed" and slug("얼굴 A") == "얼굴-a"
+
+
+def test_provenance_names_the_commit_and_versions():
+    found = measure.provenance()
+    assert set(found) == {"git", "versions"} and found["versions"]["numpy"] == np.__version__
+    assert found["git"]["commit"] is None or len(found["git"]["commit"]) == 40
