@@ -119,6 +119,16 @@ def test_degraded_dumps_are_made_once_and_faces_are_matched(dataset, clean, tmp_
     assert json.dumps(rows) and np.isfinite(found["slope", "resize"])
 
 
+def test_faces_are_matched_where_the_folder_of_the_pictures_has_another_name(
+    dataset, clean, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("preprocessing_pipeline.DEGRADED", tmp_path / "degraded")
+    root = shutil.copytree(dataset, tmp_path / "moved")
+    faces, of = degraded_faces(clean, root, [Condition("jpeg", 1)], None, CPU)
+    rows = curves(faces, of, lambda faces: faces.rows["mean_r"] / 255)
+    assert [row["value"] for row in rows if row["metric"] == "lost"] == [0]
+
+
 @pytest.mark.parametrize(
     ("lost", "p_fake", "auc_found", "auc_with_lost"),
     [
