@@ -132,6 +132,8 @@ def main(config: Config) -> Path:
         raise ValueError("--batch-size and --workers must be at least 1")
     root, names = Path(config.data_root), experts_of(config.profile, config.experts)
     dataset, profile = root.resolve().name or "root", profile_of(config.profile, names)
+    if config.like:  # its pictures may lie in a folder of another name by now
+        dataset = read_dump(config.like).meta["dataset"]
     condition = Condition.of(config.degrade) if config.degrade else None
     out = config.out or DUMPS / dataset / profile
     if condition and not config.out:

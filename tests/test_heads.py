@@ -149,9 +149,8 @@ def test_the_forgery_weight_is_added_to_the_trained_score(kind):
     base = np.where(np.arange(12) == 7, head.mean, moved[0])
     at = [fit.contributions(moved, base)[0][0, 7] / fit.a for fit in (head, plain)]
     assert at[0] - at[1] == pytest.approx(2 * head.forgery_weight[7], rel=1e-3)
-    assert (head.a, head.b) == pytest.approx(
-        calibrate(head.logit(X_VAL), Y_VAL), rel=1e-3
-    )  # with it, not without
+    for fit in (head, plain):  # with the weight, not without
+        assert (fit.a, fit.b) == pytest.approx(calibrate(fit.logit(X_VAL), Y_VAL), rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -194,6 +193,17 @@ def test_oneclass_turns_columns_by_their_direction():
 def test_boosted_trees_keep_those_up_to_the_best_round_only():
     trees = fit_head("xgboost", X, Y, GROUPS, X_VAL, Y_VAL)
     assert trees.model._booster.num_boosted_rounds() == trees.report["rounds"] < 800
+
+
+def test_platt_calibration_by_hand():
+    """With two distinct scores, p_fake at each is the mean of Platt's smoothed targets there."""
+    y = np.array([0] * 8 + [1] + [0] * 2 + [1] * 3)  # 10 reals with target 1/12, 4 fakes with 10/12
+    score = np.repeat([-2.0, 6.0], [9, 5])
+    p_low, p_high = (8 + 10) / 12 / 9, (2 + 3 * 10) / 12 / 5
+    for scale, shift in ((1, 0), (0.01, 0), (100, -40)):  # whatever the units of the score
+        a, b = calibrate(scale * score + shift, y)
+        p = 1 / (1 + np.exp(-a * (scale * score[[0, -1]] + shift) - b))
+        assert p == pytest.approx([p_low, p_high], abs=1e-3)
 
 
 def test_calibration_never_turns_a_head_around():

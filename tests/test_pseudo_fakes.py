@@ -201,6 +201,18 @@ def test_pairs_differ_by_the_manipulation_alone(crops: AlignedCrops) -> None:
         assert (real.max(-1) == 0).mean() > 0.05
 
 
+def test_both_faces_of_a_pair_pass_the_same_channel(crops: AlignedCrops, monkeypatch) -> None:
+    """Noise of its own on one of them would tell the pseudo-fakes from the real faces."""
+    clean = PseudoFakes(crops, {"reconstruction": 1.0}).pair(0, 0, CROP, GRID)
+    monkeypatch.setattr(augment, "transmit", lambda image, rng: degrade.noise(image, 40, rng))
+    noisy = PseudoFakes(crops, {"reconstruction": 1.0}).pair(0, 0, CROP, GRID)
+    untouched = cv2.resize(noisy[2], (CROP.px, CROP.px), interpolation=cv2.INTER_NEAREST) == 0
+    untouched = cv2.erode(untouched.astype(np.uint8), np.ones((17, 17))) > 0
+    assert difference(noisy[0], noisy[1], untouched) < 2.0
+    for before, after in zip(clean[:2], noisy[:2], strict=True):
+        assert difference(before, after, untouched) > 10
+
+
 def test_unknown_or_impossible_kinds_are_refused(crops: AlignedCrops) -> None:
     with pytest.raises(ValueError, match="unknown kinds of pseudo-fake: magic"):
         PseudoFakes(crops, {"magic": 1.0})

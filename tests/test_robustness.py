@@ -119,6 +119,41 @@ def test_degraded_dumps_are_made_once_and_faces_are_matched(dataset, clean, tmp_
     assert json.dumps(rows) and np.isfinite(found["slope", "resize"])
 
 
+def test_faces_are_matched_where_the_folder_of_the_pictures_has_another_name(
+    dataset, clean, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("preprocessing_pipeline.DEGRADED", tmp_path / "degraded")
+    root = shutil.copytree(dataset, tmp_path / "moved")
+    faces, of = degraded_faces(clean, root, [Condition("jpeg", 1)], None, CPU)
+    rows = curves(faces, of, lambda faces: faces.rows["mean_r"] / 255)
+    assert [row["value"] for row in rows if row["metric"] == "lost"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("lost", "p_fake", "auc_found", "auc_with_lost"),
+    [
+        ("fake4", {"real3": 0.2, "real4": 0.6, "fake3": 0.7, "fake4": 0.9}, 1.0, 0.5),  # missed
+        ("real4", {"real3": 0.2, "real4": 0.6, "fake3": 0.7, "fake4": 0.1}, 0.5, 0.75),  # no alarm
+    ],
+)
+def test_a_face_lost_to_the_degradation_has_p_fake_0(
+    dataset, clean, tmp_path, monkeypatch, lost, p_fake, auc_found, auc_with_lost
+):
+    monkeypatch.setattr("preprocessing_pipeline.DEGRADED", tmp_path / "degraded")
+    root = shutil.copytree(dataset, tmp_path / dataset.name)
+    cv2.imwrite(str(root / f"{lost}.png"), np.full((320, 320, 3), 128, np.uint8))
+    faces, of = degraded_faces(clean, root, [Condition("jpeg", 1)], None, CPU)
+    (degraded,) = of.values()
+    assert {*faces.rows["path"]} - {*degraded.rows["path"]} == {f"{lost}.png"}
+
+    def scores(faces):
+        return np.array([p_fake[path.removesuffix(".png")] for path in faces.rows["path"]])
+
+    rows = [row for row in curves(faces, of, scores) if row["condition"] == "jpeg:1"]
+    found = {row["metric"]: (row["value"], row["n"]) for row in rows}
+    assert found == {"auc": (auc_found, 3), "auc_with_lost": (auc_with_lost, 4), "lost": (1, 4)}
+
+
 def test_an_expert_added_to_the_clean_dump_is_added_to_degraded_ones(
     dataset, clean, tmp_path, monkeypatch
 ):
