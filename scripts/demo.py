@@ -23,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 
 import command_line
 from data.degrade import brightness
@@ -131,9 +132,7 @@ def video_frames(path: Path, first: int, count: int) -> Iterator[np.ndarray]:
             yield video.retrieve()[1][..., ::-1]
 
 
-def augmented(
-    source: Source, image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator
-) -> Photo:
+def augmented(source: Source, image: np.ndarray, landmarks: np.ndarray, rng: Generator) -> Photo:
     """The face framed and lit a little differently, perhaps mirrored."""
     face_px = 2.2 * max(np.ptp(landmarks[:2, 0]), np.ptp(landmarks[[0, 3], 1]))
     x0, y0 = (landmarks[2] - rng.uniform(0.85, 1.2, 2) * face_px).clip(0).astype(int)
@@ -149,7 +148,7 @@ def augmented(
     return Photo(source.person, source.split, view, points, source.covered)
 
 
-def photographs(rng: np.random.Generator, each: int = EACH) -> list[Photo]:
+def photographs(rng: Generator, each: int = EACH) -> list[Photo]:
     """`each` pictures of every person, from all sources of that person in turn."""
     cutter, faces = FaceCutter(), {}
     for source in SOURCES:
@@ -161,7 +160,7 @@ def photographs(rng: np.random.Generator, each: int = EACH) -> list[Photo]:
 
 
 def pseudo_fake(
-    photo: Photo, kind: str, photos: list[Photo], rng: np.random.Generator
+    photo: Photo, kind: str, photos: list[Photo], rng: Generator
 ) -> tuple[str, np.ndarray]:
     """A pseudo-fake of `photo` and its name. Donors are other people of the same split."""
     seed = int(rng.integers(2**31))
@@ -175,7 +174,7 @@ def pseudo_fake(
     return f"{kind}_{donor.person}", fake
 
 
-def write_dataset(root: Path, photos: list[Photo], rng: np.random.Generator) -> pd.DataFrame:
+def write_dataset(root: Path, photos: list[Photo], rng: Generator) -> pd.DataFrame:
     """real/, fake/ and index.csv (returned) below `root`, with the same JPEG qualities for both."""
     rows = []
     for number, photo in enumerate(photos):

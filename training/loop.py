@@ -1,7 +1,6 @@
-"""The training loop of the bundled networks, with a state on disk to resume from.
+"""The training loop of the bundled networks. A resumed run ends like one that was never stopped:
 
-Batch and random numbers of a step follow from (seed, step) alone, and the state holds all else that
-the next step depends on: a resumed run ends like one that was never stopped.
+batch and random numbers of a step follow from (seed, step), and all else is in the state on disk.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,8 +26,6 @@ from models.tensors import DAMAGED
 
 log = logging.getLogger("masc")
 LOWEST = 1e-3  # of the learning rate, at the end
-
-
 PLACES = ("device", "workers")  # may change between two starts, as may all paths
 
 
@@ -78,36 +74,13 @@ class Schedule:
 def moving_average(net: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of weights and buffers, faster in the first steps."""
 
-    def update(
-        average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor
-    ) -> None:
+    def update(average: list, current: list, count: torch.Tensor) -> None:
         warm = (1 + int(count)) / (10 + int(count))
         get_ema_multi_avg_fn(min(decay, warm))(average, current, count)
 
     return AveragedModel(net, multi_avg_fn=update, use_buffers=True)
 
 
-def optimizer_of(task: nn.Module, options: Options) -> torch.optim.AdamW:
-    """AdamW without weight decay of biases, normalisations and scalars."""
-    groups = [
-        {"params": [p for p in task.parameters() if p.ndim > 1]},
-        {"params": [p for p in task.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
-
-
-@contextmanager
-def opencv_in_one_thread() -> Iterator[None]:
-    """A worker process that inherits OpenCV's pool waits for ever for threads that it lacks."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(0)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
-
-
-@opencv_in_one_thread()
 def fit(
     task: nn.Module,
     batches: Dataset,
@@ -128,14 +101,18 @@ def fit(
     Raises:
         ValueError: the folder holds a run of other options, or a damaged state.
     """
+    cv2.setNumThreads(0)  # or workers that inherit OpenCV's pool wait for threads that they lack
     out, steps = options.out, schedule.steps
     out.mkdir(parents=True, exist_ok=True)
-    settings = {k: v for k, v in asdict(options).items() if isinstance(v, int | float | str)}
-    settings = {k: v for k, v in settings.items() if k not in PLACES} | {"faces": faces}
+    settings = {k: v for k, v in asdict(options).items() if k not in PLACES}
+    settings = {k: v for k, v in settings.items() if isinstance(v, int | float | str)}
+    settings["faces"] = faces
     device = next(task.parameters()).device
-    average = moving_average(task.net, options.ema)
-    optimizer = optimizer_of(task, options)
-    scheduler = LambdaLR(optimizer, schedule.rate)
+    # No weight decay of biases, normalisations and scalars.
+    decayed, others = ([p for p in task.parameters() if (p.ndim > 1) == x] for x in (True, False))
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+    average, scheduler = moving_average(task.net, options.ema), LambdaLR(optimizer, schedule.rate)
     parts = {"task": task, "average": average, "optimizer": optimizer, "scheduler": scheduler}
     start, rows = resume(out / "state.pt", settings, parts, device)
     if start:
@@ -166,22 +143,16 @@ def fit(
             rows.append(row | {name: round(value, 4) for name, value in more.items()})
             header = list(dict.fromkeys(name for row in rows for name in row))
             write_csv(out / "log.csv", header, [[row.get(k, "") for k in header] for row in rows])
-            save(
-                out / "state.pt", settings, parts, done, rows
-            )  # last: it says that the rest is there
-            log.info("%s", ", ".join(f"{name} {value}" for name, value in rows[-1].items()))
+            state = {name: part.state_dict() for name, part in parts.items()}
+            with replacing(out / "state.pt") as file:  # last: it says that the rest is there
+                torch.save(state | {"settings": settings, "step": done, "log": rows}, file)
+            log.info(", ".join(f"{name} {value}" for name, value in rows[-1].items()))
             sums.clear()
             began = time.perf_counter()
     except KeyboardInterrupt:
         kept = done - done % schedule.interval
         log.warning("stopped; the same command resumes after step %d of %d", kept, steps)
         raise SystemExit(130) from None
-
-
-def save(path: Path, settings: dict, parts: dict, step: int, rows: list[dict]) -> None:
-    state = {name: part.state_dict() for name, part in parts.items()}
-    with replacing(path) as file:
-        torch.save({"settings": settings, "step": step, "log": rows, **state}, file)
 
 
 def resume(path: Path, settings: dict, parts: dict, device: torch.device) -> tuple[int, list[dict]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from numpy.random import Generator, default_rng
 
 from data import degrade
 from features.regions import Crop
@@ -66,7 +67,7 @@ def region_swap(
     (height, width), size = target.shape[:2], target.shape[1::-1]
     warp, anchors = fit(points, to), ANCHORS[region]
     warp[:, 2] += (to[anchors] - transform(warp, points[anchors])).mean(0)
-    stretch = np.random.default_rng(seed).uniform(0.97, 1.03, 2)
+    stretch = default_rng(seed).uniform(0.97, 1.03, 2)
     # Only where both have face: no hair beside a turned head, nothing outside the photograph.
     inside = np.full(source.shape[:2], 255, np.uint8)
     mask = cv2.warpAffine(inside, warp, size, flags=cv2.INTER_NEAREST)
@@ -97,7 +98,7 @@ def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> Blend
 
     Raises: as `region_swap`.
     """
-    landmarks, rng = _checked(image, landmarks), np.random.default_rng(seed)
+    landmarks, rng = _checked(image, landmarks), default_rng(seed)
     changed = augment.shift_colours(image, rng)
     inside, outside = (changed, image) if rng.random() < 0.5 else (image, changed)
     shape = outline("face", landmarks, rng.uniform(0.94, 1.06, 2))
@@ -141,7 +142,7 @@ def _checked(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return landmarks
 
 
-def crop_self_blend(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+def crop_self_blend(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
     image, landmarks = crops.images[index, ..., :3], crops.landmarks[index]
     inside, outside = augment.perturb(image, rng), image
     if rng.random() < 0.5:
@@ -151,7 +152,7 @@ def crop_self_blend(crops: AlignedCrops, index: int, rng: np.random.Generator) -
     return _alpha_blend(inside, outside, mask * rng.choice([0.25, 0.5, 0.75, 1, 1, 1]))
 
 
-def crop_poisson_swap(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+def crop_poisson_swap(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
     donor = crops.donor(index, rng)
     pair, points = crops.images[[index, donor], ..., :3], crops.landmarks[[index, donor]]
     try:
@@ -161,7 +162,7 @@ def crop_poisson_swap(crops: AlignedCrops, index: int, rng: np.random.Generator)
     return fake, mask.astype(np.float32) / 255
 
 
-def crop_alpha_swap(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+def crop_alpha_swap(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
     donor, landmarks = crops.donor(index, rng), crops.landmarks[index]
     image, points = similar_pose(crops.images[donor], crops.landmarks[donor], landmarks)
     warp = fit(points, landmarks)
@@ -169,7 +170,7 @@ def crop_alpha_swap(crops: AlignedCrops, index: int, rng: np.random.Generator) -
     return _paste(crops, index, inside, _warp(image[..., 3], warp, cv2.INTER_NEAREST), rng)
 
 
-def crop_reconstruction(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+def crop_reconstruction(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
     chosen = crops.donor(index, rng) if rng.random() < 0.35 else index
     (x, y, side), decoded = FACE_WINDOW, crops.reconstructed[chosen]
     px = int(rng.choice([64, 96, 128, 128]))
@@ -193,7 +194,7 @@ def _paste(
     index: int,
     inside: np.ndarray,
     valid: np.ndarray,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> Blend | None:
     """Blend `inside` into a face. valid: (224, 224) uint8, 255 where `inside` is a photograph."""
     image = crops.images[index, ..., :3]
@@ -227,7 +228,7 @@ def _warp(
 # Name -> share in training, and a function of crops, index and generator. It returns a picture
 # (224, 224, 3) uint8 and a mask (224, 224) float32 in [0, 1], or None where too little would
 # change: the donor's face lies outside its photograph, say.
-KINDS: dict[str, tuple[float, Callable[[AlignedCrops, int, np.random.Generator], Blend | None]]] = {
+KINDS: dict[str, tuple[float, Callable[[AlignedCrops, int, Generator], Blend | None]]] = {
     "self_blend": (0.4, crop_self_blend),  # with more kinds of changes and masks
     # A similar person's face, alpha-blended (Li et al., Face X-ray, CVPR 2020), or by gradients.
     "alpha_swap": (0.25, crop_alpha_swap),
@@ -253,9 +254,7 @@ class PseudoFakes:
         if self.shares.get("reconstruction") and self.crops.reconstructed is None:
             raise ValueError("reconstruction needs reconstructed faces: training/reconstruction.py")
 
-    def make(
-        self, index: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, str] | None:
+    def make(self, index: int, rng: Generator) -> tuple[np.ndarray, np.ndarray, str] | None:
         """A pseudo-fake of one face, its mask and its kind, or None: see `KINDS`."""
         share = np.array(list(self.shares.values()), float)
         kind = list(self.shares)[rng.choice(len(share), p=share / share.sum())]
@@ -271,7 +270,7 @@ class PseudoFakes:
         Returns: both pictures (px, px, 3) uint8, black outside the photograph; the replaced share
         of each cell (grid, grid) float32; the kind. Or None, see `KINDS`.
         """
-        rng = np.random.default_rng(seed)
+        rng = default_rng(seed)
         made = self.make(index, rng)
         if made is None:
             return None
@@ -279,7 +278,7 @@ class PseudoFakes:
         channel, view = int(rng.integers(1 << 30)), augment.random_window(WIDE_CROP, crop, rng)
         image, size = self.crops.images[index], (crop.px, crop.px)
         pair = (np.ascontiguousarray(image[..., :3]), fake)
-        pair = [augment.transmit(x, np.random.default_rng(channel)) for x in pair]
+        pair = [augment.transmit(x, default_rng(channel)) for x in pair]
         pair = [x * (image[..., 3:] > 0) for x in pair]  # black outside the photograph
         real, fake, mask = (cv2.warpAffine(x, view, size) for x in (*pair, mask))
         return real, fake, cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA), kind
