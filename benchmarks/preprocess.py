@@ -203,12 +203,12 @@ def measure(config: Config) -> dict[str, float]:
         print(f"{name:28s}  {count / taken:8.2f} images/s   {times}")
     times = f"takes {plain / (end / faces):.2f} times as long as end to end"
     print(f"{f'plain loop, {PLAIN} images':28s}  {1 / plain:8.2f} faces/s    {times}")
-    print("pure forwards:")
-    for name, taken in forwards.items():
-        print(f"  {name:8s} {1e3 * taken / faces:8.2f} ms per face   {taken / forwards.sum():6.1%}")
-    print("stages, one after another in one thread:")
-    for name, taken in stages.items():
-        print(f"  {name:8s} {1e3 * taken / count:8.2f} ms per image  {taken / stages.sum():6.1%}")
+    one_by_one = "stages, one after another in one thread:"
+    parts = ("pure forwards:", "face ", forwards / faces), (one_by_one, "image", stages / count)
+    for title, unit, times in parts:
+        print(title)
+        for name, taken in times.items():
+            print(f"  {name:8s} {1e3 * taken:8.2f} ms per {unit}  {taken / times.sum():6.1%}")
     times = {"end_to_end": end, "forwards": forwards.sum(), "detection_and_networks": together}
     return {"images": count, "faces": faces, "plain_per_face": plain, **times, **stages}
 

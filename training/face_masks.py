@@ -27,7 +27,7 @@ def _closed(half: str) -> np.ndarray:
 
 
 OUTLINES = {name: _closed(half) for name, half in _RIGHT_HALVES.items()}
-PARTS = tuple(name for name in OUTLINES if name != "face")
+PARTS = tuple(OUTLINES)[1:]
 FLAT = [0, 1, 3, 4]  # eyes and mouth corners: nearly in one plane
 
 
@@ -73,10 +73,10 @@ def similar_pose(
     return (image, landmarks) if given <= other else (np.ascontiguousarray(image[:, ::-1]), flipped)
 
 
-def hull_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W) uint8: 255 inside the convex hull of the points."""
+def hull_mask(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """uint8: 255 inside the convex hull of the points."""
     hull = cv2.convexHull(np.rint(points).astype(np.int32))
-    return cv2.fillConvexPoly(np.zeros((height, width), np.uint8), hull, 255)
+    return cv2.fillConvexPoly(np.zeros(shape, np.uint8), hull, 255)
 
 
 def deformed(
@@ -87,7 +87,7 @@ def deformed(
     bend: largest displacement. edge: range of the blur's sigma. Both in face widths.
     """
     height, width = mask.shape
-    coarse = (max(2, round(height / face_px * 5)), max(2, round(width / face_px * 5)))
+    coarse = [max(2, round(side / face_px * 5)) for side in mask.shape]
     steps = (rng.uniform(-bend, bend, coarse) * face_px for _ in "xy")
     dx, dy = (cv2.resize(x, (width, height), interpolation=cv2.INTER_CUBIC) for x in steps)
     x, y = np.meshgrid(np.arange(width), np.arange(height))
@@ -109,6 +109,6 @@ def soft_mask(landmarks: np.ndarray, rng: Generator, px: int, face_px: float) ->
     else:
         half = rng.uniform((0.35, 0.42), (0.58, 0.67)) * face_px
         points = middle + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
-    mask = hull_mask(points, px, px).astype(np.float32)
+    mask = hull_mask(points, (px, px)).astype(np.float32)
     mask = deformed(mask, face_px, rng, bend=0.08, edge=(0.008, 0.06))
     return mask / max(float(mask.max()), 1.0)

@@ -1,6 +1,6 @@
-"""The training loop of the bundled networks. A resumed run ends like one that was never stopped:
+"""The training loop of the bundled networks. A resumed run ends like one that was never stopped.
 
-batch and random numbers of a step follow from (seed, step), and all else is in the state on disk.
+Batch and random numbers of a step follow from (seed, step), and all else is in the state on disk.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def moving_average(net: nn.Module, decay: float) -> AveragedModel:
 def fit(
     task: nn.Module,
     batches: Dataset,
-    write: Callable[[nn.Module, str], dict[str, float]],
+    write: Callable[[nn.Module, str], dict[str, float] | None],
     options: Options,
     schedule: Schedule,
     faces: int,
@@ -94,7 +94,7 @@ def fit(
     Args:
         task: holds the network as `task.net`. Of a batch it returns the loss and figures to log.
         batches: step -> tuple of tensors on the CPU.
-        write: writes the weights of the averaged network, given a note on the progress, and returns
+        write: writes the weights of the averaged network, given a note on the progress. May return
             more figures to log.
         faces: number of training faces, which must not change.
 
@@ -139,7 +139,7 @@ def fit(
             count = (done - 1) % schedule.interval + 1
             row = {"step": done, "seconds": round(time.perf_counter() - began, 1)}
             row |= {name: round(float(value) / count, 4) for name, value in sums.items()}
-            more = write(average.module, f"{done} of {steps} steps")
+            more = write(average.module, f"{done} of {steps} steps") or {}
             rows.append(row | {name: round(value, 4) for name, value in more.items()})
             header = list(dict.fromkeys(name for row in rows for name in row))
             write_csv(out / "log.csv", header, [[row.get(k, "") for k in header] for row in rows])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
@@ -36,17 +37,6 @@ MIN_PIXELS = 150  # of an aligned crop that must change
 Blend = tuple[np.ndarray, np.ndarray]  # a picture, and the share of each pixel that was replaced
 
 
-def face_swap(
-    target: np.ndarray,
-    source: np.ndarray,
-    target_landmarks: np.ndarray,
-    source_landmarks: np.ndarray,
-    seed: int = 0,
-) -> Blend:
-    """`target` with the face of `source`, brows to chin. Raises: as `region_swap`."""
-    return region_swap(target, source, target_landmarks, source_landmarks, "face", seed)
-
-
 def region_swap(
     target: np.ndarray,
     source: np.ndarray,
@@ -64,15 +54,15 @@ def region_swap(
         raise ValueError(f"cannot swap {region!r}; the regions are {', '.join(OUTLINES)}")
     to, points = _checked(target, target_landmarks), _checked(source, source_landmarks)
     source, points = similar_pose(source, points, to)
-    (height, width), size = target.shape[:2], target.shape[1::-1]
+    shape, size = target.shape[:2], target.shape[1::-1]
     warp, anchors = fit(points, to), ANCHORS[region]
     warp[:, 2] += (to[anchors] - transform(warp, points[anchors])).mean(0)
     stretch = default_rng(seed).uniform(0.97, 1.03, 2)
     # Only where both have face: no hair beside a turned head, nothing outside the photograph.
     inside = np.full(source.shape[:2], 255, np.uint8)
     mask = cv2.warpAffine(inside, warp, size, flags=cv2.INTER_NEAREST)
-    mask &= hull_mask(outline(region, to, stretch), height, width)
-    mask &= hull_mask(transform(warp, outline(region, points, stretch)), height, width)
+    mask &= hull_mask(outline(region, to, stretch), shape)
+    mask &= hull_mask(transform(warp, outline(region, points, stretch)), shape)
     if not mask.any():
         raise ValueError(f"the {region} of the face lies outside the photograph")
     scale = np.sqrt(abs(np.linalg.det(warp[:, :2])))
@@ -81,16 +71,18 @@ def region_swap(
     donor = colour_transfer(_warp(source, warp, cv2.INTER_CUBIC, size), target, mask > 0)
     # seamlessClone reads a pixel around the mask, which may touch the border of the photograph.
     padded = [np.pad(x, ((4, 4), (4, 4), (0, 0)), "edge") for x in (donor, target)]
-    whole = np.pad(mask, 4)
-    x, y, w, h = cv2.boundingRect(whole)
-    middle = (x + w // 2, y + h // 2)
-    cloned = cv2.seamlessClone(*padded, whole, middle, cv2.NORMAL_CLONE)[4:-4, 4:-4]
+    x, y, w, h = cv2.boundingRect(mask)
+    middle = (x + 4 + w // 2, y + 4 + h // 2)
+    cloned = cv2.seamlessClone(*padded, np.pad(mask, 4), middle, cv2.NORMAL_CLONE)[4:-4, 4:-4]
     # Hair or shadows at the border change the clone's tone: further in, the target's is restored.
     toned = colour_transfer(cloned, target, mask > 0)
     depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5)[..., None]
-    inward = np.minimum(1, depth / (0.6 * max(depth.max(), 1)))
+    inward = np.minimum(1, depth / (0.6 * depth.max()))
     fake = np.rint(cloned + inward * (toned.astype(np.float32) - cloned)).astype(np.uint8)
     return np.where(mask[..., None] > 0, fake, target), mask
+
+
+face_swap = partial(region_swap, region="face")  # brows to chin
 
 
 def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> Blend:
@@ -103,7 +95,7 @@ def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> Blend
     inside, outside = (changed, image) if rng.random() < 0.5 else (image, changed)
     shape = outline("face", landmarks, rng.uniform(0.94, 1.06, 2))
     face_px = np.ptp(shape, axis=0).mean()
-    mask = hull_mask(shape, *image.shape[:2]).astype(np.float32)
+    mask = hull_mask(shape, image.shape[:2]).astype(np.float32)
     mask = deformed(mask, face_px, rng, bend=0.06, edge=(0.015, 0.05))
     mask = mask * rng.choice([0.5, 0.75, 1, 1, 1])
     # The copy and its mask are shifted by up to 3% of the face and scaled by up to 5%.
@@ -144,9 +136,8 @@ def _checked(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 def crop_self_blend(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
     image, landmarks = crops.images[index, ..., :3], crops.landmarks[index]
-    inside, outside = augment.perturb(image, rng), image
-    if rng.random() < 0.5:
-        inside, outside = outside, inside
+    changed = augment.perturb(image, rng)
+    inside, outside = (image, changed) if rng.random() < 0.5 else (changed, image)
     inside = augment.displace(inside, landmarks, FACE_WIDTH, rng)
     mask = soft_mask(landmarks, rng, WIDE_CROP.px, FACE_WIDTH)
     return _alpha_blend(inside, outside, mask * rng.choice([0.25, 0.5, 0.75, 1, 1, 1]))
@@ -156,7 +147,7 @@ def crop_poisson_swap(crops: AlignedCrops, index: int, rng: Generator) -> Blend 
     donor = crops.donor(index, rng)
     pair, points = crops.images[[index, donor], ..., :3], crops.landmarks[[index, donor]]
     try:
-        fake, mask = face_swap(*pair, *points, int(rng.integers(1 << 30)))
+        fake, mask = face_swap(*pair, *points, seed=int(rng.integers(1 << 30)))
     except ValueError:
         return None
     return fake, mask.astype(np.float32) / 255
@@ -190,11 +181,7 @@ def crop_reconstruction(crops: AlignedCrops, index: int, rng: Generator) -> Blen
 
 
 def _paste(
-    crops: AlignedCrops,
-    index: int,
-    inside: np.ndarray,
-    valid: np.ndarray,
-    rng: Generator,
+    crops: AlignedCrops, index: int, inside: np.ndarray, valid: np.ndarray, rng: Generator
 ) -> Blend | None:
     """Blend `inside` into a face. valid: (224, 224) uint8, 255 where `inside` is a photograph."""
     image = crops.images[index, ..., :3]
@@ -215,7 +202,7 @@ def _alpha_blend(inside: np.ndarray, outside: np.ndarray, mask: np.ndarray) -> B
     if mask.max() < 0.2 or (mask > 0.1).sum() < MIN_PIXELS:
         return None
     mixed = inside * mask[..., None] + outside * (1 - mask[..., None])
-    return np.rint(np.clip(mixed, 0, 255)).astype(np.uint8), mask.astype(np.float32)
+    return np.rint(mixed).astype(np.uint8), mask.astype(np.float32)
 
 
 def _warp(
@@ -225,9 +212,8 @@ def _warp(
     return cv2.warpAffine(np.ascontiguousarray(image), warp, size, flags=flags, borderMode=border)
 
 
-# Name -> share in training, and a function of crops, index and generator. It returns a picture
-# (224, 224, 3) uint8 and a mask (224, 224) float32 in [0, 1], or None where too little would
-# change: the donor's face lies outside its photograph, say.
+# Name -> share in training, and a function that returns a picture (224, 224, 3) uint8 and a mask
+# (224, 224) float32 in [0, 1], or None where too little would change.
 KINDS: dict[str, tuple[float, Callable[[AlignedCrops, int, Generator], Blend | None]]] = {
     "self_blend": (0.4, crop_self_blend),  # with more kinds of changes and masks
     # A similar person's face, alpha-blended (Li et al., Face X-ray, CVPR 2020), or by gradients.
@@ -247,10 +233,8 @@ class PseudoFakes:
     def __post_init__(self) -> None:
         unknown = ", ".join(sorted(set(self.shares) - set(KINDS)))
         if unknown or not sum(self.shares.values()) > 0:
-            known = ", ".join(KINDS)
-            raise ValueError(
-                f"unknown kinds of pseudo-fake: {unknown or 'none given'}; they are {known}"
-            )
+            wrong = f"unknown kinds of pseudo-fake: {unknown or 'none given'}"
+            raise ValueError(f"{wrong}; they are {', '.join(KINDS)}")
         if self.shares.get("reconstruction") and self.crops.reconstructed is None:
             raise ValueError("reconstruction needs reconstructed faces: training/reconstruction.py")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,6 @@ class Config(Options):
     data_root: Path | None = None
     """with --dump: where its images are now"""
     out: Path = Path("outputs/region_net")
-    """where weights, log and state go"""
     epochs: int = 52
     px: int = 80
     """side of the network's input; 112 px cost twice as much and gained nothing"""
@@ -192,9 +192,9 @@ def validate(net: RegionNet, val: Teachers, device: torch.device) -> dict[str, f
     figures, labels = {}, val.labels
     for region in VALIDATED if len(val.faces) else ():
         predictions, known = predict_all(net, val.faces, region, device), val.person >= 0
-        if "identity" in predictions and 1 < len(set(val.person[known])) < known.sum():
-            identity = predictions["identity"][known]
-            figures[f"{region} AUC"] = verification(identity, val.person[known])
+        person = val.person[known]
+        if "identity" in predictions and 1 < len(set(person)) < len(person):
+            figures[f"{region} AUC"] = verification(predictions["identity"][known], person)
         if labels and (known := labels["age"] >= 0).any():
             error = np.abs(predictions["age_years"][:, 0] - labels["age"])
             figures[f"{region} age MAE"] = float(error[known].mean())
@@ -233,7 +233,7 @@ def main(config: Config) -> Path:
         teachers = teachers_from_dump(config.dump, config.data_root, config.limit)
     else:
         teachers = load_teachers(config.teachers, config.limit)
-    counts = {fold: int((teachers.fold == fold).sum()) for fold in ("train", "val", "test")}
+    counts = Counter(teachers.fold.tolist())
     log.info("faces: %s", ", ".join(f"{count} {fold}" for fold, count in counts.items()))
     weights = train(teachers, config)
     print(f"weights: {weights}")

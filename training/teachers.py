@@ -55,14 +55,14 @@ class Teachers:
         return replace(self, **some)
 
 
-def missing_pixels(rgb: np.ndarray, black: int = 6, area: int = 40) -> np.ndarray:
-    """Black areas that touch the border: corners that a warp left empty, or a black background.
+def missing_pixels(rgb: np.ndarray) -> np.ndarray:
+    """Black areas that touch the border, (H, W) bool: corners left empty by a warp, or background.
 
-    rgb: (H, W, 3) uint8. Returns: (H, W) bool.
+    rgb: (H, W, 3) uint8.
     """
-    parts, _ = ndimage.label(rgb.max(-1) <= black)
+    parts, _ = ndimage.label(rgb.max(-1) <= 6)
     border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
-    large = np.flatnonzero(np.bincount(parts.ravel()) >= area)
+    large = np.flatnonzero(np.bincount(parts.ravel()) >= 40)
     return np.isin(parts, np.intersect1d(border, large)) & (parts > 0)
 
 
@@ -84,10 +84,10 @@ def _some(rows: np.ndarray, limit: int) -> np.ndarray:
 
 
 def load_teachers(folder: Path, limit: int = 0) -> Teachers:
-    """The folder of aligned crops, teacher outputs and labels (index.csv, aligned112.zip, *.npy).
+    """The folder of aligned crops, teacher outputs and labels, which go before the teacher.
 
-    Labels replace the teacher where they exist. A tenth of the training people, and a twentieth of
-    the other training faces, become the `val` fold. limit: 0 for all.
+    A tenth of the training people, and a twentieth of the other training faces, become the `val`
+    fold. limit: 0 for all.
     """
     if not (folder / "aligned112.zip").is_file():
         raise FileNotFoundError(f"{folder}: expected aligned112.zip, index.csv, *.npy there")

@@ -54,7 +54,6 @@ class Config(Options):
     data_root: tuple[str, ...] = ()
     """DATASET=DIR for pictures that have moved"""
     out: Path = Path("outputs/trace_net")
-    """where weights, log and state go"""
     start: str = ""
     """a trace network to train further, instead of ImageNet's weights"""
     steps: int = 5000
@@ -172,9 +171,8 @@ def train(crops: AlignedCrops, config: Config) -> Path:
     weights, device = config.out / "trace_net.safetensors", torch.device(config.device)
     net = initial(config.start).to(device, memory_format=torch.channels_last)
 
-    def write(average: TraceNet, progress: str) -> dict[str, float]:
+    def write(average: TraceNet, progress: str) -> None:
         write_half(average, weights, {"trained": progress})
-        return {}
 
     pairs = Pairs(PseudoFakes(crops), config.pairs, config.seed)
     schedule = Schedule(config.steps, INTERVAL, warm_up=100, clip=3.0, constant=0.55)
