@@ -34,7 +34,6 @@ from command_line import run, set_up_logging
 from data.dump import read_dump
 from data.faces import FaceCutter, align
 from data.filling import one_thread_per_operation
-from data.images import ImageError
 from data.loading import in_order, load
 from models.ensemble import BATCH_CPU, BATCH_GPU, Ensemble, experts_of, find_device, usual_precision
 
@@ -88,7 +87,7 @@ class Benchmark:
             dump = read_dump(self.preprocess(folder))
         self.paths = [config.data_root / path for path in dict.fromkeys(dump.rows["path"])]
         self.count = dump.meta["counts"]["images"]
-        images, size = [picture.image for picture in self.decode()], config.batch_size
+        images, size = self.decode(), config.batch_size
         self.images = [images[start : start + size] for start in range(0, len(images), size)]
         with one_thread_per_operation():
             self.crops = [self.cutter(batch) for batch in self.images]
@@ -124,21 +123,18 @@ class Benchmark:
 
     def forwards(self) -> dict[str, float]:
         """Seconds of each expert alone."""
-        views = [crops.views for crops in self.crops if len(crops)]
+        views = [crops.views for crops in self.crops]
         experts = {e.name: Ensemble.of([e], self.device) for e in self.ensemble.experts}
         return {name: self.parallel(e, views, self.threads) for name, e in experts.items()}
 
     def detection_and_networks(self) -> float:
         def work(images: list[np.ndarray]) -> None:
-            crops = self.cutter(images)
-            if len(crops):
-                self.ensemble(crops.views)
+            self.ensemble(self.cutter(images).views)
 
         return self.parallel(work, self.images, self.config.workers)
 
-    def decode(self) -> list:
-        found = (load(path, self.config.max_pixels) for path in self.paths)
-        return [picture for picture in found if not isinstance(picture, ImageError)]
+    def decode(self) -> list[np.ndarray]:
+        return [load(path, self.config.max_pixels).image for path in self.paths]
 
     def stages(self) -> dict[str, float]:
         """Seconds of each stage in one thread."""
@@ -151,26 +147,22 @@ class Benchmark:
         with one_thread_per_operation():
             decode, align_all = self.seconds(self.decode), self.seconds(warp)
             cut = self.seconds(lambda: [self.cutter(images) for images in self.images])
-            network = self.seconds(lambda: [self.ensemble(c.views) for c in self.crops if len(c)])
+            network = self.seconds(lambda: [self.ensemble(c.views) for c in self.crops])
         times = (decode, cut - align_all, align_all, network)
         return dict(zip(STAGES, times, strict=True))
 
     def plain(self) -> float:
         """Seconds per face of a loop without batches or threads of ours."""
-        faces = 0
+        paths = self.paths[:PLAIN]
 
         def work() -> None:
-            nonlocal faces
-            for path in self.paths[:PLAIN]:
-                crops = self.cutter([load(path, self.config.max_pixels).image])
-                faces += len(crops)
-                for face in range(len(crops)):
-                    for expert in self.ensemble.experts:
-                        view = crops.views[expert.crop][face : face + 1].to(self.device)
-                        for value in expert(view).values():
-                            value.cpu()
+            for path in paths:
+                views = self.cutter([load(path, self.config.max_pixels).image]).views
+                for expert in self.ensemble.experts:
+                    for value in expert(views[expert.crop].to(self.device)).values():
+                        value.cpu()
 
-        return self.seconds(work) / max(faces, 1)
+        return self.seconds(work) / len(paths)
 
     def peak_memory(self) -> str:
         host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -4,8 +4,7 @@
     python -m scripts.demo
 
 Makes pseudo-fakes of their faces, splits the people, and runs the README's three commands: no
-network, about a minute on two cores. Replaces outputs/demo. It shows that the machinery works, and
-nothing about its accuracy.
+network, about a minute on two cores. Replaces outputs/demo. Shows nothing about accuracy.
 """
 
 from __future__ import annotations
@@ -60,23 +59,16 @@ class Config:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a person's pictures come from.
-
-    Attributes:
-        file: within the installed package.
-        window: x0, y0, x1, y1 px of the part to look at.
-        frames: evenly spaced frames of a video, from frame `first` on; 1 for photographs.
-        covered: the eyes are hidden: neither replaced nor lent.
-    """
+    """Where a person's pictures come from: a file of an installed package."""
 
     person: str
     split: str
     package: str
     file: str
-    window: tuple[int | None, ...] = (0, 0, None, None)
-    frames: int = 1
-    first: int = 0
-    covered: bool = False
+    window: tuple[int | None, ...] = (0, 0, None, None)  # x0, y0, x1, y1 px of the part to look at
+    frames: int = 1  # evenly spaced in a video; 1 for photographs
+    first: int = 0  # frame
+    covered: bool = False  # the eyes are hidden: neither replaced nor lent
 
 
 SOURCES = (

@@ -38,19 +38,12 @@ def on_crop(landmarks: np.ndarray, crop: Crop) -> np.ndarray:
 
 @dataclass
 class AlignedCrops:
-    """N real faces.
+    """N real faces."""
 
-    Attributes:
-        images: (N, 224, 224, 4) uint8 RGBA of `WIDE_CROP`, alpha 0 outside the photograph.
-        landmarks: (N, 5, 2) px of it.
-        sources: (N,) str, names of datasets.
-        reconstructed: (N, S, S, 3) uint8, `FACE_WINDOW` decoded by an autoencoder, or None.
-    """
-
-    images: np.ndarray
-    landmarks: np.ndarray
-    sources: np.ndarray
-    reconstructed: np.ndarray | None = None
+    images: np.ndarray  # (N, 224, 224, 4) uint8 RGBA of `WIDE_CROP`, alpha 0: not in the photograph
+    landmarks: np.ndarray  # (N, 5, 2) px of it
+    sources: np.ndarray  # (N,) str, names of datasets
+    reconstructed: np.ndarray | None = None  # (N, S, S, 3) uint8, `FACE_WINDOW` by an autoencoder
     appearance: np.ndarray = field(init=False)  # (N, 13) float32: pose and skin colour, to compare
 
     def __post_init__(self) -> None:

@@ -70,17 +70,11 @@ def fit(
         A checkpoint, yet without what it was trained on, and the report of `fit_head`.
 
     Raises:
-        ValueError: too few faces, or groups of columns that do not exist.
+        ValueError: too few faces, or unknown groups of columns.
     """
-    columns, pipeline = FeaturePipeline.fit(
-        train.arrays,
-        outputs,
-        train.rows["label"] == 0,
-        train.rows["group"],
-        settings.drop,
-        settings.only,
-        settings.seed,
-    )
+    reals, groups = train.rows["label"] == 0, train.rows["group"]
+    chosen = (settings.drop, settings.only, settings.seed)
+    columns, pipeline = FeaturePipeline.fit(train.arrays, outputs, reals, groups, *chosen)
     names = pipeline.names
     expected = sum("expected" in groups_of(name) for name in names)
     LOG.info(f"columns     {len(names)}: {len(names) - expected} raw, {expected} expected")
@@ -96,19 +90,10 @@ def fit(
     reals = val_values[val_labels == 0]
     if not len(reals):
         raise ValueError("no real validation face has a single feature: no threshold can be set")
-    head = fit_head(
-        settings.kind,
-        values,
-        train.rows["label"],
-        train.rows["group"],
-        val_values,
-        val_labels,
-        settings.seed,
-        directions(names),
-        settings.forgery_weight * forgery_logit_columns(names, pipeline.outputs),
-    )
-    p_reals = head.p_fake(reals)
-    report = head.report
+    faces = (values, train.rows["label"], train.rows["group"], val_values, val_labels)
+    weight = settings.forgery_weight * forgery_logit_columns(names, pipeline.outputs)
+    head = fit_head(settings.kind, *faces, settings.seed, directions(names), weight)
+    p_reals, report = head.p_fake(reals), head.report
     how = {"how": report["calibration"], "on": report["held_out"]}
     info = {
         "outputs": pipeline.outputs,
@@ -134,10 +119,7 @@ def fit(
 
 
 def limits(train: FeatureDataset, distances: np.ndarray) -> dict[str, float]:
-    """Abstention limits: percentiles of the training set for every quality, and of `Head.distance`.
-
-    distances: of validation faces, since the head was fitted on those of training.
-    """
+    """Abstention limits. distances: of validation faces, on which the head was not fitted."""
     low = ("face_px", "sharpness", "score")
     found = {name: np.percentile(train.rows[name], EDGE) for name in low}
     found["yaw"] = np.percentile(np.abs(train.rows["yaw"]), 100 - EDGE)

@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -49,20 +49,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate and length.
-
-    Attributes:
-        interval: steps between rows of log.csv; weights and state are written with each.
-        warm_up: steps until the full learning rate.
-        clip: largest norm of the gradients.
-        constant: share of the steps after which the rate falls along a cosine.
-    """
+    """Learning rate and length."""
 
     steps: int
-    interval: int
-    warm_up: float
-    clip: float
-    constant: float = 0.0
+    interval: int  # steps between rows of log.csv; weights and state are written with each
+    warm_up: float  # steps until the full learning rate
+    clip: float  # largest norm of the gradients
+    constant: float = 0.0  # share of the steps after which the rate falls along a cosine
 
     def rate(self, step: int) -> float:
         """Factor of the learning rate."""
@@ -102,11 +95,11 @@ def fit(
         ValueError: the folder holds a run of other options, or a damaged state.
     """
     cv2.setNumThreads(0)  # or workers that inherit OpenCV's pool wait for threads that they lack
-    out, steps = options.out, schedule.steps
+    out, steps, settings = options.out, schedule.steps, {"faces": faces}
     out.mkdir(parents=True, exist_ok=True)
-    settings = {k: v for k, v in asdict(options).items() if k not in PLACES}
-    settings = {k: v for k, v in settings.items() if isinstance(v, int | float | str)}
-    settings["faces"] = faces
+    for name, value in vars(options).items():
+        if name not in PLACES and isinstance(value, int | float | str):
+            settings[name] = value
     device = next(task.parameters()).device
     # No weight decay of biases, normalisations and scalars.
     decayed, others = ([p for p in task.parameters() if (p.ndim > 1) == x] for x in (True, False))
@@ -168,6 +161,6 @@ def resume(path: Path, settings: dict, parts: dict, device: torch.device) -> tup
             return state["step"], state["log"]
     except DAMAGED as error:
         raise ValueError(f"{path}: not the state of a run, or damaged; delete it") from error
-    names = [name for name in settings if found.get(name) != settings[name]]
-    differing = ", ".join(f"{name} {found.get(name)}, not {settings[name]}" for name in names)
+    differing = [f"{k} {found.get(k)}, not {v}" for k, v in settings.items() if found.get(k) != v]
+    differing = ", ".join(differing)
     raise ValueError(f"{path}: the state of another run ({differing}); choose another --out")

@@ -86,10 +86,7 @@ face_swap = partial(region_swap, region="face")  # brows to chin
 
 
 def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> Blend:
-    """`image` blended with a changed copy (Shiohara & Yamasaki, CVPR 2022); ranges as in their code.
-
-    Raises: as `region_swap`.
-    """
+    """`image` blended with a changed copy (Shiohara & Yamasaki, CVPR 2022), ranges as in theirs."""
     landmarks, rng = _checked(image, landmarks), default_rng(seed)
     changed = augment.shift_colours(image, rng)
     inside, outside = (changed, image) if rng.random() < 0.5 else (image, changed)

@@ -1,7 +1,7 @@
 """Faces reconstructed by a small autoencoder, for pseudo-fakes with the traces of a decoder.
 
-Decoders lose detail and leave upsampling patterns (Zhang et al., WIFS 2019, who imitate deepfakes
-by an autoencoder). This one sees real faces only and is thrown away after use.
+Decoders lose detail and leave upsampling patterns (Zhang et al., WIFS 2019). It sees real faces
+only, and is thrown away after use.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
     python -m training.region_net_card --teachers DIR [--weights FILE] [--card FILE]
 
-Uses the `test` fold of the teachers' folder: verification of labelled people, accuracy of gender
-and race, error of age, agreement with the other teachers. Intervals are 95% bootstrap intervals
-over people (verification) or faces.
+Uses the `test` fold of the teachers' folder. Intervals are 95% bootstrap intervals over people
+(verification) or faces.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def verification_intervals(unit: np.ndarray, person: np.ndarray) -> tuple[Interv
     others = np.flatnonzero(~same)
     count = min(DIFFERENT, len(others))
     others = np.random.default_rng(0).choice(others, count, replace=False)
-    pairs = np.concatenate([np.flatnonzero(same), others])
+    pairs = np.append(np.flatnonzero(same), others)
     first, second, same = first[pairs], second[pairs], same[pairs]
     scores = (unit[first] * unit[second]).sum(1)
     order = np.argsort(-scores)
@@ -129,7 +128,6 @@ def table(figures: dict[str, dict[str, Interval]]) -> str:
 
 
 def main(config: Config) -> Path:
-    """Measure the weights and write the figures into the card and its .json. Returns: the card."""
     net, test = load_region_net(config.weights), load_teachers(config.teachers).of("test")
     figures = {
         region: measure_region(predict_all(net, test.faces, region, torch.device("cpu")), test)

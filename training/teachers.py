@@ -26,24 +26,16 @@ GENDERS = ("Male", "Female")
 
 @dataclass
 class Teachers:
-    """Faces and their targets, row by row.
+    """Faces and their targets, row by row."""
 
-    Attributes:
-        faces: (N, 4, 112, 112) uint8 RGBA, alpha 0 outside the photograph.
-        targets: name -> (N, D) float32, NaN rows unknown; `age` over years or FairFace's bins.
-        kinds: of each target, as in models/base.py.
-        names: of the components of a target.
-        person: (N,) int, -1 unknown.
-        fold: (N,) of train/val/test.
-        labels: `age` in years, `gender`, `race`; (N,) int, -1 unknown.
-    """
-
-    faces: np.ndarray
+    faces: np.ndarray  # (N, 4, 112, 112) uint8 RGBA, alpha 0 outside the photograph
+    # Name -> (N, D) float32, NaN rows unknown; `age` over years or FairFace's bins.
     targets: dict[str, np.ndarray]
-    kinds: dict[str, str]
-    names: dict[str, tuple[str, ...]]
-    person: np.ndarray
-    fold: np.ndarray
+    kinds: dict[str, str]  # of each target, as in models/base.py
+    names: dict[str, tuple[str, ...]]  # of the components of a target
+    person: np.ndarray  # (N,) int, -1 unknown
+    fold: np.ndarray  # (N,) of train/val/test
+    # `age` in years, `gender`, `race`: (N,) int, -1 unknown.
     labels: dict[str, np.ndarray] = field(default_factory=dict)
 
     def of(self, fold: str) -> Teachers:
