@@ -162,14 +162,9 @@ def abstention(detector: Detector, dump: Dump, split: str) -> dict:
         size = max(2, round(share * len(faces)))
         near, sure = by_distance[:size], by_score[:size]
         both = len(set(label[near])) == 2
-        curve.append(
-            {
-                "coverage": share,
-                "accuracy of the nearest": interval(right[near], groups[near]),
-                "auc of the nearest": auc(label[near], p_fake[near]) if both else None,
-                "accuracy of the surest": interval(right[sure], groups[sure]),
-            }
-        )
+        point = {"coverage": share, "accuracy of the nearest": interval(right[near], groups[near])}
+        point["auc of the nearest"] = auc(label[near], p_fake[near]) if both else None
+        curve.append(point | {"accuracy of the surest": interval(right[sure], groups[sure])})
     return {
         "faces": len(faces),
         "coverage of the verdicts": float(given.mean()),
@@ -218,9 +213,7 @@ def main(config: Config) -> None:
     split, abstained = config.split, {}
     found = manipulate(detector, dumps, split, config.faces, config.seed)
     if found.empty:
-        raise ValueError(
-            f"no real face of split {split!r} could be manipulated; are the pictures there?"
-        )
+        raise ValueError(f"no real face of split {split!r} could be used; are the pictures there?")
     faithful = localisation(found)
     print(f"\nLocalisation and deletion, {split} faces; chance is 0.333")
     print("\n".join(map(line, *zip(*faithful.items(), strict=True))))

@@ -56,9 +56,8 @@ def displace(
     shift = rng.uniform(-1, 1, 2) * (0.03, 0.02) * face_px
     flags = cv2.INTER_LINEAR if rng.random() < 0.5 else cv2.INTER_CUBIC
     warp = np.column_stack([np.diag(scale), middle + shift - scale * middle])
-    return cv2.warpAffine(
-        image, warp, image.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REFLECT
-    )
+    size = image.shape[1::-1]
+    return cv2.warpAffine(image, warp, size, flags=flags, borderMode=cv2.BORDER_REFLECT)
 
 
 def transmit(image: np.ndarray, rng: Generator) -> np.ndarray:

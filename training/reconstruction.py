@@ -64,7 +64,7 @@ def reconstruct(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, max(2, steps), pct_start=0.1)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device))
 
-    def batch(rows: np.ndarray | slice) -> torch.Tensor:
+    def batch(rows: np.ndarray) -> torch.Tensor:
         images = torch.from_numpy(pictures[rows]).permute(0, 3, 1, 2).to(device)
         return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
@@ -81,10 +81,9 @@ def reconstruct(
     net.eval()
     out = np.empty_like(pictures)
     with torch.inference_mode(), autocast:
-        for start in range(0, len(pictures), 64):
-            part = slice(start, start + 64)
-            decoded = ((net(batch(part)).float() + 1) * 127.5).round().clamp(0, 255).byte()
-            out[part] = decoded.permute(0, 2, 3, 1).cpu()
+        for rows in np.split(np.arange(len(out)), range(64, len(out), 64)):
+            decoded = ((net(batch(rows)).float() + 1) * 127.5).round().clamp(0, 255).byte()
+            out[rows] = decoded.permute(0, 2, 3, 1).cpu()
     return out
 
 

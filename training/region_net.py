@@ -170,12 +170,12 @@ def region_logits(net: RegionNet, faces: Tensor, masks: Tensor) -> dict[str, Ten
 
 @torch.inference_mode()
 def predict_all(
-    net: RegionNet, faces: np.ndarray, region: str, device: torch.device, batch: int = 256
+    net: RegionNet, faces: np.ndarray, region: str, device: torch.device
 ) -> dict[str, np.ndarray]:
     """Predictions from one region of faces (N, 4, S, S) uint8 RGBA: name -> (N, size) float32."""
     net.eval()
     mask = torch.from_numpy(region_masks(ALIGNED.at(faces.shape[-1]), (region,))[0]).to(device)
-    parts = torch.from_numpy(faces).split(batch)
+    parts = torch.from_numpy(faces).split(256)
     parts = [net.predictions(region_logits(net, part.to(device), mask)) for part in parts]
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 

@@ -138,7 +138,7 @@ def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int =
     for face, found in zip(tqdm(faces, desc="cutting faces", disable=None), cut, strict=True):
         if isinstance(found, ImageError):
             raise found
-        face[:] = found.numpy()
+        face[:] = found
     # age_years follows from age; traces of manipulation in one region do not follow from another.
     left_out = (".age_years", "traces.source", "traces.altered")
     outputs = {k: v for k, v in dump.meta["outputs"].items() if not k.endswith(left_out)}

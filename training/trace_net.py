@@ -44,7 +44,6 @@ PAIRED_CELLS = 48  # of a face, compared in one step
 MANIPULATED = 0.06  # share of a region from which it counts as manipulated
 UNTOUCHED = 0.01  # ... and up to which as untouched
 WEIGHTS = {"whole": 1.0, "parts": 0.5, "cells": 0.5, "origins": 0.5}
-INTERVAL = 100  # steps
 
 
 @dataclass(kw_only=True)
@@ -77,7 +76,7 @@ class Pairs(torch.utils.data.Dataset):
             pair = self.pseudo_fakes.pair(index, int(rng.integers(1 << 40)), CROP, GRID)
             if pair is not None:
                 faces += pair[:2]
-                shares += [np.zeros((GRID, GRID), np.float32), pair[2]]
+                shares += [np.zeros_like(pair[2]), pair[2]]
         images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous()
         return images, torch.from_numpy(np.stack(shares))
 
@@ -130,8 +129,7 @@ def initial(path: str = "") -> TraceNet:
     if path:
         return load_trace_net(Path(path))
     net, found = TraceNet(), lite0_weights()
-    stem = {key: found[name] for key, name in zip(net.stem.state_dict(), found, strict=False)}
-    net.stem.load_state_dict(stem)
+    net.stem.load_state_dict(dict(zip(net.stem.state_dict(), found.values(), strict=False)))
     net.blocks.load_state_dict({key: found[f"blocks.{key}"] for key in net.blocks.state_dict()})
     return net
 
@@ -175,7 +173,7 @@ def train(crops: AlignedCrops, config: Config) -> Path:
         write_half(average, weights, {"trained": progress})
 
     pairs = Pairs(PseudoFakes(crops), config.pairs, config.seed)
-    schedule = Schedule(config.steps, INTERVAL, warm_up=100, clip=3.0, constant=0.55)
+    schedule = Schedule(config.steps, interval=100, warm_up=100, clip=3.0, constant=0.55)
     fit(Localisation(net).to(device), pairs, write, config, schedule, len(crops))
     return weights
 
