@@ -119,9 +119,9 @@ def colour_transfer(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) 
 
 def _checked(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """The landmarks as (5, 2) float64, if they are a face in an RGB photograph."""
-    shape = np.shape(image)
-    if getattr(image, "dtype", None) != np.uint8 or len(shape) != 3 or shape[2] != 3:
-        raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {type(image)} {shape}")
+    kind, shape = getattr(image, "dtype", type(image)), np.shape(image)
+    if kind != np.uint8 or len(shape) != 3 or shape[2] != 3:
+        raise ValueError(f"expected a uint8 RGB image (H, W, 3), got {kind} {shape}")
     landmarks = np.asarray(landmarks, np.float64)
     if landmarks.shape != (5, 2) or not np.isfinite(landmarks).all():
         raise ValueError(f"expected five finite landmarks (5, 2), got {landmarks.shape}")
