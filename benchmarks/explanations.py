@@ -2,15 +2,11 @@
 
     python -m benchmarks.explanations --features outputs/features/A/lite outputs/features/B/lite
 
-Localisation: eyes, nose, mouth or jaw of a real face are swapped (training/pseudo_fakes.py). How
-often is that part of the face (upper, middle, lower) the one that disagrees most? Chance is one
-third.
-Deletion: the original's pixels are restored in the predicted part, and in each other part in turn.
-Does the score fall more for the predicted one? For comparison, the same for the manipulated part.
-Abstention: accuracy, at p_fake one half, of the verdicts given, and of the faces least far from the
-training set, on the labelled faces of the split.
-
-Prints all with 95% bootstrap intervals by group; --out DIR also writes them as JSON, and curves.
+Localisation: is the part of a face (of three) that was swapped the one that disagrees most?
+Deletion: does restoring the predicted part lower the score more than restoring another part?
+Abstention: accuracy, at p_fake one half, of the verdicts given and of the least unusual faces.
+Intervals are 95% bootstrap intervals by group; docs/explanations.md. --out DIR also writes JSON and
+curves.
 """
 
 from __future__ import annotations
@@ -31,7 +27,7 @@ from data.dump import Dump, landmarks_of, read_dump
 from data.faces import SIZE, similarity
 from data.feature_dataset import join_dumps
 from data.files import write_json
-from data.images import ImageError, read_image
+from data.images import read_image
 from data.quality import QUALITIES
 from evaluation.metrics import auc, bootstrap
 from features.regions import BOXES
@@ -69,7 +65,7 @@ def interval(values: np.ndarray, groups: Sequence[str]) -> Interval | None:
     if len(values) < 2:
         return None
     values = np.asarray(values, float)
-    found = bootstrap({"mean": lambda _, drawn: float(drawn.mean())}, values, values, list(groups))
+    found = bootstrap({"mean": lambda _, drawn: drawn.mean()}, values, values, groups)
     return float(values.mean()), *found["mean"]
 
 
@@ -103,36 +99,25 @@ def manipulate(
         good &= (rows["face_px"] > MIN_FACE) & (np.abs(rows["yaw"]) < MAX_YAW)
         order = rng.permutation(np.flatnonzero(good))[:count]
         landmarks, root = landmarks_of(rows), Path(dump.meta["data_root"])
-        bar = tqdm(order, desc=f"pseudo-fakes of {name}", unit=" faces", disable=None)
-        for place, row in enumerate(bar):
-            kind = ORDER[place % len(ORDER)]
-            donor = order[(place + 1 + rng.integers(max(1, len(order) - 1))) % len(order)]
+        for i, row in enumerate(tqdm(order, desc=f"pseudo-fakes of {name}", disable=None)):
+            kind = ORDER[i % len(ORDER)]
+            donor = order[(i + 1 + rng.integers(max(1, len(order) - 1))) % len(order)]
             if donor == row:
                 continue
             try:
-                pair = [read_image(root / rows["path"][each]) for each in (row, donor)]
-                real = pair[0]
-                fake, _ = region_swap(*pair, *landmarks[[row, donor]], kind, seed=place)
-            except (ImageError, ValueError):
+                real, source = (read_image(root / rows["path"][each]) for each in (row, donor))
+                fake, _ = region_swap(real, source, *landmarks[[row, donor]], kind, seed=i)
+            except ValueError:  # no readable picture, or no face that can be swapped
                 continue
             masks = [part_mask(part, landmarks[row], *real.shape[:2])[..., None] for part in PARTS]
             restored = [np.where(mask, real, fake) for mask in masks]
-            verdicts = detector.predict_images([real, fake, *restored], list("abcde"))
-            if len(verdicts) != 5 or any(verdict.error for verdict in verdicts):
+            verdicts = detector.predict_images([real, fake, *restored], ["real", "fake", *PARTS])
+            if any(verdict.error for verdict in verdicts):
                 continue
-            found.append(
-                {
-                    "dataset": name,
-                    "group": f"{name}/{rows['group'][row]}",
-                    "kind": kind,
-                    "manipulated": PART_OF[kind],
-                    "predicted": predicted_part(verdicts[1]),
-                    "predicted_before": predicted_part(verdicts[0]),
-                    **{
-                        n: v.p_fake for n, v in zip(("real", "fake", *PARTS), verdicts, strict=True)
-                    },
-                }
-            )
+            record = {"dataset": name, "group": f"{name}/{rows['group'][row]}", "kind": kind}
+            record |= {"manipulated": PART_OF[kind], "predicted": predicted_part(verdicts[1])}
+            record["predicted_before"] = predicted_part(verdicts[0])
+            found.append(record | {verdict.path: verdict.p_fake for verdict in verdicts})
     return pd.DataFrame(found)
 
 
@@ -140,11 +125,10 @@ def localisation(found: pd.DataFrame) -> dict[str, int | Interval | None]:
     """Localisation and deletion figures of `manipulate`'s rows."""
     groups, hits = found["group"], found["predicted"] == found["manipulated"]
     falls = logit(found[["fake"]].to_numpy()) - logit(found[list(PARTS)].to_numpy())  # (N, 3)
-    predicted, manipulated = (
-        found[name].map(PARTS.index).to_numpy() for name in ("predicted", "manipulated")
-    )
     rows, suspect = np.arange(len(found)), found["fake"] >= 0.5
-    by_predicted = falls[rows, predicted]
+    by_predicted, by_manipulated = (
+        falls[rows, found[name].map(PARTS.index)] for name in ("predicted", "manipulated")
+    )
     others = (falls.sum(1) - by_predicted) / (len(PARTS) - 1)
     before = found["predicted_before"] == found["manipulated"]
     return {
@@ -155,7 +139,7 @@ def localisation(found: pd.DataFrame) -> dict[str, int | Interval | None]:
         "fall of the logit, predicted part restored": interval(by_predicted, groups),
         "another part restored": interval(others, groups),
         "difference of the two": interval(by_predicted - others, groups),
-        "manipulated part restored": interval(falls[rows, manipulated], groups),
+        "manipulated part restored": interval(by_manipulated, groups),
     }
 
 
@@ -164,34 +148,25 @@ def abstention(detector: Detector, dump: Dump, split: str) -> dict:
     faces = join_dumps([dump]).split(split)
     values, p_fake = detector.score(faces.arrays)
     known = np.flatnonzero(~np.isnan(p_fake))
-    rows = {name: faces.rows[name][known] for name in ("label", "group", *QUALITIES)}
-    values, p_fake, label, groups = values[known], p_fake[known], rows["label"], rows["group"]
+    faces, values, p_fake = faces.select(known), values[known], p_fake[known]
+    label, groups = faces.rows["label"], faces.rows["group"]
     right = (p_fake >= 0.5) == (label == 1)
-    verdicts = [
-        detector.decide(
-            float(p_fake[i]), values[i], {name: float(rows[name][i]) for name in QUALITIES}
-        )
-        for i in range(len(known))
-    ]
+    quality = pd.DataFrame({name: faces.rows[name] for name in QUALITIES}).to_dict("records")
+    verdicts = list(map(detector.decide, p_fake.tolist(), values, quality))
     given = np.array([verdict != UNSURE for verdict, _ in verdicts])
     unusual = np.array([out_of_distribution(reasons) for _, reasons in verdicts])
     by_distance = np.argsort(detector.head.distance(values))
     by_score = np.argsort(-np.abs(p_fake - 0.5))
     curve = []
     for share in SHARES:
-        size = max(2, round(share * len(known)))
+        size = max(2, round(share * len(faces)))
         near, sure = by_distance[:size], by_score[:size]
         both = len(set(label[near])) == 2
-        curve.append(
-            {
-                "coverage": share,
-                "accuracy of the nearest": interval(right[near], groups[near]),
-                "auc of the nearest": auc(label[near], p_fake[near]) if both else None,
-                "accuracy of the surest": interval(right[sure], groups[sure]),
-            }
-        )
+        point = {"coverage": share, "accuracy of the nearest": interval(right[near], groups[near])}
+        point["auc of the nearest"] = auc(label[near], p_fake[near]) if both else None
+        curve.append(point | {"accuracy of the surest": interval(right[sure], groups[sure])})
     return {
-        "faces": len(known),
+        "faces": len(faces),
         "coverage of the verdicts": float(given.mean()),
         "accuracy of the verdicts": interval(right[given], groups[given]),
         "accuracy on all faces": interval(right, groups),
@@ -205,29 +180,29 @@ def plot(result: dict, path: Path) -> None:
     """Accuracy by coverage."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(layout="constrained")
+    axes = figure.add_subplot(xlabel="coverage", ylabel="accuracy at p_fake one half")
+    axes.invert_xaxis()
     x = [point["coverage"] for point in result["curve"]]
-    for name, colour in (("surest", "#0072b2"), ("nearest", "#d55e00")):
+    for name in ("surest", "nearest"):
         points = [point[f"accuracy of the {name}"] for point in result["curve"]]
         value, low, high = zip(*points, strict=True)
-        axes.plot(x, value, "o-", color=colour, label=f"the {name} faces", markersize=4)
-        axes.fill_between(x, low, high, color=colour, alpha=0.15)
+        axes.plot(x, value, "o-", label=f"the {name} faces")
+        axes.fill_between(x, low, high, alpha=0.15)
     if accuracy := result["accuracy of the verdicts"]:
-        point = (result["coverage of the verdicts"], accuracy[0])
-        axes.plot(*point, "k*", markersize=13, label="the verdicts given")
-    axes.set(xlabel="coverage", ylabel="accuracy at p_fake one half", xlim=(1.02, 0.08))
-    axes.grid(alpha=0.3)
+        axes.plot(result["coverage of the verdicts"], accuracy[0], "k*", label="the verdicts given")
     axes.legend()
     figure.savefig(path)
 
 
 def line(name: str, value: float | Interval | None) -> str:
     if isinstance(value, tuple):
-        return f"  {name:<46}{value[0]:>8.3f}  95% {value[1]:.3f} to {value[2]:.3f}"
-    if isinstance(value, float):
-        return f"  {name:<46}{value:>8.3f}"
-    return f"  {name:<46}{'n/a' if value is None else value:>8}"
+        text = "{:>8.3f}  95% {:.3f} to {:.3f}".format(*value)
+    elif isinstance(value, float):
+        text = f"{value:>8.3f}"
+    else:
+        text = f"{'n/a' if value is None else value:>8}"
+    return f"  {name:<46}{text}"
 
 
 def main(config: Config) -> None:
@@ -235,26 +210,24 @@ def main(config: Config) -> None:
     dumps = [read_dump(path) for path in config.features]
     for dump in dumps:
         detector.checkpoint.check_outputs(dump.meta, str(dump.path))
-    found = manipulate(detector, dumps, config.split, config.faces, config.seed)
+    split, abstained = config.split, {}
+    found = manipulate(detector, dumps, split, config.faces, config.seed)
     if found.empty:
-        raise ValueError(
-            f"no real face of split {config.split!r} could be manipulated; does the dump have that "
-            "split, and are its pictures where they were?"
-        )
-    faithful, abstained = localisation(found), {}
-    print(f"\nLocalisation and deletion, {config.split} faces; chance is 0.333")
-    print("\n".join(line(name, value) for name, value in faithful.items()))
+        raise ValueError(f"no real face of split {split!r} could be used; are the pictures there?")
+    faithful = localisation(found)
+    print(f"\nLocalisation and deletion, {split} faces; chance is 0.333")
+    print("\n".join(map(line, *zip(*faithful.items(), strict=True))))
     for dump in dumps:
         name = dump.meta["dataset"]
-        abstained[name] = figures = abstention(detector, dump, config.split)
-        print(f"\nAbstention, {name} {config.split}")
+        abstained[name] = figures = abstention(detector, dump, split)
+        print(f"\nAbstention, {name} {split}")
         print("\n".join(line(key, value) for key, value in figures.items() if key != "curve"))
         for point in figures["curve"]:
-            title = f"nearest {point['coverage']:.0%}: accuracy"
-            print(line(title, point["accuracy of the nearest"]))
+            share, accuracy = point["coverage"], point["accuracy of the nearest"]
+            print(line(f"nearest {share:.0%}: accuracy", accuracy))
     if config.out:
         config.out.mkdir(parents=True, exist_ok=True)
-        results = {"split": config.split, "localisation": faithful, "abstention": abstained}
+        results = {"split": split, "localisation": faithful, "abstention": abstained}
         results["pseudo_fakes"] = found.to_dict("records")
         write_json(config.out / "explanations.json", results)
         for name, figures in abstained.items():

@@ -6,10 +6,8 @@
 
 Takes the options of preprocessing_pipeline.py. End to end is from files to a finished dump, less
 the time to load the weights. Pure forwards see the same crops in memory, one expert after the
-other, with as many threads; so do detection and networks together, with decoded pictures. Stages
-run in one thread. The plain loop takes one face and one expert at a time with torch's own threads,
-on a few pictures. Times are the best of several rounds, taken in turns. Weight files with random
-values give the same times.
+other. Stages run in one thread. The plain loop takes one face and one expert at a time, with
+torch's own threads. Times are the best of several rounds; weight files with random values will do.
 """
 
 from __future__ import annotations
@@ -21,12 +19,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -35,11 +34,10 @@ from command_line import run, set_up_logging
 from data.dump import read_dump
 from data.faces import FaceCutter, align
 from data.filling import one_thread_per_operation
-from data.images import ImageError
 from data.loading import in_order, load
 from models.ensemble import BATCH_CPU, BATCH_GPU, Ensemble, experts_of, find_device, usual_precision
 
-PLAIN = 8  # pictures that the plain loop sees
+PLAIN = 8  # pictures of the plain loop
 
 
 @dataclass
@@ -50,6 +48,9 @@ class Config(pipeline.Config):
     """Number of pictures of it."""
     rounds: int = 3
     """The best of so many."""
+
+
+STAGES = ("decode", "detect", "align", "network")
 
 
 def make_dataset(root: Path, count: int) -> Path:
@@ -71,39 +72,36 @@ class Benchmark:
     """One dataset, one ensemble. The dump of a first, untimed run lists the pictures with faces."""
 
     def __init__(self, config: Config) -> None:
-        self.config, self.device = config, find_device(config.device)
-        self.batch = config.batch_size or (BATCH_CPU if self.device.type == "cpu" else BATCH_GPU)
-        self.threads = config.workers if self.device.type == "cpu" else 1
-        self.names = experts_of(config.profile, config.experts)
-        self.precision = config.precision or usual_precision(self.device, self.names)
+        self.device = find_device(config.device)
+        cpu, names = self.device.type == "cpu", experts_of(config.profile, config.experts)
+        self.threads = config.workers if cpu else 1
+        self.config = config = replace(
+            config,
+            limit=config.images,
+            batch_size=config.batch_size or (BATCH_CPU if cpu else BATCH_GPU),
+            precision=config.precision or usual_precision(self.device, names),
+        )
         self.ensemble = self.load_ensemble()
-        crops = self.ensemble.crops.values()
-        self.cutter = FaceCutter(crops=crops, detect_on=config.detect_on)
+        self.cutter = FaceCutter(crops=self.ensemble.crops.values(), detect_on=config.detect_on)
         with tempfile.TemporaryDirectory() as folder:
-            dump = read_dump(self.preprocess(Path(folder)))
-            self.paths = [config.data_root / path for path in dict.fromkeys(dump.rows["path"])]
-            self.count = dump.meta["counts"]["images"]
-        images = [picture.image for picture in self.decode()]
-        self.images = [
-            images[start : start + self.batch] for start in range(0, len(images), self.batch)
-        ]
+            dump = read_dump(self.preprocess(folder))
+        self.paths = [config.data_root / path for path in dict.fromkeys(dump.rows["path"])]
+        self.count = dump.meta["counts"]["images"]
+        images, size = self.decode(), config.batch_size
+        self.images = [images[start : start + size] for start in range(0, len(images), size)]
         with one_thread_per_operation():
             self.crops = [self.cutter(batch) for batch in self.images]
         self.faces = sum(map(len, self.crops))
 
     def load_ensemble(self) -> Ensemble:
-        c = self.config
-        bf16 = self.precision == "bfloat16"
-        return Ensemble(self.names, self.device, bf16, c.weights_dir, c.clip_model)
+        c, names = self.config, experts_of(self.config.profile, self.config.experts)
+        bf16 = c.precision == "bfloat16"
+        return Ensemble(names, self.device, bf16, c.weights_dir, c.clip_model)
 
-    def preprocess(self, out: Path) -> Path:
+    def preprocess(self, folder: str) -> Path:
         """The whole pipeline, silently."""
-        own = {field.name for field in fields(pipeline.Config)}
-        options = {name: value for name, value in vars(self.config).items() if name in own}
-        options |= {"out": out / "dump", "limit": self.config.images, "batch_size": self.batch}
-        options["precision"] = self.precision
         with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-            return pipeline.main(pipeline.Config(**options))
+            return pipeline.main(replace(self.config, out=Path(folder) / "dump"))
 
     def seconds(self, work: Callable[[], object]) -> float:
         """Wall time, until the device has finished."""
@@ -115,7 +113,7 @@ class Benchmark:
 
     def end_to_end(self) -> float:
         with tempfile.TemporaryDirectory() as folder:
-            whole = self.seconds(lambda: self.preprocess(Path(folder)))
+            whole = self.seconds(lambda: self.preprocess(folder))
         return whole - self.seconds(self.load_ensemble)
 
     def parallel(self, function: Callable, items: list, threads: int) -> float:
@@ -125,52 +123,46 @@ class Benchmark:
 
     def forwards(self) -> dict[str, float]:
         """Seconds of each expert alone."""
-        views = [crops.views for crops in self.crops if len(crops)]
+        views = [crops.views for crops in self.crops]
         experts = {e.name: Ensemble.of([e], self.device) for e in self.ensemble.experts}
         return {name: self.parallel(e, views, self.threads) for name, e in experts.items()}
 
     def detection_and_networks(self) -> float:
         def work(images: list[np.ndarray]) -> None:
-            crops = self.cutter(images)
-            if len(crops):
-                self.ensemble(crops.views)
+            self.ensemble(self.cutter(images).views)
 
         return self.parallel(work, self.images, self.config.workers)
 
-    def decode(self) -> list:
-        found = (load(path, self.config.max_pixels) for path in self.paths)
-        return [picture for picture in found if not isinstance(picture, ImageError)]
+    def decode(self) -> list[np.ndarray]:
+        return [load(path, self.config.max_pixels).image for path in self.paths]
 
     def stages(self) -> dict[str, float]:
         """Seconds of each stage in one thread."""
-        pairs = list(zip(self.images, self.crops, strict=True))
 
         def warp() -> None:
-            for images, crops in pairs:
+            for images, crops in zip(self.images, self.crops, strict=True):
                 for crop in self.cutter.crops:
                     align(images, crops.image, crops.landmarks, crop)
 
         with one_thread_per_operation():
             decode, align_all = self.seconds(self.decode), self.seconds(warp)
             cut = self.seconds(lambda: [self.cutter(images) for images in self.images])
-            network = self.seconds(lambda: [self.ensemble(c.views) for c in self.crops if len(c)])
-        return {"decode": decode, "detect": cut - align_all, "align": align_all, "network": network}
+            network = self.seconds(lambda: [self.ensemble(c.views) for c in self.crops])
+        times = (decode, cut - align_all, align_all, network)
+        return dict(zip(STAGES, times, strict=True))
 
     def plain(self) -> float:
         """Seconds per face of a loop without batches or threads of ours."""
-        faces = 0
+        paths = self.paths[:PLAIN]
 
         def work() -> None:
-            nonlocal faces
-            for path in self.paths[:PLAIN]:
-                crops = self.cutter([load(path, self.config.max_pixels).image])
-                faces += len(crops)
-                for face in range(len(crops)):
-                    for expert in self.ensemble.experts:
-                        view = crops.views[expert.crop][face : face + 1].to(self.device)
-                        _ = {name: value.cpu() for name, value in expert(view).items()}
+            for path in paths:
+                views = self.cutter([load(path, self.config.max_pixels).image]).views
+                for expert in self.ensemble.experts:
+                    for value in expert(views[expert.crop].to(self.device)).values():
+                        value.cpu()
 
-        return self.seconds(work) / max(faces, 1)
+        return self.seconds(work) / len(paths)
 
     def peak_memory(self) -> str:
         host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -182,40 +174,34 @@ class Benchmark:
 
 def measure(config: Config) -> dict[str, float]:
     """Measure and print the table. Returns: seconds by name, images and faces."""
-    set_up_logging(logging.WARNING)  # the pipeline's progress is not of interest
-    bench = Benchmark(config)
-    ends, both, forwards, stages = [], [], [], []
+    set_up_logging(logging.WARNING)  # without the pipeline's progress
+    bench, rounds = Benchmark(config), []
     for _ in tqdm(range(config.rounds), desc="rounds", disable=None):
-        ends.append(bench.end_to_end())
-        forwards.append(bench.forwards())
-        both.append(bench.detection_and_networks())
-        stages.append(bench.stages())
-    forwards, stages = (
-        {name: min(each[name] for each in rounds) for name in rounds[0]}
-        for rounds in (forwards, stages)
-    )
-    end, together, networks = min(ends), min(both), sum(forwards.values())
+        ends = {"end": bench.end_to_end(), "together": bench.detection_and_networks()}
+        rounds.append(ends | bench.stages() | bench.forwards())
+    best = pd.DataFrame(rounds).min()
+    end, together = best.pop("end"), best.pop("together")
+    stages, forwards = best[list(STAGES)], best.drop(list(STAGES))
     plain, count, faces = bench.plain(), bench.count, bench.faces
     cuda = bench.device.type == "cuda"
     where = torch.cuda.get_device_name(bench.device) if cuda else f"{torch.get_num_threads()} cores"
     print(
-        f"{count} images, {faces} faces; {where}, {bench.precision}, {config.workers} threads, "
-        f"batches of {bench.batch}; peak memory {bench.peak_memory()}"
+        f"{count} images, {faces} faces; {where}, {bench.config.precision}, {config.workers} "
+        f"threads, batches of {bench.config.batch_size}; peak memory {bench.peak_memory()}"
     )
     print(f"end to end                    {count / end:8.2f} images/s")
-    for name, taken in (("pure forwards", networks), ("detection and networks", together)):
+    for name, taken in (("pure forwards", forwards.sum()), ("detection and networks", together)):
         times = f"end to end takes {end / taken:.2f} times as long"
         print(f"{name:28s}  {count / taken:8.2f} images/s   {times}")
     times = f"takes {plain / (end / faces):.2f} times as long as end to end"
     print(f"{f'plain loop, {PLAIN} images':28s}  {1 / plain:8.2f} faces/s    {times}")
-    print("pure forwards:")
-    for name, taken in forwards.items():
-        print(f"  {name:8s} {1e3 * taken / faces:8.2f} ms per face   {taken / networks:6.1%}")
-    print("stages, one after another in one thread:")
-    for name, taken in stages.items():
-        share = taken / sum(stages.values())
-        print(f"  {name:8s} {1e3 * taken / count:8.2f} ms per image  {share:6.1%}")
-    times = {"end_to_end": end, "forwards": networks, "detection_and_networks": together}
+    one_by_one = "stages, one after another in one thread:"
+    parts = ("pure forwards:", "face ", forwards / faces), (one_by_one, "image", stages / count)
+    for title, unit, times in parts:
+        print(title)
+        for name, taken in times.items():
+            print(f"  {name:8s} {1e3 * taken:8.2f} ms per {unit}  {taken / times.sum():6.1%}")
+    times = {"end_to_end": end, "forwards": forwards.sum(), "detection_and_networks": together}
     return {"images": count, "faces": faces, "plain_per_face": plain, **times, **stages}
 
 

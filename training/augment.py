@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 from data import degrade
 from features.regions import ALIGNED, REGIONS, Crop, region_masks
@@ -15,7 +16,7 @@ def sharpen(image: np.ndarray, sigma: float, amount: float) -> np.ndarray:
     return np.clip(image + detail * amount, 0, 255).astype(np.uint8)
 
 
-def shift_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def shift_colours(image: np.ndarray, rng: Generator) -> np.ndarray:
     """Colours and contrast, then less detail or more, as in self-blended images (CVPR 2022)."""
     gain, shift = rng.uniform(0.9, 1.1), rng.uniform(-12, 12, 3)
     image = np.clip((image.astype(np.float32) - 128) * gain + 128 + shift, 0, 255).astype(np.uint8)
@@ -24,7 +25,7 @@ def shift_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.addWeighted(image, 1.6, degrade.blur(image, 1.5), -0.6, 0)
 
 
-def perturb(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def perturb(image: np.ndarray, rng: Generator) -> np.ndarray:
     """Slight changes of colour, contrast, detail, noise and compression."""
     x = image.astype(np.float32)
     if rng.random() < 0.6:
@@ -47,7 +48,7 @@ def perturb(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def displace(
-    image: np.ndarray, landmarks: np.ndarray, face_px: float, rng: np.random.Generator
+    image: np.ndarray, landmarks: np.ndarray, face_px: float, rng: Generator
 ) -> np.ndarray:
     """Shifted by up to 3% of the face, mostly also stretched by up to 5%."""
     middle = landmarks.mean(0)
@@ -55,12 +56,11 @@ def displace(
     shift = rng.uniform(-1, 1, 2) * (0.03, 0.02) * face_px
     flags = cv2.INTER_LINEAR if rng.random() < 0.5 else cv2.INTER_CUBIC
     warp = np.column_stack([np.diag(scale), middle + shift - scale * middle])
-    return cv2.warpAffine(
-        image, warp, image.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REFLECT
-    )
+    size = image.shape[1::-1]
+    return cv2.warpAffine(image, warp, size, flags=flags, borderMode=cv2.BORDER_REFLECT)
 
 
-def transmit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def transmit(image: np.ndarray, rng: Generator) -> np.ndarray:
     """Another camera and channel: light, blur, size, noise, JPEG. Three in ten are bad ones."""
     bad = rng.random() < 0.3
     if rng.random() < 0.3:
@@ -85,7 +85,7 @@ def transmit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def random_window(wide: Crop, crop: Crop, rng: np.random.Generator) -> np.ndarray:
+def random_window(wide: Crop, crop: Crop, rng: Generator) -> np.ndarray:
     """A map (2, 3) from a wide crop to a narrower one, turned, zoomed, shifted and mirrored."""
     zoom = rng.uniform(0.93, 1.07) * (wide.width / wide.px) / (crop.width / crop.px)
     angle = np.deg2rad(rng.uniform(-6, 6))
@@ -96,7 +96,7 @@ def random_window(wide: Crop, crop: Crop, rng: np.random.Generator) -> np.ndarra
     return np.column_stack([turn, (crop.px - 1) / 2 + rng.uniform(-4, 4, 2) - turn @ middle])
 
 
-def jitter(image: np.ndarray, px: int, rng: np.random.Generator) -> np.ndarray:
+def jitter(image: np.ndarray, px: int, rng: Generator) -> np.ndarray:
     """Mirrored, turned, zoomed, shifted. image: (S, S, 4). Returns: (px, px, 4)."""
     side = len(image)
     scale = px / side * rng.uniform(0.92, 1.1)
@@ -108,7 +108,7 @@ def jitter(image: np.ndarray, px: int, rng: np.random.Generator) -> np.ndarray:
     return cv2.warpAffine(image, matrix, (px, px), flags=flags)
 
 
-def degrade_crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def degrade_crop(image: np.ndarray, rng: Generator) -> np.ndarray:
     """Gamma, gain and offset per channel; sometimes grey, blurred or shrunk, noisy, compressed."""
     curve = np.arange(256)[:, None] / 255.0
     gain = rng.uniform(0.75, 1.25) * rng.normal(1, 0.05, 3)
@@ -127,7 +127,7 @@ def degrade_crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def random_region(px: int, rng: np.random.Generator) -> np.ndarray:
+def random_region(px: int, rng: Generator) -> np.ndarray:
     """The whole face, sometimes with a hole; a named region; or a random box or its complement."""
     draw = rng.random()
     if draw < 0.25:

@@ -21,9 +21,7 @@ from models.heads import fit_head
 
 LOG = logging.getLogger("masc")
 HEADS = tuple(kind for kind, model in MODELS.items() if not model.real_only)
-# Abstention limits: percentiles of the training set; of poor quality, and of the distance from the
-# training faces.
-EDGE, FARTHEST = 1, 99
+EDGE, FARTHEST = 1, 99  # abstention limits: percentiles of poor quality, and of the distance
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,9 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.fpr < 1:
             raise ValueError(f"--fpr lies between 0 and 1 (given: {self.fpr})")
-        for option in ("seed", "forgery_weight"):
-            if getattr(self, option) < 0:
-                name = f"--{option.replace('_', '-')}"
-                raise ValueError(f"{name} is at least 0 (given: {getattr(self, option)})")
+        for option, value in (("seed", self.seed), ("forgery-weight", self.forgery_weight)):
+            if value < 0:
+                raise ValueError(f"--{option} is at least 0 (given: {value})")
 
     @property
     def kind(self) -> str:
@@ -67,24 +64,17 @@ def fit(
     Args:
         train, val: faces of at least two groups.
         outputs: the table of the dump's meta.json.
-        settings: see `Settings`.
         notes: warnings for the user are appended.
 
     Returns:
         A checkpoint, yet without what it was trained on, and the report of `fit_head`.
 
     Raises:
-        ValueError: too few faces, or groups of columns that do not exist.
+        ValueError: too few faces, or unknown groups of columns.
     """
-    columns, pipeline = FeaturePipeline.fit(
-        train.arrays,
-        outputs,
-        train.rows["label"] == 0,
-        train.rows["group"],
-        settings.drop,
-        settings.only,
-        settings.seed,
-    )
+    reals, groups = train.rows["label"] == 0, train.rows["group"]
+    chosen = (settings.drop, settings.only, settings.seed)
+    columns, pipeline = FeaturePipeline.fit(train.arrays, outputs, reals, groups, *chosen)
     names = pipeline.names
     expected = sum("expected" in groups_of(name) for name in names)
     LOG.info(f"columns     {len(names)}: {len(names) - expected} raw, {expected} expected")
@@ -100,29 +90,17 @@ def fit(
     reals = val_values[val_labels == 0]
     if not len(reals):
         raise ValueError("no real validation face has a single feature: no threshold can be set")
-    head = fit_head(
-        settings.kind,
-        values,
-        train.rows["label"],
-        train.rows["group"],
-        val_values,
-        val_labels,
-        settings.seed,
-        directions(names),
-        settings.forgery_weight * forgery_logit_columns(names, pipeline.outputs),
-    )
-    p_reals = head.p_fake(reals)
+    faces = (values, train.rows["label"], train.rows["group"], val_values, val_labels)
+    weight = settings.forgery_weight * forgery_logit_columns(names, pipeline.outputs)
+    head = fit_head(settings.kind, *faces, settings.seed, directions(names), weight)
+    p_reals, report = head.p_fake(reals), head.report
+    how = {"how": report["calibration"], "on": report["held_out"]}
     info = {
         "outputs": pipeline.outputs,
         "features": names,
         "head": head.kind,
         "forgery_weight": settings.forgery_weight,
-        "calibration": {
-            "a": head.a,
-            "b": head.b,
-            "how": head.report["calibration"],
-            "on": head.report["held_out"],
-        },
+        "calibration": {"a": head.a, "b": head.b, **how},
         "threshold": {"p_fake": threshold_at_fpr(p_reals, settings.fpr), "fpr": settings.fpr},
         "reference": {"percentiles": list(PERCENTILES), "faces": len(reals)},
         "limits": limits(train, head.distance(val_values)),
@@ -137,17 +115,13 @@ def fit(
         "real_scores": np.sort(p_reals),
         "disagreement": np.percentile(disagreement, PERCENTILES, axis=0).astype(np.float32),
     }
-    return Checkpoint(info, {**arrays, **pipeline.state(), **head.state()}), head.report
+    return Checkpoint(info, {**arrays, **pipeline.state(), **head.state()}), report
 
 
 def limits(train: FeatureDataset, distances: np.ndarray) -> dict[str, float]:
-    """Abstention limits: percentiles of the training set for every quality, and of `Head.distance`.
-
-    distances: of validation faces, since the head was fitted on those of training.
-    """
-    found = {
-        name: np.percentile(train.rows[name], EDGE) for name in ("face_px", "sharpness", "score")
-    }
+    """Abstention limits. distances: of validation faces, on which the head was not fitted."""
+    low = ("face_px", "sharpness", "score")
+    found = {name: np.percentile(train.rows[name], EDGE) for name in low}
     found["yaw"] = np.percentile(np.abs(train.rows["yaw"]), 100 - EDGE)
     found["distance"] = np.percentile(distances, FARTHEST)
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
@@ -157,20 +131,15 @@ def figures(
     checkpoint: Checkpoint, faces: FeatureDataset, split: str, seed: int
 ) -> dict[str, dict]:
     """Rows for `evaluation.metrics.table`: each dataset, and all together where several."""
-    p_fake = Scorer(checkpoint).score(faces.arrays)[1]
-    datasets = sorted(set(faces.rows["dataset"]))
-    parts = {name: faces.rows["dataset"] == name for name in datasets}
+    p_fake, found = Scorer(checkpoint).score(faces.arrays)[1], {}
+    names = faces.rows["dataset"]
+    parts = {name: names == name for name in np.unique(names).tolist()}
     if len(parts) > 1:
         parts["all"] = np.full(len(faces), True)
-    parts = {name: part & ~np.isnan(p_fake) for name, part in parts.items()}
-    return {
-        f"{name} {split}": summary(
-            faces.rows["label"][part],
-            p_fake[part],
-            faces.rows["group"][part],
-            checkpoint.info["threshold"]["p_fake"],
-            seed=seed,
-        )
-        for name, part in parts.items()
-        if part.any()
-    }
+    for name, part in parts.items():
+        part = part & ~np.isnan(p_fake)
+        if part.any():
+            label, group = faces.rows["label"][part], faces.rows["group"][part]
+            threshold = checkpoint.info["threshold"]["p_fake"]
+            found[f"{name} {split}"] = summary(label, p_fake[part], group, threshold, seed=seed)
+    return found

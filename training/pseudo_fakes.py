@@ -1,28 +1,19 @@
-"""Pseudo-fakes: manipulated faces made from real ones alone.
+"""Pseudo-fakes: manipulated faces made from real ones alone. The same seed gives the same picture.
 
-Of photographs, uint8 RGB (H, W, 3), with landmarks (5, 2) px (training/face_masks.py):
-    face_swap         another person's face, brows to chin
-    region_swap       another person's eyes, nose, mouth or jaw
-    self_blend        the face and a changed copy of itself (Shiohara & Yamasaki, CVPR 2022)
-They return the picture and a mask (H, W) uint8: how much of a pixel was replaced, 255 for all.
-Raises: ValueError for input of another kind, or a face that is too small.
-
-Of aligned crops, for training (`KINDS`):
-    self_blend        the same, with more kinds of changes and masks
-    alpha_swap        a similar person's face, alpha-blended (Li et al., Face X-ray, CVPR 2020)
-    poisson_swap      the same, blended by gradients
-    reconstruction    the face, or a swapped one, decoded by an autoencoder
-
-The same seed gives the same picture.
+Of photographs: `face_swap`, `region_swap`, `self_blend`; of aligned crops, for training: `KINDS`.
+Photographs are (H, W, 3) uint8 RGB, landmarks (5, 2) px (training/face_masks.py); with the picture
+comes a mask (H, W) uint8: how much of a pixel was replaced, 255 for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
+from numpy.random import Generator, default_rng
 
 from data import degrade
 from features.regions import Crop
@@ -46,17 +37,6 @@ MIN_PIXELS = 150  # of an aligned crop that must change
 Blend = tuple[np.ndarray, np.ndarray]  # a picture, and the share of each pixel that was replaced
 
 
-def face_swap(
-    target: np.ndarray,
-    source: np.ndarray,
-    target_landmarks: np.ndarray,
-    source_landmarks: np.ndarray,
-    seed: int = 0,
-) -> Blend:
-    """`target` with the face of `source`."""
-    return region_swap(target, source, target_landmarks, source_landmarks, "face", seed)
-
-
 def region_swap(
     target: np.ndarray,
     source: np.ndarray,
@@ -67,79 +47,72 @@ def region_swap(
 ) -> Blend:
     """`target` with a key of `OUTLINES` of `source`: warped, recoloured, blended by gradients.
 
-    Poisson blending after Perez et al., SIGGRAPH 2003.
+    Poisson blending after Perez et al., SIGGRAPH 2003. Raises: ValueError for input of another
+    kind, or a face that is too small.
     """
     if region not in OUTLINES:
         raise ValueError(f"cannot swap {region!r}; the regions are {', '.join(OUTLINES)}")
     to, points = _checked(target, target_landmarks), _checked(source, source_landmarks)
     source, points = similar_pose(source, points, to)
-    rng = np.random.default_rng(seed)
-    height, width = target.shape[:2]
-    warp = fit(points, to)
-    anchors = ANCHORS[region]
+    shape, size = target.shape[:2], target.shape[1::-1]
+    warp, anchors = fit(points, to), ANCHORS[region]
     warp[:, 2] += (to[anchors] - transform(warp, points[anchors])).mean(0)
-    stretch = rng.uniform(0.97, 1.03, 2)
+    stretch = default_rng(seed).uniform(0.97, 1.03, 2)
     # Only where both have face: no hair beside a turned head, nothing outside the photograph.
     inside = np.full(source.shape[:2], 255, np.uint8)
-    mask = cv2.warpAffine(inside, warp, (width, height), flags=cv2.INTER_NEAREST)
-    mask &= hull_mask(outline(region, to, stretch), height, width)
-    mask &= hull_mask(transform(warp, outline(region, points, stretch)), height, width)
+    mask = cv2.warpAffine(inside, warp, size, flags=cv2.INTER_NEAREST)
+    mask &= hull_mask(outline(region, to, stretch), shape)
+    mask &= hull_mask(transform(warp, outline(region, points, stretch)), shape)
     if not mask.any():
         raise ValueError(f"the {region} of the face lies outside the photograph")
     scale = np.sqrt(abs(np.linalg.det(warp[:, :2])))
     if scale < 0.8:  # against aliasing
         source = degrade.blur(source, 0.4 / scale)
-    donor = cv2.warpAffine(
-        source, warp, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    donor = colour_transfer(donor, target, mask > 0)
+    donor = colour_transfer(_warp(source, warp, cv2.INTER_CUBIC, size), target, mask > 0)
     # seamlessClone reads a pixel around the mask, which may touch the border of the photograph.
-    padded = [cv2.copyMakeBorder(x, 4, 4, 4, 4, cv2.BORDER_REPLICATE) for x in (donor, target)]
-    whole = cv2.copyMakeBorder(mask, 4, 4, 4, 4, cv2.BORDER_CONSTANT, value=0)
-    x, y, w, h = cv2.boundingRect(whole)
-    middle = (x + w // 2, y + h // 2)
-    cloned = cv2.seamlessClone(*padded, whole, middle, cv2.NORMAL_CLONE)[4:-4, 4:-4]
-    # Hair or shadows along the border make the clone too light or dark: further in, the target's
-    # tone is restored.
+    padded = [np.pad(x, ((4, 4), (4, 4), (0, 0)), "edge") for x in (donor, target)]
+    x, y, w, h = cv2.boundingRect(mask)
+    middle = (x + 4 + w // 2, y + 4 + h // 2)
+    cloned = cv2.seamlessClone(*padded, np.pad(mask, 4), middle, cv2.NORMAL_CLONE)[4:-4, 4:-4]
+    # Hair or shadows at the border change the clone's tone: further in, the target's is restored.
     toned = colour_transfer(cloned, target, mask > 0)
     depth = cv2.distanceTransform(mask, cv2.DIST_L2, 5)[..., None]
-    inward = np.minimum(1, depth / (0.6 * max(depth.max(), 1)))
+    inward = np.minimum(1, depth / (0.6 * depth.max()))
     fake = np.rint(cloned + inward * (toned.astype(np.float32) - cloned)).astype(np.uint8)
     return np.where(mask[..., None] > 0, fake, target), mask
 
 
+face_swap = partial(region_swap, region="face")  # brows to chin
+
+
 def self_blend(image: np.ndarray, landmarks: np.ndarray, seed: int = 0) -> Blend:
-    """`image` blended with a changed copy; ranges as in the authors' code."""
-    landmarks = _checked(image, landmarks)
-    rng = np.random.default_rng(seed)
-    height, width = image.shape[:2]
+    """`image` blended with a changed copy (Shiohara & Yamasaki, CVPR 2022), ranges as in theirs."""
+    landmarks, rng = _checked(image, landmarks), default_rng(seed)
     changed = augment.shift_colours(image, rng)
     inside, outside = (changed, image) if rng.random() < 0.5 else (image, changed)
     shape = outline("face", landmarks, rng.uniform(0.94, 1.06, 2))
     face_px = np.ptp(shape, axis=0).mean()
-    mask = hull_mask(shape, height, width).astype(np.float32)
+    mask = hull_mask(shape, image.shape[:2]).astype(np.float32)
     mask = deformed(mask, face_px, rng, bend=0.06, edge=(0.015, 0.05))
     mask = mask * rng.choice([0.5, 0.75, 1, 1, 1])
     # The copy and its mask are shifted by up to 3% of the face and scaled by up to 5%.
     centre, scale = landmarks.mean(0), rng.uniform(0.95, 1.05)
     shift = rng.uniform(-1, 1, 2) * (0.03, 0.015) * face_px
     move = np.column_stack([np.eye(2) * scale, centre + shift - scale * centre])
-    inside = cv2.warpAffine(
-        inside, move, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-    )
-    mask = cv2.warpAffine(mask, move, (width, height))
-    blended = inside * (mask[..., None] / 255) + outside * (1 - mask[..., None] / 255)
-    return np.rint(blended).astype(np.uint8), np.rint(mask).astype(np.uint8)
+    size = image.shape[1::-1]
+    inside = cv2.warpAffine(inside, move, size, borderMode=cv2.BORDER_REFLECT)
+    mask = cv2.warpAffine(mask, move, size)
+    share = mask[..., None] / 255
+    blended = np.rint(inside * share + outside * (1 - share)).astype(np.uint8)
+    return blended, np.rint(mask).astype(np.uint8)
 
 
 def colour_transfer(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Match mean and deviation of the Lab channels in a mask (H, W) bool (Reinhard et al., 2001).
-
-    The deviation changes by a factor of 1.3 at most, so that noise is not amplified.
-    """
+    """Match mean and deviation of the Lab channels in a mask (H, W) bool (Reinhard et al., 2001)."""
     lab, wanted = (cv2.cvtColor(np.float32(x) / 255, cv2.COLOR_RGB2LAB) for x in (image, reference))
     ratio = wanted[mask].std(0) / np.maximum(lab[mask].std(0), 1e-3)
-    lab = (lab - lab[mask].mean(0)) * np.clip(ratio, 1 / 1.3, 1.3) + wanted[mask].mean(0)
+    ratio = np.clip(ratio, 1 / 1.3, 1.3)  # so that noise is not amplified
+    lab = (lab - lab[mask].mean(0)) * ratio + wanted[mask].mean(0)
     rgb = cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_LAB2RGB)
     return np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
 
@@ -154,33 +127,30 @@ def _checked(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         raise ValueError(f"expected five finite landmarks (5, 2), got {landmarks.shape}")
     distance = np.hypot(*(landmarks[1] - landmarks[0]))
     if distance < MIN_EYES:
-        raise ValueError(
-            f"the eyes are {distance:.0f} px apart; a pseudo-fake needs at least {MIN_EYES}"
-        )
+        raise ValueError(f"the eyes are {distance:.0f} px apart; {MIN_EYES} are needed")
     return landmarks
 
 
-def crop_self_blend(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+def crop_self_blend(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
     image, landmarks = crops.images[index, ..., :3], crops.landmarks[index]
-    inside, outside = augment.perturb(image, rng), image
-    if rng.random() < 0.5:
-        inside, outside = outside, inside
+    changed = augment.perturb(image, rng)
+    inside, outside = (image, changed) if rng.random() < 0.5 else (changed, image)
     inside = augment.displace(inside, landmarks, FACE_WIDTH, rng)
     mask = soft_mask(landmarks, rng, WIDE_CROP.px, FACE_WIDTH)
     return _alpha_blend(inside, outside, mask * rng.choice([0.25, 0.5, 0.75, 1, 1, 1]))
 
 
-def crop_poisson_swap(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+def crop_poisson_swap(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
     donor = crops.donor(index, rng)
     pair, points = crops.images[[index, donor], ..., :3], crops.landmarks[[index, donor]]
     try:
-        fake, mask = face_swap(*pair, *points, int(rng.integers(1 << 30)))
+        fake, mask = face_swap(*pair, *points, seed=int(rng.integers(1 << 30)))
     except ValueError:
         return None
     return fake, mask.astype(np.float32) / 255
 
 
-def crop_alpha_swap(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+def crop_alpha_swap(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
     donor, landmarks = crops.donor(index, rng), crops.landmarks[index]
     image, points = similar_pose(crops.images[donor], crops.landmarks[donor], landmarks)
     warp = fit(points, landmarks)
@@ -188,12 +158,11 @@ def crop_alpha_swap(crops: AlignedCrops, index: int, rng: np.random.Generator) -
     return _paste(crops, index, inside, _warp(image[..., 3], warp, cv2.INTER_NEAREST), rng)
 
 
-def crop_reconstruction(crops: AlignedCrops, index: int, rng: np.random.Generator) -> Blend | None:
+def crop_reconstruction(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
     chosen = crops.donor(index, rng) if rng.random() < 0.35 else index
     (x, y, side), decoded = FACE_WINDOW, crops.reconstructed[chosen]
     px = int(rng.choice([64, 96, 128, 128]))
-    if px != len(decoded):
-        decoded = cv2.resize(decoded, (px, px), interpolation=cv2.INTER_AREA)
+    decoded = cv2.resize(decoded, (px, px), interpolation=cv2.INTER_AREA)
     flags = int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
     decoded = cv2.resize(decoded, (side, side), interpolation=flags)
     if rng.random() < 0.4:
@@ -209,11 +178,7 @@ def crop_reconstruction(crops: AlignedCrops, index: int, rng: np.random.Generato
 
 
 def _paste(
-    crops: AlignedCrops,
-    index: int,
-    inside: np.ndarray,
-    valid: np.ndarray,
-    rng: np.random.Generator,
+    crops: AlignedCrops, index: int, inside: np.ndarray, valid: np.ndarray, rng: Generator
 ) -> Blend | None:
     """Blend `inside` into a face. valid: (224, 224) uint8, 255 where `inside` is a photograph."""
     image = crops.images[index, ..., :3]
@@ -234,23 +199,24 @@ def _alpha_blend(inside: np.ndarray, outside: np.ndarray, mask: np.ndarray) -> B
     if mask.max() < 0.2 or (mask > 0.1).sum() < MIN_PIXELS:
         return None
     mixed = inside * mask[..., None] + outside * (1 - mask[..., None])
-    return np.rint(np.clip(mixed, 0, 255)).astype(np.uint8), mask.astype(np.float32)
+    return np.rint(mixed).astype(np.uint8), mask.astype(np.float32)
 
 
-def _warp(image: np.ndarray, warp: np.ndarray, flags: int) -> np.ndarray:
+def _warp(
+    image: np.ndarray, warp: np.ndarray, flags: int, size: tuple[int, int] = (WIDE_CROP.px,) * 2
+) -> np.ndarray:
     border = cv2.BORDER_REPLICATE if image.ndim == 3 else cv2.BORDER_CONSTANT
-    side = (WIDE_CROP.px,) * 2
-    return cv2.warpAffine(np.ascontiguousarray(image), warp, side, flags=flags, borderMode=border)
+    return cv2.warpAffine(np.ascontiguousarray(image), warp, size, flags=flags, borderMode=border)
 
 
-# Name -> share in training, and a function of crops, index and generator. It returns a picture
-# (224, 224, 3) uint8 and a mask (224, 224) float32 in [0, 1], or None where too little would
-# change: the donor's face lies outside its photograph, say.
-KINDS: dict[str, tuple[float, Callable[[AlignedCrops, int, np.random.Generator], Blend | None]]] = {
-    "self_blend": (0.4, crop_self_blend),
+# Name -> share in training, and a function that returns a picture (224, 224, 3) uint8 and a mask
+# (224, 224) float32 in [0, 1], or None where too little would change.
+KINDS: dict[str, tuple[float, Callable[[AlignedCrops, int, Generator], Blend | None]]] = {
+    "self_blend": (0.4, crop_self_blend),  # with more kinds of changes and masks
+    # A similar person's face, alpha-blended (Li et al., Face X-ray, CVPR 2020), or by gradients.
     "alpha_swap": (0.25, crop_alpha_swap),
     "poisson_swap": (0.1, crop_poisson_swap),
-    "reconstruction": (0.25, crop_reconstruction),
+    "reconstruction": (0.25, crop_reconstruction),  # this face, or a swapped one, by an autoencoder
 }
 
 
@@ -264,46 +230,36 @@ class PseudoFakes:
     def __post_init__(self) -> None:
         unknown = ", ".join(sorted(set(self.shares) - set(KINDS)))
         if unknown or not sum(self.shares.values()) > 0:
-            raise ValueError(
-                f"unknown kinds of pseudo-fake: {unknown or 'none given'}; "
-                f"they are {', '.join(KINDS)}"
-            )
+            wrong = f"unknown kinds of pseudo-fake: {unknown or 'none given'}"
+            raise ValueError(f"{wrong}; they are {', '.join(KINDS)}")
         if self.shares.get("reconstruction") and self.crops.reconstructed is None:
             raise ValueError("reconstruction needs reconstructed faces: training/reconstruction.py")
 
-    def make(
-        self, index: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, str] | None:
+    def make(self, index: int, rng: Generator) -> tuple[np.ndarray, np.ndarray, str] | None:
         """A pseudo-fake of one face, its mask and its kind, or None: see `KINDS`."""
         share = np.array(list(self.shares.values()), float)
         kind = list(self.shares)[rng.choice(len(share), p=share / share.sum())]
         blend = KINDS[kind][1](self.crops, index, rng)
-        return None if blend is None else (*blend, kind)
+        return blend and (*blend, kind)
 
     def pair(
         self, index: int, seed: int, crop: Crop, grid: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, str] | None:
         """A face and its pseudo-fake, through the same channel and the same window.
 
-        Args:
-            crop: what to cut out, around the same middle.
-            grid: cells a side.
-
-        Returns:
-            Both pictures (px, px, 3) uint8, black outside the photograph; the replaced share of
-            each cell (grid, grid) float32; the kind. Or None, see `KINDS`.
+        crop: what to cut out, around the same middle. grid: cells a side.
+        Returns: both pictures (px, px, 3) uint8, black outside the photograph; the replaced share
+        of each cell (grid, grid) float32; the kind. Or None, see `KINDS`.
         """
-        rng = np.random.default_rng(seed)
+        rng = default_rng(seed)
         made = self.make(index, rng)
         if made is None:
             return None
         fake, mask, kind = made
         channel, view = int(rng.integers(1 << 30)), augment.random_window(WIDE_CROP, crop, rng)
-        real = np.ascontiguousarray(self.crops.images[index, ..., :3])
-        photograph, size = self.crops.images[index, ..., 3:] > 0, (crop.px, crop.px)
-        seen = [
-            augment.transmit(image, np.random.default_rng(channel)) * photograph
-            for image in (real, fake)
-        ]
-        real, fake, mask = (cv2.warpAffine(image, view, size) for image in (*seen, mask))
+        image, size = self.crops.images[index], (crop.px, crop.px)
+        pair = (np.ascontiguousarray(image[..., :3]), fake)
+        pair = [augment.transmit(x, default_rng(channel)) for x in pair]
+        pair = [x * (image[..., 3:] > 0) for x in pair]  # black outside the photograph
+        real, fake, mask = (cv2.warpAffine(x, view, size) for x in (*pair, mask))
         return real, fake, cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA), kind

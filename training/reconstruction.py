@@ -1,7 +1,7 @@
 """Faces reconstructed by a small autoencoder, for pseudo-fakes with the traces of a decoder.
 
-Decoders lose detail and leave upsampling patterns (Zhang et al., WIFS 2019, who imitate deepfakes
-by an autoencoder). This one sees real faces only and is thrown away after use.
+Decoders lose detail and leave upsampling patterns (Zhang et al., WIFS 2019). It sees real faces
+only, and is thrown away after use.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Seq
 
 
 class Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        last = nn.Conv2d(channels, channels, 3, padding=1)
-        self.body = nn.Sequential(_conv(channels, channels), last)
+        last = nn.Conv2d(64, 64, 3, padding=1)
+        self.body = nn.Sequential(_conv(64, 64), last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x + self.body(x))
@@ -43,10 +43,10 @@ class Autoencoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(_conv(3, 64, 4, 4), Residual(64), nn.Conv2d(64, CODES, 1))
+        self.encoder = nn.Sequential(_conv(3, 64, 4, 4), Residual(), nn.Conv2d(64, CODES, 1))
         up = (nn.Upsample(scale_factor=2), _conv(64, 32), nn.Upsample(scale_factor=2))
         last = nn.Conv2d(32, 3, 3, padding=1)
-        self.decoder = nn.Sequential(_conv(CODES, 64, 1), Residual(64), Residual(64), *up, last)
+        self.decoder = nn.Sequential(_conv(CODES, 64, 1), Residual(), Residual(), *up, last)
 
     def forward(self, images: torch.Tensor, noise: float = 0.0) -> torch.Tensor:
         code = self.encoder(images)
@@ -56,10 +56,7 @@ class Autoencoder(nn.Module):
 def reconstruct(
     pictures: np.ndarray, steps: int, seed: int = 0, device: str | torch.device = "cpu"
 ) -> np.ndarray:
-    """Reconstructions of pictures (N, 128, 128, 3) uint8 RGB, by an autoencoder fitted to them.
-
-    The loss is the mean absolute error of colours and of their gradients.
-    """
+    """Reconstructions of pictures (N, 128, 128, 3) uint8 RGB, by an autoencoder fitted to them."""
     device, rng = torch.device(device), np.random.default_rng(seed)
     torch.manual_seed(seed)
     net = Autoencoder().to(device, memory_format=torch.channels_last)
@@ -67,7 +64,7 @@ def reconstruct(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, max(2, steps), pct_start=0.1)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device))
 
-    def batch(rows: np.ndarray | slice) -> torch.Tensor:
+    def batch(rows: np.ndarray) -> torch.Tensor:
         images = torch.from_numpy(pictures[rows]).permute(0, 3, 1, 2).to(device)
         return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
@@ -75,7 +72,7 @@ def reconstruct(
         images = batch(rng.integers(len(pictures), size=BATCH))
         with autocast:
             decoded = net(images, noise=0.05)
-        error = decoded.float() - images
+        error = decoded.float() - images  # of colours, and of their gradients
         loss = error.abs().mean() + 1.5 * sum(error.diff(dim=axis).abs().mean() for axis in (2, 3))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -84,10 +81,9 @@ def reconstruct(
     net.eval()
     out = np.empty_like(pictures)
     with torch.inference_mode(), autocast:
-        for start in range(0, len(pictures), 64):
-            part = slice(start, start + 64)
-            decoded = ((net(batch(part)).float() + 1) * 127.5).round().clamp(0, 255).byte()
-            out[part] = decoded.permute(0, 2, 3, 1).cpu()
+        for rows in np.split(np.arange(len(out)), range(64, len(out), 64)):
+            decoded = ((net(batch(rows)).float() + 1) * 127.5).round().clamp(0, 255).byte()
+            out[rows] = decoded.permute(0, 2, 3, 1).cpu()
     return out
 
 

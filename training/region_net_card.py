@@ -2,10 +2,8 @@
 
     python -m training.region_net_card --teachers DIR [--weights FILE] [--card FILE]
 
-Uses the `test` fold of the teachers' folder. For the whole face and each region: verification over
-all pairs of labelled people (AUC, TPR at 1% FPR), accuracy of gender and race, error of age,
-agreement with the expression teacher and correlation with the blendshape teacher. Intervals are 95%
-bootstrap intervals over people (verification) or faces.
+Uses the `test` fold of the teachers' folder. Intervals are 95% bootstrap intervals over people
+(verification) or faces.
 """
 
 from __future__ import annotations
@@ -64,7 +62,7 @@ def verification_intervals(unit: np.ndarray, person: np.ndarray) -> tuple[Interv
     others = np.flatnonzero(~same)
     count = min(DIFFERENT, len(others))
     others = np.random.default_rng(0).choice(others, count, replace=False)
-    pairs = np.concatenate([np.flatnonzero(same), others])
+    pairs = np.append(np.flatnonzero(same), others)
     first, second, same = first[pairs], second[pairs], same[pairs]
     scores = (unit[first] * unit[second]).sum(1)
     order = np.argsort(-scores)
@@ -90,18 +88,15 @@ def measure_region(predictions: dict[str, np.ndarray], test: Teachers) -> dict[s
     def mean(values: np.ndarray) -> Interval:
         return bootstrap(lambda rows: float(values[rows].mean()), len(values))
 
-    figures: dict[str, Interval] = {}
-    known = test.person >= 0
+    figures, known, labels = {}, test.person >= 0, test.labels
     figures["identity AUC"], figures["TPR at 1% FPR"] = verification_intervals(
         predictions["identity"][known], test.person[known]
     )
     for name in ("gender", "race"):
-        label = test.labels[name]
-        right = predictions[name].argmax(1) == label
-        figures[f"{name} accuracy"] = mean(right[label >= 0])
-    age = test.labels["age"]
-    error = np.abs(predictions["age_years"][:, 0] - age)
-    figures["age MAE, years"] = mean(error[age >= 0])
+        right = predictions[name].argmax(1) == labels[name]
+        figures[f"{name} accuracy"] = mean(right[labels[name] >= 0])
+    error = np.abs(predictions["age_years"][:, 0] - labels["age"])
+    figures["age MAE, years"] = mean(error[labels["age"] >= 0])
     agrees = predictions["expression"].argmax(1) == test.targets["expression"].argmax(1)
     figures["expression agreement"] = mean(agrees)
     moving = moving_blendshapes(test)
@@ -122,16 +117,17 @@ def moving_blendshapes(test: Teachers) -> np.ndarray:
 def table(figures: dict[str, dict[str, Interval]]) -> str:
     """Markdown: one row per region, one column per figure, each with its interval."""
     columns = list(next(iter(figures.values())))
-    lines = ["| region | " + " | ".join(columns) + " |", "|" + "---|" * (len(columns) + 1)]
+    lines = [f"| region | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
     for region, row in figures.items():
-        shown = ["{:.1f} ({:.1f}-{:.1f})" if "MAE" in k else "{:.3f} ({:.3f}-{:.3f})" for k in row]
-        cells = [text.format(*value) for text, value in zip(shown, row.values(), strict=True)]
-        lines.append(f"| {region} | " + " | ".join(cells) + " |")
+        cells = [region]
+        for name, (value, low, high) in row.items():
+            d = 1 if "MAE" in name else 3
+            cells.append(f"{value:.{d}f} ({low:.{d}f}-{high:.{d}f})")
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main(config: Config) -> Path:
-    """Measure the weights and write the figures into the card and its .json. Returns: the card."""
     net, test = load_region_net(config.weights), load_teachers(config.teachers).of("test")
     figures = {
         region: measure_region(predict_all(net, test.faces, region, torch.device("cpu")), test)
@@ -148,15 +144,11 @@ def main(config: Config) -> Path:
     }
     parameters = sum(p.numel() for p in net.parameters()) / 1e6
     size, digest = config.weights.stat().st_size / 1e6, sha256_of(config.weights)
-    lines = [
-        f"{parameters:.2f} M parameters, {size:.1f} MB, sha256 `{digest}`.",
-        "",
-        table(figures),
-    ]
-    lines += ["", *(f"- {name}: {count}" for name, count in counts.items())]
-    fill(config.card, "\n".join(lines))
+    text = f"{parameters:.2f} M parameters, {size:.1f} MB, sha256 `{digest}`.\n\n{table(figures)}\n"
+    text += "".join(f"\n- {name}: {count}" for name, count in counts.items())
+    fill(config.card, text)
     write_json(config.card.with_suffix(".json"), {"counts": counts, "figures": figures})
-    print("\n".join(lines))
+    print(text)
     return config.card
 
 

@@ -4,14 +4,10 @@ Much as the bundled network was trained at first (about 80 minutes on 2 cores; d
     python preprocessing_pipeline.py --experts lite --data_root DATA/dfdc --index DATA/index.csv
     python -m training.trace_net --features outputs/features/*/lite --steps 4500
 
-Of the dumps only the landmarks are used; the pictures must lie where the dump found them, or where
---data-root says. Real faces of the train split serve, or all real faces where a dump has no fakes.
-Training starts from ImageNet's weights, which an installed package brings, or from --start FILE.
-
-Losses: cross-entropy of the whole face; of each region (manipulated or not; regions that are hardly
-touched do not count); of each cell (its manipulated share); of pairs of cells (one source or two).
-
-Writes `trace_net.safetensors`, `log.csv` and `state.pt`: the same command resumes a stopped run.
+Uses the landmarks of the dumps, and the pictures where the dump found them or --data-root says:
+real faces of the train split, or all where a dump has no fakes. Starts from the ImageNet weights of
+an installed package, or from --start FILE. Writes `trace_net.safetensors`, `log.csv` and
+`state.pt`: the same command resumes a stopped run.
 """
 
 from __future__ import annotations
@@ -27,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -48,7 +44,6 @@ PAIRED_CELLS = 48  # of a face, compared in one step
 MANIPULATED = 0.06  # share of a region from which it counts as manipulated
 UNTOUCHED = 0.01  # ... and up to which as untouched
 WEIGHTS = {"whole": 1.0, "parts": 0.5, "cells": 0.5, "origins": 0.5}
-INTERVAL = 100  # steps
 
 
 @dataclass(kw_only=True)
@@ -58,7 +53,6 @@ class Config(Options):
     data_root: tuple[str, ...] = ()
     """DATASET=DIR for pictures that have moved"""
     out: Path = Path("outputs/trace_net")
-    """where weights, log and state go"""
     start: str = ""
     """a trace network to train further, instead of ImageNet's weights"""
     steps: int = 5000
@@ -75,20 +69,24 @@ class Pairs(torch.utils.data.Dataset):
     def __init__(self, pseudo_fakes: PseudoFakes, pairs: int, seed: int) -> None:
         self.pseudo_fakes, self.pairs, self.seed = pseudo_fakes, pairs, seed
 
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         rng, faces, shares = np.random.default_rng((self.seed, step)), [], []
         while len(shares) < 2 * self.pairs:
             index = self.pseudo_fakes.crops.sample(rng)
             pair = self.pseudo_fakes.pair(index, int(rng.integers(1 << 40)), CROP, GRID)
             if pair is not None:
                 faces += pair[:2]
-                shares += [np.zeros((GRID, GRID), np.float32), pair[2]]
+                shares += [np.zeros_like(pair[2]), pair[2]]
         images = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous()
         return images, torch.from_numpy(np.stack(shares))
 
 
 class Localisation(nn.Module):
-    """The network and its losses, with a scale and bias that turn similarities into logits."""
+    """The network and its losses, with a scale and bias that turn similarities into logits.
+
+    Cross-entropy of the whole face; of each region (those hardly touched do not count); of each
+    cell (its manipulated share); of pairs of cells (one source or two).
+    """
 
     def __init__(self, net: TraceNet) -> None:
         super().__init__()
@@ -96,38 +94,33 @@ class Localisation(nn.Module):
         self.scale = nn.Parameter(torch.tensor(5.0))
         self.bias = nn.Parameter(torch.tensor(-2.0))
 
-    def forward(
-        self, faces: torch.Tensor, shares: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, faces: Tensor, shares: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         bf16 = native_bf16(faces.device)
         with torch.autocast(faces.device.type, torch.bfloat16, enabled=bf16):
             outputs = self.predict(as_seen(faces))
         losses = self.losses(outputs, shares)
         figures = {name: loss.detach() for name, loss in losses.items()}
         scores = outputs["whole"].detach().cpu().numpy()
-        figures["AUC on pseudo-fakes"] = torch.tensor(auc(np.arange(len(scores)) % 2, scores))
+        figures["AUC on pseudo-fakes"] = auc(np.arange(len(scores)) % 2, scores)
         return sum(WEIGHTS[name] * loss for name, loss in losses.items()), figures
 
-    def losses(
-        self, outputs: dict[str, torch.Tensor], shares: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def losses(self, outputs: dict[str, Tensor], shares: Tensor) -> dict[str, Tensor]:
         """outputs: of `TraceNet`. shares: (N, 20, 20), as in `Pairs`."""
         fake = (torch.arange(len(shares), device=shares.device) % 2).float()
         touched = torch.einsum("nhw,rhw->nr", shares, self.net.shares)
-        clear = ((touched > MANIPULATED) | (touched <= UNTOUCHED)).float()
-        parts = F.binary_cross_entropy_with_logits(
-            outputs["parts"], (touched > MANIPULATED).float(), reduction="none"
-        )
+        manipulated, cross_entropy = touched > MANIPULATED, F.binary_cross_entropy_with_logits
+        clear = (manipulated | (touched <= UNTOUCHED)).float()
+        parts = cross_entropy(outputs["parts"], manipulated.float(), reduction="none")
         cells = torch.randint(GRID * GRID, (PAIRED_CELLS,), device=shares.device)
         source = outputs["cell_source"].flatten(2)[:, :, cells]  # (N, 32, cells)
         share = shares.flatten(1)[:, cells]
         similarity = self.scale * torch.einsum("ncp,ncq->npq", source, source) + self.bias
         same = 1 - (share[:, :, None] - share[:, None]).abs()
         return {
-            "whole": F.binary_cross_entropy_with_logits(outputs["whole"], fake),
+            "whole": cross_entropy(outputs["whole"], fake),
             "parts": (parts * clear).sum() / clear.sum(),
-            "cells": F.binary_cross_entropy_with_logits(outputs["cells"], shares),
-            "origins": F.binary_cross_entropy_with_logits(similarity, same),
+            "cells": cross_entropy(outputs["cells"], shares),
+            "origins": cross_entropy(similarity, same),
         }
 
 
@@ -136,13 +129,12 @@ def initial(path: str = "") -> TraceNet:
     if path:
         return load_trace_net(Path(path))
     net, found = TraceNet(), lite0_weights()
-    stem = {key: found[name] for key, name in zip(net.stem.state_dict(), found, strict=False)}
-    net.stem.load_state_dict(stem)
+    net.stem.load_state_dict(dict(zip(net.stem.state_dict(), found.values(), strict=False)))
     net.blocks.load_state_dict({key: found[f"blocks.{key}"] for key in net.blocks.state_dict()})
     return net
 
 
-def folded(net: TraceNet) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+def folded(net: TraceNet) -> Callable[[Tensor], dict[str, Tensor]]:
     """The network in training mode, except for its batch statistics, which pairs would distort.
 
     Each normalisation is folded into the convolution before it: same outputs and gradients, faster.
@@ -158,10 +150,8 @@ def folded(net: TraceNet) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
         layer = twin.get_submodule(conv)
         layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0, 0, 0]))
         twin.set_submodule(norm, twin.get_submodule(norm).act)
-    left = [name for name, layer in twin.named_modules() if isinstance(layer, nn.BatchNorm2d)]
-    assert not left, f"no convolution before {', '.join(left)}"
 
-    def forward(images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(images: Tensor) -> dict[str, Tensor]:
         values = dict(net.named_parameters())
         for conv, norm in pairs:
             layer = net.get_submodule(norm)
@@ -179,12 +169,11 @@ def train(crops: AlignedCrops, config: Config) -> Path:
     weights, device = config.out / "trace_net.safetensors", torch.device(config.device)
     net = initial(config.start).to(device, memory_format=torch.channels_last)
 
-    def write(average: TraceNet, progress: str) -> dict[str, float]:
+    def write(average: TraceNet, progress: str) -> None:
         write_half(average, weights, {"trained": progress})
-        return {}
 
     pairs = Pairs(PseudoFakes(crops), config.pairs, config.seed)
-    schedule = Schedule(config.steps, INTERVAL, warm_up=100, clip=3.0, constant=0.55)
+    schedule = Schedule(config.steps, interval=100, warm_up=100, clip=3.0, constant=0.55)
     fit(Localisation(net).to(device), pairs, write, config, schedule, len(crops))
     return weights
 
