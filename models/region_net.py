@@ -2,7 +2,7 @@
 
 A residual network (at most 3 M parameters). Its input is an aligned face with everything outside a
 region removed, and the mask of what remains; its outputs are identity, age, gender, race,
-expression, muscle activations and appearance. It is trained by scripts/train_region_net.py on real
+expression, muscle activations and appearance. It is trained by training/region_net.py on real
 faces only. Two regions of a real face then yield similar outputs; MASC measures how far they
 differ.
 """
@@ -193,7 +193,7 @@ def load_region_net(path: Path) -> RegionNet:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"{path}: missing; train a network with scripts/train_region_net.py"
+            f"{path}: missing; train a network with training/region_net.py"
         )
     try:
         with safe_open(path, framework="pt") as file:

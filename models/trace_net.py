@@ -3,7 +3,7 @@
 An EfficientNet-Lite0 (Tan & Le, ICML 2019) with a small feature pyramid (Lin et al., CVPR 2017) on
 the whole face in colour, 160 px, unmasked: traces of blending (a border, other sharpness, noise or
 resampling) are local, and removing pixels would add borders. It is trained by
-scripts/train_trace_net.py on real faces and on pseudo-fakes made of them, never on deepfakes.
+training/trace_net.py on real faces and on pseudo-fakes made of them, never on deepfakes.
 
     source     embedding of a region's origin; similar for regions of one picture, as in pairwise
                self-consistency learning (Zhao et al., ICCV 2021)
