@@ -1,7 +1,5 @@
 """Sanity checks: the same picture on both sides of a split, labels that can be read off the file,
 AUC at chance.
-
-The first ones return remarks for the report; an empty list means that the check found nothing.
 """
 
 from __future__ import annotations
@@ -23,38 +21,35 @@ FEWEST = 3  # permutations that a mean needs
 
 
 def duplicates(faces: FeatureDataset) -> list[str]:
-    """Test pictures whose perceptual hash is (nearly) that of a training or validation picture."""
-    paths = np.array(
-        [f"{d}/{p}" for d, p in zip(faces.rows["dataset"], faces.rows["path"], strict=True)]
-    )
+    """Remarks on test pictures with (nearly) the perceptual hash of a training or validation one."""
+    paths = faces.rows["dataset"].astype(object) + "/" + faces.rows["path"]
     _, first = np.unique(paths, return_index=True)  # a picture counts once, however many faces
-    splits, hashes = faces.rows["split"][first], faces.rows["phash"][first]
+    paths, splits, hashes = (x[first] for x in (paths, faces.rows["split"], faces.rows["phash"]))
     similar = np.array(group_near_duplicates(hashes.tolist()))
     remarks = []
     for split in ("train", "val"):
         place = {group: row for row, group in enumerate(similar) if splits[row] == split}
-        found = [row for row in np.flatnonzero(splits == "test") if similar[row] in place]
-        if found:
-            pairs = [
-                f"{paths[first[row]]} = {paths[first[place[similar[row]]]]}"
-                for row in found[:EXAMPLES]
-            ]
-            exact = sum(hashes[row] == hashes[place[similar[row]]] for row in found)
+        tests = np.flatnonzero(splits == "test")
+        pairs = [(row, place[similar[row]]) for row in tests if similar[row] in place]
+        if pairs:
+            exact = sum(hashes[a] == hashes[b] for a, b in pairs)
+            examples = "; ".join(f"{paths[a]} = {paths[b]}" for a, b in pairs[:EXAMPLES])
             remarks.append(
-                f"{len(found)} test pictures look like one in {split} ({exact} with the same perceptual hash), such as "
-                f"{'; '.join(pairs)}: figures on them are too high"
+                f"{len(pairs)} test pictures look like one in {split} ({exact} with the same perceptual hash), such as "
+                f"{examples}: figures on them are too high"
             )
     return remarks
 
 
 def leaking_columns(train: FeatureDataset) -> dict[str, float]:
     """Numbers about the file that separate the training labels by themselves: column -> AUC."""
-    if not all(train.counts()[label] for label in ("real", "fake")):
-        return {}
     table, y = metadata_features(train.rows), train.rows["label"]
-    found = {name: auc(y, table.values[:, i]) for i, name in enumerate(table.names)}
-    found = {name.partition("/")[2]: max(value, 1 - value) for name, value in found.items()}
-    return {name: value for name, value in found.items() if value >= SUSPICIOUS}
+    found = {}
+    for i, name in enumerate(table.names if len(train) else ()):
+        value = auc(y, table.values[:, i])
+        if max(value, 1 - value) >= SUSPICIOUS:
+            found[name.partition("/")[2]] = max(value, 1 - value)
+    return found
 
 
 def leaks(train: FeatureDataset, name: str) -> list[str]:
@@ -66,8 +61,7 @@ def leaks(train: FeatureDataset, name: str) -> list[str]:
 
 
 def stratified_auc(y: np.ndarray, p: np.ndarray, column: np.ndarray) -> tuple[float, int]:
-    """AUC over pairs of a real face and a fake that are similar in `column`, and the number of such
-    pairs.
+    """AUC over pairs of a real face and a fake that are similar in `column`, and their number.
 
     Similar are those in the same twentieth of all faces by that column: AUC stratified by a
     covariate (Janes & Pepe, Biometrika 2009), pooled over pairs. y, p, column: (N,). NaN without
@@ -109,10 +103,3 @@ def chance_remark(test: str, values: Sequence[float]) -> str:
     if mean["low"] <= 0.5 <= mean["high"]:
         return f"{text}contains .50: at chance, as it must be"
     return f"{text}does not contain .50 (probability 1% by chance): look for a leak of the labels"
-
-
-def metadata_remark(where: str, masc: float, metadata: float) -> str:
-    return (
-        f"{where}: the metadata baseline (file and picture size, colour, sharpness, size and pose of the face) reaches "
-        f"{metadata:.3f} and MASC {masc:.3f}: this test does not show that faces were used"
-    )

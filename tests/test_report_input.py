@@ -77,7 +77,7 @@ def test_predictions_of_other_scores_are_reported(tmp_path: Path) -> None:
     shutil.copy(folder / "metadata.csv", folder / "masc.csv")
     text = written(write_report(tmp_path), "report.md")
     auc = number(value(table, system="MASC", level="frame"))
-    pattern = rf"MASC, frames of clips: AUC {auc} in metrics.csv, 0.\d+ from the predictions"
+    pattern = rf"MASC, frames of clips: AUC {auc} in metrics.csv, AUC 0.\d+ in the predictions"
     assert re.search(pattern, text) and text.count("do not belong together") == 2, (
         "frames and videos"
     )
