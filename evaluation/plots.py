@@ -226,8 +226,8 @@ def bars(title: str, rows: pd.DataFrame, label: str, axis: str, start: float) ->
     value, low, high = rows[["value", "low", "high"]].to_numpy(float).T
     made = _figure(1.3 + (0.1 + 0.14 * lines) * len(names), title)
     axes, places = made.subplots(), range(len(names))
-    errors = {"xerr": (value - low, high - value), "capsize": 3}
-    axes.barh(places, value - start, 0.5, left=start, color=COLOURS[6], **errors)
+    axes.barh(places, value - start, 0.5, left=start, color=COLOURS[6])
+    axes.hlines(places, low, high, color="black", linewidth=1.2)
     axes.axvline(start, color="black", linewidth=0.8)
     axes.set_yticks(places, names, fontsize=7.5)
     axes.set(xlabel=axis, ylim=(len(names) - 0.5, -0.5))
