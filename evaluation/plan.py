@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -83,17 +84,12 @@ class Config(Settings):
         """Raises: ValueError for an option that cannot be used."""
         if self.checkpoint and self.no_checkpoint:
             raise ValueError("--checkpoint and --no-checkpoint exclude each other")
-        if not 0 < self.fpr < 1 or self.seed < 0:
-            raise ValueError("--fpr lies between 0 and 1, --seed is at least 0")
-        if (
-            self.permutations < 0
-            or self.replicates < 2
-            or self.limit is not None
-            and self.limit < 1
-        ):
-            raise ValueError(
-                "--permutations is at least 0, --replicates at least 2, --limit at least 1"
-            )
+        if not 0 < self.fpr < 1:
+            raise ValueError("--fpr lies between 0 and 1")
+        least = {"seed": 0, "permutations": 0, "replicates": 2, "limit": 1}
+        for name, smallest in least.items():
+            if getattr(self, name) is not None and getattr(self, name) < smallest:
+                raise ValueError(f"--{name} is at least {smallest}")
         if wrong := [pair for pair in self.data_root if not all(pair.partition("=")[::2])]:
             raise ValueError(f"--data-root takes DATASET=DIR, not {', '.join(wrong)}")
         conditions(self.degradations)
@@ -148,11 +144,9 @@ def planned(
         ValueError: where there is nothing to train or test on, or two parts have one name.
     """
     check_datasets(config, dumps)
-    outputs = dumps[0].meta["outputs"]
+    outputs, names = dumps[0].meta["outputs"], datasets_of(faces)
     columns = columns_of(faces, outputs)
-    select(
-        columns, config.drop, config.only
-    )  # unknown groups are reported before anything is fitted
+    select(columns, config.drop, config.only)  # unknown groups are reported before any fit
     families = None
     if config.ablate == "subsets":
         used = systems.usable_outputs(faces, outputs, columns, config.drop)
@@ -161,7 +155,6 @@ def planned(
     less = systems.ablations(outputs, config, config.ablate, families)
     others = systems.baselines(outputs, config)
     pixels = network_systems(config, dumps, networks)
-    names = datasets_of(faces)
     experiments = experiments_of(faces, config.protocols)
     plan: Plan = []
     for experiment in experiments:
@@ -180,11 +173,12 @@ def planned(
         plan.append((experiment, fitted))
     permuted = systems.permuted_baseline(outputs, config)
     for experiment in (experiment for experiment in experiments if experiment.name in names):
-        sizes = [(size, seed) for size in SIZES for seed in range(SEEDS)] if config.few_shot else []
-        drawn = [few_shot(experiment, *each) for each in sizes]
-        plan += [(each, [masc, *others]) for each in drawn if each is not None]
-        checked = [permuted_labels(experiment, seed) for seed in range(config.permutations)]
-        plan += [(each, [permuted]) for each in checked if each is not None]
+        for size, seed in product(SIZES, range(SEEDS)) if config.few_shot else ():
+            if smaller := few_shot(experiment, size, seed):
+                plan.append((smaller, [masc, *others]))
+        for seed in range(config.permutations):
+            if checked := permuted_labels(experiment, seed):
+                plan.append((checked, [permuted]))
     check_names(plan)
     return plan
 
@@ -201,8 +195,8 @@ def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
         name = dump.meta["dataset"]
         if name in found:
             raise ValueError(
-                f"{found[name]} and {dump.path} are both of a dataset called {name}, and their faces could not be "
-                "told apart; evaluate them one after the other, or preprocess one from a folder of another name"
+                f"{found[name]} and {dump.path} are both of a dataset called {name}; evaluate them one after the other, "
+                "or preprocess one from a folder of another name"
             )
         found[name] = dump.path
     if strange := sorted(set(config.roots) - set(found)):
@@ -214,22 +208,17 @@ def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
 def check_names(plan: Plan) -> None:
     """Raises: ValueError where two experiments, runs or systems would be written to one place."""
     places: dict[str, str] = {}
-    for place, title in _places(plan):
-        if place.lower() in places:
-            raise ValueError(
-                f"two parts of the report would be called {place}: {places[place.lower()]!r} and {title!r}; rename "
-                "a dataset (its dump's `dataset`, from the folder's name) or a method so that their letters and "
-                "digits differ"
-            )
-        places[place.lower()] = title
-
-
-def _places(plan: Plan) -> Iterator[tuple[str, str]]:
     for experiment, fitted in plan:
-        yield f"experiment {experiment.name}", experiment.name
-        for run in experiment.runs:
-            for system in fitted:
-                yield f"{run.id}/{slug(system.name)}", f"{run.title} ({system.name})"
+        named = [(f"experiment {experiment.name}", experiment.name)]
+        for run, system in product(experiment.runs, fitted):
+            named.append((f"{run.id}/{slug(system.name)}", f"{run.title} ({system.name})"))
+        for place, title in named:
+            if other := places.get(place.lower()):
+                raise ValueError(
+                    f"two parts of the report would be called {place}: {other!r} and {title!r}; rename a dataset (its "
+                    "dump's `dataset`, from the folder's name) or a method so that their letters and digits differ"
+                )
+            places[place.lower()] = title
 
 
 def root_of(config: Config, dump: Dump) -> Path:
@@ -251,18 +240,13 @@ def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
     """Measures what needs a fitted system: number of columns, permutation importance, robustness.
 
     Degraded dumps are made here, before anything is fitted: problems are reported at once.
-
-    Raises:
-        As evaluation.robustness.degraded_dump.
     """
-    wanted = conditions(config.degradations)
-    degraded = {}
+    wanted, degraded = conditions(config.degradations), {}
     for dump in dumps if wanted else ():
         name, settings = dump.meta["dataset"], {"device": config.device}
         with tqdm(wanted, desc=f"{name}, degraded", unit=" conditions") as bar:
-            degraded[name] = degraded_faces(
-                dump, root_of(config, dump), bar, config.limit, settings
-            )
+            root = root_of(config, dump)
+            degraded[name] = degraded_faces(dump, root, bar, config.limit, settings)
 
     def rows_of(experiment: Experiment, system: System, fitted: Fitted) -> list[dict]:
         rows: list[dict] = []
@@ -270,15 +254,14 @@ def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
         if run is None:
             return rows
         if fitted.checkpoint is not None:
-            count = len(fitted.checkpoint.info["features"])
-            rows.append({"run": run.id, "metric": "columns", "value": count})
+            rows.append({"metric": "columns", "value": len(fitted.checkpoint.info["features"])})
         if system.name == MASC and fitted.checkpoint is not None:
             for test, faces in run.tests.items():
                 found = importance(fitted.checkpoint, faces, config.seed)
-                rows += [{"run": run.id, "test": test, **row} for row in found]
+                rows += [{"test": test, **row} for row in found]
         if system.kind != ABLATION and name in run.tests and name in degraded:
             found = curves(*degraded[name], fitted.p_fake)
-            rows += [{"run": run.id, "test": name, **row} for row in found]
-        return rows
+            rows += [{"test": name, **row} for row in found]
+        return [{"run": run.id, **row} for row in rows]
 
     return rows_of

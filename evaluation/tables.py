@@ -113,7 +113,8 @@ def run_tables(names: Names, run: Mapping, rows: pd.DataFrame) -> Iterator[Table
     notes = ["A face with p_fake from the threshold on is called fake; set on validation faces"]
     headings = {x: x for x in ("threshold", "seconds")}
     index, name = ("system", "kind", "note"), names(id, "systems")
-    yield view(name, f"{title}: the systems", fits, index, "metric", headings, notes)
+    if len(fits):
+        yield view(name, f"{title}: the systems", fits, index, "metric", headings, notes)
     found = main_rows(rows).sort_values("level", kind="stable")
     for (level, test), part in found.groupby(["level", "test"], sort=False):
         aucs = pick(part, metric="auc")

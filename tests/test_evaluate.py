@@ -140,7 +140,7 @@ def test_a_checkpoint_is_measured_as_it_is_beside_refits_with_its_settings(dumps
         (["--features", "DUMP", "--data-root", "x"], "--data-root takes DATASET=DIR, not x"),
         (["--features", "DUMP", "--fpr", "2"], "--fpr lies between 0 and 1"),
         (["--features", "DUMP", "--seed", "-1"], "--seed is at least 0"),
-        (["--features", "DUMP", "--replicates", "1"], "--replicates at least 2"),
+        (["--features", "DUMP", "--replicates", "1"], "--replicates is at least 2"),
         (["--features", "DUMP", "--checkpoint", "x"], "exclude each other"),
         (["--features", "DUMP", "--card", "README.md"], "expected the marks"),
         (["compare", "nowhere", "nowhere"], "nowhere"),
