@@ -27,8 +27,7 @@ from evaluation.protocols import (
 )
 from evaluation.robustness import curves, degraded_faces
 from evaluation.systems import ABLATION, MASC, ZERO_SHOT, Fitted, System
-from features.columns import raw_features, select
-from features.expectations import expected_names
+from features.columns import select
 from models.checkpoint import Checkpoint
 from training.detector import Settings
 
@@ -84,9 +83,7 @@ class Config(Settings):
         """Raises: ValueError for an option that cannot be used."""
         if self.checkpoint and self.no_checkpoint:
             raise ValueError("--checkpoint and --no-checkpoint exclude each other")
-        if not 0 < self.fpr < 1:
-            raise ValueError("--fpr lies between 0 and 1")
-        least = {"seed": 0, "permutations": 0, "replicates": 2, "limit": 1}
+        least = {"permutations": 0, "replicates": 2, "limit": 1}
         for name, smallest in least.items():
             if getattr(self, name) is not None and getattr(self, name) < smallest:
                 raise ValueError(f"--{name} is at least {smallest}")
@@ -145,12 +142,11 @@ def planned(
     """
     check_datasets(config, dumps)
     outputs, names = dumps[0].meta["outputs"], datasets_of(faces)
-    columns = columns_of(faces, outputs)
+    columns = systems.columns_of(faces, outputs)
     select(columns, config.drop, config.only)  # unknown groups are reported before any fit
     families = None
     if config.ablate == "subsets":
-        used = systems.usable_outputs(faces, outputs, columns, config.drop)
-        families = systems.families_of(used)
+        families = systems.families_of(systems.usable_outputs(faces, outputs, config.drop))
     masc = systems.detector(MASC, systems.ENSEMBLE, outputs, config)
     less = systems.ablations(outputs, config, config.ablate, families)
     others = systems.baselines(outputs, config)
@@ -181,11 +177,6 @@ def planned(
                 plan.append((checked, [permuted]))
     check_names(plan)
     return plan
-
-
-def columns_of(faces: FeatureDataset, outputs: dict) -> list[str]:
-    raw = raw_features({name: value[:1] for name, value in faces.arrays.items()}, outputs).names
-    return [*raw, *expected_names(outputs)]
 
 
 def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:

@@ -327,17 +327,16 @@ def test_a_detector_for_every_subset_of_the_families(faces):
     made = [each.name for each in systems.ablations(outputs, Settings(), "subsets")]
     assert len(made) == 15 and made[0] == f"{MASC}, only attributes"
     assert made[-1] == f"{MASC}, only attributes + identities + vision_language + expressions"
-    columns = plan.columns_of(faces, OUTPUTS)
-    assert systems.usable_outputs(faces, OUTPUTS, columns, ("expected",)) == list(OUTPUTS)
-    left = systems.usable_outputs(faces, OUTPUTS, columns, ("identities",))
+    assert systems.usable_outputs(faces, OUTPUTS, ("expected",)) == list(OUTPUTS)
+    left = systems.usable_outputs(faces, OUTPUTS, ("identities",))
     assert systems.families_of(left) == ("attributes",)
     missing = {**faces.arrays, "toy.identity": faces.arrays["toy.identity"] * np.nan}
     without = type(faces)(missing, faces.rows)
-    assert "toy.identity" not in systems.usable_outputs(without, OUTPUTS, columns, ())
+    assert "toy.identity" not in systems.usable_outputs(without, OUTPUTS, ())
     with pytest.raises(ValueError, match="no column of attributes, identities"):
-        systems.usable_outputs(faces, OUTPUTS, columns, ("attributes", "identities"))
+        systems.usable_outputs(faces, OUTPUTS, ("attributes", "identities"))
     with pytest.raises(ValueError, match="no feature belongs to clip"):
-        systems.usable_outputs(faces, OUTPUTS, columns, ("clip",))
+        systems.usable_outputs(faces, OUTPUTS, ("clip",))
 
 
 def test_a_leak_is_not_chance():
