@@ -46,15 +46,14 @@ class Progress:
         """Go on where an earlier run with the same settings stopped.
 
         Raises:
-            ValueError: where the folder holds the report of other settings, or something else.
+            ValueError: the folder holds the report of other settings, or something else.
         """
-        path = folder / "progress.json"
-        settings = json.loads(json.dumps(settings))
+        path, settings = folder / "progress.json", json.loads(json.dumps(settings))
+        if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(
+                f"{folder}: holds files and no report; choose another --name, or move them"
+            )
         if overwrite or not path.is_file():
-            if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
-                raise ValueError(
-                    f"{folder}: holds files and no report; choose another --name, or move them"
-                )
             shutil.rmtree(folder / "predictions", ignore_errors=True)
             folder.mkdir(parents=True, exist_ok=True)
             progress = cls(folder, settings)
@@ -70,13 +69,13 @@ class Progress:
         names = sorted(before.keys() | settings.keys())
         if differing := [name for name in names if before.get(name) != settings.get(name)]:
             raise ValueError(
-                f"{folder}: holds a report with other settings ({', '.join(differing)}); --overwrite it, or choose "
-                "another --name"
+                f"{folder}: holds a report with other settings ({', '.join(differing)}); choose another --name, or "
+                "--overwrite it"
             )
         return cls(folder, settings, done, minutes)
 
     def save(self) -> None:
-        known = {"settings": self.settings, "done": self.done, "minutes": self.minutes}
+        known = {name: getattr(self, name) for name in ("settings", "done", "minutes")}
         write_json(self.folder / "progress.json", known)
 
     def of(self, experiment: Experiment, system: System) -> dict:
@@ -103,9 +102,8 @@ def work(progress: Progress, plan: Jobs, measure: Measure, commit: str | None = 
     """
     jobs = [(experiment, system) for experiment, systems in plan for system in systems]
     left = [job for job in jobs if not progress.finished(*job)]
-    with tqdm(
-        total=len(jobs), initial=len(jobs) - len(left), unit=" fits", disable=not left
-    ) as bar:
+    done = len(jobs) - len(left)
+    with tqdm(total=len(jobs), initial=done, unit=" fits", disable=not left) as bar:
         for experiment, system in left:
             bar.set_postfix_str(f"{experiment.name}: {system.name}")
             start = time.perf_counter()
@@ -118,16 +116,17 @@ def work(progress: Progress, plan: Jobs, measure: Measure, commit: str | None = 
 
 
 def _fit(progress: Progress, experiment: Experiment, system: System, measure: Measure) -> dict:
+    done = {"failed": "", "notes": [], "threshold": None, "rows": []}
     try:
         fitted = system.fit(experiment.train, experiment.val)
         for run in experiment.runs:
             tests = {name: (faces, fitted.p_fake(faces)) for name, faces in run.tests.items()}
             write_predictions(progress.predictions(run.id, system.name), tests)
     except (ValueError, FileNotFoundError) as error:
-        return {"failed": str(error), "notes": [], "threshold": None, "rows": []}
-    notes, rows = list(fitted.notes), []
+        return done | {"failed": str(error)}
+    done |= {"notes": [*fitted.notes], "threshold": fitted.threshold}
     try:
-        rows = measure(experiment, system, fitted)
+        done["rows"] = measure(experiment, system, fitted)
     except (ValueError, FileNotFoundError) as error:
-        notes.append(f"not measured further: {error}")
-    return {"failed": "", "notes": notes, "threshold": fitted.threshold, "rows": rows}
+        done["notes"].append(f"not measured further: {error}")
+    return done
