@@ -109,14 +109,7 @@ def jsonable(data: object) -> object:
 
 
 def evaluate(config: Config) -> Path:
-    """Fit, predict, measure, report; go on where an earlier start stopped.
-
-    Returns:
-        The report's folder.
-
-    Raises:
-        FileNotFoundError, ValueError: checkpoint, dumps and options do not fit together.
-    """
+    """Fit, predict, measure, report; go on where an earlier start stopped. Returns: the folder."""
     start = time.perf_counter()
     config.check()
     if config.card:
@@ -182,7 +175,6 @@ def evaluate(config: Config) -> Path:
 
 
 def inventory(config: InventoryConfig) -> int:
-    """Exit code `BAD_INPUT` where the folder holds nothing that can be used."""
     found = survey(config.root, config.index, config.layout, config.compression)
     print(text_of(found))
     return 0 if found.counts else BAD_INPUT
@@ -209,7 +201,6 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns: the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments and arguments[0] in COMMANDS:

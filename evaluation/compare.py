@@ -108,12 +108,7 @@ def only_in(rows: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:
 
 
 def compare(a: Path, b: Path, out: Path) -> Path:
-    """compare.csv (all figures of both reports, merged), compare.md and compare.html of two reports
-    of evaluate.py.
-
-    Raises:
-        FileNotFoundError, ValueError: a file is missing or damaged.
-    """
+    """compare.csv (all figures of both reports, merged), compare.md and compare.html."""
     folders = [Path(a), Path(b)]
     reports, tables = zip(*map(read_report, folders), strict=True)
     order = pd.concat(tables)[KEYS].drop_duplicates()  # as in A, then in B

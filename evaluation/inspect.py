@@ -25,15 +25,11 @@ DISTANCES = {
 
 
 def importance(checkpoint: Checkpoint, test: FeatureDataset, seed: int = 0) -> list[dict]:
-    """Permutation importance (Breiman, Machine Learning 2001): loss of AUC when the columns of one
-    output are permuted.
+    """Permutation importance (Breiman, Machine Learning 2001), most important output first.
 
     All columns of one output are permuted together among the test faces: they are so similar that
     one of them alone is hardly missed. Each of SHUFFLES shuffles is measured on another bootstrap
     sample of the groups, so the 95% interval covers both.
-
-    Returns:
-        Rows of metrics.csv, most important output first.
     """
     table = FeaturePipeline.from_state(checkpoint.info, checkpoint.arrays).transform(test.arrays)
     head = Head.from_state(checkpoint.info, checkpoint.arrays)
@@ -64,9 +60,7 @@ def importance(checkpoint: Checkpoint, test: FeatureDataset, seed: int = 0) -> l
 def inconsistency(faces: FeatureDataset, outputs: Mapping[str, Mapping]) -> list[dict]:
     """Mean distance between the outputs of every two regions, over real and over fake faces.
 
-    Returns:
-        Rows of metrics.csv; attribute is the output, group the pair of regions, system "real" or
-        "fake".
+    In metrics.csv, attribute is the output, group the pair of regions, system "real" or "fake".
     """
     rows = []
     for name, output in outputs.items():

@@ -26,8 +26,17 @@ from evaluation.subgroups import attributes, by_group
 from evaluation.systems import ABLATION, MASC, ZERO_SHOT
 
 ENDS = 1 << 20  # bytes of an array, at each end, that are compared to tell dumps apart
-PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm", "xgboost")
-PACKAGES += ("facenet-pytorch", "av")
+PACKAGES = [
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "torchvision",
+    "timm",
+    "xgboost",
+    "facenet-pytorch",
+    "av",
+]
 
 
 def provenance() -> dict:
@@ -52,7 +61,7 @@ def identity(dump: Dump) -> dict:
 
 
 def content(dump: Dump) -> str:
-    """A SHA-256 of the table of faces, and of the size, beginning and end of every array."""
+    """SHA-256 of the table of faces, and of the size, beginning and end of every array."""
     digest = hashlib.sha256((dump.path / "index.csv").read_bytes())
     for path in sorted(dump.path.glob("*.npy")):
         size = path.stat().st_size
@@ -108,7 +117,7 @@ def all_figures(
 
 
 def fit_rows(done: Mapping, run: Run) -> list[dict]:
-    """What is known without predictions: threshold, seconds, what was measured after the fit."""
+    """Threshold, seconds, and what was measured after the fit."""
     note = f"failed: {done['failed']}" if done["failed"] else "; ".join(done["notes"])
     rows = [{"metric": "threshold", "value": done["threshold"], "note": note}]
     rows.append({"metric": "seconds", "value": done["seconds"]})

@@ -18,23 +18,23 @@ FORMAT = 3
 AGAIN = "run the evaluation again"
 UNITS = {"frame": "frames", "video": "videos"}
 
-# system: what was measured. train: datasets it was trained on, joined by " + ". test: the test set.
-# level: frame or video. condition: "" or a degradation such as jpeg:3 ("clean": the same faces
-# undegraded). low, high: 95% interval by group. n, n_fake, groups: test faces (or videos). run: key
-# of report.json's `runs`. kind: of evaluation/systems.py. size: training faces of a few-shot run.
-# seed: of few-shot draws and label permutations. attribute, group: part of the test faces that the
-# figure is about (gender, Female), or the output and regions it belongs to.
+# train: datasets, joined by " + ". condition: "" or a degradation such as jpeg:3 ("clean": the same
+# faces undegraded). low, high: 95% interval by group. n, n_fake, groups: test faces (or videos).
+# kind: of evaluation/systems.py. size: training faces of a few-shot run. seed: of few-shot draws and
+# label permutations. attribute, group: part of the test faces that the figure is about (gender,
+# Female), or the output and regions it belongs to.
 NUMBERS = ["value", "low", "high", "n", "n_fake", "groups", "size", "seed"]
 WHOLE = NUMBERS[3:]  # integers, which may be missing
 TEXTS = ["system", "train", "test", "protocol", "level", "condition", "metric"]
 COLUMNS = [*TEXTS, *NUMBERS[:6], "run", "kind", "size", "seed", "attribute", "group", "note"]
 TEXTS += ["run", "kind", "attribute", "group", "note"]
 KEYS = [x for x in TEXTS if x not in ("note", "kind")] + ["size", "seed"]  # of a figure
-# Keys of report.json and their types; of `runs` and `datasets` also of each entry.
-REPORT = {"name": str, "created": str, "config": dict, "git": dict, "versions": dict}
-REPORT |= {"minutes": (int, float), "datasets": dict, "remarks": list, "runs": dict}
-RUN = {"protocol": str, "title": str, "train": dict, "val": dict, "remarks": list}
-DATASET = {"dump": str, "splits": dict, "no_face": int, "unreadable": int}
+# Keys of report.json, and of the entries of two of its parts.
+REPORT = {"name", "created", "config", "git", "versions", "minutes", "datasets", "remarks", "runs"}
+ENTRIES = {
+    "runs": {"protocol", "title", "train", "val", "remarks"},
+    "datasets": {"dump", "splits", "no_face", "unreadable"},
+}
 
 
 def table_of(rows: Iterable[Mapping]) -> pd.DataFrame:
@@ -99,22 +99,8 @@ def read_metrics(path: Path) -> pd.DataFrame:
     return read_table(path, {name: float if name in NUMBERS else object for name in COLUMNS})
 
 
-def _check(found: object, shape: Mapping, where: str) -> None:
-    if not isinstance(found, dict):
-        raise ValueError(f"{where} is {found!r:.60}, not an object")
-    for key, kind in shape.items():
-        if key not in found:
-            raise ValueError(f"{where} has no {key}")
-        if not isinstance(found[key], kind):
-            raise ValueError(f"{where}.{key} is {found[key]!r:.60}")
-
-
 def read_report(folder: Path) -> tuple[dict, pd.DataFrame]:
-    """report.json and metrics.csv of a report.
-
-    Raises:
-        FileNotFoundError, ValueError: one is missing, damaged or of another format.
-    """
+    """report.json and metrics.csv. Errors name the file that is missing or damaged."""
     path = Path(folder) / "report.json"
     if not path.is_file():
         raise FileNotFoundError(
@@ -122,14 +108,15 @@ def read_report(folder: Path) -> tuple[dict, pd.DataFrame]:
         )
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        _check(report, {"format": int}, "it")
         if report["format"] != FORMAT:
             raise ValueError(f"a report of format {report['format']}, this version reads {FORMAT}")
-        _check(report, REPORT, "it")
-        for part, shape in (("runs", RUN), ("datasets", DATASET)):
-            for name, entry in report[part].items():
-                _check(entry, shape, f"{part}.{name}")
-    except ValueError as error:  # JSON and UTF-8 errors are of this kind too
+        missing = REPORT - report.keys()
+        for part, keys in ENTRIES.items():
+            for name, entry in report.get(part, {}).items():
+                missing |= {f"{part}.{name}.{key}" for key in keys - entry.keys()}
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path}: damaged or not a report: {error}; {AGAIN}") from None
     table = read_metrics(path.with_name("metrics.csv"))
     if unknown := sorted(set(table["run"]) - {"", *report["runs"]}):

@@ -1,5 +1,4 @@
-"""A report as a document: sections of text, tables and pictures, as Markdown, as LaTeX tables and
-as one HTML file.
+"""A report as a document: Markdown, LaTeX tables and one HTML file.
 
 Names of systems and datasets may hold any character; they are escaped here, once per format.
 """
@@ -63,7 +62,7 @@ class Table:
 
     Attributes:
         name: of its files, without an ending; "" where there are none.
-        cells: text of every column; an interval stands on a second line.
+        cells: text; an interval stands on a second line.
         best: cells (row, column) to mark.
         texts: how many columns, from the left, hold words.
     """

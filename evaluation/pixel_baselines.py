@@ -65,7 +65,7 @@ class Recipe:
         timm: name of the architecture and its weights in timm; empty for MesoInception-4.
         lr, lr_pretrained: highest learning rate from scratch, and from ImageNet weights.
         quick, full: training on a CPU, and on a GPU.
-        bf16_on_cpu: whether bfloat16 is faster than float32 at `quick.px`, on CPUs that have it.
+        bf16_on_cpu: whether bfloat16 is faster than float32, on CPUs that have it.
     """
 
     timm: str
@@ -116,14 +116,15 @@ class PixelCutter:
         return torch.stack([self.kept[key] for key in keys]) if keys else crops
 
     def _cut(self, faces: FeatureDataset, px: int, condition: Condition | None) -> torch.Tensor:
-        datasets, paths = faces.rows["dataset"].tolist(), faces.rows["path"]
-        for dataset in set(datasets):
+        paths = []
+        for dataset, path in zip(faces.rows["dataset"], faces.rows["path"], strict=True):
+            paths.append(self.roots[dataset] / path)
+        for dataset in set(faces.rows["dataset"].tolist()):
             if not self.roots[dataset].is_dir():
                 raise FileNotFoundError(
                     f"{self.roots[dataset]}: the pictures of {dataset} are not there any more; name their folder "
                     "with --data-root"
                 )
-        paths = [self.roots[dataset] / path for dataset, path in zip(datasets, paths, strict=True)]
         crop, out = Crop.of_box(1.3, px), torch.empty(len(faces), 3, px, px, dtype=torch.uint8)
         cut = cut_again(paths, landmarks_of(faces.rows), crop, condition=condition)
         progress = tqdm(cut, total=len(paths), desc="crops", unit=" faces", leave=False)
@@ -135,7 +136,7 @@ class PixelCutter:
 
 
 def published(tag: str) -> Weights:
-    """The file of ImageNet weights that timm has under the name `tag`."""
+    """ImageNet weights of timm."""
     from timm.models import get_pretrained_cfg
 
     known = get_pretrained_cfg(tag)
@@ -147,12 +148,7 @@ def published(tag: str) -> Weights:
 
 
 def start(recipe: Recipe, px: int, weights_dir: Path | None) -> tuple[nn.Module, str, float]:
-    """The network before training: with ImageNet weights where they are or can be downloaded.
-
-    Returns:
-        The network for pictures of `px` with one output, what it starts from, and its highest
-        learning rate.
-    """
+    """The network before training, what it starts from, and its highest learning rate."""
     if not recipe.timm:
         return MesoInception4(px), "from scratch", recipe.lr
     from timm import create_model

@@ -80,7 +80,6 @@ class Config(Settings):
     """For networks and degraded dumps."""
 
     def check(self) -> None:
-        """Raises: ValueError for an option that cannot be used."""
         if self.checkpoint and self.no_checkpoint:
             raise ValueError("--checkpoint and --no-checkpoint exclude each other")
         least = {"permutations": 0, "replicates": 2, "limit": 1}
@@ -98,7 +97,6 @@ class Config(Settings):
 
     @property
     def quick(self) -> bool:
-        """Whether networks are fitted with settings for a CPU."""
         return not GPU and not self.full_size
 
     @property
@@ -131,14 +129,11 @@ def planned(
     checkpoint: Checkpoint | None,
     networks: Path,
 ) -> Plan:
-    """Every experiment with its systems.
+    """Every experiment with its systems. Raises: ValueError where dumps and options do not fit.
 
     Args:
         checkpoint: measured as it is, beside the refits.
         networks: folder of fitted networks.
-
-    Raises:
-        ValueError: where there is nothing to train or test on, or two parts have one name.
     """
     check_datasets(config, dumps)
     outputs, names = dumps[0].meta["outputs"], datasets_of(faces)
@@ -180,7 +175,6 @@ def planned(
 
 
 def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
-    """Raises: ValueError for datasets of one name, or an unknown one in --data-root."""
     found: dict[str, Path] = {}
     for dump in dumps:
         name = dump.meta["dataset"]
@@ -197,7 +191,7 @@ def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
 
 
 def check_names(plan: Plan) -> None:
-    """Raises: ValueError where two experiments, runs or systems would be written to one place."""
+    """Refuse two experiments, runs or systems that would be written to one place."""
     places: dict[str, str] = {}
     for experiment, fitted in plan:
         named = [(f"experiment {experiment.name}", experiment.name)]
@@ -217,7 +211,6 @@ def root_of(config: Config, dump: Dump) -> Path:
 
 
 def network_systems(config: Config, dumps: Sequence[Dump], folder: Path) -> list[System]:
-    """The networks on pixels. Imported late: without them, no network needs to be built."""
     if not config.networks:
         return []
     from evaluation.pixel_baselines import PixelCutter, network_system
@@ -228,7 +221,7 @@ def network_systems(config: Config, dumps: Sequence[Dump], folder: Path) -> list
 
 
 def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
-    """Measures what needs a fitted system: number of columns, permutation importance, robustness.
+    """What needs a fitted system: number of columns, permutation importance, robustness.
 
     Degraded dumps are made here, before anything is fitted: problems are reported at once.
     """

@@ -1,7 +1,6 @@
 """Plots of a report. Each function returns a figure and its caption.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008); line styles and markers differ in
-grey too. Names are data: nothing in them is taken for TeX.
+Colours are those of Okabe and Ito (Color Universal Design, 2008). Nothing in names is taken for TeX.
 """
 
 from __future__ import annotations
@@ -77,18 +76,24 @@ def _legend(made: Figure, axis: Axes, title: str | None = None, columns: int = 1
     made.legend(*handles, loc="outside lower center", title=title, ncols=columns)
 
 
+def _lines(title: str, systems: int, extra: float = 0.0) -> tuple[Figure, Axes]:
+    """A figure with room for a legend of so many systems."""
+    made = _figure(3.2 + extra + 0.19 * systems, title)
+    axis = made.subplots()
+    axis.grid()
+    return made, axis
+
+
 @styled
 def roc(title: str, curves: Sequence[tuple[int, str, pd.DataFrame]]) -> Drawn:
     """curves: (place, label, predictions of both classes), the most important first."""
-    made = _figure(3.9 + 0.19 * len(curves), title)
-    axis = made.subplots()
+    made, axis = _lines(title, len(curves), 0.7)
     axis.plot([0, 1], [0, 1], **CHANCE)
     for order, (place, label, part) in enumerate(curves):
         look = style(place) | {"markevery": (place % 7 / 50, 0.16), "zorder": 3 - order / 100}
         fpr, tpr, _ = roc_curve(part["label"], part["p_fake"])
         axis.plot(fpr, tpr, **look, label=drawable(label, 56))
     axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
-    axis.grid()
     _legend(made, axis, "AUC, 95% interval by group")
     return made, "Share of fakes found at every share of false alarms; chance is the diagonal"
 
@@ -122,8 +127,7 @@ def histograms(title: str, panels: Sequence[tuple[str, pd.DataFrame, float | Non
 
 
 def _share(chosen: int, y: np.ndarray, bins: np.ndarray) -> float:
-    """Share of fakes in one bin."""
-    return float(y[bins == chosen].mean()) if (bins == chosen).any() else np.nan
+    return y[bins == chosen].mean() if (bins == chosen).any() else np.nan
 
 
 @styled
@@ -166,8 +170,7 @@ def robustness(
 ) -> Drawn:
     """All systems on one dataset under one family. low: end of the axis."""
     systems = rows.groupby("system", sort=False)
-    made = _figure(3.2 + 0.19 * len(systems), title)
-    axis = made.subplots()
+    made, axis = _lines(title, len(systems))
     names = [CLEAN, *map(str, conditions)]
     x = [0, *(each.level for each in conditions)]
     for system, part in systems:
@@ -183,7 +186,6 @@ def robustness(
     units = [f"{each.value:g} {FAMILIES[each.family].unit}" for each in conditions]
     axis.set_xticks(x, [drawable(text, 9) for text in (CLEAN, *units)])
     axis.set(ylabel="AUC", ylim=(low, 1.01))
-    axis.grid()
     _legend(made, axis)
     return made, (
         "Filled: AUC on faces still found, with 95% bands by group. Hollow, dotted: lost faces raise no alarm"
@@ -195,8 +197,7 @@ def few_shot(title: str, rows: pd.DataFrame, places: Mapping[str, int]) -> Drawn
     """All systems on one dataset. places: of the systems, for `style`."""
     systems = rows.groupby("system", sort=False)
     sizes = sorted(set(rows["size"]))
-    made = _figure(3.2 + 0.19 * len(systems), title)
-    axis = made.subplots()
+    made, axis = _lines(title, len(systems))
     for order, (system, part) in enumerate(systems):
         shift = 1.03 ** (order - (len(systems) - 1) / 2)  # bars of several systems side by side
         means = part.groupby("size")[["value", "low", "high"]].mean()
@@ -210,7 +211,6 @@ def few_shot(title: str, rows: pd.DataFrame, places: Mapping[str, int]) -> Drawn
     axis.set_xticks([], minor=True)
     axis.set(xlabel="training faces", ylabel="AUC")
     axis.axhline(0.5, **CHANCE)
-    axis.grid()
     _legend(made, axis)
     return made, (
         "Lines: mean AUC over draws of the training faces (dots: each draw). Bars: 95% interval by group of the test faces, "

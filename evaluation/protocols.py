@@ -36,7 +36,6 @@ class Experiment:
     """One training set and what is tested with it.
 
     Attributes:
-        remarks: what a reader must know about the split.
         size: training faces asked for, of a few-shot run.
         seed: of a few-shot draw or a label permutation.
         excluded: the method that was left out of training.
@@ -104,8 +103,8 @@ def experiment_of(
 def by_given_splits(faces: FeatureDataset) -> list[Experiment]:
     """One experiment per dataset: in-dataset, cross-dataset, and Cross-AUC.
 
-    Cross-AUC is measured on reals of one dataset against fakes of another. A classifier that tells
-    the datasets apart, and not real from fake, has AUCs far from .5 in opposite directions.
+    Cross-AUC takes reals of one dataset and fakes of another. A classifier that tells the datasets
+    apart, and not real from fake, has AUCs far from .5 in opposite directions.
     """
     test, tests, experiments = faces.split("test"), tests_of(faces), []
     real, fake = {}, {}  # dataset -> rows of `test`
@@ -230,7 +229,7 @@ def few_shot(experiment: Experiment, faces: int, seed: int) -> Experiment | None
     """The in-dataset run with about `faces` training faces, in whole groups.
 
     For one seed, a smaller set is part of every larger one. None where there are fewer faces, or
-    where whole groups make it half as many again.
+    whole groups make it half as many again.
     """
     groups, run = experiment.train.rows["group"].astype(str), experiment.in_dataset
     if len(groups) < faces or run is None:
@@ -267,7 +266,7 @@ def permute(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random labels independent of the true ones: the same share of each class is called fake.
 
     A plain permutation of a few thousand labels correlates with the truth by about .02 by chance,
-    and a strong column makes .44 or .56 of that. labels: (N,) 0 or 1. Returns: the same.
+    and a strong column makes .44 or .56 of that.
     """
     found, share = np.zeros_like(labels), labels.mean()
     for label in (0, 1):

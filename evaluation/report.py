@@ -1,8 +1,5 @@
-"""A report for readers: tables, plots, report.md and one index.html, from metrics.csv, report.json
-and predictions.
-
-Nothing is measured here but the curves of the plots, so a report can be written again at any time,
-and is the same bytes every time.
+"""A report for readers: tables, plots, report.md and index.html, from metrics.csv, report.json and
+predictions. It can be written again at any time, and is the same bytes every time.
 """
 
 from __future__ import annotations
@@ -150,12 +147,7 @@ def about(report: Mapping) -> str:
 
 
 def write_report(folder: Path) -> Path:
-    """Tables, plots, report.md and index.html of a report; what an earlier writing left in tables/
-    and plots/ is replaced.
-
-    Raises:
-        FileNotFoundError, ValueError: a file is missing or damaged.
-    """
+    """Tables, plots, report.md and index.html of a report; earlier ones are replaced."""
     folder = Path(folder)
     report, table = read_report(folder)
     for name in ("tables", "plots"):

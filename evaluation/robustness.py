@@ -1,8 +1,7 @@
-"""Robustness: every test picture again, compressed, blurred or shrunk before its face is looked
-for.
+"""Robustness: every test picture again, compressed, blurred or shrunk before face detection.
 
 One dump per condition, made like every other dump, so resumable and kept. A picture whose face is
-not found any more is counted, and scored as what it is to a user: no alarm (p_fake 0).
+lost is counted, and scored as what it is to a user: no alarm (p_fake 0).
 """
 
 from __future__ import annotations
@@ -38,9 +37,6 @@ def degraded_dump(
         root: folder of the pictures.
         limit: pictures at most, evenly spaced.
         settings: of preprocessing_pipeline.Config, such as the device.
-
-    Raises:
-        As preprocessing_pipeline.main; ValueError where a picture cannot be read any more.
     """
     names = ("faces", "precision", "max_pixels")
     config = Config(
@@ -100,10 +96,7 @@ def curves(
     degraded: Mapping[Condition, FeatureDataset],
     p_fake: Callable[[FeatureDataset], np.ndarray],
 ) -> list[dict]:
-    """Rows of metrics.csv of one system: clean, every condition, and the slope of every family.
-
-    clean: the faces that were degraded.
-    """
+    """Rows of metrics.csv of one system: clean, every condition, and the slope of every family."""
     p_clean = p_fake(clean)
     base = auc_row(clean, p_clean, ~np.isnan(p_clean))
     rows = [{**base, "condition": CLEAN}]

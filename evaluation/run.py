@@ -1,8 +1,7 @@
 """Every experiment with every system: fit, predict, write down.
 
-A report folder holds `progress.json` and `predictions/<run>/<system>.csv` while it is made. A
-system is noted as done once all its predictions are on disk, so an evaluation that is killed goes
-on with the system that it was at.
+A system is noted as done in `progress.json` once all its predictions are on disk, so an evaluation
+that is killed goes on with the system that it was at.
 """
 
 from __future__ import annotations
@@ -31,9 +30,7 @@ class Progress:
 
     Attributes:
         settings: what all fits of a report must have in common.
-        done: "<experiment>/<system>" -> failed, notes, threshold, seconds, commit, and rows of
-            metrics.csv.
-        minutes: that earlier starts took.
+        done: "<experiment>/<system>" -> failed, notes, threshold, seconds, commit, rows.
     """
 
     folder: Path
@@ -43,11 +40,7 @@ class Progress:
 
     @classmethod
     def begin(cls, folder: Path, settings: dict, overwrite: bool = False) -> Progress:
-        """Go on where an earlier run with the same settings stopped.
-
-        Raises:
-            ValueError: the folder holds the report of other settings, or something else.
-        """
+        """Go on where an earlier run with the same settings stopped."""
         path, settings = folder / "progress.json", json.loads(json.dumps(settings))
         if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
             raise ValueError(
@@ -92,13 +85,9 @@ class Progress:
 
 
 def work(progress: Progress, plan: Jobs, measure: Measure, commit: str | None = None) -> int:
-    """Fit and predict what is not done yet; a system that fails is tried again at the next start.
+    """Fit and predict what is not done yet; returns how much that was.
 
-    Args:
-        commit: of the code, kept with every fit.
-
-    Returns:
-        How many were left to do.
+    A system that fails is tried again at the next start. commit: of the code, kept with every fit.
     """
     jobs = [(experiment, system) for experiment, systems in plan for system in systems]
     left = [job for job in jobs if not progress.finished(*job)]

@@ -1,6 +1,4 @@
-"""Sanity checks: the same picture on both sides of a split, labels that can be read off the file,
-AUC at chance.
-"""
+"""Sanity checks: pictures on both sides of a split, labels that the file gives away, chance."""
 
 from __future__ import annotations
 
@@ -61,19 +59,15 @@ def leaks(train: FeatureDataset, name: str) -> list[str]:
 
 
 def stratified_auc(y: np.ndarray, p: np.ndarray, column: np.ndarray) -> tuple[float, int]:
-    """AUC over pairs of a real face and a fake that are similar in `column`, and their number.
+    """AUC over pairs of a real face and a fake in the same twentieth by `column`, and their number.
 
-    Similar are those in the same twentieth of all faces by that column: AUC stratified by a
-    covariate (Janes & Pepe, Biometrika 2009), pooled over pairs. y, p, column: (N,). NaN without
-    pairs.
+    AUC stratified by a covariate (Janes & Pepe, Biometrika 2009), pooled over pairs; NaN without.
     """
     edges = np.quantile(column, np.linspace(0, 1, STRATA + 1)[1:-1])
     stratum = np.searchsorted(edges, column, side="right")
     won, pairs = 0.0, 0
-    for place in np.unique(stratum):
-        inside = stratum == place
-        count = int((y[inside] == 0).sum() * (y[inside] == 1).sum())
-        if count:
+    for inside in (stratum == place for place in np.unique(stratum)):
+        if count := int((y[inside] == 0).sum() * (y[inside] == 1).sum()):
             won, pairs = won + count * auc(y[inside], p[inside]), pairs + count
     return (won / pairs if pairs else float("nan")), pairs
 
@@ -81,8 +75,7 @@ def stratified_auc(y: np.ndarray, p: np.ndarray, column: np.ndarray) -> tuple[fl
 def chance(values: Sequence[float]) -> dict[str, float]:
     """Mean AUC of several label permutations, and the 99% interval of that mean (Student's t).
 
-    The interval of one fit does not do: a random direction in feature space may happen to separate
-    the classes.
+    One fit does not do: a random direction in feature space may happen to separate the classes.
     """
     values = np.asarray(values, dtype=np.float64)
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan

@@ -1,5 +1,4 @@
-"""AUC and FPR per group of people: gender, age band and race, as the experts estimate them from the
-whole face.
+"""AUC and FPR by gender, age band and race, as the experts estimate them from the whole face.
 
 The estimates have errors and narrow categories, and on fakes they describe the fake. So these
 figures find gaps; they do not prove that there are none.
@@ -27,12 +26,7 @@ BANDS = ((60, "60+"), (40, "40-59"), (20, "20-39"), (0, "0-19"))
 
 
 def attributes(faces: FeatureDataset, outputs: Mapping[str, Mapping]) -> pd.DataFrame:
-    """The group of every face by every attribute, "" where unknown. Of several experts, the first
-    counts.
-
-    Returns:
-        (N, columns of `FACE` and attributes).
-    """
+    """`FACE` and attributes of every face, "" where unknown. Of several experts, the first counts."""
     found: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
         attribute = ATTRIBUTES.get(name.rpartition(".")[2])
@@ -55,9 +49,7 @@ def _band(label: str) -> str:
 def by_group(
     found: pd.DataFrame, attribute: str, threshold: float, replicates: int = REPLICATES
 ) -> list[dict]:
-    """Rows of metrics.csv: AUC and FPR of every group, and the largest gap between two.
-
-    Undefined with fewer than MIN_FACES of a class that counts.
+    """AUC and FPR of every group with MIN_FACES of each class that counts, and the largest gap.
 
     found: predictions with the column `attribute`.
     """

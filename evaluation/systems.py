@@ -146,9 +146,9 @@ def ablations(
     """MASC with less: fewer columns, no fakes to train on, or without the forgery logit.
 
     Args:
-        which: "families": without each family of experts, with only each, and with less of the
-            rest; "subsets": a detector for every subset of the families; "none".
-        families: those to use; None is all that the outputs belong to.
+        which: "families" (without each, only each, ...), "subsets" (every subset of the families)
+            or "none".
+        families: of experts; None is all that the outputs belong to.
     """
     families = families_of(outputs) if families is None else families
     found: list[tuple[str, str, Settings]] = []
@@ -190,11 +190,7 @@ def columns_of(faces: FeatureDataset, outputs: Iterable[str]) -> list[str]:
 def usable_outputs(
     faces: FeatureDataset, outputs: Iterable[str], drop: tuple[str, ...]
 ) -> list[str]:
-    """Outputs with a column that `drop` leaves and a value on a real face.
-
-    Raises:
-        ValueError: none of them belongs to a family, or a group in `drop` is unknown.
-    """
+    """Outputs with a column that `drop` leaves and a value on a real face."""
     real = faces.rows["label"] == 0
     kept = {name.partition("/")[0] for name in select(columns_of(faces, outputs), drop)}
     known = [x for x in outputs if x in kept and np.isfinite(faces.arrays[x][real]).any()]
