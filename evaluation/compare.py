@@ -118,8 +118,8 @@ def compare(a: Path, b: Path, out: Path) -> Path:
     runs = []
     for run, part in merged[in_a & in_b & (merged["run"] != "")].groupby("run", sort=False):
         title = reports[0]["runs"][run]["title"]
-        runs.append(Section(title, [*run_tables(folders, title, part)], 3))
-    runs = [section for section in runs if section.blocks]
+        if blocks := [*run_tables(folders, title, part)]:
+            runs.append(Section(title, blocks, 3))
     table = differing(reports)
     same = "Code, versions, settings and counts are the same."
     sections = [Section("What differs", [table if len(table.cells) else same])]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import permutations
 
 import numpy as np
 
@@ -107,29 +107,22 @@ def by_given_splits(faces: FeatureDataset) -> list[Experiment]:
     apart, and not real from fake, has AUCs far from .5 in opposite directions.
     """
     test, tests, experiments = faces.split("test"), tests_of(faces), []
-    real, fake = {}, {}  # dataset -> rows of `test`
-    for label, found in enumerate((real, fake)):
-        for name in datasets_of(test):
-            of_both = (test.rows["dataset"] == name) & (test.rows["label"] == label)
-            found[name] = np.flatnonzero(of_both)
-    cross = [
-        (a, b)
-        for a, b in product(real, fake)
-        if a != b and min(len(real[a]), len(fake[b])) >= MIN_FACES
-    ]
+    dataset, label, names = test.rows["dataset"], test.rows["label"], datasets_of(test)
+    rows = {(x, y): np.flatnonzero((dataset == x) & (label == y)) for x in names for y in (0, 1)}
+    cross = {
+        (a, b): test.select(np.concatenate([rows[a, 0], rows[b, 1]]))
+        for a, b in permutations(names, 2)
+        if min(len(rows[a, 0]), len(rows[b, 1])) >= MIN_FACES
+    }
     for name in datasets_of(faces):
         own = {x: tests[x] for x in tests if x == name}
         others = {x: tests[x] for x in tests if x != name}
-        cross_auc = {
-            f"reals of {a}, fakes of {b}": test.select(np.concatenate([real[a], fake[b]]))
-            for a, b in cross
-            if name in (a, b)
-        }
+        pairs = {f"reals of {a}, fakes of {b}": x for (a, b), x in cross.items() if name in (a, b)}
         title = f"trained on {name}, "
         runs = [
             Run(f"in-{slug(name)}", "in-dataset", f"trained and tested on {name}", own),
             Run(f"from-{slug(name)}", "cross-dataset", f"{title}tested on others", others),
-            Run(f"cross-auc-{slug(name)}", "cross-auc", f"{title}Cross-AUC", cross_auc),
+            Run(f"cross-auc-{slug(name)}", "cross-auc", f"{title}Cross-AUC", pairs),
         ]
         experiments += experiment_of(name, of_dataset(faces, name), runs)
     return experiments
@@ -166,28 +159,20 @@ def identity_disjoint_experiments(faces: FeatureDataset) -> list[Experiment]:
         if not given.counts()["real"]:
             continue
         apart = identity_disjoint(given)
+        before, after = (len(set(part.rows["group"])) for part in (given, apart))
+        left_out = int((apart.rows["split"] == "").sum())
         remarks = [
-            identity_remark(given, apart),
+            f"{before} groups joined into {after} ({largest_share(apart.rows['group']):.1%} of the faces in the largest, "
+            f"which trains); {left_out} faces left out, whose person, or somebody similar, is in a later split; in the "
+            f"given splits {on_both_sides(given, apart):.0%} of the real test faces belong to a person with training "
+            "faces, according to the identity embedding",
             f"only groups of real faces could be joined: {resembling(apart):.0%} of the test fakes resemble a "
             f"training fake (cosine above {JOIN}); they may show one person, or be alike because one program made them",
         ]
-        title = f"{name}, identity-disjoint"
-        id = f"identity-disjoint-{slug(name)}"
+        title, id = f"{name}, identity-disjoint", f"identity-disjoint-{slug(name)}"
         run = Run(id, "identity-disjoint", title, tests_of(apart))
         experiments += experiment_of(title, apart, [run], remarks)
     return experiments
-
-
-def identity_remark(given: FeatureDataset, apart: FeatureDataset) -> str:
-    share = largest_share(apart.rows["group"])
-    before, after = (len(set(part.rows["group"])) for part in (given, apart))
-    left_out = int((apart.rows["split"] == "").sum())
-    return (
-        f"{before} groups joined into {after} ({share:.1%} of the faces in the largest, which trains); {left_out} "
-        "faces left out, whose person, or somebody similar, is in a later split; in the given splits "
-        f"{on_both_sides(given, apart):.0%} of the real test faces belong to a person with training faces, according to "
-        "the identity embedding"
-    )
 
 
 def resembling(apart: FeatureDataset) -> float:

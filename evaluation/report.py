@@ -98,29 +98,26 @@ class Pictures:
                 continue
             found.sort(key=lambda each: self.places[each[0]["system"]])
             used = pick(part, kind=(ENSEMBLE, BASELINE))
+            best = (tables.best_baseline(used) or {}).get("system")
             about, name = f"{title}, {tables.counted(used, level)} of {test}", (id, test, level)
-            lines = [
-                (self.places[row["system"]], f"{row['system']}  {inline(row)}", scored)
-                for row, scored in found
-                if scored["label"].nunique() > 1
-            ]
+            lines, panels = [], []
+            for row, scored in found:
+                system = row["system"]
+                if scored["label"].nunique() > 1:
+                    lines.append((self.places[system], f"{system}  {inline(row)}", scored))
+                if row["kind"] == ENSEMBLE or system == best:
+                    panels.append((system, scored, thresholds[system]))
             if lines:
                 heading = f"ROC: {about}"
                 yield self.save(heading, plots.roc(heading, lines), *name, "roc")
-            best = (tables.best_baseline(used) or {}).get("system")
-            panels = [
-                (row["system"], scored, thresholds[row["system"]])
-                for row, scored in found
-                if row["kind"] == ENSEMBLE or row["system"] == best
-            ]
             if panels:
                 heading = f"Scores: {about}"
                 yield self.save(heading, plots.histograms(heading, panels), *name, "scores")
-            for row, scored in found:
-                if row["kind"] == ENSEMBLE:
-                    heading = f"Reliability of {row['system']}: {about}"
+            for system, scored, _ in panels:
+                if system != best:
+                    heading = f"Reliability of {system}: {about}"
                     drawn = plots.reliability(heading, scored)
-                    yield self.save(heading, drawn, *name, "reliability", row["system"])
+                    yield self.save(heading, drawn, *name, "reliability", system)
 
     def verify(self, where: str, row: Mapping, scored: pd.DataFrame) -> None:
         """Note where metrics.csv and the predictions do not belong together."""
