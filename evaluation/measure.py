@@ -92,6 +92,7 @@ def all_figures(
     people = attributes(test, outputs)
     for experiment, systems in plan:
         leaking = sanity.leaking_columns(experiment.train) if experiment.in_dataset else {}
+        trained = " + ".join(datasets_of(experiment.train))
         fitted = [x.name for x in systems if not progress.of(experiment, x)["failed"]]
         for run in experiment.runs:
             masc = read_predictions(progress.predictions(run.id, MASC)) if MASC in fitted else None
@@ -105,12 +106,9 @@ def all_figures(
                     if run.protocol == "in-dataset" and system.kind not in (ABLATION, ZERO_SHOT):
                         rows += subgroup_rows(found, run, people, done["threshold"], replicates)
                         rows += stratified_rows(found, run, leaking)
-                about = {"system": name, "kind": system.kind, "run": run.id}
-                about |= {"protocol": run.protocol, "size": experiment.size}
-                about |= {
-                    "train": " + ".join(datasets_of(experiment.train)),
-                    "seed": experiment.seed,
-                }
+                about = {"system": name, "kind": system.kind, "run": run.id, "train": trained}
+                about |= {name: getattr(experiment, name) for name in ("size", "seed")}
+                about["protocol"] = run.protocol
                 yield from ({**about, **row} for row in rows)
     for name in datasets_of(test):
         yield from ({**row, "test": name} for row in inconsistency(of_dataset(test, name), outputs))

@@ -190,12 +190,8 @@ def test_every_system_learns_and_permuted_labels_are_at_chance(faces, tmp_path):
     found = table[table["run"] == "in-a"].set_index(["system", "metric"])
     names = found.index.get_level_values("system").unique()
     assert list(names[:2]) == [MASC, f"{MASC}, real faces only (zero-shot)"]
-    assert {
-        "first 16 columns",
-        "toy.identity, whole face",
-        METADATA,
-        f"{MASC}, only identities",
-    } <= {*names}
+    baselines = {"first 16 columns", "toy.identity, whole face", METADATA}
+    assert baselines | {f"{MASC}, only identities"} <= {*names}
     low, high = ({x: found.loc[(x, "auc"), y] for x in names} for y in ("low", "high"))
     assert low[MASC] > 0.9 and low[names[1]] > 0.6
     assert high[METADATA] == 0.5  # all of its columns are 0
@@ -340,16 +336,8 @@ def test_a_detector_for_every_subset_of_the_families(faces):
 
 
 def test_a_leak_is_not_chance():
-    rows = [
-        {
-            "protocol": "permuted-labels",
-            "test": "t",
-            "level": "frame",
-            "metric": "auc",
-            "value": value,
-        }
-        for value in (0.71, 0.72, 0.70)
-    ]
+    about = {"protocol": "permuted-labels", "test": "t", "level": "frame", "metric": "auc"}
+    rows = [{**about, "value": value} for value in (0.71, 0.72, 0.70)]
     (remark,) = derived_remarks({"runs": {}}, table_of(rows))
     assert "does not contain .50" in remark and "look for a leak" in remark
     assert "too few permutations" in derived_remarks({"runs": {}}, table_of(rows[:1]))[0]
