@@ -21,14 +21,11 @@ Two reports side by side; tables, plots and pages of a report again:
     python evaluate.py compare outputs/reports/before outputs/reports/after
     python evaluate.py redraw outputs/reports/both
 
-Protocols: `given` (each dataset by its given splits: in-dataset, cross-dataset, Cross-AUC),
-`together` (all datasets train together), `identity-disjoint` (no person in two splits, according to
-the identity embedding), `manipulations` (each left out of training; where the dumps name them).
-Systems: MASC and ablations of it; its first 16 columns; each embedding of the whole face with
-logistic regression; file metadata alone; networks from scratch or from published weights.
-Everything is fitted on train, chosen and calibrated on val, scored on test; predictions are written
-first and measured after. Every figure is a row of metrics.csv. Stop it whenever you like: the same
-command goes on.
+Protocols: `given` (in-dataset, cross-dataset, Cross-AUC), `together` (all datasets train together),
+`identity-disjoint` (no person in two splits), `manipulations` (each left out of training).
+Baselines: the first 16 columns, each embedding of the whole face, file metadata, networks.
+Everything is fitted on train, chosen and calibrated on val, scored on test. Every figure is a row of
+metrics.csv. Stop it whenever you like: the same command goes on.
 """
 
 from __future__ import annotations
@@ -44,8 +41,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from command_line import BAD_INPUT, run
-from data.dump import Dump, newest_dump, read_dump
-from data.feature_dataset import FeatureDataset, join_dumps
+from data.dump import newest_dump, read_dump
+from data.feature_dataset import join_dumps
 from data.files import write_json
 from data.inventory import survey, text_of
 from evaluation import measure, metrics_table, plan, systems
@@ -103,21 +100,7 @@ def settings_of(checkpoint: Checkpoint) -> dict:
         "drop": tuple(info["groups_dropped"]),
         "only": tuple(info["groups_only"]),
         "fpr": info["threshold"]["fpr"],
-        "forgery_weight": info["forgery_weight"],
-        "seed": info["seed"],
-    }
-
-
-def fixed_settings(config: Config, dumps: list[Dump], checkpoint: Checkpoint | None) -> dict:
-    """What all fits of a report have in common; other options may change between two starts."""
-    names = [field.name for field in fields(Settings)]
-    names += ["robustness", "limit", "quick", "weights_dir"]
-    sha256 = sha256_of(config.checkpoint / "checkpoint.json") if checkpoint else None
-    return {
-        "format": metrics_table.FORMAT,
-        **{name: jsonable(getattr(config, name)) for name in names},
-        "checkpoint_sha256": sha256,
-        "dumps": [measure.identity(dump) for dump in dumps],
+        **{name: info[name] for name in ("forgery_weight", "seed")},
     }
 
 
@@ -125,35 +108,19 @@ def jsonable(data: object) -> object:
     return json.loads(json.dumps(data, default=str))
 
 
-def subset_remarks(config: Config, faces: FeatureDataset, outputs: dict) -> list[str]:
-    """Outputs that no subset of the families contains."""
-    if config.ablate != "subsets":
-        return []
-    used = systems.usable_outputs(faces, outputs, plan.columns_of(faces, outputs), config.drop)
-    strays = [name for name in used if not systems.families_of([name])]
-    return [f"in no family, so in no subset: {', '.join(strays)}"] if strays else []
-
-
 def evaluate(config: Config) -> Path:
-    """Fit, predict, measure, report; go on where an earlier start stopped.
-
-    Returns:
-        The report's folder.
-
-    Raises:
-        FileNotFoundError, ValueError: where checkpoint, dumps and options do not fit together.
-    """
+    """Fit, predict, measure, report; go on where an earlier start stopped. Returns: the folder."""
     start = time.perf_counter()
     config.check()
     if config.card:
         check_marks(config.card)
     paths = config.features or (newest_dump(),)
     dumps = [read_dump(path) for path in {Path(path).resolve(): path for path in paths}.values()]
-    checkpoint = None
+    checkpoint = sha256 = None
     log.info("features    %s", ", ".join(str(dump.path) for dump in dumps))
     path = None if config.no_checkpoint else config.checkpoint or newest_checkpoint()
     if path:
-        checkpoint = Checkpoint.load(path)
+        checkpoint, sha256 = Checkpoint.load(path), sha256_of(path / "checkpoint.json")
         checkpoint.check_outputs(dumps[0].meta, str(dumps[0].path))
         config = replace(config, checkpoint=path, **settings_of(checkpoint))
         log.info("checkpoint  %s", path)
@@ -161,7 +128,15 @@ def evaluate(config: Config) -> Path:
     names = sorted({dump.meta["dataset"] for dump in dumps})
     out = config.out or REPORTS / (config.name or "-".join(names))
     jobs = plan.planned(config, faces, dumps, checkpoint, NETWORKS)
-    fixed = fixed_settings(config, dumps, checkpoint)
+    # What all fits of a report have in common; other options may change between two starts.
+    options = [field.name for field in fields(Settings)]
+    options += ["robustness", "limit", "quick", "weights_dir"]
+    fixed = {
+        "format": metrics_table.FORMAT,
+        **{name: jsonable(getattr(config, name)) for name in options},
+        "checkpoint_sha256": sha256,
+        "dumps": [measure.identity(dump) for dump in dumps],
+    }
     progress = Progress.begin(out, fixed, config.overwrite)
     fits = sum(len(fitted) for _, fitted in jobs)
     log.info("report      %s: %d fits in %d experiments", out, fits, len(jobs))
@@ -173,6 +148,10 @@ def evaluate(config: Config) -> Path:
     rows = measure.all_figures(progress, jobs, test, outputs, config.replicates, config.seed)
     table = metrics_table.table_of(rows)
     remarks = measure.remarks_of(faces, progress, jobs, now)
+    if config.ablate == "subsets":
+        used = systems.usable_outputs(faces, outputs, config.drop)
+        if strays := [name for name in used if not systems.families_of([name])]:
+            remarks.append(f"in no family, so in no subset: {', '.join(strays)}")
     report = {
         "format": metrics_table.FORMAT,
         "name": out.name,
@@ -181,7 +160,7 @@ def evaluate(config: Config) -> Path:
         **now,
         "minutes": progress.minutes,
         "datasets": {dump.meta["dataset"]: measure.dataset_entry(dump) for dump in dumps},
-        "remarks": remarks + subset_remarks(config, faces, outputs),
+        "remarks": remarks,
         "runs": {run.id: e.about(run) for e, _ in jobs for run in e.runs},
     }
     metrics_table.write_metrics(out / "metrics.csv", table)
@@ -196,7 +175,6 @@ def evaluate(config: Config) -> Path:
 
 
 def inventory(config: InventoryConfig) -> int:
-    """Exit code `BAD_INPUT` where the folder holds nothing that can be used."""
     found = survey(config.root, config.index, config.layout, config.compression)
     print(text_of(found))
     return 0 if found.counts else BAD_INPUT
@@ -223,7 +201,6 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns: the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if arguments and arguments[0] in COMMANDS:

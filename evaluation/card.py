@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from evaluation.page import Names, markdown
+from evaluation.page import markdown
 from evaluation.sections import sections
 from evaluation.subgroups import GAP
 from evaluation.systems import ABLATION
@@ -20,10 +20,6 @@ def for_card(report: Mapping, table: pd.DataFrame) -> str:
     rows = table[~table["metric"].isin(("threshold", "seconds"))]
     rows = rows[(rows["kind"] != ABLATION) | (rows["protocol"] == "in-dataset")]
     of_groups = rows["metric"].isin(("auc", "fpr")) & (rows["attribute"] != "")
-    rows = rows[~of_groups | (rows["group"] == GAP)]
-    made = [
-        replace(section, level=section.level + 1, blocks=[x for x in section.blocks if x])
-        for section in sections(report, rows, Names())
-        if section.key not in LEFT_OUT
-    ]
-    return markdown("", [], [x for x in made if x.blocks or x.key == "protocol"]).rstrip()
+    made = sections(report, rows[~of_groups | (rows["group"] == GAP)])
+    kept = [replace(x, level=x.level + 1) for x in made if x.key not in LEFT_OUT]
+    return markdown("", [], kept).rstrip()

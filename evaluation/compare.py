@@ -15,13 +15,13 @@ import pandas as pd
 
 from evaluation import page
 from evaluation.metrics import FIGURES, auc, interval
-from evaluation.metrics_table import KEYS, UNITS, read_report
+from evaluation.metrics_table import KEYS, UNITS, pick, read_report, unique, write_table
 from evaluation.page import Section, Table, figure, inline, number
 from evaluation.predictions import by_video, of_test, read_predictions, scored_by_both
 from evaluation.protocols import slug
 from evaluation.report import about
 from evaluation.sections import flat
-from evaluation.tables import main_rows, unique
+from evaluation.tables import INTERVALS, main_rows
 
 REPLICATES = 1000
 NOTES = (
@@ -43,7 +43,7 @@ def paired(paths: list[Path], test: str, level: str) -> list[str]:
     if level == "video":
         scores = [by_video(each) for each in scores]
     y, groups = scores[0]["label"].to_numpy(), scores[0]["group"].tolist()
-    if not 0 < y.sum() < len(y):
+    if len(set(y)) < 2:
         return [faces, "n/a"]
     pairs = np.column_stack([each["p_fake"] for each in scores])
     return [faces, figure(**interval(_delta_auc, y, pairs, groups, REPLICATES), sign=True)]
@@ -63,50 +63,33 @@ def change(row: Mapping | None, intervals: bool = False) -> str:
     return " → ".join(texts) + ("" if pd.isna(difference) else f"\n{number(difference, sign=True)}")
 
 
-def run_tables(folders: tuple[Path, Path], title: str, rows: pd.DataFrame) -> Iterator[Table]:
+def run_tables(folders: list[Path], title: str, rows: pd.DataFrame) -> Iterator[Table]:
     """Figures of one run that are in both reports. rows: merged."""
     run = rows["run"].iloc[0]
-    thresholds = rows[rows["metric"] == "threshold"].set_index("system").to_dict("index")
-    main = main_rows(rows)
-    for level in UNITS:
+    thresholds = pick(rows, metric="threshold").set_index("system").to_dict("index")
+    for level, at in main_rows(rows).groupby("level"):
         lines = []
-        at = main[main["level"] == level]
-        for test, system in unique(at, "test", "system"):
-            part = at[(at["test"] == test) & (at["system"] == system)]
+        for (test, system), part in at.groupby(["test", "system"], sort=False):
             found = part.set_index("metric").to_dict("index")
             paths = [folder / "predictions" / run / f"{slug(system)}.csv" for folder in folders]
-            cells = [change(found.get("auc"), intervals=True), *paired(paths, test, level)]
-            rest = [change(found.get(name)) for name in FIGURES if name != "auc"]
-            lines.append([test, system, *cells, *rest, change(thresholds.get(system))])
-        head = [
-            "test",
-            "system",
-            "AUC",
-            "faces",
-            "paired",
-            *list(FIGURES.values())[1:],
-            "threshold",
-        ]
-        cells = pd.DataFrame(lines, columns=head)
-        if lines:
-            caption = f"{title}, {UNITS[level]}, 95% intervals by group"
-            yield Table("", caption, cells, notes=NOTES, texts=2)
+            line = {"test": test, "system": system, "AUC": change(found.pop("auc", None), True)}
+            line |= zip(("faces", "paired"), paired(paths, test, level), strict=True)
+            line |= {FIGURES[x]: change(found.get(x)) for x in FIGURES if x != "auc"}
+            lines.append(line | {"threshold": change(thresholds.get(system))})
+        caption = f"{title}, {UNITS[level]}, {INTERVALS}"
+        yield Table("", caption, pd.DataFrame(lines), notes=NOTES, texts=2)
 
 
-def differing(a: Mapping, b: Mapping) -> Table:
+def differing(reports: list[Mapping]) -> Table:
     """Code, versions, settings and counts that are not the same."""
-    shared = a["runs"].keys() & b["runs"].keys()
-    parts = ("git", "versions", "config", "datasets")
-    a, b = (
-        flat(
-            {name: report[name] for name in parts}
-            | {run: {x: report["runs"][run][x] for x in ("train", "val")} for run in sorted(shared)}
-        )
-        for report in (a, b)
-    )
-    keys = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
-    rows = [[key, a.get(key, "–"), b.get(key, "–")] for key in keys]
-    cells = pd.DataFrame(rows, columns=["what", "A", "B"])
+    shared = sorted(set.intersection(*(set(report["runs"]) for report in reports)))
+    known = []
+    for report in reports:
+        parts = {name: report[name] for name in ("git", "versions", "config", "datasets")}
+        parts |= {run: {x: report["runs"][run][x] for x in ("train", "val")} for run in shared}
+        known.append(flat(parts))
+    cells = pd.DataFrame(known, index=["A", "B"], dtype=object).T.fillna("–")
+    cells = cells[cells["A"] != cells["B"]].rename_axis("what").reset_index()
     return Table("", "Code, versions, settings and counts that differ", cells, texts=3)
 
 
@@ -125,40 +108,30 @@ def only_in(rows: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:
 
 
 def compare(a: Path, b: Path, out: Path) -> Path:
-    """compare.csv (all figures of both reports, merged), compare.md and compare.html of two reports
-    of evaluate.py.
-
-    Returns:
-        `out`.
-
-    Raises:
-        FileNotFoundError, ValueError: where something is missing or damaged, with the name of the
-            file.
-    """
-    folders = Path(a), Path(b)
-    reports, tables = zip(*(read_report(folder) for folder in folders), strict=True)
+    """compare.csv (all figures of both reports, merged), compare.md and compare.html."""
+    folders = [Path(a), Path(b)]
+    reports, tables = zip(*map(read_report, folders), strict=True)
     order = pd.concat(tables)[KEYS].drop_duplicates()  # as in A, then in B
     merged = order.merge(tables[0], on=KEYS, how="left")
     merged = merged.merge(tables[1], on=KEYS, how="left", suffixes=("_a", "_b"))
-    inside = [merged["kind_a"].notna(), merged["kind_b"].notna()]
-    both = merged[inside[0] & inside[1] & (merged["run"] != "")]
+    in_a, in_b = (merged[f"kind_{x}"].notna() for x in "ab")
     runs = []
-    for run, part in both.groupby("run", sort=False):
+    for run, part in merged[in_a & in_b & (merged["run"] != "")].groupby("run", sort=False):
         title = reports[0]["runs"][run]["title"]
-        if found := [*run_tables(folders, title, part)]:
-            runs.append(Section(title, found, 3))
-    table = differing(*reports)
-    lead = [f"{x}: {each['name']}. {about(each)}" for x, each in zip("AB", reports, strict=True)]
+        if blocks := [*run_tables(folders, title, part)]:
+            runs.append(Section(title, blocks, 3))
+    table = differing(reports)
     same = "Code, versions, settings and counts are the same."
     sections = [Section("What differs", [table if len(table.cells) else same])]
-    for letter, absent, other in (("A", ~inside[1], tables[1]), ("B", ~inside[0], tables[0])):
-        missing = only_in(merged[absent], other)
+    for letter, alone, other in (("A", in_a & ~in_b, tables[1]), ("B", in_b & ~in_a, tables[0])):
+        missing = only_in(merged[alone], other)
         sections += [Section(f"Only in {letter}", [missing])] if missing else []
     nothing = [] if runs else ["No run, test and system is in both."]
     sections += [Section("What is in both", nothing), *runs]
-    title = f"{reports[0]['name']} (A) and {reports[1]['name']} (B)"
+    lead = [f"{x}: {each['name']}. {about(each)}" for x, each in zip("AB", reports, strict=True)]
+    title = "{} (A) and {} (B)".format(*(report["name"] for report in reports))
     out.mkdir(parents=True, exist_ok=True)
-    page.write(out / "compare.csv", merged.to_csv(index=False, lineterminator="\n"))
+    write_table(out / "compare.csv", merged)
     page.write(out / "compare.md", page.markdown(title, lead, sections))
     page.write(out / "compare.html", page.html(title, lead, sections, out))
     return out

@@ -25,16 +25,11 @@ def delong(y: np.ndarray, p: np.ndarray, q: np.ndarray) -> dict[str, float]:
 
     Args:
         y: (N,) 0 real, 1 fake.
-        p: (N,) finite scores of one system.
-        q: (N,) those of another one for the same faces.
+        p, q: (N,) finite scores of two systems for the same faces.
 
     Returns:
-        difference, its standard error, 95% interval (low, high), z and the two-sided p. Where both
-        rank all faces the same way, the error is 0 and p is 1; where the error is 0 and they differ
-        (perfect against constant), z and p are NaN.
-
-    Raises:
-        ValueError: with fewer than two faces of a class, or other lengths.
+        difference, its standard error, 95% interval (low, high), z and the two-sided p. Where the
+        error is 0, p is 1 for equal AUCs and NaN for others (perfect against constant).
     """
     y, p, q = np.asarray(y), np.asarray(p, np.float64), np.asarray(q, np.float64)
     if not len(y) == len(p) == len(q):
@@ -47,11 +42,6 @@ def delong(y: np.ndarray, p: np.ndarray, q: np.ndarray) -> dict[str, float]:
     error = float(np.sqrt(variance))
     z = difference / error if error > 1e-12 else 0.0 if abs(difference) < 1e-12 else float("nan")
     reach = float(norm.ppf(0.975)) * error
-    return {
-        "difference": difference,
-        "error": error,
-        "low": difference - reach,
-        "high": difference + reach,
-        "z": z,
-        "p": float(2 * norm.sf(abs(z))),
-    }
+    interval = {"low": difference - reach, "high": difference + reach}
+    p_value = float(2 * norm.sf(abs(z)))
+    return {"difference": difference, "error": error, **interval, "z": z, "p": p_value}

@@ -9,6 +9,7 @@ import numpy as np
 
 from data.feature_dataset import FeatureDataset
 from evaluation.metrics import auc
+from evaluation.metrics_table import counts_of
 from features.measures import cosine, js
 from features.pipeline import FeaturePipeline
 from features.regions import REGIONS
@@ -17,25 +18,25 @@ from models.heads import Head
 
 SHUFFLES = 100
 # Kind of an output -> the metric that compares two regions.
-DISTANCES = {"embedding": "cosine_distance", "distribution": "js_divergence"}
+DISTANCES = {
+    "embedding": ("cosine_distance", lambda a, b: 1 - cosine(a, b)),
+    "distribution": ("js_divergence", js),
+}
 
 
 def importance(checkpoint: Checkpoint, test: FeatureDataset, seed: int = 0) -> list[dict]:
-    """Permutation importance (Breiman, Machine Learning 2001): loss of AUC when the columns of one
-    output are permuted.
+    """Permutation importance (Breiman, Machine Learning 2001), most important output first.
 
     All columns of one output are permuted together among the test faces: they are so similar that
     one of them alone is hardly missed. Each of SHUFFLES shuffles is measured on another bootstrap
     sample of the groups, so the 95% interval covers both.
-
-    Returns:
-        Rows of metrics.csv, most important output first.
     """
     table = FeaturePipeline.from_state(checkpoint.info, checkpoint.arrays).transform(test.arrays)
     head = Head.from_state(checkpoint.info, checkpoint.arrays)
     known = ~np.isnan(table.values).all(1)
     x, y = table.values[known], test.rows["label"][known]
-    codes = np.unique(test.rows["group"][known].astype(str), return_inverse=True)[1]
+    groups = test.rows["group"][known]
+    codes = np.unique(groups.astype(str), return_inverse=True)[1]
     count = int(codes.max()) + 1
     owner = np.array([name.partition("/")[0] for name in table.names])
     whole = head.logit(x)
@@ -51,34 +52,26 @@ def importance(checkpoint: Checkpoint, test: FeatureDataset, seed: int = 0) -> l
             losses.append(auc(y[at], whole[at]) - auc(y[at], head.logit(shuffled)[at]))
         low, high = np.nanpercentile(losses, [2.5, 97.5]).tolist()
         about = {"metric": "permutation_importance", "level": "frame", "attribute": output}
-        about |= {"n": len(y), "n_fake": int(y.sum()), "groups": count}
+        about |= counts_of(y, groups)
         rows.append({**about, "value": float(np.nanmean(losses)), "low": low, "high": high})
     return sorted(rows, key=lambda row: -row["value"])
-
-
-def _cosine_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return 1 - cosine(a, b)
 
 
 def inconsistency(faces: FeatureDataset, outputs: Mapping[str, Mapping]) -> list[dict]:
     """Mean distance between the outputs of every two regions, over real and over fake faces.
 
-    Embeddings by 1 - cosine, distributions by the Jensen-Shannon divergence in nats.
-
-    Returns:
-        Rows of metrics.csv; attribute is the output, group the pair of regions, system "real" or
-        "fake".
+    In metrics.csv, attribute is the output, group the pair of regions, system "real" or "fake".
     """
     rows = []
     for name, output in outputs.items():
         if output["kind"] not in DISTANCES:
             continue
+        metric, distance = DISTANCES[output["kind"]]
         values = faces.arrays[name].astype(np.float32)
         for label, word in enumerate(("real", "fake")):
             part = values[faces.rows["label"] == label]
-            about = {"system": word, "level": "frame", "metric": DISTANCES[output["kind"]]}
-            distance = js if output["kind"] == "distribution" else _cosine_distance
-            about |= {"attribute": name, "n": len(part), "n_fake": label * len(part)}
+            about = {"system": word, "level": "frame", "metric": metric, "attribute": name}
+            about |= {"n": len(part), "n_fake": label * len(part)}
             for i, j in combinations(range(len(REGIONS)), 2):
                 found = distance(part[:, i], part[:, j])
                 found = found[np.isfinite(found)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -16,17 +17,26 @@ from data.feature_dataset import FeatureDataset, join_dumps
 from evaluation import sanity
 from evaluation.delong import delong
 from evaluation.inspect import inconsistency
-from evaluation.metrics import summary
-from evaluation.metrics_table import UNITS, figure_rows
-from evaluation.predictions import FACE, of_test, read_predictions, scored_by_both
-from evaluation.protocols import Experiment, Run, datasets_of, of_dataset, unused
+from evaluation.metrics import FIGURES, summary
+from evaluation.metrics_table import UNITS, counts_of
+from evaluation.predictions import FACE, face_table, of_test, read_predictions, scored_by_both
+from evaluation.protocols import Run, datasets_of, of_dataset, unused
 from evaluation.run import Jobs, Progress
-from evaluation.subgroups import attributes, by_group, face_table
-from evaluation.systems import ABLATION, MASC, ZERO_SHOT, System
+from evaluation.subgroups import attributes, by_group
+from evaluation.systems import ABLATION, MASC, ZERO_SHOT
 
 ENDS = 1 << 20  # bytes of an array, at each end, that are compared to tell dumps apart
-PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm", "xgboost")
-PACKAGES += ("facenet-pytorch", "av")
+PACKAGES = [
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "torch",
+    "torchvision",
+    "timm",
+    "xgboost",
+    "facenet-pytorch",
+    "av",
+]
 
 
 def provenance() -> dict:
@@ -44,18 +54,14 @@ def provenance() -> dict:
 
 def identity(dump: Dump) -> dict:
     """What a dump is, wherever it lies: which pictures, which experts, in which condition."""
+    known = {name: dump.meta[name] for name in ("dataset", "weights")}
     names = ("samples", "faces", "precision", "degrade")
-    return {
-        "dataset": dump.meta["dataset"],
-        "faces_found": len(dump),
-        "weights": dump.meta["weights"],
-        **{name: dump.meta["config"].get(name) for name in names},
-        "content": content(dump),
-    }
+    known |= {name: dump.meta["config"].get(name) for name in names}
+    return {**known, "faces_found": len(dump), "content": content(dump)}
 
 
 def content(dump: Dump) -> str:
-    """A SHA-256 of the table of faces, and of the size, beginning and end of every array."""
+    """SHA-256 of the table of faces, and of the size, beginning and end of every array."""
     digest = hashlib.sha256((dump.path / "index.csv").read_bytes())
     for path in sorted(dump.path.glob("*.npy")):
         size = path.stat().st_size
@@ -74,18 +80,6 @@ def dataset_entry(dump: Dump) -> dict:
     return {"dump": str(dump.path), "splits": splits, **lost}
 
 
-def _about(experiment: Experiment, run: Run, system: System) -> dict:
-    return {
-        "system": system.name,
-        "kind": system.kind,
-        "run": run.id,
-        "protocol": run.protocol,
-        "train": " + ".join(datasets_of(experiment.train)),
-        "size": experiment.size,
-        "seed": experiment.seed,
-    }
-
-
 def all_figures(
     progress: Progress,
     plan: Jobs,
@@ -98,28 +92,30 @@ def all_figures(
     people = attributes(test, outputs)
     for experiment, systems in plan:
         leaking = sanity.leaking_columns(experiment.train) if experiment.in_dataset else {}
+        trained = " + ".join(datasets_of(experiment.train))
+        fitted = [x.name for x in systems if not progress.of(experiment, x)["failed"]]
         for run in experiment.runs:
-            masc = None
-            if any(x.name == MASC and progress.finished(experiment, x) for x in systems):
-                masc = read_predictions(progress.predictions(run.id, MASC))
+            masc = read_predictions(progress.predictions(run.id, MASC)) if MASC in fitted else None
             for system in systems:
-                about, done = _about(experiment, run, system), progress.of(experiment, system)
-                yield from ({**about, **row} for row in fit_rows(done, run))
-                if done["failed"]:
-                    continue
-                found = read_predictions(progress.predictions(run.id, system.name))
-                against = masc if system.name != MASC else None
-                rows = run_rows(found, run, done["threshold"], against, replicates, seed)
-                if run.protocol == "in-dataset" and system.kind not in (ABLATION, ZERO_SHOT):
-                    rows += subgroup_rows(found, run, people, done["threshold"], replicates)
-                    rows += stratified_rows(found, run, leaking)
+                name, done = system.name, progress.of(experiment, system)
+                rows = fit_rows(done, run)
+                if name in fitted:
+                    found = read_predictions(progress.predictions(run.id, name))
+                    against = masc if name != MASC else None
+                    rows += run_rows(found, run, done["threshold"], against, replicates, seed)
+                    if run.protocol == "in-dataset" and system.kind not in (ABLATION, ZERO_SHOT):
+                        rows += subgroup_rows(found, run, people, done["threshold"], replicates)
+                        rows += stratified_rows(found, run, leaking)
+                about = {"system": name, "kind": system.kind, "run": run.id, "train": trained}
+                about |= {name: getattr(experiment, name) for name in ("size", "seed")}
+                about["protocol"] = run.protocol
                 yield from ({**about, **row} for row in rows)
     for name in datasets_of(test):
         yield from ({**row, "test": name} for row in inconsistency(of_dataset(test, name), outputs))
 
 
 def fit_rows(done: Mapping, run: Run) -> list[dict]:
-    """What is known without predictions: threshold, seconds, what was measured after the fit."""
+    """Threshold, seconds, and what was measured after the fit."""
     note = f"failed: {done['failed']}" if done["failed"] else "; ".join(done["notes"])
     rows = [{"metric": "threshold", "value": done["threshold"], "note": note}]
     rows.append({"metric": "seconds", "value": done["seconds"]})
@@ -136,17 +132,16 @@ def run_rows(
 ) -> list[dict]:
     """All metrics of every test, on frames and on clips, and DeLong's test against MASC."""
     rows: list[dict] = []
-    for test in run.tests:
-        for level in UNITS:
-            part = of_test(found, test, level)
-            if not len(part):
-                continue
-            y, p, groups = (part[name].to_numpy() for name in ("label", "p_fake", "group"))
-            figures = summary(y, p, groups.tolist(), threshold, replicates, seed)
-            rows += figure_rows(figures, test=test, level=level)
-            if masc is not None:
-                both = scored_by_both(part, of_test(masc, test, level))
-                rows += [{"test": test, "level": level, **row} for row in delong_rows(both)]
+    for test, level in product(run.tests, UNITS):
+        part = of_test(found, test, level)
+        if not len(part):
+            continue
+        y, p, groups = (part[name].to_numpy() for name in ("label", "p_fake", "group"))
+        figures = summary(y, p, groups.tolist(), threshold, replicates, seed)
+        new = [{"metric": x, **counts_of(y, groups), **figures[x]} for x in FIGURES]
+        if masc is not None:
+            new += delong_rows(scored_by_both(part, of_test(masc, test, level)))
+        rows += [{"test": test, "level": level, **row} for row in new]
     return rows
 
 
@@ -156,40 +151,39 @@ def delong_rows(both: pd.DataFrame) -> list[dict]:
     if min((y == 0).sum(), (y == 1).sum()) < 2:
         return []
     found = delong(y, both["p_other"].to_numpy(), both["p_fake"].to_numpy())
-    counts = {"n": len(y), "n_fake": int(y.sum()), "note": f"{MASC} less this system"}
-    difference = {name: found[name] for name in ("low", "high")} | {"value": found["difference"]}
+    about = {"n": len(y), "n_fake": int(y.sum()), "note": f"{MASC} less this system"}
+    delta = {"value": found["difference"], "low": found["low"], "high": found["high"]}
     return [
-        {"metric": "delta_auc", **counts, **difference},
-        {"metric": "delong_p", **counts, "value": found["p"]},
+        {"metric": "delta_auc", **about, **delta},
+        {"metric": "delong_p", **about, "value": found["p"]},
     ]
+
+
+def with_columns(found: pd.DataFrame, test: str, columns: pd.DataFrame) -> pd.DataFrame:
+    """The predictions of a test beside what else is known of the faces."""
+    return of_test(found, test).merge(columns, on=FACE, how="left", validate="m:1")
 
 
 def subgroup_rows(
     found: pd.DataFrame, run: Run, people: pd.DataFrame, threshold: float, replicates: int
 ) -> list[dict]:
-    rows: list[dict] = []
-    for test in run.tests:
-        part = of_test(found, test).merge(people, on=list(FACE), how="left", validate="m:1")
-        for attribute in people.columns[len(FACE) :]:
-            rows += [
-                {"test": test, **row} for row in by_group(part, attribute, threshold, replicates)
-            ]
-    return rows
+    return [
+        {"test": test, **row}
+        for test in run.tests
+        for attribute in people.columns[len(FACE) :]
+        for row in by_group(with_columns(found, test, people), attribute, threshold, replicates)
+    ]
 
 
-def stratified_rows(found: pd.DataFrame, run: Run, leaking: Mapping[str, float]) -> list[dict]:
+def stratified_rows(found: pd.DataFrame, run: Run, leaking: Iterable[str]) -> list[dict]:
     """AUC stratified by every leaking number; n is the number of pairs."""
     rows = []
-    for test, faces in run.tests.items():
-        for column in leaking:
-            known = face_table(faces, {column: faces.rows[column]})
-            part = of_test(found, test).merge(known, on=list(FACE), how="left", validate="m:1")
-            values = part[column].to_numpy(dtype=float)
-            auc, pairs = sanity.stratified_auc(
-                part["label"].to_numpy(), part["p_fake"].to_numpy(), values
-            )
-            about = {"test": test, "level": "frame", "metric": "stratified_auc"}
-            rows.append({**about, "attribute": column, "value": auc, "n": pairs})
+    for (test, faces), column in product(run.tests.items(), leaking):
+        part = with_columns(found, test, face_table(faces, {column: faces.rows[column]}))
+        columns = (part[name].to_numpy(float) for name in ("label", "p_fake", column))
+        auc, pairs = sanity.stratified_auc(*columns)
+        about = {"test": test, "level": "frame", "metric": "stratified_auc"}
+        rows.append({**about, "attribute": column, "value": auc, "n": pairs})
     return rows
 
 
@@ -200,7 +194,7 @@ def remarks_of(faces: FeatureDataset, progress: Progress, plan: Jobs, now: Mappi
     remarks = [f"{len(failed)} fits FAILED, such as {'; '.join(failed[:3])}"] if failed else []
     commits = sorted({found["commit"] or "unknown" for found in done.values()})
     commit = now["git"]["commit"] or "unknown"
-    if commits and commits != [commit]:
+    if commits != [commit]:
         made = ", ".join(commit[:10] for commit in commits)
         remarks.append(f"fitted by commit {made}, reported by {commit[:10]}")
     remarks += unused(faces) + sanity.duplicates(faces)

@@ -7,19 +7,12 @@ from torch import nn
 
 
 def _conv(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
-    """A convolution that keeps the size, and ReLU."""
-    padding = dilation * (kernel // 2)
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation)
+    conv = nn.Conv2d(inputs, outputs, kernel, padding="same", dilation=dilation)
     return [conv, nn.ReLU(inplace=True)]
 
 
 class Inception(nn.Module):
-    """Four parallel branches: 1x1, and 1x1 then 3x3 with dilation 1, 2 and 3.
-
-    Args:
-        inputs: channels.
-        widths: channels of each branch.
-    """
+    """Four parallel branches: 1x1, and 1x1 then 3x3 with dilation 1, 2 and 3. widths: channels."""
 
     def __init__(self, inputs: int, widths: tuple[int, int, int, int]) -> None:
         super().__init__()
@@ -34,11 +27,7 @@ class Inception(nn.Module):
 
 
 class MesoInception4(nn.Module):
-    """Takes (N, 3, px, px) float RGB in [0, 1]; returns (N, 1), the logit of fake.
-
-    Args:
-        px: side of the picture; 256 in the paper (28,615 parameters).
-    """
+    """(N, 3, px, px) float RGB in [0, 1] -> (N, 1) logit of fake. px: 256 in the paper."""
 
     pretrained_cfg = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # as timm's networks have it
 

@@ -7,6 +7,7 @@ undefined for the given faces (one class only) is NaN, and None in `summary`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -79,9 +80,7 @@ def fpr_at(y: np.ndarray, p: np.ndarray, threshold: float) -> float:
 
 
 def ece(y: np.ndarray, p: np.ndarray) -> float:
-    """Expected calibration error of P(fake): |mean p - share of fakes| over equal bins (Guo et al.,
-    ICML 2017).
-    """
+    """Expected calibration error over `BINS` equal bins of P(fake) (Guo et al., ICML 2017)."""
     bins = np.clip((p * BINS).astype(int), 0, BINS - 1)
     return float(np.abs(np.bincount(bins, weights=p - y, minlength=BINS)).sum() / len(y))
 
@@ -92,21 +91,17 @@ def brier(y: np.ndarray, p: np.ndarray) -> float:
 
 
 def threshold_at_fpr(p_real: np.ndarray, fpr: float) -> float:
-    """The lowest threshold that at most a share `fpr` of the real faces' scores reaches; NaN scores
-    do not count.
+    """The lowest threshold that at most a share `fpr` of the real faces' scores reaches.
 
-    Raises:
-        ValueError: without real faces that have a score, or for a rate outside (0, 1).
+    NaN scores do not count. Raises: ValueError without scores, or for a rate outside (0, 1).
     """
     if not 0 < fpr < 1:
         raise ValueError(f"a false positive rate lies between 0 and 1, not at {fpr}")
     p_real = np.asarray(p_real, dtype=np.float64)
-    p_real = p_real[~np.isnan(p_real)]
-    if not len(p_real):
+    ordered = np.sort(p_real[~np.isnan(p_real)])[::-1]
+    if not len(ordered):
         raise ValueError("no real faces to set a threshold on")
-    ordered = np.sort(p_real)[::-1]
-    # Just above the highest score that must not reach it; the others, int(fpr * n) of them without
-    # ties, do.
+    # Just above the highest score that must not reach it.
     return float(np.nextafter(ordered[int(fpr * len(ordered))], np.inf))
 
 
@@ -118,11 +113,9 @@ def bootstrap(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """95% percentile intervals (Efron 1979); whole groups are drawn, since faces of one group are
-    not independent.
+    """name -> 95% percentile interval (Efron 1979), drawing whole groups of dependent faces.
 
-    Returns:
-        name -> (low, high), NaN where fewer than half of the replicates define the metric.
+    NaN where fewer than half of the replicates define the metric.
     """
     rng = np.random.default_rng(seed)
     codes = np.unique(np.asarray(groups), return_inverse=True)[1]
@@ -133,13 +126,12 @@ def bootstrap(
         rows = np.repeat(np.arange(len(y)), times[codes])
         for name, figure in figures.items():
             values[name][replicate] = figure(y[rows], p[rows])
-    intervals = {}
     for name, drawn in values.items():
         defined = drawn[~np.isnan(drawn)]
         enough = count > 1 and len(defined) * 2 >= replicates
         low, high = np.percentile(defined, [2.5, 97.5]) if enough else (np.nan, np.nan)
-        intervals[name] = (float(low), float(high))
-    return intervals
+        values[name] = (float(low), float(high))
+    return values
 
 
 def interval(
@@ -151,7 +143,7 @@ def interval(
 ) -> dict[str, float | None]:
     """One metric as {"value", "low", "high"} (95%, by group), None where undefined."""
     if not len(y):
-        return {"value": None, "low": None, "high": None}
+        return _cell(np.nan, np.nan, np.nan)
     return _cell(figure(y, p), *bootstrap({"it": figure}, y, p, groups, replicates)["it"])
 
 
@@ -181,17 +173,14 @@ def summary(
     if not len(y) or not np.isfinite(p).all():
         missing = int((~np.isfinite(p)).sum())
         raise ValueError(f"{len(y)} faces, {missing} of them without a score: nothing to measure")
-    at_threshold = {
-        "accuracy": lambda y, p: accuracy(y, p, threshold),
-        "fpr": lambda y, p: fpr_at(y, p, threshold),
-    }
-    figures = {"auc": auc, "ap": ap, "eer": eer, "tpr_at_1pct_fpr": tpr_at_fpr, **at_threshold}
+    figures = {"auc": auc, "ap": ap, "eer": eer, "tpr_at_1pct_fpr": tpr_at_fpr}
+    figures["accuracy"] = partial(accuracy, threshold=threshold)
+    figures["fpr"] = partial(fpr_at, threshold=threshold)
     figures |= {"ece": ece, "brier": brier}
     intervals = bootstrap(figures, y, p, groups, replicates, seed)
     fake = int((y == 1).sum())
     counts = {"n": len(y), "n_real": len(y) - fake, "n_fake": fake, "n_groups": len(set(groups))}
-    cells = {name: _cell(figure(y, p), *intervals[name]) for name, figure in figures.items()}
-    return counts | cells
+    return counts | {name: _cell(figures[name](y, p), *intervals[name]) for name in figures}
 
 
 def table(rows: dict[str, dict]) -> str:

@@ -1,5 +1,4 @@
-"""A report as a document: sections of text, tables and pictures, as Markdown, as LaTeX tables and
-as one HTML file.
+"""A report as a document: Markdown, LaTeX tables and one HTML file.
 
 Names of systems and datasets may hold any character; they are escaped here, once per format.
 """
@@ -9,35 +8,31 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluation.protocols import slug
 
 LONGEST = 180  # bytes of a file name, without its ending and number: file systems allow 255
-LATEX = {ord(c): f"\\{c}" for c in "&%$#_{}"} | {
-    ord(c): text
-    for c, text in {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
-        "[": "{[}",  # not an option of \\
-        "]": "{]}",
-        "*": "{*}",
-        "`": r"\`{}",
-        "–": "--",
-        "→": r"$\to$",
-        "Δ": r"$\Delta$",
-    }.items()
+LATEX = {c: f"\\{c}" for c in "&%$#_{}"}
+LATEX |= {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "[": "{[}",  # not an option of \\
+    "]": "{]}",
+    "*": "{*}",
+    "`": r"\`{}",
+    "–": "--",
+    "→": r"$\to$",
+    "Δ": r"$\Delta$",
 }
 MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 NOT_SET = re.compile(r"[^\x00-\u017f→Δ–]")  # characters that pdflatex does not know
@@ -50,10 +45,9 @@ def number(value: float | None, sign: bool = False) -> str:
 
 def figure(value: float | None, low: float, high: float, sign: bool = False) -> str:
     """A cell: the value and, where defined, its interval on a second line."""
-    low, high = (number(bound) for bound in (low, high))
-    if "n/a" in (low, high):
-        return number(value, sign)
-    return f"{number(value, sign)}\n{low}{' to ' if '-' in low + high else '–'}{high}"
+    text, low, high = number(value, sign), number(low), number(high)
+    between = " to " if "-" in low + high else "–"
+    return text if "n/a" in (low, high) else f"{text}\n{low}{between}{high}"
 
 
 def inline(row: Mapping) -> str:
@@ -68,7 +62,7 @@ class Table:
 
     Attributes:
         name: of its files, without an ending; "" where there are none.
-        cells: text of every column; an interval stands on a second line.
+        cells: text; an interval stands on a second line.
         best: cells (row, column) to mark.
         texts: how many columns, from the left, hold words.
     """
@@ -104,22 +98,24 @@ class Section:
     """blocks: paragraphs (str), bullets (tuple), tables, or pictures side by side (list)."""
 
     title: str
-    blocks: list[str | tuple[str, ...] | Table | list[Picture]] = field(default_factory=list)
+    blocks: list[str | tuple[str, ...] | Table | list[Picture]]
     level: int = 2
     key: str = ""
 
 
-@dataclass
 class Names:
     """File names without an ending, no two the same."""
 
-    taken: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
 
     def __call__(self, *parts: str) -> str:
         stem = "-".join(slug(part) for part in parts if part)
-        stem = stem.encode()[:LONGEST].decode(errors="ignore")
-        numbered = (stem if i == 1 else f"{stem}-{i}" for i in count(1))
-        name = next(name for name in numbered if name not in self.taken)
+        name = stem = stem.encode()[:LONGEST].decode(errors="ignore")
+        number = 1
+        while name in self.taken:
+            number += 1
+            name = f"{stem}-{number}"
         self.taken.add(name)
         return name
 
@@ -168,7 +164,7 @@ def markdown(title: str, lead: Sequence[str], sections: Iterable[Section]) -> st
 def tex(text: str) -> str:
     """Escaped for LaTeX; characters that pdflatex does not know as U+code."""
     text = NOT_SET.sub(lambda found: f"U+{ord(found[0]):04X}", " ".join(text.split()))
-    return MINUS.sub("$-$", text.translate(LATEX))
+    return MINUS.sub("$-$", text.translate(str.maketrans(LATEX)))
 
 
 def _tex_cell(value: str, interval: str, best: bool) -> str:
@@ -202,17 +198,14 @@ def latex_table(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-@cache
-def _template() -> Template:
-    loader = FileSystemLoader(Path(__file__).parent)
-    options = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
-    return Environment(loader=loader, autoescape=True, **options).get_template("page.html.jinja")
-
-
 def html(title: str, lead: Sequence[str], sections: Sequence[Section], folder: Path) -> str:
     """One file that needs nothing else. folder: where the paths of the pictures begin."""
 
     def data_uri(path: str) -> str:
         return "data:image/png;base64," + base64.b64encode((folder / path).read_bytes()).decode()
 
-    return _template().render(title=title, lead=lead, sections=sections, data_uri=data_uri)
+    loader = FileSystemLoader(Path(__file__).parent)
+    options = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+    template = Environment(loader=loader, autoescape=True, **options)
+    template = template.get_template("page.html.jinja")
+    return template.render(title=title, lead=lead, sections=sections, data_uri=data_uri)

@@ -1,10 +1,8 @@
 """Pixel baselines: networks that classify the face crop itself, on the same splits as MASC.
 
 All see the face's box enlarged 1.3 times, as in FaceForensics++ (Roessler et al., ICCV 2019).
-Validation faces choose the epoch, calibrate the probabilities (Platt 1999) and set the threshold.
-MesoInception-4 starts from scratch as in its paper, the others from ImageNet weights where these
-are at hand. Without them, or with the few epochs of `quick`, they are weaker than published
-results; the notes of a fitted system say what it started from.
+Without ImageNet weights, or with the few epochs of `quick`, they are weaker than published results;
+the notes of a fitted system say what it started from.
 """
 
 from __future__ import annotations
@@ -33,7 +31,8 @@ from data.files import replacing
 from data.images import ImageError
 from evaluation.mesonet import MesoInception4
 from evaluation.metrics import auc, threshold_at_fpr
-from evaluation.systems import Fitted, System
+from evaluation.predictions import FACE
+from evaluation.systems import BASELINE, Fitted, System
 from features.regions import Crop
 from models.base import native_bf16
 from models.heads import calibrate
@@ -45,7 +44,6 @@ WEIGHT_DECAY = 0.05
 WARM_UP = 0.1  # of all steps
 MAX_GRADIENT = 5.0  # L2 norm
 LEAST_VAL = 25  # validation faces of each class
-KEY = ("dataset", "path", "face")  # columns that identify a face
 
 log = logging.getLogger("masc")
 
@@ -67,7 +65,7 @@ class Recipe:
         timm: name of the architecture and its weights in timm; empty for MesoInception-4.
         lr, lr_pretrained: highest learning rate from scratch, and from ImageNet weights.
         quick, full: training on a CPU, and on a GPU.
-        bf16_on_cpu: whether bfloat16 is faster than float32 at `quick.px`, on CPUs that have it.
+        bf16_on_cpu: whether bfloat16 is faster than float32, on CPUs that have it.
     """
 
     timm: str
@@ -80,9 +78,7 @@ class Recipe:
 
 B4, XCEPTION = "efficientnet_b4.ra2_in1k", "legacy_xception.tf_in1k"
 VIT = "vit_base_patch16_224.augreg_in21k_ft_in1k"
-# `quick` takes about 6 minutes for 5,600 faces on 2 idle cores with AVX512-BF16 (Lite0 17 without).
-# Faces per second in training, bfloat16 / float32: MesoInception-4 460 / 285, Lite0 - / 45 (112 px);
-# EfficientNet-B4 43 / 60, Xception 80 / 55, ViT-B/16 26 / 19 (64 px).
+# `quick` takes about 6 minutes for 5,600 faces on 2 cores with AVX512-BF16 (Lite0 17 without).
 NETWORKS: dict[str, Recipe] = {
     "mesoinception4": Recipe("", 2e-3, 2e-3, Budget(112, 20, 32), Budget(256, 40, 64)),
     # Tan & Le, ICML 2019: the version for phones, and B4 with the weights of Wightman et al., 2021
@@ -106,33 +102,29 @@ class PixelCutter:
         self.roots, self.kept = roots, {}
 
     def __call__(self, faces: FeatureDataset, px: int) -> torch.Tensor:
-        """(N, 3, px, px) uint8 RGB, black outside the picture, degraded as the dump's `condition`.
-
-        Raises:
-            FileNotFoundError, ImageError: a picture is missing or cannot be read any more.
-            ValueError: the faces are in several conditions.
-        """
+        """(N, 3, px, px) uint8 RGB, black outside the picture, degraded as the dump's `condition`."""
         found = set(faces.rows["condition"].tolist())
         if len(found) > 1:
-            raise ValueError(f"faces in several conditions at once: {', '.join(sorted(found))}")
+            raise ValueError(f"faces in several conditions: {', '.join(sorted(found))}")
         if condition := "".join(found):
             return self._cut(faces, px, Condition.of(condition))
-        columns = [faces.rows[name].tolist() for name in KEY]
+        columns = [faces.rows[name].tolist() for name in FACE]
         keys = [(px, *key) for key in zip(*columns, strict=True)]
-        new = np.array([row for row, key in enumerate(keys) if key not in self.kept], int)
-        crops = self._cut(faces.select(new), px, None)
+        new = [row for row, key in enumerate(keys) if key not in self.kept]
+        crops = self._cut(faces.select(np.array(new, int)), px, None)
         self.kept |= zip((keys[row] for row in new), crops, strict=True)
         return torch.stack([self.kept[key] for key in keys]) if keys else crops
 
     def _cut(self, faces: FeatureDataset, px: int, condition: Condition | None) -> torch.Tensor:
-        datasets = faces.rows["dataset"].tolist()
-        for dataset in sorted(set(datasets)):
+        paths = []
+        for dataset, path in zip(faces.rows["dataset"], faces.rows["path"], strict=True):
+            paths.append(self.roots[dataset] / path)
+        for dataset in set(faces.rows["dataset"].tolist()):
             if not self.roots[dataset].is_dir():
                 raise FileNotFoundError(
-                    f"{self.roots[dataset]}: the pictures of {dataset} are not there any more, and "
-                    "pixel baselines need them; name their folder with --data-root"
+                    f"{self.roots[dataset]}: the pictures of {dataset} are not there any more; name their folder "
+                    "with --data-root"
                 )
-        paths = [self.roots[d] / p for d, p in zip(datasets, faces.rows["path"], strict=True)]
         crop, out = Crop.of_box(1.3, px), torch.empty(len(faces), 3, px, px, dtype=torch.uint8)
         cut = cut_again(paths, landmarks_of(faces.rows), crop, condition=condition)
         progress = tqdm(cut, total=len(paths), desc="crops", unit=" faces", leave=False)
@@ -144,7 +136,7 @@ class PixelCutter:
 
 
 def published(tag: str) -> Weights:
-    """The file of ImageNet weights that timm has under the name `tag`."""
+    """ImageNet weights of timm."""
     from timm.models import get_pretrained_cfg
 
     known = get_pretrained_cfg(tag)
@@ -156,15 +148,7 @@ def published(tag: str) -> Weights:
 
 
 def start(recipe: Recipe, px: int, weights_dir: Path | None) -> tuple[nn.Module, str, float]:
-    """The network before training: with ImageNet weights where they are or can be downloaded.
-
-    Returns:
-        The network for pictures of `px` with one output, in words what it starts from, and its
-        highest learning rate.
-
-    Raises:
-        WeightsError: the file of weights is damaged or another's.
-    """
+    """The network before training, what it starts from, and its highest learning rate."""
     if not recipe.timm:
         return MesoInception4(px), "from scratch", recipe.lr
     from timm import create_model
@@ -226,11 +210,8 @@ def train(
 
     Returns:
         history: per epoch `loss` and `val_auc`. best: weights. epoch: of these, from 1. a, b: the
-        calibration, logit = a x score + b. `path` holds the same, and while the training runs all
-        that the next epoch depends on: a killed run continues to the same result.
-
-    Raises:
-        ValueError: a loss that is not finite, or a damaged file at `path`.
+        calibration (Platt 1999), logit = a x score + b. `path` holds the same, and while the
+        training runs all that the next epoch depends on: a killed run continues to the same result.
     """
     from timm.optim import create_optimizer_v2
 
@@ -242,7 +223,7 @@ def train(
     parts = {"net": model.net, "optimizer": optimizer, "schedule": schedule}
     for name, saved in run["parts"].items():
         parts[name].load_state_dict(saved)
-    history = run["history"]
+    history, labels_val = run["history"], val[1].numpy()
     for epoch in range(len(history) + 1, budget.epochs + 1):
         torch.manual_seed(seed * 100_003 + epoch)  # the same epoch wherever a run was interrupted
         model.net.train()
@@ -259,11 +240,11 @@ def train(
         loss, score = float(np.mean(losses)), model.score(val[0])
         if not np.isfinite([loss, *score]).all():
             raise ValueError(f"the training diverged in epoch {epoch}: the loss is {loss}")
-        history.append({"loss": loss, "val_auc": auc(val[1].numpy(), score)})
+        history.append({"loss": loss, "val_auc": auc(labels_val, score)})
         log.info("epoch %d: loss %.4f, validation AUC %.4f", epoch, *history[-1].values())
         if history[-1]["val_auc"] == max(row["val_auc"] for row in history):
             best = {key: value.cpu().clone() for key, value in model.net.state_dict().items()}
-            a, b = calibrate(score, val[1].numpy())
+            a, b = calibrate(score, labels_val)
             run |= {"best": best, "epoch": epoch, "a": a, "b": b}
         going_on = parts if epoch < budget.epochs else {}
         run["parts"] = {name: part.state_dict() for name, part in going_on.items()}
@@ -309,12 +290,7 @@ def network_system(
     quick: bool,
     weights_dir: Path | None,
 ) -> System:
-    """A network of `NETWORKS` as a system of the evaluation.
-
-    Args:
-        folder: keeps the fitted networks, each under a digest of its settings and faces.
-        fpr: share of the real validation faces above the threshold.
-    """
+    """A network of `NETWORKS`. folder: keeps fitted ones by a digest of their settings and faces."""
     recipe = NETWORKS[name]
     budget = recipe.quick if quick else recipe.full
 
@@ -324,12 +300,12 @@ def network_system(
     def fit(faces: FeatureDataset, val: FeatureDataset) -> Fitted:
         for which, split, least in (("training", faces, 1), ("validation", val, LEAST_VAL)):
             if min(split.counts()["real"], split.counts()["fake"]) < least:
-                raise ValueError(f"{name}: {which} needs {least} faces or more of each class")
+                raise ValueError(f"{name}: {which} needs {least} faces of each class")
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             net, origin, lr = start(recipe, budget.px, weights_dir)
             model = Classifier(net, torch.device(device), recipe.bf16_on_cpu)
-            names = (*KEY, "label", "phash")
+            names = (*FACE, "label", "phash")
             seen = [[part.rows[column].tolist() for column in names] for part in (faces, val)]
             what = repr((name, budget, origin, lr, seed, model.bf16, seen))
             digest = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()
@@ -347,4 +323,4 @@ def network_system(
         note = f"{origin}; {budget.px} px; epoch {run['epoch']} of {len(run['history'])} chosen"
         return Fitted(p_fake, threshold_at_fpr(of_reals, fpr), [note])
 
-    return System(name, "baseline", fit)
+    return System(name, BASELINE, fit)

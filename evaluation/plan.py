@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -26,8 +27,7 @@ from evaluation.protocols import (
 )
 from evaluation.robustness import curves, degraded_faces
 from evaluation.systems import ABLATION, MASC, ZERO_SHOT, Fitted, System
-from features.columns import raw_features, select
-from features.expectations import expected_names
+from features.columns import select
 from models.checkpoint import Checkpoint
 from training.detector import Settings
 
@@ -80,20 +80,12 @@ class Config(Settings):
     """For networks and degraded dumps."""
 
     def check(self) -> None:
-        """Raises: ValueError for an option that cannot be used."""
         if self.checkpoint and self.no_checkpoint:
             raise ValueError("--checkpoint and --no-checkpoint exclude each other")
-        if not 0 < self.fpr < 1 or self.seed < 0:
-            raise ValueError("--fpr lies between 0 and 1, --seed is at least 0")
-        if (
-            self.permutations < 0
-            or self.replicates < 2
-            or self.limit is not None
-            and self.limit < 1
-        ):
-            raise ValueError(
-                "--permutations is at least 0, --replicates at least 2, --limit at least 1"
-            )
+        least = {"permutations": 0, "replicates": 2, "limit": 1}
+        for name, smallest in least.items():
+            if getattr(self, name) is not None and getattr(self, name) < smallest:
+                raise ValueError(f"--{name} is at least {smallest}")
         if wrong := [pair for pair in self.data_root if not all(pair.partition("=")[::2])]:
             raise ValueError(f"--data-root takes DATASET=DIR, not {', '.join(wrong)}")
         conditions(self.degradations)
@@ -105,7 +97,6 @@ class Config(Settings):
 
     @property
     def quick(self) -> bool:
-        """Whether networks are fitted with settings for a CPU."""
         return not GPU and not self.full_size
 
     @property
@@ -138,30 +129,23 @@ def planned(
     checkpoint: Checkpoint | None,
     networks: Path,
 ) -> Plan:
-    """Every experiment with its systems.
+    """Every experiment with its systems. Raises: ValueError where dumps and options do not fit.
 
     Args:
         checkpoint: measured as it is, beside the refits.
         networks: folder of fitted networks.
-
-    Raises:
-        ValueError: where there is nothing to train or test on, or two parts have one name.
     """
     check_datasets(config, dumps)
-    outputs = dumps[0].meta["outputs"]
-    columns = columns_of(faces, outputs)
-    select(
-        columns, config.drop, config.only
-    )  # unknown groups are reported before anything is fitted
+    outputs, names = dumps[0].meta["outputs"], datasets_of(faces)
+    columns = systems.columns_of(faces, outputs)
+    select(columns, config.drop, config.only)  # unknown groups are reported before any fit
     families = None
     if config.ablate == "subsets":
-        used = systems.usable_outputs(faces, outputs, columns, config.drop)
-        families = systems.families_of(used)
+        families = systems.families_of(systems.usable_outputs(faces, outputs, config.drop))
     masc = systems.detector(MASC, systems.ENSEMBLE, outputs, config)
     less = systems.ablations(outputs, config, config.ablate, families)
     others = systems.baselines(outputs, config)
     pixels = network_systems(config, dumps, networks)
-    names = datasets_of(faces)
     experiments = experiments_of(faces, config.protocols)
     plan: Plan = []
     for experiment in experiments:
@@ -180,29 +164,24 @@ def planned(
         plan.append((experiment, fitted))
     permuted = systems.permuted_baseline(outputs, config)
     for experiment in (experiment for experiment in experiments if experiment.name in names):
-        sizes = [(size, seed) for size in SIZES for seed in range(SEEDS)] if config.few_shot else []
-        drawn = [few_shot(experiment, *each) for each in sizes]
-        plan += [(each, [masc, *others]) for each in drawn if each is not None]
-        checked = [permuted_labels(experiment, seed) for seed in range(config.permutations)]
-        plan += [(each, [permuted]) for each in checked if each is not None]
+        for size, seed in product(SIZES, range(SEEDS)) if config.few_shot else ():
+            if smaller := few_shot(experiment, size, seed):
+                plan.append((smaller, [masc, *others]))
+        for seed in range(config.permutations):
+            if checked := permuted_labels(experiment, seed):
+                plan.append((checked, [permuted]))
     check_names(plan)
     return plan
 
 
-def columns_of(faces: FeatureDataset, outputs: dict) -> list[str]:
-    raw = raw_features({name: value[:1] for name, value in faces.arrays.items()}, outputs).names
-    return [*raw, *expected_names(outputs)]
-
-
 def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
-    """Raises: ValueError for datasets of one name, or an unknown one in --data-root."""
     found: dict[str, Path] = {}
     for dump in dumps:
         name = dump.meta["dataset"]
         if name in found:
             raise ValueError(
-                f"{found[name]} and {dump.path} are both of a dataset called {name}, and their faces could not be "
-                "told apart; evaluate them one after the other, or preprocess one from a folder of another name"
+                f"{found[name]} and {dump.path} are both of a dataset called {name}; evaluate them one after the other, "
+                "or preprocess one from a folder of another name"
             )
         found[name] = dump.path
     if strange := sorted(set(config.roots) - set(found)):
@@ -212,24 +191,19 @@ def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
 
 
 def check_names(plan: Plan) -> None:
-    """Raises: ValueError where two experiments, runs or systems would be written to one place."""
+    """Refuse two experiments, runs or systems that would be written to one place."""
     places: dict[str, str] = {}
-    for place, title in _places(plan):
-        if place.lower() in places:
-            raise ValueError(
-                f"two parts of the report would be called {place}: {places[place.lower()]!r} and {title!r}; rename "
-                "a dataset (its dump's `dataset`, from the folder's name) or a method so that their letters and "
-                "digits differ"
-            )
-        places[place.lower()] = title
-
-
-def _places(plan: Plan) -> Iterator[tuple[str, str]]:
     for experiment, fitted in plan:
-        yield f"experiment {experiment.name}", experiment.name
-        for run in experiment.runs:
-            for system in fitted:
-                yield f"{run.id}/{slug(system.name)}", f"{run.title} ({system.name})"
+        named = [(f"experiment {experiment.name}", experiment.name)]
+        for run, system in product(experiment.runs, fitted):
+            named.append((f"{run.id}/{slug(system.name)}", f"{run.title} ({system.name})"))
+        for place, title in named:
+            if other := places.get(place.lower()):
+                raise ValueError(
+                    f"two parts of the report would be called {place}: {other!r} and {title!r}; rename a dataset (its "
+                    "dump's `dataset`, from the folder's name) or a method so that their letters and digits differ"
+                )
+            places[place.lower()] = title
 
 
 def root_of(config: Config, dump: Dump) -> Path:
@@ -237,7 +211,6 @@ def root_of(config: Config, dump: Dump) -> Path:
 
 
 def network_systems(config: Config, dumps: Sequence[Dump], folder: Path) -> list[System]:
-    """The networks on pixels. Imported late: without them, no network needs to be built."""
     if not config.networks:
         return []
     from evaluation.pixel_baselines import PixelCutter, network_system
@@ -248,21 +221,16 @@ def network_systems(config: Config, dumps: Sequence[Dump], folder: Path) -> list
 
 
 def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
-    """Measures what needs a fitted system: number of columns, permutation importance, robustness.
+    """What needs a fitted system: number of columns, permutation importance, robustness.
 
     Degraded dumps are made here, before anything is fitted: problems are reported at once.
-
-    Raises:
-        As evaluation.robustness.degraded_dump.
     """
-    wanted = conditions(config.degradations)
-    degraded = {}
+    wanted, degraded = conditions(config.degradations), {}
     for dump in dumps if wanted else ():
         name, settings = dump.meta["dataset"], {"device": config.device}
         with tqdm(wanted, desc=f"{name}, degraded", unit=" conditions") as bar:
-            degraded[name] = degraded_faces(
-                dump, root_of(config, dump), bar, config.limit, settings
-            )
+            root = root_of(config, dump)
+            degraded[name] = degraded_faces(dump, root, bar, config.limit, settings)
 
     def rows_of(experiment: Experiment, system: System, fitted: Fitted) -> list[dict]:
         rows: list[dict] = []
@@ -270,15 +238,14 @@ def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
         if run is None:
             return rows
         if fitted.checkpoint is not None:
-            count = len(fitted.checkpoint.info["features"])
-            rows.append({"run": run.id, "metric": "columns", "value": count})
+            rows.append({"metric": "columns", "value": len(fitted.checkpoint.info["features"])})
         if system.name == MASC and fitted.checkpoint is not None:
             for test, faces in run.tests.items():
                 found = importance(fitted.checkpoint, faces, config.seed)
-                rows += [{"run": run.id, "test": test, **row} for row in found]
+                rows += [{"test": test, **row} for row in found]
         if system.kind != ABLATION and name in run.tests and name in degraded:
             found = curves(*degraded[name], fitted.p_fake)
-            rows += [{"run": run.id, "test": name, **row} for row in found]
-        return rows
+            rows += [{"test": name, **row} for row in found]
+        return [{"run": run.id, **row} for row in rows]
 
     return rows_of

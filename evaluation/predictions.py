@@ -13,65 +13,42 @@ import numpy as np
 import pandas as pd
 
 from data.feature_dataset import FeatureDataset
-from data.files import write_csv
+from evaluation.metrics_table import pick, read_table, write_table
 
 COLUMNS = ["test", "dataset", "path", "face", "video", "method", "group", "label", "p_fake"]
-NUMBERS = {"face": int, "label": int, "p_fake": float}
-FACE = ("dataset", "path", "face")  # identifies a face, in every table
+TYPES = dict.fromkeys(COLUMNS, object) | {"face": int, "label": int, "p_fake": float}
+FACE = ["dataset", "path", "face"]  # identifies a face, in every table
 CLIP = ["dataset", "method", "video", "label"]  # two methods may have made fakes of one name
-AGAIN = "run the evaluation again"
 
 
-def face_keys(rows: Mapping[str, np.ndarray]) -> list[tuple]:
-    """`FACE` of every row."""
-    return list(zip(*(rows[name].tolist() for name in FACE), strict=True))
+def face_table(faces: FeatureDataset, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """`columns` of every face, to be merged with others by `FACE`."""
+    keys = {name: faces.rows[name] for name in FACE}
+    return pd.DataFrame(keys | columns, dtype=object).astype({"face": int})
 
 
 def write_predictions(path: Path, tests: Mapping[str, tuple[FeatureDataset, np.ndarray]]) -> None:
     """tests: name -> its faces and their (N,) p_fake, NaN where unknown."""
-    rows = []
+    parts = []
     for test, (faces, p_fake) in tests.items():
-        known = [faces.rows[name].tolist() for name in COLUMNS if name not in ("test", "p_fake")]
-        texts = ["" if np.isnan(p) else f"{p:.6g}" for p in p_fake.tolist()]
-        rows += [(test, *row) for row in zip(*known, texts, strict=True)]
+        known = {name: faces.rows[name] for name in COLUMNS[1:-1]}
+        parts.append(pd.DataFrame({"test": test, **known, "p_fake": p_fake}))
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(path, COLUMNS, rows)
+    write_table(path, pd.concat(parts), float_format="%.6g")
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """The table that `write_predictions` wrote.
-
-    Raises:
-        FileNotFoundError, ValueError: where the file is missing or damaged, with its name.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; {AGAIN}")
-    try:
-        found = pd.read_csv(
-            path,
-            dtype=dict.fromkeys(COLUMNS, object) | NUMBERS,
-            keep_default_na=False,
-            na_values={"p_fake": [""]},
-            encoding_errors="surrogateescape",
-        )
-    except ValueError as error:  # pandas' parser errors are of this kind too
-        raise ValueError(f"{path}: damaged ({error}); {AGAIN}") from None
-    if list(found) != COLUMNS:
-        raise ValueError(f"{path}: expected the columns {', '.join(COLUMNS)}; {AGAIN}")
-    if not found["label"].isin((0, 1)).all():
-        raise ValueError(f"{path}: damaged (labels other than 0 and 1); {AGAIN}")
-    return found
+    return read_table(path, TYPES)
 
 
 def of_test(found: pd.DataFrame, test: str, level: str = "frame") -> pd.DataFrame:
     """The rows of one test that have a score, or its clips."""
-    rows = found[(found["test"] == test) & found["p_fake"].notna()]
+    rows = pick(found, test=test).dropna(subset="p_fake")
     return by_video(rows) if level == "video" else rows
 
 
 def by_video(found: pd.DataFrame) -> pd.DataFrame:
-    """One row per clip: the mean p_fake of its frames. Pictures that belong to no clip are left
-    out.
+    """One row per clip, with the mean p_fake of its frames. Pictures of no clip are left out.
 
     The `path` of a clip is its video, whichever of its frames have a score.
     """
@@ -84,5 +61,4 @@ def by_video(found: pd.DataFrame) -> pd.DataFrame:
 def scored_by_both(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """The rows of `a` that `b` has with the same label, and b's score of them as `p_other`."""
     keys = [*FACE, "method", "label"]
-    other = b[[*keys, "p_fake"]].rename(columns={"p_fake": "p_other"})
-    return a.merge(other, on=keys, how="inner")
+    return a.merge(b[[*keys, "p_fake"]].rename(columns={"p_fake": "p_other"}), on=keys)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 
 import numpy as np
 
@@ -35,7 +36,6 @@ class Experiment:
     """One training set and what is tested with it.
 
     Attributes:
-        remarks: what a reader must know about the split.
         size: training faces asked for, of a few-shot run.
         seed: of a few-shot draw or a label permutation.
         excluded: the method that was left out of training.
@@ -56,13 +56,10 @@ class Experiment:
 
     def about(self, run: Run) -> dict:
         """An entry of report.json's `runs`."""
-        parts = {
-            name: {"datasets": datasets_of(part), **part.counts()}
-            for name, part in (("train", self.train), ("val", self.val))
-        }
-        typed = {"size": self.size, "seed": self.seed, "excluded": self.excluded}
-        about = {"protocol": run.protocol, "title": run.title, **parts, **typed}
-        return about | {"remarks": self.remarks}
+        about = {name: getattr(self, name) for name in ("size", "seed", "excluded", "remarks")}
+        for name, part in (("train", self.train), ("val", self.val)):
+            about[name] = {"datasets": datasets_of(part), **part.counts()}
+        return {"protocol": run.protocol, "title": run.title, **about}
 
 
 def slug(text: str) -> str:
@@ -83,43 +80,51 @@ def enough(faces: FeatureDataset) -> bool:
     return min(counts["real"], counts["fake"]) >= MIN_FACES
 
 
+def tests_of(faces: FeatureDataset) -> dict[str, FeatureDataset]:
+    """dataset -> its test faces, of the datasets that can be tested on."""
+    test = faces.split("test")
+    tests = {name: of_dataset(test, name) for name in datasets_of(test)}
+    return {name: test for name, test in tests.items() if enough(test)}
+
+
+def experiment_of(
+    name: str, faces: FeatureDataset, runs: list[Run], remarks: Sequence[str] = (), **more: str
+) -> list[Experiment]:
+    """The experiment that trains on the training faces; none where a class or a test is missing."""
+    remarks = [*remarks]
+    try:
+        train, val = train_and_val(faces, remarks)
+    except ValueError:  # a dataset for testing only
+        return []
+    runs = [run for run in runs if run.tests]
+    return [Experiment(name, train, val, runs, remarks, **more)] if runs else []
+
+
 def by_given_splits(faces: FeatureDataset) -> list[Experiment]:
     """One experiment per dataset: in-dataset, cross-dataset, and Cross-AUC.
 
-    Cross-AUC is measured on reals of one dataset against fakes of another. A classifier that tells
-    the datasets apart, and not real from fake, has AUCs far from .5 in opposite directions.
+    Cross-AUC takes reals of one dataset and fakes of another. A classifier that tells the datasets
+    apart, and not real from fake, has AUCs far from .5 in opposite directions.
     """
-    names = datasets_of(faces)
-    test_split = faces.split("test")
-    every = {name: of_dataset(test_split, name) for name in names}
-    tests = {name: test for name, test in every.items() if enough(test)}
-    reals, fakes = (
-        [name for name, test in every.items() if test.counts()[label] >= MIN_FACES]
-        for label in ("real", "fake")
-    )
-    experiments = []
-    for name in names:
-        remarks: list[str] = []
-        try:
-            train, val = train_and_val(of_dataset(faces, name), remarks)
-        except ValueError:
-            continue  # a dataset for testing only
-        own = {name: tests[name]} if name in tests else {}
-        others = {other: test for other, test in tests.items() if other != name}
-        cross_auc = {
-            f"reals of {a}, fakes of {b}": reals_against_fakes(every[a], every[b])
-            for a in reals
-            for b in fakes
-            if a != b and name in (a, b)
-        }
+    test, tests, experiments = faces.split("test"), tests_of(faces), []
+    dataset, label, names = test.rows["dataset"], test.rows["label"], datasets_of(test)
+    rows = {(x, y): np.flatnonzero((dataset == x) & (label == y)) for x in names for y in (0, 1)}
+    cross = {
+        (a, b): test.select(np.concatenate([rows[a, 0], rows[b, 1]]))
+        for a, b in permutations(names, 2)
+        if min(len(rows[a, 0]), len(rows[b, 1])) >= MIN_FACES
+    }
+    for name in datasets_of(faces):
+        own = {x: tests[x] for x in tests if x == name}
+        others = {x: tests[x] for x in tests if x != name}
+        pairs = {f"reals of {a}, fakes of {b}": x for (a, b), x in cross.items() if name in (a, b)}
         title = f"trained on {name}, "
         runs = [
             Run(f"in-{slug(name)}", "in-dataset", f"trained and tested on {name}", own),
             Run(f"from-{slug(name)}", "cross-dataset", f"{title}tested on others", others),
-            Run(f"cross-auc-{slug(name)}", "cross-auc", f"{title}Cross-AUC", cross_auc),
+            Run(f"cross-auc-{slug(name)}", "cross-auc", f"{title}Cross-AUC", pairs),
         ]
-        runs = [run for run in runs if run.tests]
-        experiments.append(Experiment(name, train, val, runs, remarks))
+        experiments += experiment_of(name, of_dataset(faces, name), runs)
     return experiments
 
 
@@ -127,40 +132,23 @@ def unused(faces: FeatureDataset) -> list[str]:
     """Remarks on datasets that cannot be trained on, or tested on, alone."""
     remarks = []
     for name in datasets_of(faces):
-        given = of_dataset(faces, name)
-        train, test = (given.split(split).counts() for split in ("train", "test"))
-        if not (train["real"] and train["fake"]):
+        train, test = (of_dataset(faces, name).split(x) for x in ("train", "test"))
+        found = [f"{x['real']} real and {x['fake']} fake" for x in (train.counts(), test.counts())]
+        if len(set(train.rows["label"])) < 2:
+            remarks.append(f"{name}: nothing is trained on it alone ({found[0]} training faces)")
+        if not enough(test):
             remarks.append(
-                f"{name}: nothing is trained on it alone ({train['real']} real and {train['fake']} fake "
-                "training faces)"
-            )
-        if not enough(given.split("test")):
-            remarks.append(
-                f"{name}: not tested by itself ({test['real']} real and {test['fake']} fake test faces; "
-                f"{MIN_FACES} of each are needed)"
+                f"{name}: not tested by itself ({found[1]} test faces; {MIN_FACES} of each are needed)"
             )
     return remarks
-
-
-def reals_against_fakes(reals: FeatureDataset, fakes: FeatureDataset) -> FeatureDataset:
-    """The real faces of one test and the fakes of another."""
-    parts = [reals.select(reals.rows["label"] == 0), fakes.select(fakes.rows["label"] == 1)]
-    arrays = {key: np.concatenate([part.arrays[key] for part in parts]) for key in reals.arrays}
-    rows = {key: np.concatenate([part.rows[key] for part in parts]) for key in reals.rows}
-    return FeatureDataset(arrays, rows)
 
 
 def together(faces: FeatureDataset) -> list[Experiment]:
     """All datasets train together, each is tested by itself."""
     names = datasets_of(faces)
-    tests = {name: of_dataset(faces.split("test"), name) for name in names}
-    tests = {name: test for name, test in tests.items() if enough(test)}
-    if len(names) < 2 or not tests:
-        return []
-    remarks: list[str] = []
-    train, val = train_and_val(faces, remarks)
-    run = Run("together", "in-dataset", f"trained on {' and '.join(names)} together", tests)
-    return [Experiment("together", train, val, [run], remarks)]
+    title = f"trained on {' and '.join(names)} together"
+    run = Run("together", "in-dataset", title, tests_of(faces))
+    return experiment_of("together", faces, [run]) if len(names) > 1 else []
 
 
 def identity_disjoint_experiments(faces: FeatureDataset) -> list[Experiment]:
@@ -171,33 +159,20 @@ def identity_disjoint_experiments(faces: FeatureDataset) -> list[Experiment]:
         if not given.counts()["real"]:
             continue
         apart = identity_disjoint(given)
-        test = apart.split("test")
+        before, after = (len(set(part.rows["group"])) for part in (given, apart))
+        left_out = int((apart.rows["split"] == "").sum())
         remarks = [
-            identity_remark(given, apart),
+            f"{before} groups joined into {after} ({largest_share(apart.rows['group']):.1%} of the faces in the largest, "
+            f"which trains); {left_out} faces left out, whose person, or somebody similar, is in a later split; in the "
+            f"given splits {on_both_sides(given, apart):.0%} of the real test faces belong to a person with training "
+            "faces, according to the identity embedding",
             f"only groups of real faces could be joined: {resembling(apart):.0%} of the test fakes resemble a "
             f"training fake (cosine above {JOIN}); they may show one person, or be alike because one program made them",
         ]
-        try:
-            train, val = train_and_val(apart, remarks)
-        except ValueError:
-            continue
-        if enough(test):
-            title = f"{name}, identity-disjoint"
-            run = Run(f"identity-disjoint-{slug(name)}", "identity-disjoint", title, {name: test})
-            experiments.append(Experiment(title, train, val, [run], remarks))
+        title, id = f"{name}, identity-disjoint", f"identity-disjoint-{slug(name)}"
+        run = Run(id, "identity-disjoint", title, tests_of(apart))
+        experiments += experiment_of(title, apart, [run], remarks)
     return experiments
-
-
-def identity_remark(given: FeatureDataset, apart: FeatureDataset) -> str:
-    share = largest_share(apart.rows["group"])
-    before, after = (len(set(part.rows["group"])) for part in (given, apart))
-    left_out = int((apart.rows["split"] == "").sum())
-    return (
-        f"{before} groups joined into {after} ({share:.1%} of the faces in the largest, which trains); {left_out} "
-        "faces left out, whose person, or somebody similar, is in a later split; in the given splits "
-        f"{on_both_sides(given, apart):.0%} of the real test faces belong to a person with training faces, according to "
-        "the identity embedding"
-    )
 
 
 def resembling(apart: FeatureDataset) -> float:
@@ -213,31 +188,25 @@ def resembling(apart: FeatureDataset) -> float:
 def on_both_sides(given: FeatureDataset, apart: FeatureDataset) -> float:
     """Share of real test faces whose joined group also has training faces in the given splits."""
     real, splits, people = given.rows["label"] == 0, given.rows["split"], apart.rows["group"]
-    trained = set(people[splits == "train"])
     tested = people[real & (splits == "test")]
-    return float(np.mean([person in trained for person in tested])) if len(tested) else float("nan")
+    both = np.isin(tested.astype(str), people[splits == "train"].astype(str))
+    return float(both.mean()) if len(tested) else float("nan")
 
 
 def leave_one_manipulation_out(faces: FeatureDataset) -> list[Experiment]:
     """For each manipulation: trained without it, tested on it and the reals of its datasets."""
-    fake, methods = faces.rows["label"] == 1, faces.rows["method"]
-    known = sorted({method for method in methods[fake].tolist() if method})
+    fake, methods, datasets = (faces.rows[name] for name in ("label", "method", "dataset"))
+    known = sorted({*methods[fake == 1].tolist()} - {""})
     experiments = []
     for method in known if len(known) > 1 else ():
-        of_method = fake & (methods == method)
-        remarks: list[str] = []
-        try:
-            train, val = train_and_val(faces.select(~of_method), remarks)
-        except ValueError:
-            continue
-        home = np.isin(faces.rows["dataset"], list(set(faces.rows["dataset"][of_method].tolist())))
-        test = faces.select((of_method | (~fake & home)) & (faces.rows["split"] == "test"))
-        if enough(test) and train.counts()["fake"]:
-            title = f"trained without {method}, tested on it"
-            id = f"without-{slug(method)}"
-            run = Run(id, "leave-one-manipulation-out", title, {method: test})
-            name = f"without {method}"
-            experiments.append(Experiment(name, train, val, [run], remarks, excluded=method))
+        of_method = (fake == 1) & (methods == method)
+        home = (fake == 0) & np.isin(datasets, datasets[of_method])
+        test = faces.select((of_method | home) & (faces.rows["split"] == "test"))
+        title, protocol = f"trained without {method}, tested on it", "leave-one-manipulation-out"
+        tests = {method: test} if enough(test) else {}
+        runs = [Run(f"without-{slug(method)}", protocol, title, tests)]
+        rest = faces.select(~of_method)
+        experiments += experiment_of(f"without {method}", rest, runs, excluded=method)
     return experiments
 
 
@@ -245,10 +214,9 @@ def few_shot(experiment: Experiment, faces: int, seed: int) -> Experiment | None
     """The in-dataset run with about `faces` training faces, in whole groups.
 
     For one seed, a smaller set is part of every larger one. None where there are fewer faces, or
-    where whole groups make it half as many again.
+    whole groups make it half as many again.
     """
-    groups = experiment.train.rows["group"].astype(str)
-    run = experiment.in_dataset
+    groups, run = experiment.train.rows["group"].astype(str), experiment.in_dataset
     if len(groups) < faces or run is None:
         return None
     names, inverse = np.unique(groups, return_inverse=True)
@@ -266,10 +234,9 @@ def few_shot(experiment: Experiment, faces: int, seed: int) -> Experiment | None
 
 def permuted_labels(experiment: Experiment, seed: int) -> Experiment | None:
     """The in-dataset run with permuted training and validation labels: it must be at chance."""
-    run = experiment.in_dataset
+    run, rng = experiment.in_dataset, np.random.default_rng(seed)
     if run is None:
         return None
-    rng = np.random.default_rng(seed)
     train, val = (
         replace(part, rows={**part.rows, "label": permute(part.rows["label"], rng)})
         for part in (experiment.train, experiment.val)
@@ -284,7 +251,7 @@ def permute(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Random labels independent of the true ones: the same share of each class is called fake.
 
     A plain permutation of a few thousand labels correlates with the truth by about .02 by chance,
-    and a strong column makes .44 or .56 of that. labels: (N,) 0 or 1. Returns: the same.
+    and a strong column makes .44 or .56 of that.
     """
     found, share = np.zeros_like(labels), labels.mean()
     for label in (0, 1):
@@ -304,7 +271,6 @@ PROTOCOLS = {
 def experiments_of(faces: FeatureDataset, protocols: Sequence[str]) -> list[Experiment]:
     """All experiments of the protocols. Raises: ValueError where there are none."""
     found = [experiment for name in protocols for experiment in PROTOCOLS[name](faces)]
-    found = [experiment for experiment in found if experiment.runs]
     if not found:
         counts = {split: faces.split(split).counts() for split in ("train", "val", "test")}
         raise ValueError(

@@ -1,9 +1,7 @@
-"""Robustness: every test picture again, compressed, blurred or shrunk before its face is looked
-for.
+"""Robustness: every test picture again, compressed, blurred or shrunk before face detection.
 
-One dump per condition, made like every other dump, so resumable and kept; a later evaluation of
-another detector needs no pictures. A picture whose face is not found any more is counted, and
-scored as what it is to a user: no alarm (p_fake 0).
+One dump per condition, made like every other dump, so resumable and kept. A picture whose face is
+lost is counted, and scored as what it is to a user: no alarm (p_fake 0).
 """
 
 from __future__ import annotations
@@ -20,7 +18,8 @@ from data.feature_dataset import FeatureDataset, join_dumps
 from data.samples import even_subsample
 from data.video import split_frame
 from evaluation.metrics import auc, interval
-from evaluation.predictions import face_keys
+from evaluation.metrics_table import counts_of
+from evaluation.predictions import FACE, face_table
 from evaluation.systems import quiet
 from preprocessing_pipeline import Config, degraded_at
 from preprocessing_pipeline import main as preprocess
@@ -32,39 +31,32 @@ CLEAN = "clean"  # condition of the same faces undegraded
 def degraded_dump(
     clean: Dump, root: Path, condition: Condition, limit: int | None, settings: Mapping
 ) -> Dump:
-    """The test pictures of `clean` in one condition, by the same experts; made or completed
-    where needed.
+    """The test pictures of `clean` in one condition, by the same experts; made where needed.
 
     Args:
         root: folder of the pictures.
         limit: pictures at most, evenly spaced.
         settings: of preprocessing_pipeline.Config, such as the device.
-
-    Raises:
-        As preprocessing_pipeline.main; ValueError where a picture cannot be read any more.
     """
-    out = degraded_at(clean.meta["dataset"], clean.meta["profile"], condition, limit)
+    names = ("faces", "precision", "max_pixels")
     config = Config(
         data_root=root,
-        out=out,
+        out=degraded_at(clean.meta["dataset"], clean.meta["profile"], condition, limit),
         like=clean.path,
         split="test",
         degrade=str(condition),
         limit=limit,
         experts=tuple(clean.meta["weights"]),
-        faces=clean.meta["config"]["faces"],
-        precision=clean.meta["config"]["precision"],
-        max_pixels=clean.meta["config"]["max_pixels"],
+        **{name: clean.meta["config"][name] for name in names},
         **settings,
     )
     with quiet():
         dump = read_dump(preprocess(config))
-    if dump.meta["counts"]["unreadable"]:  # not lost to the degradation: not to be scored as such
+    if count := dump.meta["counts"]["unreadable"]:  # not lost to the degradation
         path, reason = next((path, reason) for path, reason in dump.failures if reason != NO_FACE)
-        more = dump.meta["counts"]["unreadable"] - 1
         raise ValueError(
-            f"{root / path}: {reason}, and {more} more that could be read when {clean.path} was made; put the pictures "
-            f"back, or name their folder with --data-root, and delete {dump.path}"
+            f"{root / path}: {reason}, and {count - 1} more that could be read when {clean.path} was made; put the "
+            f"pictures back, or name their folder with --data-root, and delete {dump.path}"
         )
     return dump
 
@@ -74,13 +66,11 @@ def measured(
 ) -> list[dict]:
     """AUC over the faces found, AUC over all with p_fake 0 for those lost, and how many are lost.
 
-    clean: the same pictures undegraded. Faces are matched by path and number.
+    clean: the same pictures undegraded; a face without a score there does not count.
     """
-    place = {key: row for row, key in enumerate(face_keys(degraded.rows))}
-    at = np.array([place.get(key, -1) for key in face_keys(clean.rows)])
-    counted = ~np.isnan(p_clean)
-    scores = np.where((at >= 0) & counted, np.append(p, np.nan)[at], np.nan)
-    known = ~np.isnan(scores)
+    both = face_table(clean, {}).merge(face_table(degraded, {"p": p}), on=FACE, how="left")
+    scores, counted = both["p"].to_numpy(float), ~np.isnan(p_clean)
+    known = counted & ~np.isnan(scores)
     rows = [
         auc_row(clean, scores, known),
         auc_row(clean, np.where(known, scores, 0.0), counted, "auc_with_lost"),
@@ -91,8 +81,8 @@ def measured(
 
 def auc_row(faces: FeatureDataset, p: np.ndarray, used: np.ndarray, metric: str = "auc") -> dict:
     y, groups = faces.rows["label"][used], faces.rows["group"][used]
-    counts = {"n": len(y), "n_fake": int(y.sum()), "groups": len(set(groups))}
-    return {"metric": metric, **counts, **interval(auc, y, p[used], groups, REPLICATES)}
+    figure = interval(auc, y, p[used], groups, REPLICATES)
+    return {"metric": metric, **counts_of(y, groups), **figure}
 
 
 def slope(aucs: Mapping[int, float | None]) -> float | None:
@@ -106,11 +96,7 @@ def curves(
     degraded: Mapping[Condition, FeatureDataset],
     p_fake: Callable[[FeatureDataset], np.ndarray],
 ) -> list[dict]:
-    """Rows of metrics.csv of one system on one dataset: clean, every condition, and the slope of
-    every family.
-
-    clean: the faces that were degraded.
-    """
+    """Rows of metrics.csv of one system: clean, every condition, and the slope of every family."""
     p_clean = p_fake(clean)
     base = auc_row(clean, p_clean, ~np.isnan(p_clean))
     rows = [{**base, "condition": CLEAN}]
@@ -131,16 +117,14 @@ def degraded_faces(
 ) -> tuple[FeatureDataset, dict[Condition, FeatureDataset]]:
     """The test faces of `clean` that were degraded, and the same in every condition.
 
-    Where the dataset has pictures that are no frames of video files, conditions for clips are left
-    out.
+    Conditions for clips are left out where some pictures are no frames of video files.
     """
     clips = all(map(split_frame, clean.rows["path"].tolist()))
-    degraded = {}
-    for condition in wanted:
-        if condition.clips_only and not clips:
-            continue
-        dump = degraded_dump(clean, root, condition, limit, settings)
-        degraded[condition] = join_dumps([dump])
+    degraded = {
+        condition: join_dumps([degraded_dump(clean, root, condition, limit, settings)])
+        for condition in wanted
+        if clips or not condition.clips_only
+    }
     paths = [sample.path for sample in even_subsample(samples_of(clean, "test"), limit)]
     faces = join_dumps([clean])
     return faces.select(np.isin(faces.rows["path"].astype(str), paths)), degraded

@@ -1,8 +1,7 @@
 """Every experiment with every system: fit, predict, write down.
 
-A report folder holds `progress.json` and `predictions/<run>/<system>.csv` while it is made. A
-system is noted as done once all its predictions are on disk, so an evaluation that is killed goes
-on with the system that it was at.
+A system is noted as done in `progress.json` once all its predictions are on disk, so an evaluation
+that is killed goes on with the system that it was at.
 """
 
 from __future__ import annotations
@@ -31,9 +30,7 @@ class Progress:
 
     Attributes:
         settings: what all fits of a report must have in common.
-        done: "<experiment>/<system>" -> failed, notes, threshold, seconds, commit, and rows of
-            metrics.csv.
-        minutes: that earlier starts took.
+        done: "<experiment>/<system>" -> failed, notes, threshold, seconds, commit, rows.
     """
 
     folder: Path
@@ -43,18 +40,13 @@ class Progress:
 
     @classmethod
     def begin(cls, folder: Path, settings: dict, overwrite: bool = False) -> Progress:
-        """Go on where an earlier run with the same settings stopped.
-
-        Raises:
-            ValueError: where the folder holds the report of other settings, or something else.
-        """
-        path = folder / "progress.json"
-        settings = json.loads(json.dumps(settings))
+        """Go on where an earlier run with the same settings stopped."""
+        path, settings = folder / "progress.json", json.loads(json.dumps(settings))
+        if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(
+                f"{folder}: holds files and no report; choose another --name, or move them"
+            )
         if overwrite or not path.is_file():
-            if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
-                raise ValueError(
-                    f"{folder}: holds files and no report; choose another --name, or move them"
-                )
             shutil.rmtree(folder / "predictions", ignore_errors=True)
             folder.mkdir(parents=True, exist_ok=True)
             progress = cls(folder, settings)
@@ -70,13 +62,13 @@ class Progress:
         names = sorted(before.keys() | settings.keys())
         if differing := [name for name in names if before.get(name) != settings.get(name)]:
             raise ValueError(
-                f"{folder}: holds a report with other settings ({', '.join(differing)}); --overwrite it, or choose "
-                "another --name"
+                f"{folder}: holds a report with other settings ({', '.join(differing)}); choose another --name, or "
+                "--overwrite it"
             )
         return cls(folder, settings, done, minutes)
 
     def save(self) -> None:
-        known = {"settings": self.settings, "done": self.done, "minutes": self.minutes}
+        known = {name: getattr(self, name) for name in ("settings", "done", "minutes")}
         write_json(self.folder / "progress.json", known)
 
     def of(self, experiment: Experiment, system: System) -> dict:
@@ -93,19 +85,14 @@ class Progress:
 
 
 def work(progress: Progress, plan: Jobs, measure: Measure, commit: str | None = None) -> int:
-    """Fit and predict what is not done yet; a system that fails is tried again at the next start.
+    """Fit and predict what is not done yet; returns how much that was.
 
-    Args:
-        commit: of the code, kept with every fit.
-
-    Returns:
-        How many were left to do.
+    A system that fails is tried again at the next start. commit: of the code, kept with every fit.
     """
     jobs = [(experiment, system) for experiment, systems in plan for system in systems]
     left = [job for job in jobs if not progress.finished(*job)]
-    with tqdm(
-        total=len(jobs), initial=len(jobs) - len(left), unit=" fits", disable=not left
-    ) as bar:
+    done = len(jobs) - len(left)
+    with tqdm(total=len(jobs), initial=done, unit=" fits", disable=not left) as bar:
         for experiment, system in left:
             bar.set_postfix_str(f"{experiment.name}: {system.name}")
             start = time.perf_counter()
@@ -118,16 +105,17 @@ def work(progress: Progress, plan: Jobs, measure: Measure, commit: str | None = 
 
 
 def _fit(progress: Progress, experiment: Experiment, system: System, measure: Measure) -> dict:
+    done = {"failed": "", "notes": [], "threshold": None, "rows": []}
     try:
         fitted = system.fit(experiment.train, experiment.val)
         for run in experiment.runs:
             tests = {name: (faces, fitted.p_fake(faces)) for name, faces in run.tests.items()}
             write_predictions(progress.predictions(run.id, system.name), tests)
     except (ValueError, FileNotFoundError) as error:
-        return {"failed": str(error), "notes": [], "threshold": None, "rows": []}
-    notes, rows = list(fitted.notes), []
+        return done | {"failed": str(error)}
+    done |= {"notes": [*fitted.notes], "threshold": fitted.threshold}
     try:
-        rows = measure(experiment, system, fitted)
+        done["rows"] = measure(experiment, system, fitted)
     except (ValueError, FileNotFoundError) as error:
-        notes.append(f"not measured further: {error}")
-    return {"failed": "", "notes": notes, "threshold": fitted.threshold, "rows": rows}
+        done["notes"].append(f"not measured further: {error}")
+    return done

@@ -1,8 +1,4 @@
-"""Sanity checks: the same picture on both sides of a split, labels that can be read off the file,
-AUC at chance.
-
-The first ones return remarks for the report; an empty list means that the check found nothing.
-"""
+"""Sanity checks: pictures on both sides of a split, labels that the file gives away, chance."""
 
 from __future__ import annotations
 
@@ -23,38 +19,35 @@ FEWEST = 3  # permutations that a mean needs
 
 
 def duplicates(faces: FeatureDataset) -> list[str]:
-    """Test pictures whose perceptual hash is (nearly) that of a training or validation picture."""
-    paths = np.array(
-        [f"{d}/{p}" for d, p in zip(faces.rows["dataset"], faces.rows["path"], strict=True)]
-    )
+    """Remarks on test pictures with (nearly) the perceptual hash of a training or validation one."""
+    paths = faces.rows["dataset"].astype(object) + "/" + faces.rows["path"]
     _, first = np.unique(paths, return_index=True)  # a picture counts once, however many faces
-    splits, hashes = faces.rows["split"][first], faces.rows["phash"][first]
+    paths, splits, hashes = (x[first] for x in (paths, faces.rows["split"], faces.rows["phash"]))
     similar = np.array(group_near_duplicates(hashes.tolist()))
     remarks = []
     for split in ("train", "val"):
         place = {group: row for row, group in enumerate(similar) if splits[row] == split}
-        found = [row for row in np.flatnonzero(splits == "test") if similar[row] in place]
-        if found:
-            pairs = [
-                f"{paths[first[row]]} = {paths[first[place[similar[row]]]]}"
-                for row in found[:EXAMPLES]
-            ]
-            exact = sum(hashes[row] == hashes[place[similar[row]]] for row in found)
+        tests = np.flatnonzero(splits == "test")
+        pairs = [(row, place[similar[row]]) for row in tests if similar[row] in place]
+        if pairs:
+            exact = sum(hashes[a] == hashes[b] for a, b in pairs)
+            examples = "; ".join(f"{paths[a]} = {paths[b]}" for a, b in pairs[:EXAMPLES])
             remarks.append(
-                f"{len(found)} test pictures look like one in {split} ({exact} with the same perceptual hash), such as "
-                f"{'; '.join(pairs)}: figures on them are too high"
+                f"{len(pairs)} test pictures look like one in {split} ({exact} with the same perceptual hash), such as "
+                f"{examples}: figures on them are too high"
             )
     return remarks
 
 
 def leaking_columns(train: FeatureDataset) -> dict[str, float]:
     """Numbers about the file that separate the training labels by themselves: column -> AUC."""
-    if not all(train.counts()[label] for label in ("real", "fake")):
-        return {}
     table, y = metadata_features(train.rows), train.rows["label"]
-    found = {name: auc(y, table.values[:, i]) for i, name in enumerate(table.names)}
-    found = {name.partition("/")[2]: max(value, 1 - value) for name, value in found.items()}
-    return {name: value for name, value in found.items() if value >= SUSPICIOUS}
+    found = {}
+    for i, name in enumerate(table.names if len(train) else ()):
+        value = auc(y, table.values[:, i])
+        if max(value, 1 - value) >= SUSPICIOUS:
+            found[name.partition("/")[2]] = max(value, 1 - value)
+    return found
 
 
 def leaks(train: FeatureDataset, name: str) -> list[str]:
@@ -66,20 +59,15 @@ def leaks(train: FeatureDataset, name: str) -> list[str]:
 
 
 def stratified_auc(y: np.ndarray, p: np.ndarray, column: np.ndarray) -> tuple[float, int]:
-    """AUC over pairs of a real face and a fake that are similar in `column`, and the number of such
-    pairs.
+    """AUC over pairs of a real face and a fake in the same twentieth by `column`, and their number.
 
-    Similar are those in the same twentieth of all faces by that column: AUC stratified by a
-    covariate (Janes & Pepe, Biometrika 2009), pooled over pairs. y, p, column: (N,). NaN without
-    pairs.
+    AUC stratified by a covariate (Janes & Pepe, Biometrika 2009), pooled over pairs; NaN without.
     """
     edges = np.quantile(column, np.linspace(0, 1, STRATA + 1)[1:-1])
     stratum = np.searchsorted(edges, column, side="right")
     won, pairs = 0.0, 0
-    for place in np.unique(stratum):
-        inside = stratum == place
-        count = int((y[inside] == 0).sum() * (y[inside] == 1).sum())
-        if count:
+    for inside in (stratum == place for place in np.unique(stratum)):
+        if count := int((y[inside] == 0).sum() * (y[inside] == 1).sum()):
             won, pairs = won + count * auc(y[inside], p[inside]), pairs + count
     return (won / pairs if pairs else float("nan")), pairs
 
@@ -87,8 +75,7 @@ def stratified_auc(y: np.ndarray, p: np.ndarray, column: np.ndarray) -> tuple[fl
 def chance(values: Sequence[float]) -> dict[str, float]:
     """Mean AUC of several label permutations, and the 99% interval of that mean (Student's t).
 
-    The interval of one fit does not do: a random direction in feature space may happen to separate
-    the classes.
+    One fit does not do: a random direction in feature space may happen to separate the classes.
     """
     values = np.asarray(values, dtype=np.float64)
     error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
@@ -109,10 +96,3 @@ def chance_remark(test: str, values: Sequence[float]) -> str:
     if mean["low"] <= 0.5 <= mean["high"]:
         return f"{text}contains .50: at chance, as it must be"
     return f"{text}does not contain .50 (probability 1% by chance): look for a leak of the labels"
-
-
-def metadata_remark(where: str, masc: float, metadata: float) -> str:
-    return (
-        f"{where}: the metadata baseline (file and picture size, colour, sharpness, size and pose of the face) reaches "
-        f"{metadata:.3f} and MASC {masc:.3f}: this test does not show that faces were used"
-    )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pandas as pd
 
-from evaluation.metrics_table import UNITS
-from evaluation.page import Names, Section, Table
+from evaluation.metrics_table import UNITS, pick, unique
+from evaluation.page import Names, Picture, Section, Table
 from evaluation.robustness import CLEAN
-from evaluation.sanity import chance_remark, metadata_remark
+from evaluation.sanity import chance_remark
 from evaluation.systems import MASC, METADATA
 from evaluation.tables import (
     INTERVALS,
@@ -26,7 +26,6 @@ from evaluation.tables import (
     measured,
     overview,
     run_tables,
-    unique,
     view,
 )
 
@@ -54,51 +53,50 @@ def robustness(names: Names, table: pd.DataFrame) -> Iterator[Table]:
         for metric, title in titles.items():
             parts = []
             for family, conditions in families.items():
-                places = {CLEAN: CLEAN, family: "slope"} | {
-                    str(x): f"{x.level}" for x in conditions
-                }
-                used = rows[rows["metric"].isin((metric, "slope")) & rows["condition"].isin(places)]
+                places = {CLEAN: CLEAN, family: "slope"}
+                places |= {str(each): str(each.level) for each in conditions}
+                used = pick(rows, metric=(metric, "slope"), condition=tuple(places))
                 parts.append(used.assign(family=family, place=used["condition"].map(places)))
-            found, head, notes = pd.concat(parts), levels, [LOST]
+            head, notes = {x: x for x in levels}, [LOST]
             if metric == "auc":
-                head = [CLEAN, *levels, "slope"]
+                head = {CLEAN: CLEAN, **head, "slope": "slope"}
                 notes.append("Slope: AUC per level, by least squares")
-            caption = (
-                f"Robustness, {test}: {title} at every level, {frames_of(rows)} frames; {INTERVALS}"
-            )
-            name, headings = names("robustness", test, metric), {x: x for x in head}
-            yield view(
-                name, caption, found, ("family", "system"), "place", headings, notes, "family"
-            )
+            caption = f"Robustness, {test}: {title} at every level, {frames_of(rows)} frames"
+            name, index = names("robustness", test, metric), ("family", "system")
+            spec = (pd.concat(parts), index, "place", head, notes, "family")
+            yield view(name, f"{caption}; {INTERVALS}", *spec)
 
 
 def few_shot(names: Names, table: pd.DataFrame) -> Iterator[Table]:
     """AUC by the number of training faces, of every draw and on average."""
     for test, rows in few_shot_rows(table).groupby("test", sort=False):
         means = rows.groupby(["system", "size"], sort=False, as_index=False)["value"].mean()
-        means = means.assign(draw="mean", low=None, high=None, metric="auc")
-        both = [rows.assign(draw=rows["seed"].map("{:.0f}".format)), means]
+        means = means.assign(draw="mean", low=None, high=None, metric="auc").astype(object)
+        draws = rows.assign(draw=rows["seed"].map("{:.0f}".format)).astype(object)
+        both = pd.concat([draws, means])
         systems = unique(rows, "system")
-        parts = [part[part["system"] == x].astype(object) for x in systems for part in both]
+        both = both.sort_values("system", key=lambda x: x.map(systems.index), kind="stable")
         sizes = {size: f"{size:.0f} faces" for size in sorted(set(rows["size"]))}
         title = f"Few-shot: AUC on {counted(rows)} of {test} by the number of training faces"
         notes = ["Intervals are about the test faces; the draws show the effect of training faces"]
         name, index, caption = names("few-shot", test), ("system", "draw"), f"{title}; {INTERVALS}"
-        yield view(name, caption, pd.concat(parts), index, "size", sizes, notes, mark=False)
+        yield view(name, caption, both, index, "size", sizes, notes, mark=False)
 
 
 def derived_remarks(report: Mapping, table: pd.DataFrame) -> list[str]:
     """Sanity checks of the figures: permuted labels at chance, the metadata baseline."""
-    rows = main_rows(table, "auc", level="frame")
-    permuted = rows[(rows["protocol"] == "permuted-labels") & rows["value"].notna()]
-    permuted = permuted.groupby("test", sort=False)
+    rows = main_rows(table, metric="auc", level="frame").dropna(subset="value")
+    permuted = pick(rows, protocol="permuted-labels").groupby("test", sort=False)
     remarks = [chance_remark(test, part["value"].tolist()) for test, part in permuted]
-    rows = rows[rows["protocol"].isin(PROTOCOLS)]
+    rows = pick(rows, protocol=tuple(PROTOCOLS))
     for (run, test), part in rows.groupby(["run", "test"], sort=False):
         aucs = part.set_index("system")["value"]
         if {MASC, METADATA} <= set(aucs.index) and aucs[METADATA] >= aucs[MASC]:
-            where = f"{report['runs'][run]['title']}, test {test}"
-            remarks.append(metadata_remark(where, aucs[MASC], aucs[METADATA]))
+            remarks.append(
+                f"{report['runs'][run]['title']}, test {test}: the metadata baseline (file and picture size, colour, "
+                f"sharpness, size and pose of the face) reaches {aucs[METADATA]:.3f} and MASC {aucs[MASC]:.3f}: this test "
+                "does not show that faces were used"
+            )
     return remarks
 
 
@@ -106,29 +104,33 @@ def flat(data: object, where: str = "") -> dict[str, str]:
     """dotted.key -> value as text. Lists of plain values are values."""
     if isinstance(data, list) and any(isinstance(value, dict) for value in data):
         data = dict(enumerate(data))
-    if isinstance(data, dict) and data:
-        parts = [
-            flat(value, f"{where}.{key}" if where else str(key)) for key, value in data.items()
-        ]
-        return {key: value for part in parts for key, value in part.items()}
-    return {where: data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)}
+    if not isinstance(data, dict) or not data:
+        return {where: data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)}
+    found = {}
+    for key, value in data.items():
+        found |= flat(value, f"{where}.{key}" if where else str(key))
+    return found
 
 
-def sections(report: Mapping, table: pd.DataFrame, names: Names) -> list[Section]:
-    """Everything but the plots, in reading order; plots belong to the sections with their key."""
-    made: list[Section] = []
+def sections(
+    report: Mapping,
+    table: pd.DataFrame,
+    pictures: Callable[[str], Iterable[Picture]] = lambda key: (),
+) -> list[Section]:
+    """A report in reading order, without empty sections. pictures: the plots of a section's key."""
+    made, names = [], Names()
 
     def add(title: str, blocks: Iterable, key: str = "", level: int = 2) -> None:
-        made.append(Section(title, [*blocks], level, key))
+        blocks = [block for block in (*blocks, [*pictures(key)]) if block]
+        if blocks or key == "protocol":
+            made.append(Section(title, blocks, level, key))
 
-    def by_run(
-        title: str, rows: pd.DataFrame, *spec: object, key: str = "", **more: object
-    ) -> None:
-        """A table for every run and test. spec, more: of `view`."""
+    def by_run(title: str, rows: pd.DataFrame, *spec: object, key: str = "") -> None:
+        """A table for every run and test. spec: of `view`."""
         blocks = []
         for (run, test), part in rows.groupby(["run", "test"], sort=False):
             caption = f"{title}, {measured(report, table, run, test)}; {INTERVALS}"
-            blocks.append(view(names(title, run, test), caption, part, *spec, **more))
+            blocks.append(view(names(title, run, test), caption, part, *spec))
         add(title, blocks, key)
 
     glance = [each for level in UNITS for each in overview(names, table, level)]
@@ -148,32 +150,32 @@ def sections(report: Mapping, table: pd.DataFrame, names: Names) -> list[Section
                 for n in (run["train"], run["val"])
             )
             about = "Trained on {}. Validated on {}.".format(*parts)
-            blocks = run_tables(names, run, table[table["run"] == id])
+            blocks = run_tables(names, run, pick(table, run=id))
             add(run["title"], [about, tuple(run["remarks"]), *blocks], id, 3)
     add("Few-shot: few training faces", few_shot(names, table), "few-shot")
     add("Robustness", robustness(names, table), "robustness")
-    rows = table[table["metric"].isin(("auc", "fpr")) & (table["attribute"] != "")]
+    rows = pick(table[table["attribute"] != ""], metric=("auc", "fpr"))
     index, headings = ("attribute", "system", "group"), {"auc": "AUC", "fpr": "FPR"}
     notes = ["Groups as an expert estimates them. FPR is at the threshold of the run"]
-    by_run("Subgroups", rows, index, "metric", headings, notes, mark=False)
-    rows = table[table["metric"] == "stratified_auc"]
+    by_run("Subgroups", rows, index, "metric", headings, notes, None, False)
+    rows = pick(table, metric="stratified_auc")
     headings = {name: f"stratified by {name}" for name in unique(rows, "attribute")}
     notes = ["Over pairs of a real face and a fake in the same twentieth of all test faces"]
     by_run("Stratified AUC", rows, ("system",), "attribute", headings, notes)
     rows = ablation_rows(table)
-    columns = table[(table["metric"] == "columns") & table["system"].isin(set(rows["system"]))]
+    columns = pick(table, metric="columns", system=tuple(rows["system"])).drop(columns="test")
     tests = rows[["run", "test"]].drop_duplicates()
-    rows = pd.concat([rows, columns.drop(columns="test").merge(tests, on="run")])
+    rows = pd.concat([rows, columns.merge(tests, on="run")])
     headings = {"columns": "columns", "auc": "AUC"}
     by_run("Ablations", rows, ("system",), "metric", headings, key="ablations")
-    rows = table[table["metric"] == "permutation_importance"]
+    rows = pick(table, metric="permutation_importance")
     headings = {"permutation_importance": "loss of AUC"}
     notes = ["Loss of AUC when the columns of one output are permuted among the test faces"]
-    index = ("attribute",)
-    by_run("Permutation importance", rows, index, "metric", headings, notes, key="importance")
+    spec = (rows, ("attribute",), "metric", headings, notes)
+    by_run("Permutation importance", *spec, key="importance")
     add("Inconsistency of regions", [], "inconsistency")
     known = {"code": report["git"], "version": report["versions"], "setting": report["config"]}
-    cells = pd.DataFrame(list(flat(known).items()), columns=["what", "value"])
+    cells = pd.DataFrame(flat(known).items(), columns=["what", "value"])
     how = Table(names("made"), "Code, versions and settings", cells, texts=2)
     add("How it was made", [how], "how")
     return made

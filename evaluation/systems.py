@@ -1,13 +1,13 @@
 """The systems that are compared: ways of learning P(fake), all with one interface.
 
-A `System` fits on `train`, chooses, calibrates and sets its threshold on `val`, and then scores any
-faces. No test split is seen here.
+A `System` fits on `train`, chooses, calibrates and sets its threshold on `val`. No test split is
+seen here.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits
 from data.feature_dataset import FeatureDataset
 from evaluation.metrics import threshold_at_fpr
 from features.baselines import metadata_features, plain_features
-from features.columns import FAMILIES, FeatureTable, groups_of, select
+from features.columns import FAMILIES, FeatureTable, groups_of, raw_features, select
+from features.expectations import expected_names
 from features.regions import REGIONS
 from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
@@ -37,7 +38,6 @@ class Fitted:
     Attributes:
         p_fake: faces -> (N,) float64, NaN for a face that it cannot score.
         threshold: p_fake from which a face is called fake.
-        notes: shown beside the figures.
         checkpoint: of MASC and its ablations.
     """
 
@@ -68,11 +68,13 @@ def quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def of_checkpoint(checkpoint: Checkpoint, notes: list[str] | None = None) -> Fitted:
+def of_checkpoint(checkpoint: Checkpoint, notes: Sequence[str] = ()) -> Fitted:
     scorer = Scorer(checkpoint)
-    return Fitted(
-        lambda faces: scorer.score(faces.arrays)[1], scorer.threshold, notes or [], checkpoint
-    )
+
+    def p_fake(faces: FeatureDataset) -> np.ndarray:
+        return scorer.score(faces.arrays)[1]
+
+    return Fitted(p_fake, scorer.threshold, [*notes], checkpoint)
 
 
 def detector(name: str, kind: str, outputs: Mapping, settings: Settings) -> System:
@@ -94,17 +96,15 @@ def classifier(
 
     def learn(train: FeatureDataset, val: FeatureDataset) -> Fitted:
         x, x_val = features(train).values, features(val).values
-        labels = val.rows["label"]
+        y, groups, y_val = train.rows["label"], train.rows["group"], val.rows["label"]
         with threadpool_limits(1, "blas"):
-            fitted = fit_head(
-                head, x, train.rows["label"], train.rows["group"], x_val, labels, settings.seed
-            )
+            fitted = fit_head(head, x, y, groups, x_val, y_val, settings.seed)
 
         def p_fake(faces: FeatureDataset) -> np.ndarray:
             values = features(faces).values
             return np.where(np.isnan(values).all(1), np.nan, fitted.p_fake(values))
 
-        return Fitted(p_fake, threshold_at_fpr(p_fake(val)[labels == 0], settings.fpr))
+        return Fitted(p_fake, threshold_at_fpr(p_fake(val)[y_val == 0], settings.fpr))
 
     return System(name, BASELINE, learn)
 
@@ -123,18 +123,12 @@ def whole_face(output: str) -> Callable[[FeatureDataset], FeatureTable]:
 
 def baselines(outputs: Mapping[str, Mapping], settings: Settings) -> list[System]:
     """Baselines without pictures: the first 16 columns, embeddings of the face, metadata."""
-    first = classifier(
-        "first 16 columns", settings.head, lambda faces: plain_features(faces.arrays), settings
-    )
-    embeddings = [
-        classifier(f"{name}, whole face", "logreg", whole_face(name), settings)
-        for name, output in outputs.items()
-        if output["kind"] == "embedding"
-    ]
-    metadata = classifier(
-        METADATA, "xgboost", lambda faces: metadata_features(faces.rows), settings
-    )
-    return [first, *embeddings, metadata]
+    kinds = {"first 16 columns": (settings.head, lambda faces: plain_features(faces.arrays))}
+    for name, output in outputs.items():
+        if output["kind"] == "embedding":
+            kinds[f"{name}, whole face"] = ("logreg", whole_face(name))
+    kinds[METADATA] = ("xgboost", lambda faces: metadata_features(faces.rows))
+    return [classifier(name, *kind, settings) for name, kind in kinds.items()]
 
 
 def permuted_baseline(outputs: Mapping[str, Mapping], settings: Settings) -> System:
@@ -152,37 +146,33 @@ def ablations(
     """MASC with less: fewer columns, no fakes to train on, or without the forgery logit.
 
     Args:
-        which: "families": without each family of experts, with only each, and with less of the
-            rest;
-            "subsets": a detector for every subset of the families.
-        families: those to use; None is all that the outputs belong to.
+        which: "families" (without each, only each, ...), "subsets" (every subset of the families)
+            or "none".
+        families: of experts; None is all that the outputs belong to.
     """
     families = families_of(outputs) if families is None else families
-    found = []
+    found: list[tuple[str, str, Settings]] = []
+
+    def add(name: str, kind: str = ABLATION, **changed: object) -> None:
+        found.append((name, kind, replace(settings, **changed)))
+
     if which == "subsets":
         for size in range(len(families)):
             for subset in combinations(families, size + 1):
-                name = f"{MASC}, only {' + '.join(subset)}"
-                found.append((name, ABLATION, replace(settings, only=subset)))
+                add(f"{MASC}, only {' + '.join(subset)}", only=subset)
     if which == "families":
-        real_only = replace(settings, one_class=True)
-        found += [
-            (f"{MASC}, real faces only (zero-shot)", ZERO_SHOT, real_only),
-            (f"{MASC}, raw columns only", ABLATION, replace(settings, only=("raw",))),
-            (f"{MASC}, expected columns only", ABLATION, replace(settings, only=("expected",))),
-        ]
+        add(f"{MASC}, real faces only (zero-shot)", ZERO_SHOT, one_class=True)
+        add(f"{MASC}, raw columns only", only=("raw",))
+        add(f"{MASC}, expected columns only", only=("expected",))
         logits = [name for name, output in outputs.items() if output["kind"] == "forgery_logit"]
         if logits and settings.forgery_weight and not settings.one_class:
-            labels_only = replace(settings, forgery_weight=0.0)
-            found.append((f"{MASC}, without the forgery logit", ABLATION, labels_only))
+            add(f"{MASC}, without the forgery logit", forgery_weight=0.0)
         for name in logits:
-            alone = replace(real_only, drop=(), only=(f"{name}/level/full",))
-            found.append((f"{name}, whole face (zero-shot)", ZERO_SHOT, alone))
+            alone = {"one_class": True, "drop": (), "only": (f"{name}/level/full",)}
+            add(f"{name}, whole face (zero-shot)", ZERO_SHOT, **alone)
         for family in families if len(families) > 1 else ():
-            without = replace(settings, drop=(*settings.drop, family))
-            found.append((f"{MASC}, without {family}", ABLATION, without))
-            alone = replace(settings, only=(family,))
-            found.append((f"{MASC}, only {family}", ABLATION, alone))
+            add(f"{MASC}, without {family}", drop=(*settings.drop, family))
+            add(f"{MASC}, only {family}", only=(family,))
     return [detector(name, kind, outputs, changed) for name, kind, changed in found]
 
 
@@ -192,16 +182,17 @@ def families_of(outputs: Iterable[str]) -> tuple[str, ...]:
     return tuple(family for family in FAMILIES if family in found)
 
 
-def usable_outputs(
-    faces: FeatureDataset, outputs: Iterable[str], columns: list[str], drop: tuple[str, ...]
-) -> list[str]:
-    """Outputs with a column that `drop` leaves and a value on a real face.
+def columns_of(faces: FeatureDataset, outputs: Iterable[str]) -> list[str]:
+    raw = raw_features({name: value[:1] for name, value in faces.arrays.items()}, outputs).names
+    return [*raw, *expected_names(outputs)]
 
-    Raises:
-        ValueError: where none of them belongs to a family, or for an unknown group in `drop`.
-    """
+
+def usable_outputs(
+    faces: FeatureDataset, outputs: Iterable[str], drop: tuple[str, ...]
+) -> list[str]:
+    """Outputs with a column that `drop` leaves and a value on a real face."""
     real = faces.rows["label"] == 0
-    kept = {name.partition("/")[0] for name in select(columns, drop)}
+    kept = {name.partition("/")[0] for name in select(columns_of(faces, outputs), drop)}
     known = [x for x in outputs if x in kept and np.isfinite(faces.arrays[x][real]).any()]
     if not families_of(known):
         raise ValueError(

@@ -77,7 +77,7 @@ def test_predictions_of_other_scores_are_reported(tmp_path: Path) -> None:
     shutil.copy(folder / "metadata.csv", folder / "masc.csv")
     text = written(write_report(tmp_path), "report.md")
     auc = number(value(table, system="MASC", level="frame"))
-    pattern = rf"MASC, frames of clips: AUC {auc} in metrics.csv, 0.\d+ from the predictions"
+    pattern = rf"MASC, frames of clips: AUC {auc} in metrics.csv, AUC 0.\d+ in the predictions"
     assert re.search(pattern, text) and text.count("do not belong together") == 2, (
         "frames and videos"
     )
@@ -90,7 +90,7 @@ def test_predictions_of_other_scores_are_reported(tmp_path: Path) -> None:
         ("{", "damaged or not a report"),
         ("[]", "damaged or not a report"),
         ('{"format": 7}', "a report of format 7, this version reads 3"),
-        ('{"format": 3}', "it has no name"),
+        ('{"format": 3}', "it lacks config, created,"),
     ],
 )
 def test_no_report(tmp_path: Path, text: str | None, message: str) -> None:
@@ -105,9 +105,12 @@ def test_no_report(tmp_path: Path, text: str | None, message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda report: report.update(runs=5), "it.runs is 5"),
-        (lambda report: report["runs"]["from-wild"].pop("title"), "runs.from-wild has no title"),
-        (lambda report: report["datasets"].update(x={"dump": ""}), "datasets.x has no splits"),
+        (lambda report: report.update(runs=5), "damaged or not a report"),
+        (lambda report: report["runs"]["from-wild"].pop("title"), "it lacks runs.from-wild.title"),
+        (
+            lambda report: report["datasets"].update(x={"dump": ""}),
+            "it lacks datasets.x.no_face, datasets.x.splits",
+        ),
         (lambda report: report["runs"].pop("from-wild"), "lacks the run from-wild of metrics.csv"),
     ],
 )
