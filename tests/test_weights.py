@@ -280,8 +280,8 @@ def test_bad_usage(run, capsys):
         run("forget")
 
 
-def test_the_readme_states_every_file_and_its_terms():
-    readme = Path(weights.__file__).parents[1] / "README.md"
+def test_the_documentation_states_every_file_and_its_terms():
+    readme = Path(weights.__file__).parents[1] / "docs/full_profile.md"
     lines = readme.read_text(encoding="utf-8").splitlines()
     for name, entry in WEIGHTS.items():
         if name not in weights.UNUSUAL:
