@@ -1,13 +1,10 @@
 """Action units that contradict each other: a mouth that smiles under eyes that do not.
 
 Action units are facial muscles, numbered by FACS (Ekman, Friesen & Hager, Facial Action Coding
-System, 2002). Some work together in a genuine expression, others do not. `CONTRADICTIONS` lists
-pairs of groups; a column is the difference of their mean activations (0 where both rest or both
-work), or, for groups that exclude each other, the smaller of the two means.
-
-Each is measured on the whole face; where one group lies in the upper and the other in the lower
-face, also between the upper region's output for the one and the lower region's for the other:
-`pyfeat.au/AU06-AU12/upper~lower`.
+System, 2002). `CONTRADICTIONS` lists pairs of groups; a column is the difference of their mean
+activations, or, for groups that exclude each other, the smaller of the two means. Each is measured
+on the whole face, and where one group lies in the upper and the other in the lower face, also
+between these regions: `pyfeat.au/AU06-AU12/upper~lower`.
 """
 
 from __future__ import annotations
@@ -53,7 +50,6 @@ class Contradiction:
 
     Attributes:
         one, other: action units, or the name of an emotion, for its probability.
-        source: the reference.
         label: the column's name, where listing the units would be long.
         apart: inconsistent where one group works and the other does not; else, where both do.
     """
@@ -66,17 +62,14 @@ class Contradiction:
 
     @property
     def name(self) -> str:
-        return self.label or ("-" if self.apart else "&").join(
-            map("+".join, (self.one, self.other))
-        )
+        sign = "-" if self.apart else "&"
+        return self.label or f"{'+'.join(self.one)}{sign}{'+'.join(self.other)}"
 
     @property
     def upper_and_lower(self) -> bool:
-        """Whether one group lies in the upper face and the other in the lower."""
         return set(self.one) <= set(UPPER) and set(self.other) <= set(LOWER)
 
     def measure(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """One, other: mean activations in [0, 1]."""
         return np.abs(one - other) if self.apart else np.minimum(one, other)
 
 
@@ -104,27 +97,21 @@ BY_NAME = {row.name: row for row in CONTRADICTIONS}
 def contradictions(
     arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]
 ) -> dict[str, np.ndarray]:
-    """The columns of every output whose components are action units.
+    """The columns of every output whose components are action units: name -> (N,) in [0, 1].
 
     Those with an emotion need an output of the same expert that has it as a class.
-
-    Args:
-        arrays: "expert.output" -> (N, R, D) activations and probabilities in [0, 1].
-        outputs: the table of a dump's meta.json.
-
-    Returns:
-        name -> (N,) in [0, 1], NaN where an output is missing.
+    arrays: "expert.output" -> (N, R, D) activations and probabilities in [0, 1].
     """
     full, upper, lower = (REGIONS.index(region) for region in ("full", "upper", "lower"))
     columns: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
         if output["kind"] != "vector" or not set(output["names"]) & set(UPPER + LOWER):
             continue
-        expert = name.partition(".")[0]
         emotions = [
             sibling
             for sibling, other in outputs.items()
-            if other["kind"] == "distribution" and sibling.partition(".")[0] == expert
+            if other["kind"] == "distribution"
+            and sibling.partition(".")[0] == name.partition(".")[0]
         ]
         known = {
             component: np.asarray(arrays[source][..., i], np.float32)
@@ -151,7 +138,7 @@ def _mean(wanted: tuple[str, ...], known: Mapping[str, np.ndarray]) -> np.ndarra
 
 
 def words(name: str) -> tuple[str, str]:
-    """The two groups of a contradiction in words. name: of `BY_NAME`."""
+    """The two groups of a contradiction in words."""
     if name == "upper-lower":
         return "muscles of the upper face", "muscles of the lower face"
     return tuple(

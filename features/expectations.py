@@ -85,10 +85,10 @@ class Expectations:
         missing = {name: np.isnan(values).any((1, 2)) for name, values in linear.items()}
         whole = ~np.any(list(missing.values()), axis=0)
         if whole.sum() < MIN_REALS:
-            lacking = ", ".join(f"{rows.sum()} lack {name}" for name, rows in missing.items())
+            lacking = [f"{rows.sum()} lack {name}" for name, rows in missing.items() if rows.any()]
             raise ValueError(
-                f"{whole.sum()} real faces with all outputs ({lacking}); expectations need at "
-                f"least {MIN_REALS}: add real faces, or drop an expert or the columns `expected`"
+                f"{whole.sum()} real faces with all outputs ({', '.join(lacking) or 'none lacks any'})"
+                f"; expectations need {MIN_REALS}: add real faces, or drop the columns `expected`"
             )
         means, bases, parts = {}, {}, []
         for name, values in linear.items():

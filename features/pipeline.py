@@ -22,13 +22,7 @@ PREFIX = "expectations."  # of the array names in a checkpoint
 
 @dataclass
 class FeaturePipeline:
-    """The columns of a classifier.
-
-    Attributes:
-        outputs: the rows of a dump's table of outputs that a column is about.
-        names: the columns, in order.
-        expectations: None where no column needs them.
-    """
+    """The columns of a classifier. outputs: the rows of a dump's table that a column is about."""
 
     outputs: dict[str, dict]
     names: list[str]
@@ -52,15 +46,10 @@ class FeaturePipeline:
         completely.
 
         Args:
-            arrays: "expert.output" -> (N, R, D).
-            outputs: the table of a dump's meta.json.
+            arrays, outputs: as of `check_outputs`.
             real: (N,) bool.
-            groups: N names.
+            groups: N names; the features of a face are cross-fitted without its own.
             drop, only: groups of columns (features/columns.py).
-            seed: of the folds.
-
-        Returns:
-            The features of these faces, each cross-fitted without its own group; and the pipeline.
 
         Raises:
             ValueError: unknown groups of columns, missing outputs, too few real faces.
@@ -80,44 +69,29 @@ class FeaturePipeline:
         available = {*table.names, *expected_names(outputs)}
         names = [name for name in names if name in available]
         if not names:
-            raise ValueError(
-                "these columns compare two outputs, of which one is left out; keep both, or drop "
-                "the columns"
-            )
+            raise ValueError("these columns compare two outputs, of which one is left out")
         if any("expected" in groups_of(name) for name in names):
             residuals, expectations = cross_fit(arrays, outputs, real, groups, seed=seed)
             table = table.beside(residuals)
-        known = ~np.isnan(table.values[real]).all(0)
-        known = {name for name, has_values in zip(table.names, known, strict=True) if has_values}
-        table = table.ordered([name for name in names if name in known])
+        empty = np.array(table.names)[np.isnan(table.values[real]).all(0)]
+        table = table.ordered([name for name in names if name not in set(empty)])
         return table, cls(outputs, table.names, expectations)
 
     def transform(self, arrays: Mapping[str, np.ndarray]) -> FeatureTable:
-        """The features of new faces. arrays: "expert.output" -> (N, R, D).
-
-        Raises: ValueError where outputs are missing or have other shapes.
-        """
+        """The features of new faces. arrays: as of `check_outputs`."""
         table = raw_features(arrays, self.outputs)
         if self.expectations is not None:
             table = table.beside(self.expectations.residuals(arrays))
         return table.ordered(self.names)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint, named `expectations.*`."""
         state = {} if self.expectations is None else self.expectations.state()
         return {PREFIX + name: value for name, value in state.items()}
 
     @classmethod
     def from_state(cls, info: Mapping, arrays: Mapping[str, np.ndarray]) -> FeaturePipeline:
-        """From a checkpoint's description, with `outputs` and `features`, and arrays.
-
-        Raises: ValueError where they do not belong together.
-        """
+        """From a checkpoint's description, with `outputs` and `features`, and arrays."""
         outputs = info["outputs"]
-        state = {
-            name.removeprefix(PREFIX): value
-            for name, value in arrays.items()
-            if name.startswith(PREFIX)
-        }
+        state = {k.removeprefix(PREFIX): v for k, v in arrays.items() if k.startswith(PREFIX)}
         expectations = Expectations.from_state(predictable(outputs), state) if state else None
         return cls(outputs, list(info["features"]), expectations)

@@ -1,8 +1,4 @@
-"""The interface of an expert: a frozen network that looks at every region of every face.
-
-Its named outputs are each of one kind, and the kind decides how two regions are compared
-(features/measures.py).
-"""
+"""The interface of an expert: a frozen network that looks at every region of every face."""
 
 from __future__ import annotations
 
@@ -24,12 +20,11 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Output:
-    """One named output of an expert.
+    """One named output of an expert; the kind decides how two regions are compared.
 
     Attributes:
-        kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised, compared by
-            cosine), `scalar` (a number in a unit of its own), `vector` (named scalars) or
-            `forgery_logit` (a number, larger where the region looks manipulated; used as it is and
+        kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised), `scalar`,
+            `vector` (named scalars) or `forgery_logit` (larger where the region looks manipulated;
             not compared between regions).
         size: length of the last axis.
         names: class or component names; none for embeddings.
@@ -67,10 +62,9 @@ class Expert(nn.Module):
     Attributes:
         name: the first part of its columns' names (`lite` in `lite.age/js/full~lower`).
         crop: the part of an aligned face that it sees.
-        outputs: by name.
         faces_on_cpu: faces per call on a CPU, where a few that fit its cache are faster than many.
-        net, weights, bf16: the network, the file it was loaded from, and whether it computes in
-        bfloat16.
+        weights: the file that `net` was loaded from.
+        bf16: compute in bfloat16.
     """
 
     name: str
@@ -85,15 +79,11 @@ class Expert(nn.Module):
         self.bf16 = bf16
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Raw outputs for every region of every face.
+        """Every output for every region of every face: (B, R, size) float32.
 
-        Args:
-            faces: (B, 4, px, px) uint8 RGBA of `crop`; alpha 0 is outside the photograph.
-
-        Returns:
-            for each name in `outputs` (B, R, size) float32, regions in the order of `REGIONS`.
+        faces: (B, 4, px, px) uint8 RGBA of `crop`; alpha 0 is outside the photograph.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define forward")
+        raise NotImplementedError
 
     @contextmanager
     def inference(self, device: torch.device) -> Iterator[None]:
@@ -107,7 +97,7 @@ class Expert(nn.Module):
 
 
 class WholeFaceExpert(Expert):
-    """A published network that was trained on whole faces, applied to one region at a time.
+    """A published network of whole faces, applied to one region at a time.
 
     Pixels outside a region, or outside the photograph, become the mean colour of its training: 0
     after normalisation. Subclasses load the network, set the attributes below and define `predict`.
@@ -128,10 +118,8 @@ class WholeFaceExpert(Expert):
         self.register_buffer("scale", torch.tensor(self.std).view(3, 1, 1), persistent=False)
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Args: images: (N, 3, px, px), see `network_input`. Returns: for each output (N, size),
-        any float type.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define predict")
+        """(N, 3, px, px), see `network_input` -> for each output (N, size), any float type."""
+        raise NotImplementedError
 
     def network_input(self, faces: torch.Tensor) -> torch.Tensor:
         """Every region of every face: (B * R, 3, px, px) float32 normalised RGB, channels last."""
@@ -139,8 +127,7 @@ class WholeFaceExpert(Expert):
         kept = (faces[:, 3:] > 127) & self.masks  # (B, R, px, px)
         images = (colours[:, None] * kept[:, :, None]).flatten(0, 1)
         if self.input_px not in (None, self.crop.px):
-            size = (self.input_px, self.input_px)
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+            images = F.interpolate(images, (self.input_px,) * 2, mode="bilinear", antialias=True)
         return images.contiguous(memory_format=torch.channels_last)
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
