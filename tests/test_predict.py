@@ -110,7 +110,7 @@ def test_mistakes_have_an_exit_code(pictures, tmp_path, monkeypatch, wrong):
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # the font lacks it
-def test_any_file_name_works(pictures, tmp_path, capsys):
+def test_any_file_name_works(pictures, tmp_path, capfdbinary):
     odd = tmp_path / "odd"
     odd.mkdir()
     face = (pictures / "mirrored.jpg").read_bytes()
@@ -122,7 +122,7 @@ def test_any_file_name_works(pictures, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert {os.path.basename(os.fsencode(row["path"])) for row in rows} == set(names)  # noqa: PTH119
     assert len(list((tmp_path / "cards").glob("*.png"))) == 3
-    capsys.readouterr()  # such names cannot be sent from one test process to another
+    capfdbinary.readouterr()  # pytest cannot decode such names
 
 
 def test_verdicts_come_in_the_order_of_the_pictures(detector, pictures):
