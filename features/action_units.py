@@ -9,11 +9,11 @@ between these regions: `pyfeat.au/AU06-AU12/upper~lower`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from features.measures import Arrays, Outputs
 from features.regions import REGIONS
 
 FACS = "Ekman, Friesen & Hager 2002"
@@ -46,19 +46,13 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Two groups that are consistent in a genuine expression.
-
-    Attributes:
-        one, other: action units, or the name of an emotion, for its probability.
-        label: the column's name, where listing the units would be long.
-        apart: inconsistent where one group works and the other does not; else, where both do.
-    """
+    """Two groups that are consistent in a genuine expression."""
 
     one: tuple[str, ...]
-    other: tuple[str, ...]
+    other: tuple[str, ...]  # or the name of an emotion, for its probability
     source: str
-    label: str = ""
-    apart: bool = True
+    label: str = ""  # the column's name, where listing the units would be long
+    apart: bool = True  # inconsistent where one group works and the other does not; else, both do
 
     @property
     def name(self) -> str:
@@ -94,13 +88,10 @@ CONTRADICTIONS = (
 BY_NAME = {row.name: row for row in CONTRADICTIONS}
 
 
-def contradictions(
-    arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]
-) -> dict[str, np.ndarray]:
+def contradictions(arrays: Arrays, outputs: Outputs) -> dict[str, np.ndarray]:
     """The columns of every output whose components are action units: name -> (N,) in [0, 1].
 
     Those with an emotion need an output of the same expert that has it as a class.
-    arrays: "expert.output" -> (N, R, D) activations and probabilities in [0, 1].
     """
     full, upper, lower = (REGIONS.index(region) for region in ("full", "upper", "lower"))
     columns: dict[str, np.ndarray] = {}
@@ -129,7 +120,7 @@ def contradictions(
     return columns
 
 
-def _mean(wanted: tuple[str, ...], known: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def _mean(wanted: tuple[str, ...], known: Arrays) -> np.ndarray | None:
     """Mean activation (N, R) of a group; None where a unit is unknown (UPPER, LOWER: all units)."""
     group = [unit for unit in wanted if unit in known]
     if not group or (len(group) < len(wanted) and wanted not in (UPPER, LOWER)):

@@ -24,6 +24,7 @@ import numpy as np
 
 from features import measures
 from features.action_units import BY_NAME, contradictions
+from features.measures import Arrays, Outputs
 from features.regions import PAIRS, REGIONS
 
 INDEX = {region: index for index, region in enumerate(REGIONS)}
@@ -52,7 +53,7 @@ class FeatureTable:
             raise ValueError("feature names repeat")
 
     @classmethod
-    def of(cls, columns: Mapping[str, np.ndarray]) -> FeatureTable:
+    def of(cls, columns: Arrays) -> FeatureTable:
         """From (N,) columns by name."""
         return cls(list(columns), np.stack(list(columns.values()), axis=1).astype(np.float32))
 
@@ -72,13 +73,8 @@ class FeatureTable:
         return FeatureTable(self.names + other.names, values)
 
 
-def check_outputs(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]) -> None:
-    """Raises: ValueError where an output is missing, or has another shape.
-
-    Args:
-        arrays: "expert.output" -> (N, R, D).
-        outputs: "expert.output" -> {"kind", "size", "names"}, of a dump's meta.json.
-    """
+def check_outputs(arrays: Arrays, outputs: Outputs) -> None:
+    """Raises: ValueError where an output is missing, or has another shape."""
     missing = sorted(set(outputs) - set(arrays))
     if missing or not outputs:
         raise ValueError(f"outputs are missing: {', '.join(missing)}; given: {', '.join(arrays)}")
@@ -95,11 +91,8 @@ def finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def raw_features(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]) -> FeatureTable:
-    """Every output compared between every pair of regions, by the measures of its kind.
-
-    Arguments as of `check_outputs`; any float type, NaN where missing.
-    """
+def raw_features(arrays: Arrays, outputs: Outputs) -> FeatureTable:
+    """Every output compared between every pair of regions, by the measures of its kind."""
     check_outputs(arrays, outputs)
     columns: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
@@ -137,7 +130,7 @@ def groups_of(name: str) -> set[str]:
     return groups | {"contradiction"} if measure in BY_NAME else groups
 
 
-def predictable(outputs: Mapping[str, Mapping]) -> dict[str, Mapping]:
+def predictable(outputs: Outputs) -> dict[str, Mapping]:
     """Outputs predictable from another region: all but `traces`."""
     return {name: x for name, x in outputs.items() if "traces" not in groups_of(f"{name}/")}
 
@@ -147,7 +140,7 @@ def directions(names: Sequence[str]) -> np.ndarray:
     return np.array([-1.0 if groups_of(name) & {"cos", "expected_cos"} else 1.0 for name in names])
 
 
-def forgery_logit_columns(names: Sequence[str], outputs: Mapping[str, Mapping]) -> np.ndarray:
+def forgery_logit_columns(names: Sequence[str], outputs: Outputs) -> np.ndarray:
     """(F,) bool: the pretrained forgery logit of the whole face."""
     logits = [f"{name}/level/full" for name, x in outputs.items() if x["kind"] == "forgery_logit"]
     return np.isin(names, logits)

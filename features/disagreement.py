@@ -34,7 +34,7 @@ class Pair:
 
 
 def ranks(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Ranks among real faces: shares in [.005, .995], interpolated between the percentiles.
+    """Ranks among real faces, in [.005, .995], interpolated between the percentiles.
 
     values: (..., F); reference: (7, F). Returns: (..., F), NaN where the value is.
     """
@@ -85,10 +85,9 @@ def regions_of(name: str) -> tuple[str, ...]:
 def of_regions(names: Sequence[str], values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """How much each part of the face disagrees with the rest; about 0 on a usual real face.
 
-    The sum of two terms: how far its forgery logit lies above the median of real faces, in units of
-    their 5th to 95th percentile; and how unusual its comparisons are on average, from -1 to 1. Of
-    several such rules, this one found manipulated parts best on validation faces
-    (docs/explanations.md).
+    How far its forgery logit lies above the median of real faces, in units of their 5th to 95th
+    percentile, plus how unusual its comparisons are on average, from -1 to 1. Of several such rules,
+    this one found manipulated parts best on validation faces (docs/explanations.md).
 
     values: (N, F); reference: (7, F). Returns: (N, 7), in the order of `PARTS`.
     """

@@ -8,14 +8,14 @@ the people it was fitted on: `cross_fit` gives every face a residual from a fit 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import linalg
 
 from features.columns import EXPECTED, INDEX, FeatureTable, check_outputs, finite, predictable
-from features.measures import FLOOR, cosine
+from features.measures import FLOOR, Arrays, Outputs, cosine
 from features.regions import PAIRS, REGIONS
 
 DIRECTIONS = tuple(direction for pair in PAIRS for direction in (pair, pair[::-1]))
@@ -26,7 +26,7 @@ RIDGE = 30.0  # in real faces: as many imaginary ones with independent regions
 MIN_REALS = 20  # faces; a fit on fewer is noise
 
 
-def expected_names(outputs: Mapping[str, Mapping]) -> list[str]:
+def expected_names(outputs: Outputs) -> list[str]:
     """The columns of `Expectations.residuals`, in order."""
     return [
         f"{name}/{measure}/{arrow}"
@@ -52,28 +52,18 @@ def _storable(values: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Expectations:
-    """A fit on real faces.
-
-    Attributes:
-        outputs: the table of a dump's meta.json.
-        means: output -> (D,).
-        bases: output -> (D, k), principal components of unit variance over faces and regions.
-        centres: (R, P) mean components of each region, all outputs side by side (P = sum of k).
-        maps: "A>B" -> (P, P), components at A to predicted components at B.
-        whiten: "A>B/output" -> (k, k), residuals to unit covariance on real faces.
-    """
+    """A fit on real faces; all outputs' components stand side by side, P = sum of k."""
 
     outputs: dict[str, dict]
-    means: dict[str, np.ndarray]
-    bases: dict[str, np.ndarray]
-    centres: np.ndarray
-    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    means: dict[str, np.ndarray]  # output -> (D,)
+    bases: dict[str, np.ndarray]  # output -> (D, k) principal components of unit variance
+    centres: np.ndarray  # (R, P) mean components of each region
+    maps: dict[str, np.ndarray] = field(default_factory=dict)  # "A>B" -> (P, P), from A to B
+    # "A>B/output" -> (k, k), residuals to unit covariance on real faces
     whiten: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def fit(
-        cls, arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping], rows: np.ndarray
-    ) -> Expectations:
+    def fit(cls, arrays: Arrays, outputs: Outputs, rows: np.ndarray) -> Expectations:
         """Fit on real faces, of which those with a missing output are left out.
 
         rows: (N,) bool or indices of the real faces. Raises: ValueError: fewer than MIN_REALS.
@@ -112,8 +102,8 @@ class Expectations:
             x = scores[:, INDEX[start]].astype(np.float64)
             gram = x.T @ x
             factor = linalg.cho_factor(gram + RIDGE * np.eye(size))
-            # Residuals grow on faces outside the fit: Akaike's final prediction error (1969), with
-            # the effective degrees of freedom of ridge (Hastie et al., ESL, eq. 3.50).
+            # Residuals grow outside the fit: Akaike's final prediction error (1969), with the
+            # effective degrees of freedom of ridge (Hastie et al., ESL, eq. 3.50).
             freedom = np.trace(linalg.cho_solve(factor, gram)) + 1
             widen = np.sqrt((count + freedom) / max(count - freedom, 0.1 * count))
             for end in (end for first, end in DIRECTIONS if first == start):
@@ -133,7 +123,7 @@ class Expectations:
             yield name, slice(start, start + basis.shape[1])
             start += basis.shape[1]
 
-    def residuals(self, arrays: Mapping[str, np.ndarray]) -> FeatureTable:
+    def residuals(self, arrays: Arrays) -> FeatureTable:
         """How far each face departs from its prediction, for every direction and output.
 
         `lite.age/expected/upper>lower` is the root mean square of the whitened residual, about 1 on
@@ -167,18 +157,14 @@ class Expectations:
         return {key: value.astype(np.float16) for key, value in state.items()}
 
     @classmethod
-    def from_state(
-        cls, outputs: Mapping[str, Mapping], state: Mapping[str, np.ndarray]
-    ) -> Expectations:
+    def from_state(cls, outputs: Outputs, state: Arrays) -> Expectations:
         """What `state` came from. Raises: ValueError where it does not belong to `outputs`."""
         # The order of the outputs is the order of the columns of every map.
         keys = {"means": outputs, "bases": outputs, "maps": ARROWS}
         keys["whiten"] = [f"{arrow}/{name}" for arrow in ARROWS for name in outputs]
         wanted = {f"{table}/{key}" for table, entries in keys.items() for key in entries}
         if set(state) != wanted | {"centres"}:
-            raise ValueError(
-                "these expectations were fitted on other outputs or regions; train again"
-            )
+            raise ValueError("expectations of other outputs or regions; train again")
         tables = {
             table: {key: state[f"{table}/{key}"].astype(np.float32) for key in entries}
             for table, entries in keys.items()
@@ -211,8 +197,8 @@ def _folds(groups: np.ndarray, real: np.ndarray, folds: int, seed: int) -> np.nd
 
 
 def cross_fit(
-    arrays: Mapping[str, np.ndarray],
-    outputs: Mapping[str, Mapping],
+    arrays: Arrays,
+    outputs: Outputs,
     real: np.ndarray,
     groups: Sequence[str],
     folds: int = 5,
@@ -220,12 +206,7 @@ def cross_fit(
 ) -> tuple[FeatureTable, Expectations]:
     """Residuals of all faces, each from a fit without its group, and the fit on all real faces.
 
-    Args:
-        real: (N,) bool.
-        groups: N names.
-        folds: of groups, at most.
-
-    Raises: ValueError: the real faces are of fewer than 2 groups, or too few.
+    real: (N,) bool; groups: N names. Raises: ValueError: too few real faces or groups of them.
     """
     groups, real, outputs = np.asarray(groups), np.asarray(real, dtype=bool), predictable(outputs)
     people = len(np.unique(groups[real]))

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.columns import (
-    FeatureTable,
-    check_outputs,
-    groups_of,
-    predictable,
-    raw_features,
-    select,
-)
+from features import columns
+from features.columns import FeatureTable, groups_of, predictable, raw_features
 from features.expectations import Expectations, cross_fit, expected_names
+from features.measures import Arrays, Outputs
 
 PREFIX = "expectations."  # of the array names in a checkpoint
 
@@ -31,8 +26,8 @@ class FeaturePipeline:
     @classmethod
     def fit(
         cls,
-        arrays: Mapping[str, np.ndarray],
-        outputs: Mapping[str, Mapping],
+        arrays: Arrays,
+        outputs: Outputs,
         real: np.ndarray,
         groups: Sequence[str],
         drop: Iterable[str] = (),
@@ -45,20 +40,14 @@ class FeaturePipeline:
         that has no value for any real face, predicts no other either: an ablation removes it
         completely.
 
-        Args:
-            arrays, outputs: as of `check_outputs`.
-            real: (N,) bool.
-            groups: N names; the features of a face are cross-fitted without its own.
-            drop, only: groups of columns (features/columns.py).
-
-        Raises:
-            ValueError: unknown groups of columns, missing outputs, too few real faces.
+        real: (N,) bool; groups: N names, the features of a face are cross-fitted without its own;
+        drop, only: groups of columns. Raises: ValueError: unknown columns, too few real faces.
         """
         real = np.asarray(real, dtype=bool)
-        check_outputs(arrays, outputs)
+        columns.check_outputs(arrays, outputs)
         one_face = {name: arrays[name][:1] for name in outputs}
         all_names = raw_features(one_face, outputs).names + expected_names(outputs)
-        names = select(all_names, drop, only)
+        names = columns.select(all_names, drop, only)
         with_values = {name for name in outputs if np.isfinite(arrays[name][real]).any()}
         used = {name.partition("/")[0] for name in names} & with_values
         if not used:
@@ -77,8 +66,8 @@ class FeaturePipeline:
         table = table.ordered([name for name in names if name not in set(empty)])
         return table, cls(outputs, table.names, expectations)
 
-    def transform(self, arrays: Mapping[str, np.ndarray]) -> FeatureTable:
-        """The features of new faces. arrays: as of `check_outputs`."""
+    def transform(self, arrays: Arrays) -> FeatureTable:
+        """The features of new faces."""
         table = raw_features(arrays, self.outputs)
         if self.expectations is not None:
             table = table.beside(self.expectations.residuals(arrays))
@@ -89,7 +78,7 @@ class FeaturePipeline:
         return {PREFIX + name: value for name, value in state.items()}
 
     @classmethod
-    def from_state(cls, info: Mapping, arrays: Mapping[str, np.ndarray]) -> FeaturePipeline:
+    def from_state(cls, info: Mapping, arrays: Arrays) -> FeaturePipeline:
         """From a checkpoint's description, with `outputs` and `features`, and arrays."""
         outputs = info["outputs"]
         state = {k.removeprefix(PREFIX): v for k, v in arrays.items() if k.startswith(PREFIX)}

@@ -1,12 +1,12 @@
 """The classifiers over standardised columns, which models/heads.py frames, selects and calibrates.
 
-A new head is one class and one row of `MODELS`. Its constructor takes what `state` gives.
+A new head is one class and one row of `MODELS`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 
@@ -15,28 +15,32 @@ HIDDEN = 32  # units of the MLP
 Watched = tuple[np.ndarray, np.ndarray]  # (M, F) columns and (M,) labels, for early stopping
 
 
-class Model(Protocol):
-    """A fitted model."""
+class Model:
+    """A fitted model. Its fields, but for `rounds`, are the arrays of a checkpoint."""
 
     rounds: int  # epochs or trees it was trained for; 0 where that has no meaning
     choices: ClassVar[list[dict]]  # the hyper-parameters to choose from, as arguments of `fit`
-    real_only: ClassVar[bool]  # trained on real faces only
+    real_only: ClassVar[bool] = False  # trained on real faces only
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, **choice) -> Model:
         """z: (N, F); y: (N,); stop: faces for early stopping, or the number of rounds."""
+        raise NotImplementedError
 
     def score(self, z: np.ndarray) -> np.ndarray:
         """(N, F) -> (N,), higher is more fake."""
+        raise NotImplementedError
 
     def parts(self, z: np.ndarray, base: np.ndarray) -> np.ndarray:
         """(N, F): what each column adds to the score, compared with `base` (F,)."""
+        raise NotImplementedError
 
-    def state(self) -> dict[str, np.ndarray]: ...
+    def state(self) -> dict[str, np.ndarray]:
+        return {x.name: getattr(self, x.name) for x in fields(self) if x.name != "rounds"}
 
 
 @dataclass
-class Linear:
+class Linear(Model):
     """Logistic regression with an L2 penalty. coef: (F,); bias: ()."""
 
     coef: np.ndarray
@@ -45,7 +49,6 @@ class Linear:
     choices: ClassVar = [
         {"c": c} for c in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1.0)
     ]
-    real_only: ClassVar = False
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, c: float) -> Linear:
@@ -61,12 +64,9 @@ class Linear:
         """Exact: they sum to score(z) - score(base)."""
         return self.coef * (z - base)
 
-    def state(self) -> dict[str, np.ndarray]:
-        return {"coef": self.coef, "bias": self.bias}
-
 
 @dataclass
-class Mlp:
+class Mlp(Model):
     """One hidden layer of ReLU units. w0: (F, H), b0: (H,), w1: (H,), b1: ()."""
 
     w0: np.ndarray
@@ -75,7 +75,6 @@ class Mlp:
     b1: np.ndarray
     rounds: int = 0
     choices: ClassVar = [{"decay": decay} for decay in (0.03, 0.3, 3.0)]
-    real_only: ClassVar = False
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, decay: float) -> Mlp:
@@ -133,18 +132,14 @@ class Mlp:
         active = np.where(rise == 0, start > 0, active)
         return (z - base) * ((active * self.w1) @ self.w0.T)
 
-    def state(self) -> dict[str, np.ndarray]:
-        return {"w0": self.w0, "b0": self.b0, "w1": self.w1, "b1": self.b1}
-
 
 @dataclass
-class Trees:
+class Trees(Model):
     """Boosted trees. booster: XGBoost's JSON as (bytes,) uint8."""
 
     booster: np.ndarray
     rounds: int = 0
     choices: ClassVar = [{"depth": depth} for depth in (1, 2, 3, 4)]
-    real_only: ClassVar = False
 
     def __post_init__(self) -> None:
         import xgboost
@@ -189,9 +184,6 @@ class Trees:
         import xgboost
 
         return self._booster.predict(xgboost.DMatrix(z), pred_contribs=True)[:, :-1]
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"booster": self.booster}
 
 
 @dataclass
