@@ -77,7 +77,7 @@ class Explainer(Scorer):
         parts, baseline = self.head.contributions(features[None], percentiles[MEDIAN])
         suspect = verdict == UNSURE and p_fake >= min(self.threshold, 0.5)
         embeddings = [name for name, x in self.outputs.items() if x["kind"] == "embedding"]
-        identities = [x for name, x in outputs.items() if name.endswith(".identity")]
+        identity = next((x[0] for name, x in outputs.items() if name.endswith(".identity")), None)
         words = in_words(quality)
         if silent := {name.partition(".")[0] for name, x in outputs.items() if np.isnan(x).all()}:
             words["overall"] += f", no output of {', '.join(sorted(silent))}"
@@ -94,7 +94,7 @@ class Explainer(Scorer):
             families=by_family(names, parts[0]),
             baseline_logit=float(baseline[0]),
             threshold=self.threshold,
-            identity=np.nan_to_num(identities[0][0].astype(np.float32)) if identities else None,
+            identity=None if identity is None else np.nan_to_num(identity.astype(np.float32)),
         )
 
     def _regions(self, features: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[Region]:
@@ -120,12 +120,8 @@ class Explainer(Scorer):
 class Detector(Explainer):
     """An `Explainer` with its experts: predicts from images.
 
-    Args:
-        checkpoint: a folder that train.py wrote.
-        faces: `one` (the most central large face) or `all`.
-        weights_dir: folder of the experts' weight files, instead of a download.
-
-    Raises: FileNotFoundError, ValueError: the checkpoint or the weights cannot be used.
+    faces: `one` (the most central large face) or `all`. weights_dir: folder of the experts' weight
+    files, instead of a download. Raises: FileNotFoundError, ValueError: unusable checkpoint or weights.
     """
 
     def __init__(
@@ -145,13 +141,11 @@ class Detector(Explainer):
             clip_model=info.get("clip_model", CLIP_MODEL),
         )
         if info["weights"] != self.ensemble.weights:
-            wanted, found = (
-                ", ".join(f"{name} {digest[:12]}" for name, digest in weights.items())
-                for weights in (info["weights"], self.ensemble.weights)
-            )
+            found = self.ensemble.weights
+            other = [f"{k} {v[:12]}" for k, v in info["weights"].items() if v != found.get(k)]
             raise ValueError(
-                f"{checkpoint}: trained with the weights {wanted}, but found {found}; "
-                "preprocess and train again, or restore them"
+                f"{checkpoint}: trained with other weights ({', '.join(other)}); restore them, or "
+                "preprocess and train again"
             )
         self.cutter = FaceCutter(faces, crops=self.ensemble.crops.values())
 
@@ -162,7 +156,7 @@ class Detector(Explainer):
         return cls(Path(checkpoint), device, "one", weights_dir)
 
     def for_all_faces(self) -> Detector:
-        """The same detector, which looks at every face of a picture."""
+        """The same detector for every face of a picture."""
         other = copy(self)
         other.cutter = copy(self.cutter)
         other.cutter.faces = "all"

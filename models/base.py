@@ -22,12 +22,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Output:
     """One named output of an expert; the kind decides how two regions are compared.
 
-    Attributes:
-        kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised), `scalar`,
-            `vector` (named scalars) or `forgery_logit` (larger where the region looks manipulated;
-            not compared between regions).
-        size: length of the last axis.
-        names: class or component names; none for embeddings.
+    kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised), `scalar`, `vector`
+    (named scalars) or `forgery_logit` (larger where the region looks manipulated; not compared).
     """
 
     kind: str
@@ -57,20 +53,15 @@ def native_bf16(device: torch.device) -> bool:
 
 
 class Expert(nn.Module):
-    """A frozen network over face regions. Subclasses set the class attributes and define `forward`.
+    """A frozen network over face regions. Subclasses set the class attributes, define `forward`.
 
-    Attributes:
-        name: the first part of its columns' names (`lite` in `lite.age/js/full~lower`).
-        crop: the part of an aligned face that it sees.
-        faces_on_cpu: faces per call on a CPU, where a few that fit its cache are faster than many.
-        weights: the file that `net` was loaded from.
-        bf16: compute in bfloat16.
+    weights: the file that `net` was loaded from; bf16: compute in bfloat16.
     """
 
-    name: str
-    crop: Crop
+    name: str  # the first part of its columns' names (`lite` in `lite.age/js/full~lower`)
+    crop: Crop  # the part of an aligned face that it sees
     outputs: dict[str, Output]
-    faces_on_cpu: int = 1
+    faces_on_cpu: int = 1  # per call; a few that fit the cache of a CPU are faster than many
 
     def __init__(self, net: nn.Module, weights: Path, bf16: bool = False) -> None:
         super().__init__()
@@ -100,16 +91,12 @@ class WholeFaceExpert(Expert):
     """A published network of whole faces, applied to one region at a time.
 
     Pixels outside a region, or outside the photograph, become the mean colour of its training: 0
-    after normalisation. Subclasses load the network, set the attributes below and define `predict`.
-
-    Attributes:
-        mean, std: of R, G, B in [0, 1].
-        input_px: side of the network's input, where it is not the crop's.
+    after normalisation. Subclasses load the network and define `predict`.
     """
 
-    mean: tuple[float, float, float]
+    mean: tuple[float, float, float]  # of R, G, B in [0, 1]
     std: tuple[float, float, float]
-    input_px: int | None = None
+    input_px: int | None = None  # side of the network's input, where it is not the crop's
 
     def __init__(self, net: nn.Module, weights: Path, bf16: bool) -> None:
         super().__init__(net, weights, bf16)

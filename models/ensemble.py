@@ -61,7 +61,7 @@ def profile_of(profile: str, names: tuple[str, ...]) -> str:
 
 
 def published(name: str, clip_model: str = CLIP_MODEL) -> Weights:
-    """The row of the weights table for an expert that is not bundled."""
+    """The published file of an expert that is not bundled."""
     return clip_image.published(clip_model) if name == "clip" else WEIGHTS[name]
 
 
@@ -94,11 +94,9 @@ class Ensemble:
     Args:
         bf16: compute in bfloat16; faster on recent hardware, and different in the third digit.
         weights_dir: a folder with weight files, which are then never downloaded.
-        clip_model: see models/clip_image.py.
 
     Attributes:
         outputs: `<expert>.<output>` -> its kind and size.
-        crops: expert -> its crop.
         weights: expert -> SHA-256 of its file; tells which dumps and detectors fit together.
         faces_at_once: faces on the device at once (None: all); halves whenever memory runs out.
 
@@ -114,8 +112,7 @@ class Ensemble:
         clip_model: str = CLIP_MODEL,
     ) -> None:
         device = torch.device(device)
-        if device.type == "cuda" and not bf16:
-            # On by default, and hardly more precise than bfloat16.
+        if device.type == "cuda" and not bf16:  # on by default, hardly more precise than bfloat16
             torch.backends.cudnn.allow_tf32 = False
         experts = []
         for name, file in find_weights(names, weights_dir, clip_model).items():
@@ -134,9 +131,7 @@ class Ensemble:
         self.faces_at_once: int | None = None
         self.crops = {expert.name: expert.crop for expert in experts}
         self.outputs: dict[str, Output] = {
-            f"{expert.name}.{name}": output
-            for expert in experts
-            for name, output in expert.outputs.items()
+            f"{expert.name}.{name}": x for expert in experts for name, x in expert.outputs.items()
         }
         self.weights = {expert.name: sha256_of(expert.weights) for expert in experts}
 
@@ -186,8 +181,8 @@ class Ensemble:
         outputs = []
         for expert in self.experts:
             view = on_device[expert.crop]
-            parts = view.split(expert.faces_on_cpu) if self.device.type == "cpu" else [view]
-            found = [expert(part) for part in parts]
+            size = expert.faces_on_cpu if self.device.type == "cpu" else len(view)
+            found = [expert(part) for part in view.split(size)]
             outputs += [torch.cat([one[name] for one in found]).half() for name in expert.outputs]
         return torch.cat(outputs, dim=-1)
 

@@ -27,30 +27,20 @@ MIN_HELD_OUT = 25  # validation faces of each class; with fewer, training groups
 
 @dataclass
 class Head:
-    """A fitted classifier with its standardisation and calibration.
-
-    Attributes:
-        median, mean, scale: (F,) float32, of the training faces (median: of the real ones).
-        forgery_weight: (F,) float32, what one standard deviation of a column adds to the score.
-        a, b: calibration, logit = a * score + b.
-        report: how hyper-parameters and calibration were found, JSON-ready.
-    """
+    """A fitted classifier with its standardisation and calibration."""
 
     kind: str
-    median: np.ndarray
+    median: np.ndarray  # (F,) float32, of the real training faces
     mean: np.ndarray
     scale: np.ndarray
-    forgery_weight: np.ndarray
+    forgery_weight: np.ndarray  # what one standard deviation of a column adds to the score
     model: Model
-    a: float
+    a: float  # calibration: logit = a * score + b
     b: float
-    report: dict = field(default_factory=dict)
+    report: dict = field(default_factory=dict)  # how hyper-parameters and calibration were found
 
     def logit(self, x: np.ndarray) -> np.ndarray:
-        """The score before calibration, (N,) float64. x: (N, F), NaN where missing.
-
-        Raises: ValueError: another number of columns.
-        """
+        """The score before calibration, (N,) float64. x: (N, F), NaN where missing."""
         if x.ndim != 2 or x.shape[1] != len(self.median):
             raise ValueError(
                 f"features of shape {x.shape}; this head takes (N, {len(self.median)})"
@@ -81,17 +71,13 @@ class Head:
         return standardise(x, self.median, self.mean, self.scale)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint, named `head.*`."""
         frame = {name: getattr(self, name) for name in FRAME}
         model = {f"model.{name}": np.asarray(value) for name, value in self.model.state().items()}
         return {PREFIX + name: value for name, value in (frame | model).items()}
 
     @classmethod
     def from_state(cls, info: Mapping, arrays: Mapping[str, np.ndarray]) -> Head:
-        """From a checkpoint's description, with `head` and `calibration`, and arrays.
-
-        Raises: ValueError: an unknown kind, or arrays of another one.
-        """
+        """From a checkpoint's description, with `head` and `calibration`, and arrays."""
         kind, begin = info["head"], f"{PREFIX}model."
         model, a, b = model_class(kind), info["calibration"]["a"], info["calibration"]["b"]
         fitted = {k.removeprefix(begin): v for k, v in arrays.items() if k.startswith(begin)}
@@ -167,21 +153,17 @@ def fit_head(
 ) -> Head:
     """Fit a head; choose its hyper-parameters by log loss, and calibrate, on held-out faces.
 
-    Held out are the validation faces; with fewer than MIN_HELD_OUT of a class, folds of the
-    training groups.
+    Held out are the validation faces (possibly none); with fewer than MIN_HELD_OUT of a class, folds
+    of the training groups.
 
     Args:
-        x: (N, F) float, NaN where missing.
-        y: (N,) 0 real, 1 fake.
-        groups: N names.
-        x_val, y_val: the validation split, which may be empty.
+        x: (N, F) float, NaN where missing; y: (N,) 0 real, 1 fake; groups: N names.
         direction: (F,) +1 where higher means less consistent, else -1; for `oneclass` only
             (default: all +1).
         forgery_weight: (F,) standard deviations of the model's score per standard deviation of the
             column, both among held-out real faces; not for `oneclass` (default: 0).
 
-    Raises:
-        ValueError: an unknown kind, a missing class, a column without any value, too few groups.
+    Raises: ValueError: an unknown kind, a missing class, an empty column, too few groups.
     """
     model = model_class(kind)
     if model.real_only:

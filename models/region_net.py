@@ -21,9 +21,8 @@ from models import BUNDLED
 from models.base import Expert, Output
 from models.tensors import write_half
 
-# FairFace's age bins as [first, last] year (Karkkainen & Joo, WACV 2021). The age head scores
-# single years 0..100, after deep label distribution learning (Gao et al., IJCAI 2018); the bins are
-# sums of them.
+# FairFace's bins as [first, last] year (Karkkainen & Joo, WACV 2021): sums over the single years
+# 0..100 that the age head scores (deep label distribution learning: Gao et al., IJCAI 2018).
 AGE_BINS = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100))
 AGE_NAMES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 YEARS = 101
@@ -58,12 +57,10 @@ class Block(nn.Module):
 
 
 class RegionNet(nn.Module):
-    """Masked faces -> one linear head per output.
+    """Masked faces -> one linear head per output; `age` and `age_years` share one of single years.
 
-    Args:
-        outputs: by name; `age` (FairFace's bins) is predicted for single years, as `age_years` is.
-        widths, depths: channels and blocks of the stages at 1/4, 1/8 and 1/16 of the input side.
-        grid: side of the coarse map of local features; px: side of the input.
+    widths, depths: channels and blocks of the stages at 1/4, 1/8 and 1/16 of the input side (px);
+    grid: side of the coarse map of local features.
     """
 
     def __init__(
