@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,9 +28,6 @@ class Pair:
     low: float
     high: float
     rank: float
-
-    def to_json(self) -> dict:
-        return asdict(self)
 
 
 def ranks(values: np.ndarray, reference: np.ndarray) -> np.ndarray:

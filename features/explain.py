@@ -8,7 +8,7 @@ that contributes most.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -61,23 +61,15 @@ REGION_WORDS = {"full": "whole face", "left": "left half", "right": "right half"
 
 @dataclass(frozen=True)
 class Reason:
-    """One column of a face, in words and numbers.
-
-    Attributes:
-        low, high: 5th and 95th percentile of real faces.
-        contribution: what the attribute and the regions add to the logit; negative towards real.
-    """
+    """One column of a face, in words and numbers."""
 
     sentence: str
     feature: str
     value: float
-    low: float
-    high: float
+    low: float  # 5th percentile of real faces
+    high: float  # 95th
     regions: tuple[str, ...]
-    contribution: float
-
-    def to_json(self) -> dict:
-        return {**asdict(self), "regions": list(self.regions)}
+    contribution: float  # of the attribute and the regions to the logit; negative towards real
 
 
 def _number(value: float) -> str:

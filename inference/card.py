@@ -47,7 +47,7 @@ FAMILY_WORDS = {
     "expressions": "expression",
     "traces": "forgery traces",
 }
-# Title of a matrix of similarities, and outputs it can show: the first one that is there.
+# Matrices of similarities, and the outputs they can show: the first one that is there.
 MATRICES = {
     "identity": ("identity",),
     "appearance": ("embedding", "appearance"),

@@ -19,9 +19,8 @@ from PIL import Image
 from data.faces import FaceCutter
 from data.images import ImageError, pixels_of, read_image
 from data.quality import QUALITIES, in_words
-from features.disagreement import by_family, of_regions, pairs_of, ranks
+from features.disagreement import PARTS, by_family, of_regions, pairs_of, ranks
 from features.explain import MEDIAN, reasons
-from features.regions import REGIONS
 from inference.scorer import Scorer
 from inference.verdict import FAKE, UNSURE, FalseAlarmRate, Region, Verdict, decide, outside_limits
 from models import CLIP_MODEL
@@ -29,9 +28,9 @@ from models.checkpoint import Checkpoint
 from models.ensemble import Ensemble, find_device
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints" / "default"
-LIMITS = "limits"  # key of a checkpoint: the abstention limits
-ARRAYS = PERCENTILES, REAL_SCORES, DISAGREEMENT = "reference", "real_scores", "disagreement"
-NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold", LIMITS)
+# Of a checkpoint.
+ARRAYS = ("reference", "real_scores", "disagreement")
+NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold", "limits")
 
 
 def default_device() -> str:
@@ -49,7 +48,7 @@ class Explainer(Scorer):
             raise ValueError(f"{checkpoint}: lacks {', '.join(missing)}; train again")
         super().__init__(found)
         self.features, self.outputs = found.info["features"], found.info["outputs"]
-        self.limits = found.info[LIMITS]
+        self.limits = found.info["limits"]
         self.percentiles, self.real_scores, self.disagreement = map(found.arrays.get, ARRAYS)
 
     def decide(
@@ -101,10 +100,8 @@ class Explainer(Scorer):
         parts = of_regions(self.features, features[None], self.percentiles)  # (1, R - 1)
         pairs = np.column_stack([parts[0], ranks(parts, self.disagreement)[0]]).round(4).tolist()
         pairs = [(None, None) if np.isnan(first) else (first, rank) for first, rank in pairs]
-        found = [
-            Region(name, *pair, {})
-            for name, pair in zip(REGIONS, [(None, None), *pairs], strict=True)
-        ]
+        found = [Region("full", None, None, {})]
+        found += [Region(name, *pair, {}) for name, pair in zip(PARTS, pairs, strict=True)]
         for name, output in self.outputs.items():
             if output["kind"] in ("embedding", "vector"):
                 continue

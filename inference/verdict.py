@@ -133,7 +133,7 @@ class Verdict:
             "verdict": self.verdict,
             "doubts": self.reasons_to_abstain,
             "quality": self.quality,
-            "reasons": [reason.to_json() for reason in self.reasons],
+            "reasons": [asdict(reason) for reason in self.reasons],
             "error": self.error,
             "box": [round(x, 1) for x in self.box],
         }
@@ -150,7 +150,7 @@ class Verdict:
             "families": {name: round(value, 4) for name, value in self.families.items()},
             "usual": round(self.baseline_logit, 4),
             "regions": [region.to_json() for region in self.regions],
-            "pairs": [pair.to_json() for pair in self.pairs],
+            "pairs": [asdict(pair) for pair in self.pairs],
         }
 
     def to_csv(self) -> dict:

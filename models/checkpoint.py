@@ -1,7 +1,7 @@
 """A detector on disk: its description as JSON, its numbers as safetensors. No pickle, no code.
 
-`checkpoint.json` carries the SHA-256 of `arrays.safetensors`, so that parts of two detectors are
-never mixed. It is written last: where it is present and matches, the checkpoint is whole.
+`checkpoint.json` carries the SHA-256 of `arrays.safetensors` and is written last: where it is
+present and matches, the checkpoint is whole.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from data.files import replacing
@@ -61,10 +60,7 @@ class Checkpoint:
         numbers = path.read_bytes()
         if hashlib.sha256(numbers).hexdigest() != info.pop("arrays_sha256", None):
             raise ValueError(f"{folder}: {ARRAYS} does not belong to {INFO}; train again")
-        try:
-            return cls(info, load(numbers))
-        except SafetensorError as error:
-            raise ValueError(f"{path}: damaged ({error}); train again") from error
+        return cls(info, load(numbers))
 
     def check_outputs(self, meta: Mapping, where: str) -> None:
         """Raises: ValueError where a dump has other weights or outputs than this detector.

@@ -50,7 +50,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         if PAGE.match(file.read(512)):
             raise WeightsError(f"{path}: a web page, not weights; delete it and fetch it again")
     try:
-        # Without torch's advice to load unsafely what it refuses.
         with warnings.catch_warnings(action="ignore"):
             safe = path.suffix == ".safetensors"
             found = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
@@ -81,10 +80,8 @@ def _reason(error: Exception) -> str:
 
 def write_half(module: nn.Module, path: Path, header: dict[str, str]) -> None:
     """Weights in float16 as a safetensors file."""
-    tensors = {
-        key: value.half().contiguous() if value.is_floating_point() else value
-        for key, value in module.state_dict().items()
-    }
+    items = module.state_dict().items()
+    tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in items}
     with replacing(path) as file:
         file.write(save(tensors, metadata=header))
 
