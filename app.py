@@ -93,7 +93,6 @@ class Prediction:
 
 
 def as_html(verdict: Verdict) -> str:
-    """Headline, score, warnings and reasons."""
     colour, sentences = COLOURS.get(verdict.verdict, GREY), [verdict.score, *verdict.warnings]
     lines = [f'<h2 style="color:{colour};margin:0">{verdict.verdict.upper()}</h2>']
     lines += [f"<p>{html.escape(text)}.</p>" for text in sentences]
@@ -112,8 +111,6 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 
 class Page:
-    """What the buttons do."""
-
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
         self.examples = examples()
@@ -243,7 +240,6 @@ def serve(detector: Detector, host: str, port: int) -> Iterator[Any]:
 
 
 def main(config: Config) -> None:
-    """Serve the page until it is stopped."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are deleted
     detector = Detector(config.checkpoint or BUNDLED, config.device, "all", config.weights_dir)
     with serve(detector, config.host, config.port) as blocks:

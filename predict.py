@@ -122,7 +122,6 @@ def score_dump(detector: Explainer, dump: Dump, split: str) -> Path:
 
 
 def main(config: Config) -> int:
-    """Predict from pictures and videos, or score a dump."""
     config.check()
     if not config.inputs:
         checkpoint = config.checkpoint or newest_checkpoint()

@@ -42,8 +42,6 @@ SPLIT_COLUMNS = ("dataset", "path", "face", "label", "group", "split")
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """What to train on and where to write it."""
-
     features: tuple[Path, ...] = ()
     """Dumps (default: the newest)."""
     identity_disjoint: bool = False
@@ -109,7 +107,7 @@ def identity_disjoint(faces: FeatureDataset, notes: list[str]) -> FeatureDataset
 def origins(
     config: Config, meta: dict, experts: set[str], parts: dict[str, FeatureDataset]
 ) -> dict:
-    """What a checkpoint says about its data, experts and versions. meta: of a dump's meta.json."""
+    """What a checkpoint says about its data, experts and versions."""
     trained_on = [
         {
             "dataset": dataset,

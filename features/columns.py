@@ -54,7 +54,6 @@ class FeatureTable:
 
     @classmethod
     def of(cls, columns: Arrays) -> FeatureTable:
-        """From (N,) columns by name."""
         return cls(list(columns), np.stack(list(columns.values()), axis=1).astype(np.float32))
 
     def ordered(self, names: Sequence[str]) -> FeatureTable:

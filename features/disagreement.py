@@ -65,7 +65,6 @@ def by_family(names: Sequence[str], contributions: np.ndarray) -> dict[str, floa
 def pairs_of(
     output: str, names: Sequence[str], values: np.ndarray, reference: np.ndarray
 ) -> list[Pair]:
-    """The cosine of one embedding between every pair of regions."""
     rank, found = ranks(values, reference), []
     for column, name in enumerate(names):
         if name.startswith(f"{output}/cos/") and not np.isnan(values[column]):

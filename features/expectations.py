@@ -117,7 +117,6 @@ class Expectations:
                     self.whiten[f"{arrow}/{name}"] = _storable(vectors / scale)
 
     def _columns(self) -> Iterator[tuple[str, slice]]:
-        """The components of each output among the P."""
         start = 0
         for name, basis in self.bases.items():
             yield name, slice(start, start + basis.shape[1])
@@ -150,7 +149,6 @@ class Expectations:
         return FeatureTable(expected_names(self.outputs), values)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything but `outputs`, as named float16 arrays."""
         state = {"centres": self.centres}
         for table in ("means", "bases", "maps", "whiten"):
             state |= {f"{table}/{key}": value for key, value in getattr(self, table).items()}

@@ -67,7 +67,6 @@ class FeaturePipeline:
         return table, cls(outputs, table.names, expectations)
 
     def transform(self, arrays: Arrays) -> FeatureTable:
-        """The features of new faces."""
         table = raw_features(arrays, self.outputs)
         if self.expectations is not None:
             table = table.beside(self.expectations.residuals(arrays))

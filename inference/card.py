@@ -56,7 +56,7 @@ MATRICES = {
 
 
 def write_card(verdict: Verdict, image: np.ndarray, folder: Path, stem: str) -> tuple[Path, Path]:
-    """Write `<stem>.png` and `<stem>.json`; returns both paths. image: as of `draw_card`."""
+    """Write `<stem>.png` and `<stem>.json`. image: as of `draw_card`."""
     card, data = folder / f"{stem}.png", folder / f"{stem}.json"
     draw_card(verdict, image).savefig(card)
     write_json(data, verdict.to_json(whole=True))
@@ -92,7 +92,6 @@ def draw_card(verdict: Verdict, image: np.ndarray) -> Figure:
 
 
 def draw_scores(verdicts: Sequence[Verdict]) -> Figure:
-    """Scores over time of all persons of one video."""
     figure = Figure(figsize=(12, 4), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     timed = all(second is not None for verdict in verdicts for second in verdict.clip["seconds"])
@@ -123,7 +122,6 @@ def _frame(
 
 
 def _headline(figure: Figure, verdict: Verdict, colour: str) -> None:
-    """Verdict, p_fake on a scale, file name, quality and warnings."""
     _text(figure, 0.02, 0.953, verdict.verdict.upper(), 24, colour, weight="bold")
     name = Path(verdict.path).name.encode("utf-8", "replace").decode().replace("\n", " ")
     _text(figure, 0.98, 0.965, name[:48], 10, GREY, ha="right")
@@ -193,7 +191,6 @@ COLUMNS: tuple[tuple[str, float, dict[str, Callable]], ...] = (
 
 
 def _regions(figure: Figure, place: SubplotSpec, regions: Sequence[Region]) -> None:
-    """A table with a row per region: disagreement and predictions as bars."""
     ranks = [region.rank for region in regions]
     columns = [("disagreement", 0, [x and (x, f"> {int(100 * x)}% of reals") for x in ranks])]
     keys = {key.rpartition(".")[2]: key for key in reversed(regions[0].predictions)}
@@ -241,7 +238,6 @@ def _matrix(axes: Axes, title: str, outputs: Sequence[str], pairs: Sequence[Pair
 
 
 def _contributions(axes: Axes, verdict: Verdict, colour: str) -> None:
-    """What each family of experts adds to the baseline, and the sum."""
     base, parts = verdict.baseline_logit, verdict.families
     values = [base, *parts.values(), base + sum(parts.values())]
     signs = [ORANGE if value > 0 else BLUE for value in parts.values()]

@@ -27,8 +27,6 @@ BOOTSTRAP = 2000
 
 @dataclass
 class Track:
-    """One person of a video."""
-
     box: tuple[float, ...] = ()  # of the latest face
     identity: np.ndarray | float = 0.0  # sum of the embeddings
     frames: list[int] = field(default_factory=list)

@@ -153,7 +153,6 @@ class Detector(Explainer):
         return cls(Path(checkpoint), device, "one", weights_dir)
 
     def for_all_faces(self) -> Detector:
-        """The same detector for every face of a picture."""
         other = copy(self)
         other.cutter = copy(self.cutter)
         other.cutter.faces = "all"

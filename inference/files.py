@@ -92,7 +92,6 @@ def write_explanation(verdict: Verdict, folder: Path, number: int, max_pixels: i
 
 
 def write_curves(verdicts: Sequence[Verdict], folder: Path) -> None:
-    """The scores over time of every video."""
     from inference.card import draw_scores
 
     clips: dict[str, list[Verdict]] = {}

@@ -26,8 +26,6 @@ BORDERLINE = "p_fake is above one half but below the threshold"
 
 @dataclass(frozen=True)
 class Region:
-    """One region of a face."""
-
     name: str
     disagreement: float | None  # with the others (features/disagreement.py); of no whole face
     rank: float | None  # share of real faces in which it disagrees less, 0 to 1
@@ -91,7 +89,6 @@ class Verdict:
 
     @property
     def score(self) -> str:
-        """p_fake beside the threshold and the real faces."""
         rate = self.false_alarm_rate.words
         return f"p_fake {self.p_fake:.2f}, fake from {self.threshold:.2f} on; {rate}"
 
@@ -103,7 +100,6 @@ class Verdict:
 
     @property
     def warnings(self) -> list[str]:
-        """Reasons to abstain, and poor quality."""
         found = [f"Cannot tell: {reason}" for reason in self.reasons_to_abstain]
         overall = self.quality.get("overall", "good")
         return found if overall == "good" else [*found, f"Careful: {overall}"]

@@ -83,7 +83,6 @@ class Expert(nn.Module):
             yield
 
     def frozen(self, device: str | torch.device) -> Expert:
-        """This expert on `device`, in evaluation mode, with gradients off."""
         return self.requires_grad_(False).eval().to(device)
 
 

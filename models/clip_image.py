@@ -40,7 +40,6 @@ def tower_named(name: str) -> str:
 
 
 def published(name: str) -> Weights:
-    """The published file of a tower."""
     from timm import get_pretrained_cfg
 
     tower = tower_named(name)

@@ -61,7 +61,6 @@ def profile_of(profile: str, names: tuple[str, ...]) -> str:
 
 
 def published(name: str, clip_model: str = CLIP_MODEL) -> Weights:
-    """The published file of an expert that is not bundled."""
     return clip_image.published(clip_model) if name == "clip" else WEIGHTS[name]
 
 

@@ -77,7 +77,6 @@ class Head:
 
     @classmethod
     def from_state(cls, info: Mapping, arrays: Mapping[str, np.ndarray]) -> Head:
-        """From a checkpoint's description, with `head` and `calibration`, and arrays."""
         kind, begin = info["head"], f"{PREFIX}model."
         model, a, b = model_class(kind), info["calibration"]["a"], info["calibration"]["b"]
         fitted = {k.removeprefix(begin): v for k, v in arrays.items() if k.startswith(begin)}

@@ -17,7 +17,6 @@ from torch import nn
 
 from data.files import replacing
 
-PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)  # the beginning of a web page
 # What loading a damaged file raises, depending on which byte is wrong.
 DAMAGED = (
     *(SafetensorError, pickle.PickleError, struct.error, EOFError, OSError, RuntimeError),
@@ -39,6 +38,12 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_page(path: Path) -> bool:
+    """Whether a web page came instead of the file."""
+    with path.open("rb") as file:
+        return file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """A flat state dict on the CPU, from `.safetensors` or from what torch.save wrote.
 
@@ -46,9 +51,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise MissingWeightsError(f"{path}: no such file; see python -m models.weights list")
-    with path.open("rb") as file:
-        if PAGE.match(file.read(512)):
-            raise WeightsError(f"{path}: a web page, not weights; delete it and fetch it again")
+    if is_page(path):
+        raise WeightsError(f"{path}: a web page, not weights; delete it and fetch it again")
     try:
         with warnings.catch_warnings(action="ignore"):
             safe = path.suffix == ".safetensors"
@@ -67,7 +71,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file could not be read, and what to do."""
     reason = str(error) or type(error).__name__
     code = re.search(r"(?:GLOBAL|function) (\S+)", reason)
     if code and isinstance(error, pickle.PickleError):
@@ -79,7 +82,6 @@ def _reason(error: Exception) -> str:
 
 
 def write_half(module: nn.Module, path: Path, header: dict[str, str]) -> None:
-    """Weights in float16 as a safetensors file."""
     items = module.state_dict().items()
     tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in items}
     with replacing(path) as file:

@@ -28,7 +28,7 @@ import torch
 from tyro.conf import Positional
 
 from models import expert_class
-from models.tensors import PAGE, MissingWeightsError, WeightsError, sha256_of
+from models.tensors import MissingWeightsError, WeightsError, is_page, sha256_of
 
 LOG = logging.getLogger("masc")
 HUB_URL = re.compile(r"(?P<endpoint>https?://.+?)/(?P<repo>[^/]+/[^/]+)/resolve/main/(?P<file>.+)")
@@ -121,10 +121,7 @@ def cache_folder() -> Path:
 
 
 def locate(entry: Weights, weights_dir: Path | None = None) -> Path:
-    """The checked file in the named folder (`folder_for`), else in the cache, else downloaded.
-
-    Raises: MissingWeightsError; WeightsError: it is another file; FileNotFoundError: no such folder.
-    """
+    """The checked file in the named folder (`folder_for`), else in the cache, else downloaded."""
     folder = folder_for(weights_dir)
     path = (folder or cache_folder()) / entry.file
     if not path.is_file():
@@ -154,7 +151,7 @@ def _difference(path: Path, size: int | None, known: dict[str, str | None]) -> s
     """Empty where the file is as expected. known: source of a SHA-256 -> SHA-256."""
     if size not in (None, path.stat().st_size):
         return f"{path.stat().st_size} bytes, expected {size}"
-    found = sha256_of(path)
+    found = sha256_of(path) if any(known.values()) else None
     for origin, digest in known.items():
         if digest not in (None, found):
             return f"SHA-256 is {found}, expected {digest} ({origin})"
@@ -184,10 +181,9 @@ def _download(entry: Weights, path: Path) -> None:
                 return
             LOG.info(f"{entry.file}: from {entry.url} to {path.parent} ({entry.licence})")
             file, published = _receive(entry, unfinished)
-            with file.open("rb") as start:
-                if PAGE.match(start.read(512)):
-                    file.unlink()
-                    raise OSError("a web page came instead of the file (a quota or a login?)")
+            if is_page(file):
+                file.unlink()
+                raise OSError("a web page came instead of the file (a quota or a login?)")
             known = {"published": entry.sha256, "by its source": published}
             if wrong := _difference(file, entry.size, known):
                 shutil.rmtree(unfinished)
@@ -248,7 +244,6 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """List, fetch or verify files."""
     if unknown := [name for name in config.names if name not in WEIGHTS]:
         raise ValueError(f"unknown name {', '.join(unknown)}; the names are {', '.join(WEIGHTS)}")
     folder, failed = folder_for(config.weights_dir), []
