@@ -4,8 +4,7 @@
     python app.py --port 8000 --checkpoint checkpoints/mine --device cuda
 
 Files of more than 20 MB, or of more than 40 million pixels, are refused before any network runs. No
-upload stays on the disk after its prediction. Visitors are served one after the other. The same
-over HTTP: docs/app.md.
+upload stays on the disk after its prediction. Over HTTP: docs/app.md.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,18 +88,16 @@ class Prediction:
         link = '<a download="masc.{}" href="{}" style="margin-right:1.5em">Save {}</a>'
         links = link.format("png", card, "the card (PNG)")
         links += link.format("json", _data_uri("application/json", text), "the JSON")
-        style = "width:100%;max-width:1200px"
-        image = f'<img alt="The card of this face" style="{style}" src="{card}">'
-        return cls(as_html(verdict), f"<p>{links}</p>{image}", data)
+        picture = f'<img alt="The card of this face" style="width:100%" src="{card}">'
+        return cls(as_html(verdict), f"<p>{links}</p>{picture}", data)
 
 
 def as_html(verdict: Verdict) -> str:
-    """Headline, score, warnings and reasons."""
-    colour = COLOURS.get(verdict.verdict, GREY)
+    colour, sentences = COLOURS.get(verdict.verdict, GREY), [verdict.score, *verdict.warnings]
     lines = [f'<h2 style="color:{colour};margin:0">{verdict.verdict.upper()}</h2>']
-    lines += [f"<p>{html.escape(text)}.</p>" for text in (verdict.score, *verdict.warnings)]
+    lines += [f"<p>{html.escape(text)}.</p>" for text in sentences]
     reasons = [f"<li>{html.escape(reason.sentence)}</li>" for reason in verdict.reasons]
-    return "\n".join([*lines, f"<ol>{''.join(reasons)}</ol>" if reasons else ""])
+    return "\n".join([*lines, "<ol>", *reasons, "</ol>"])
 
 
 def _png(figure: Figure) -> str:
@@ -113,8 +111,6 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 
 class Page:
-    """What the buttons do. detector: for all faces of a picture."""
-
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
         self.examples = examples()
@@ -132,15 +128,13 @@ class Page:
         people, found = predict_clip(self.detector, path, FRAMES, MAX_PIXELS), []
         if people[0].error:
             raise ImageError(path, people[0].error)
-        curve = _png(draw_scores(people))
-        curve = f'<img alt="Scores over time" style="width:100%" src="{curve}">'
+        curve = f'<img alt="Scores over time" width="100%" src="{_png(draw_scores(people))}">'
         for person in people:
             frame = read_worst_frame(path, person, MAX_PIXELS)
             person.path = person.worst_frame.path = path.name
-            prediction = Prediction.of(person, frame)
-            frames = f"{len(person.clip['frames'])} of {person.clip['frames_looked_at']} frames"
-            text = f"<p>Person {person.face + 1}, in {frames}.</p>{prediction.text}{curve}"
-            found.append(Prediction(text, prediction.card, prediction.data))
+            face = Prediction.of(person, frame)
+            text = f"<p>P{person.in_frames[1:]}.</p>{face.text}{curve}"
+            found.append(replace(face, text=text))
         return found
 
     def predict_upload(self, upload: str | None) -> list[Prediction]:
@@ -162,11 +156,6 @@ class Page:
             with suppress(OSError):  # its folder holds something else, or is gone
                 path.parent.rmdir()
 
-    def predict_json(self, upload: str | None) -> list[dict]:
-        """For programs. `path` becomes `picture`: gradio's client would fetch a `path`."""
-        rows = [prediction.data for prediction in self.predict_upload(upload)]
-        return [{"picture": row.pop("path"), **row} for row in rows]
-
 
 def build(page: Page) -> Any:
     """The page, a gradio.Blocks."""
@@ -184,21 +173,22 @@ def build(page: Page) -> Any:
             message = f"<p><b>{html.escape(str(error))}.</b></p>"
             return [], gr.Radio(visible=False), message, "", None
 
+    def on_example(name: str) -> tuple:
+        return show(page.predict_picture(page.examples[name], f"{name}.png"))
+
     def on_face(predictions: list[Prediction], name: str) -> tuple:
-        place = int(name.rpartition(" ")[2]) - 1 if name else 0
-        chosen = predictions[place : place + 1]
-        return (chosen[0].text, chosen[0].card) if chosen else ("", "")
+        if not name or not predictions:
+            return "", ""
+        face = predictions[int(name.removeprefix("face ")) - 1]
+        return face.text, face.card
 
     def for_programs(upload: str) -> list[dict]:
+        """`path` becomes `picture`: gradio's client would fetch a `path`."""
         try:
-            return page.predict_json(upload)
+            rows = [prediction.data for prediction in page.predict_upload(upload)]
         except ImageError as error:
             raise gr.Error(str(error), print_exception=False) from None
-
-    def upload(component: Any) -> Any:
-        """An input that passes the path of the upload; gradio would keep copies on the disk."""
-        component.preprocess = lambda file: file.path if file else None
-        return component
+        return [{"picture": row.pop("path"), **row} for row in rows]
 
     one_queue = {"concurrency_limit": 1, "concurrency_id": "detector"}
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, 60)) as blocks:
@@ -207,15 +197,9 @@ def build(page: Page) -> Any:
         with gr.Row():
             with gr.Column(scale=1):
                 sources = ["upload", "clipboard"]
-                picture = upload(
-                    gr.Image(label="A picture", type="filepath", sources=sources, height=320)
-                )
+                picture = gr.Image(label="A picture", type="filepath", sources=sources, height=320)
                 on_picture = gr.Button("Predict", variant="primary")
-                video = upload(
-                    gr.File(
-                        label="Or a short video", type="filepath", file_types=["video"], height=120
-                    )
-                )
+                video = gr.File(label="Or a short video", file_types=["video"], height=120)
                 on_video = gr.Button("Predict the video")
                 gr.Markdown("Or try:")
                 buttons = {name: gr.Button(name, size="sm") for name in page.examples}
@@ -229,16 +213,14 @@ def build(page: Page) -> Any:
         on_video.click(on_upload, video, [*out, video], api_name=False, **one_queue)
         for name, button in buttons.items():
             button.click(
-                lambda name=name: show(page.predict_picture(page.examples[name], f"{name}.png")),
-                None,
-                [*out, picture],
-                api_name=False,
-                **one_queue,
+                partial(on_example, name), None, [*out, picture], api_name=False, **one_queue
             )
         faces.input(on_face, [predictions, faces], [text, card], api_name=False)
         with gr.Row(visible=False):  # /predict, for programs
-            sent, rows = upload(gr.File(type="filepath")), gr.JSON()
+            sent, rows = gr.File(), gr.JSON()
             gr.Button().click(for_programs, sent, rows, api_name="predict", **one_queue)
+    for component in (picture, video, sent):  # only the path: gradio would keep copies on the disk
+        component.preprocess = lambda file: file.path if file else None
     return blocks.queue(max_size=QUEUE)
 
 
@@ -249,13 +231,8 @@ def serve(detector: Detector, host: str, port: int) -> Iterator[Any]:
     os.environ |= {"GRADIO_TEMP_DIR": uploads, "GRADIO_ANALYTICS_ENABLED": "False"}
     try:
         blocks = build(Page(detector))
-        blocks.launch(
-            server_name=host,
-            server_port=port,
-            max_file_size=MAX_BYTES,
-            show_error=True,
-            prevent_thread_lock=True,
-        )
+        options = {"max_file_size": MAX_BYTES, "show_error": True, "prevent_thread_lock": True}
+        blocks.launch(server_name=host, server_port=port, **options)
         yield blocks
         blocks.close(verbose=False)
     finally:
@@ -263,7 +240,6 @@ def serve(detector: Detector, host: str, port: int) -> Iterator[Any]:
 
 
 def main(config: Config) -> None:
-    """Serve the page until it is stopped."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are deleted
     detector = Detector(config.checkpoint or BUNDLED, config.device, "all", config.weights_dir)
     with serve(detector, config.host, config.port) as blocks:

@@ -17,10 +17,9 @@ Metrics of the newest checkpoint on the test split of the newest dump, and its p
 
     python predict.py
 
-p_fake is calibrated on the validation split. The verdict is `fake` from the checkpoint's threshold
-on, `real` below one half, and `cannot tell` between them or for a face outside the abstention
-limits (percentiles of the training set). Exit code: 0 all inputs scored, 2 a mistake in the
-command, 3 some inputs not scored; these are listed with the reason.
+The verdict is `fake` from the checkpoint's threshold on, `real` below one half, and `cannot tell`
+between them or for a face outside the abstention limits (percentiles of the training set).
+Exit code: 0 all inputs scored, 2 a mistake in the command, 3 some inputs not scored.
 """
 
 from __future__ import annotations
@@ -44,13 +43,7 @@ from data.quality import QUALITIES
 from data.samples import FRAMES
 from evaluation.metrics import summary, table
 from inference.detector import BUNDLED, Detector, Explainer, default_device
-from inference.files import (
-    SCREEN,
-    predict_files,
-    write_curves,
-    write_explanation,
-    write_verdicts,
-)
+from inference.files import SCREEN, predict_files, write_curves, write_explanation, write_verdicts
 from inference.verdict import Verdict
 from models.checkpoint import newest_checkpoint
 
@@ -89,7 +82,6 @@ class Config:
     """Larger pictures are refused."""
 
     def check(self) -> None:
-        """Raises: ValueError for options that do not belong together."""
         if min(self.batch_size, self.max_pixels, self.frames) < 1:
             raise ValueError("--batch-size, --max-pixels and --frames must be at least 1")
         if "" in self.inputs:
@@ -97,37 +89,28 @@ class Config:
         if self.json == self.csv == SCREEN:
             raise ValueError("--json - and --csv - cannot share the screen; give one a file")
         if not self.inputs and (self.json or self.csv or self.explain):
-            raise ValueError(
-                "--json, --csv and --explain need pictures; a dump gets a predictions.csv"
-            )
+            raise ValueError("--json, --csv and --explain need pictures")
         if self.inputs and self.features:
             raise ValueError("give pictures or --features, not both")
 
 
 def score_dump(detector: Explainer, dump: Dump, split: str) -> Path:
-    """Score one split of a dump, print the metrics, write predictions.csv beside it.
-
-    Raises:
-        ValueError: the dump has other expert outputs than the checkpoint, or no such split.
-    """
+    """Score one split of a dump, print the metrics, write predictions.csv beside it."""
     detector.checkpoint.check_outputs(dump.meta, str(dump.path))
     rows = np.flatnonzero(dump.rows["split"] == split)
     if not len(rows):
         splits = ", ".join(sorted(map(str, set(dump.rows["split"]))))
         raise ValueError(f"{dump.path}: no rows in split {split!r}; it has {splits}")
     features, p_fake = detector.score({name: value[rows] for name, value in dump.arrays.items()})
-    columns = ("path", "face", "label", "group", "split")
     known = ~np.isnan(p_fake)
     if not known.any():
-        raise ValueError(
-            f"{dump.path}: no face of split {split!r} has a single feature; see its missing.csv"
-        )
-    label, group = dump.rows["label"][rows], dump.rows["group"][rows]
-    figures = summary(label[known], p_fake[known], group[known], detector.threshold)
+        raise ValueError(f"{dump.path}: no face of split {split!r} has a feature; see missing.csv")
+    label, group = dump.rows["label"][rows][known], dump.rows["group"][rows][known]
+    figures = summary(label, p_fake[known], group, detector.threshold)
     print(table({f"{dump.meta['dataset']} {split}": figures}))
     if not known.all():
         log.warning("%d faces have no feature and no score; see missing.csv", (~known).sum())
-    found = []
+    columns, found = ("path", "face", "label", "group", "split"), []
     for row, p, values in zip(rows, p_fake, features, strict=True):
         quality = {name: float(dump.rows[name][row]) for name in QUALITIES}
         result = ("", "")
@@ -139,7 +122,6 @@ def score_dump(detector: Explainer, dump: Dump, split: str) -> Path:
 
 
 def main(config: Config) -> int:
-    """Predict from pictures and videos, or score a dump. Returns the exit code."""
     config.check()
     if not config.inputs:
         checkpoint = config.checkpoint or newest_checkpoint()
@@ -158,9 +140,8 @@ def main(config: Config) -> int:
     if isinstance(sys.stdout, TextIOWrapper):  # file names need not be UTF-8
         sys.stdout.reconfigure(errors="surrogateescape")
     verdicts, inputs = [], [Path(name) for name in config.inputs]
-    for verdict in predict_files(
-        detector, inputs, config.batch_size, config.max_pixels, config.frames
-    ):
+    sizes = config.batch_size, config.max_pixels, config.frames
+    for verdict in predict_files(detector, inputs, *sizes):
         verdicts.append(verdict)
         if SCREEN not in (config.json, config.csv):
             tqdm.write(verdict.to_text())

@@ -1,21 +1,13 @@
 """Dumps -> a detector: features, classifier, calibration and threshold. On a CPU, in a minute.
 
-The newest dump below outputs/features; its train split is validated on its val split:
-
-    python train.py
-
-Two datasets together, into checkpoints/mine; other classifiers; ablations; real faces only:
-
+    python train.py                           # the newest dump below outputs/features
     python train.py --features outputs/features/dfdc/lite outputs/features/openforensics/lite \\
-        --name mine
+        --name mine                           # two datasets together, into checkpoints/mine
     python train.py --head mlp --only lite.identity
     python train.py --drop expected lite.race/kl
     python train.py --only fairface arcface
-    python train.py --one-class
-
-Identity-disjoint splits, as far as the identity embedding can tell people apart:
-
-    python train.py --identity-disjoint
+    python train.py --one-class               # real faces only
+    python train.py --identity-disjoint       # as far as the embedding can tell people apart
 
 The head is fitted on `train`; hyper-parameters, calibration, threshold and the percentiles of real
 faces come from `val`; `test` is never read. Writes checkpoint.json, arrays.safetensors and
@@ -44,13 +36,12 @@ from training.detector import Settings, figures, fit
 
 LOG = logging.getLogger("masc")
 UNSURE_SHARE = 0.2  # of all faces in one group, above which the identity groups are doubtful
+PACKAGES = ("numpy", "scikit-learn", "torch", "xgboost")
 SPLIT_COLUMNS = ("dataset", "path", "face", "label", "group", "split")
 
 
 @dataclass(frozen=True)
 class Config(Settings):
-    """What to train on and where to write it."""
-
     features: tuple[Path, ...] = ()
     """Dumps (default: the newest)."""
     identity_disjoint: bool = False
@@ -62,16 +53,11 @@ class Config(Settings):
 
 
 def main(config: Config) -> Path:
-    """Train and validate one detector.
-
-    Returns: the checkpoint's folder.
-    Raises: FileNotFoundError, ValueError: the dumps cannot be used.
-    """
+    """Train and validate one detector. Returns: the checkpoint's folder."""
     paths = config.features or (newest_dump(),)
     dumps = [read_dump(path) for path in dict.fromkeys(Path(path).resolve() for path in paths)]
     datasets = sorted({dump.meta["dataset"] for dump in dumps})
-    name = config.name or "-".join([*datasets, config.kind])
-    out = Path(config.out or CHECKPOINTS / name)
+    out = config.out or CHECKPOINTS / (config.name or "-".join([*datasets, config.kind]))
     newest = "" if config.features else " (the newest dump)"
     LOG.info(f"features    {', '.join(map(str, paths))}{newest}")
     faces, notes = join_dumps(dumps), []
@@ -90,11 +76,8 @@ def main(config: Config) -> Path:
     for note in notes:
         LOG.warning(note)
     checkpoint.save(out)
-    settings, about = asdict(config), dict(checkpoint.info)
-    for name in ("features", "out"):
-        del settings[name]
-    for name in ("features", "outputs"):
-        del about[name]
+    settings = {k: v for k, v in asdict(config).items() if k not in ("features", "out")}
+    about = {k: v for k, v in checkpoint.info.items() if k not in ("features", "outputs")}
     parts = {"config": settings, "figures": rows, "choice": report, "warnings": notes}
     write_json(out / "metrics.json", {**parts, "checkpoint": about})
     if config.identity_disjoint:
@@ -105,7 +88,7 @@ def main(config: Config) -> Path:
 
 
 def identity_disjoint(faces: FeatureDataset, notes: list[str]) -> FeatureDataset:
-    """`splits.identity_disjoint`, with what the user should know about it added to `notes`."""
+    """`splits.identity_disjoint`, with warnings added to `notes`."""
     before = len(set(faces.rows["group"]))
     faces = splits.identity_disjoint(faces)
     groups, left_out = faces.rows["group"], int((faces.rows["split"] == "").sum())
@@ -115,9 +98,7 @@ def identity_disjoint(faces: FeatureDataset, notes: list[str]) -> FeatureDataset
     )
     embedding = next(name for name in faces.arrays if name.endswith(".identity"))
     if embedding != "lite.identity":
-        notes.append(
-            f"people were told apart by {embedding}, with thresholds measured for lite.identity"
-        )
+        notes.append(f"people told apart by {embedding}, with thresholds for lite.identity")
     if (share := largest_share(groups)) > UNSURE_SHARE:
         notes.append(f"{share:.0%} of all faces could not be told apart: one person, who trains")
     return faces
@@ -126,15 +107,17 @@ def identity_disjoint(faces: FeatureDataset, notes: list[str]) -> FeatureDataset
 def origins(
     config: Config, meta: dict, experts: set[str], parts: dict[str, FeatureDataset]
 ) -> dict:
-    """What a checkpoint says about its data, experts and versions. meta: of a dump's meta.json."""
-    counts = {
-        dataset: {
-            split: part.select(part.rows["dataset"] == dataset).counts()
-            for split, part in parts.items()
+    """What a checkpoint says about its data, experts and versions."""
+    trained_on = [
+        {
+            "dataset": dataset,
+            "counts": {
+                split: part.select(part.rows["dataset"] == dataset).counts()
+                for split, part in parts.items()
+            },
         }
-        for dataset in sorted({*parts["train"].rows["dataset"], *parts["val"].rows["dataset"]})
-    }
-    packages = ("numpy", "scikit-learn", "torch", "xgboost")
+        for dataset in sorted({name for part in parts.values() for name in part.rows["dataset"]})
+    ]
     return {
         "profile": meta["profile"],
         "regions": list(REGIONS),
@@ -143,13 +126,10 @@ def origins(
         "precision": meta["config"].get("precision", "float32"),
         "groups_dropped": list(config.drop),
         "groups_only": list(config.only),
-        "trained_on": [{"dataset": name, "counts": count} for name, count in counts.items()],
+        "trained_on": trained_on,
         "seed": config.seed,
         "identity_disjoint": config.identity_disjoint,
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in packages},
-        },
+        "versions": {"python": platform.python_version(), **{x: version(x) for x in PACKAGES}},
     }
 
 

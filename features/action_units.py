@@ -1,22 +1,19 @@
 """Action units that contradict each other: a mouth that smiles under eyes that do not.
 
 Action units are facial muscles, numbered by FACS (Ekman, Friesen & Hager, Facial Action Coding
-System, 2002). Some work together in a genuine expression, others do not. `CONTRADICTIONS` lists
-pairs of groups; a column is the difference of their mean activations (0 where both rest or both
-work), or, for groups that exclude each other, the smaller of the two means.
-
-Each is measured on the whole face; where one group lies in the upper and the other in the lower
-face, also between the upper region's output for the one and the lower region's for the other:
-`pyfeat.au/AU06-AU12/upper~lower`.
+System, 2002). `CONTRADICTIONS` lists pairs of groups; a column is the difference of their mean
+activations, or, for groups that exclude each other, the smaller of the two means. Each is measured
+on the whole face, and where one group lies in the upper and the other in the lower face, also
+between these regions: `pyfeat.au/AU06-AU12/upper~lower`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from features.measures import Arrays, Outputs
 from features.regions import REGIONS
 
 FACS = "Ekman, Friesen & Hager 2002"
@@ -49,34 +46,24 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Two groups that are consistent in a genuine expression.
-
-    Attributes:
-        one, other: action units, or the name of an emotion, for its probability.
-        source: the reference.
-        label: the column's name, where listing the units would be long.
-        apart: inconsistent where one group works and the other does not; else, where both do.
-    """
+    """Two groups that are consistent in a genuine expression."""
 
     one: tuple[str, ...]
-    other: tuple[str, ...]
+    other: tuple[str, ...]  # or the name of an emotion, for its probability
     source: str
-    label: str = ""
-    apart: bool = True
+    label: str = ""  # the column's name, where listing the units would be long
+    apart: bool = True  # inconsistent where one group works and the other does not; else, both do
 
     @property
     def name(self) -> str:
-        return self.label or ("-" if self.apart else "&").join(
-            map("+".join, (self.one, self.other))
-        )
+        sign = "-" if self.apart else "&"
+        return self.label or f"{'+'.join(self.one)}{sign}{'+'.join(self.other)}"
 
     @property
     def upper_and_lower(self) -> bool:
-        """Whether one group lies in the upper face and the other in the lower."""
         return set(self.one) <= set(UPPER) and set(self.other) <= set(LOWER)
 
     def measure(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """One, other: mean activations in [0, 1]."""
         return np.abs(one - other) if self.apart else np.minimum(one, other)
 
 
@@ -101,30 +88,21 @@ CONTRADICTIONS = (
 BY_NAME = {row.name: row for row in CONTRADICTIONS}
 
 
-def contradictions(
-    arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]
-) -> dict[str, np.ndarray]:
-    """The columns of every output whose components are action units.
+def contradictions(arrays: Arrays, outputs: Outputs) -> dict[str, np.ndarray]:
+    """The columns of every output whose components are action units: name -> (N,) in [0, 1].
 
     Those with an emotion need an output of the same expert that has it as a class.
-
-    Args:
-        arrays: "expert.output" -> (N, R, D) activations and probabilities in [0, 1].
-        outputs: the table of a dump's meta.json.
-
-    Returns:
-        name -> (N,) in [0, 1], NaN where an output is missing.
     """
     full, upper, lower = (REGIONS.index(region) for region in ("full", "upper", "lower"))
     columns: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
         if output["kind"] != "vector" or not set(output["names"]) & set(UPPER + LOWER):
             continue
-        expert = name.partition(".")[0]
         emotions = [
             sibling
             for sibling, other in outputs.items()
-            if other["kind"] == "distribution" and sibling.partition(".")[0] == expert
+            if other["kind"] == "distribution"
+            and sibling.partition(".")[0] == name.partition(".")[0]
         ]
         known = {
             component: np.asarray(arrays[source][..., i], np.float32)
@@ -142,7 +120,7 @@ def contradictions(
     return columns
 
 
-def _mean(wanted: tuple[str, ...], known: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def _mean(wanted: tuple[str, ...], known: Arrays) -> np.ndarray | None:
     """Mean activation (N, R) of a group; None where a unit is unknown (UPPER, LOWER: all units)."""
     group = [unit for unit in wanted if unit in known]
     if not group or (len(group) < len(wanted) and wanted not in (UPPER, LOWER)):
@@ -151,7 +129,7 @@ def _mean(wanted: tuple[str, ...], known: Mapping[str, np.ndarray]) -> np.ndarra
 
 
 def words(name: str) -> tuple[str, str]:
-    """The two groups of a contradiction in words. name: of `BY_NAME`."""
+    """The two groups of a contradiction in words."""
     if name == "upper-lower":
         return "muscles of the upper face", "muscles of the lower face"
     return tuple(

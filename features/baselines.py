@@ -1,7 +1,4 @@
-"""Two baselines: metadata of the file and the detection, and the plainest consistency features.
-
-Both make tables like features/columns.py, so the same heads are fitted to them on the same splits.
-"""
+"""Two baselines: metadata of the file and the detection, and the plainest consistency features."""
 
 from __future__ import annotations
 
@@ -23,19 +20,11 @@ def metadata_features(rows: dict[str, np.ndarray]) -> FeatureTable:
 
 
 def plain_features(arrays: dict[str, np.ndarray]) -> FeatureTable:
-    """The project's first design: the whole face against five regions.
+    """The project's first design: (N, 16), the whole face against five regions.
 
     Cosine of the first identity and of the first appearance embedding, the mean Jensen-Shannon
-    divergence of all attribute distributions, and the mean of the latter over the regions.
-
-    Args:
-        arrays: raw outputs (N, R, D).
-
-    Returns:
-        (N, 16), fewer columns where experts were left out.
-
-    Raises:
-        ValueError: nothing to compare.
+    divergence of all attribute distributions, and the mean of the latter over the regions. Fewer
+    columns where experts were left out. arrays: raw outputs (N, R, D).
     """
     short = {name: name.rpartition(".")[2] for name in arrays}
     floats = {name: np.asarray(value, np.float32) for name, value in arrays.items()}
@@ -47,15 +36,14 @@ def plain_features(arrays: dict[str, np.ndarray]) -> FeatureTable:
             for region in PLAIN_REGIONS:
                 value = cosine(floats[name][:, 0], floats[name][:, REGIONS.index(region)])
                 columns[f"plain/{name}/cos/full~{region}"] = value
-    divergences = {}
-    for region in PLAIN_REGIONS if distributions else ():
-        each = [js(value[:, 0], value[:, REGIONS.index(region)]) for value in distributions]
-        divergences[f"plain/attributes/js/full~{region}"] = np.mean(each, axis=0)
-    if divergences:
-        columns |= divergences
-        columns["plain/attributes/js/mean"] = np.mean(list(divergences.values()), axis=0)
+    if distributions:
+        for region in PLAIN_REGIONS:
+            each = [js(value[:, 0], value[:, REGIONS.index(region)]) for value in distributions]
+            columns[f"plain/attributes/js/full~{region}"] = np.mean(each, axis=0)
+        divergences = list(columns.values())[-len(PLAIN_REGIONS) :]
+        columns["plain/attributes/js/mean"] = np.mean(divergences, axis=0)
     if not columns:
         raise ValueError(
             "no identity, embedding or attribute among the outputs; the plain baseline needs one"
         )
-    return FeatureTable(list(columns), np.stack(list(columns.values()), axis=1).astype(np.float32))
+    return FeatureTable.of(columns)

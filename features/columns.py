@@ -24,6 +24,7 @@ import numpy as np
 
 from features import measures
 from features.action_units import BY_NAME, contradictions
+from features.measures import Arrays, Outputs
 from features.regions import PAIRS, REGIONS
 
 INDEX = {region: index for index, region in enumerate(REGIONS)}
@@ -51,70 +52,53 @@ class FeatureTable:
         if len(set(self.names)) != len(self.names):
             raise ValueError("feature names repeat")
 
+    @classmethod
+    def of(cls, columns: Arrays) -> FeatureTable:
+        return cls(list(columns), np.stack(list(columns.values()), axis=1).astype(np.float32))
+
     def ordered(self, names: Sequence[str]) -> FeatureTable:
         """The columns `names`, in that order. Raises: ValueError that lists missing ones."""
         place = {name: index for index, name in enumerate(self.names)}
         if missing := [name for name in names if name not in place]:
             raise ValueError(
                 f"{len(missing)} of {len(names)} features are not in this table "
-                f"({_first(missing)}); it has {len(self.names)}, such as {_first(self.names)}"
+                f"({', '.join(missing[:3])}); it has {', '.join(self.names[:3])}, ..."
             )
         return FeatureTable(list(names), self.values[:, [place[name] for name in names]])
 
     def beside(self, other: FeatureTable) -> FeatureTable:
         """This table with the columns of `other`, of the same rows, to its right."""
-        return FeatureTable(
-            self.names + other.names, np.concatenate([self.values, other.values], axis=1)
-        )
+        values = np.concatenate([self.values, other.values], axis=1)
+        return FeatureTable(self.names + other.names, values)
 
 
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
-def check_outputs(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]) -> None:
-    """Check names and shapes of raw outputs.
-
-    Args:
-        arrays: "expert.output" -> (N, R, D).
-        outputs: "expert.output" -> {"kind", "size", "names"}.
-
-    Raises:
-        ValueError: an output is missing, or has another shape.
-    """
+def check_outputs(arrays: Arrays, outputs: Outputs) -> None:
+    """Raises: ValueError where an output is missing, or has another shape."""
     missing = sorted(set(outputs) - set(arrays))
     if missing or not outputs:
-        names, given = ", ".join(missing) or "all", ", ".join(arrays) or "none"
-        raise ValueError(f"outputs are missing: {names}; given are {given}")
+        raise ValueError(f"outputs are missing: {', '.join(missing)}; given: {', '.join(arrays)}")
     faces = len(arrays[next(iter(outputs))])
     for name, output in outputs.items():
-        wanted = (faces, len(REGIONS), int(output["size"]))
-        if arrays[name].shape != wanted:
-            raise ValueError(
-                f"{name} has shape {arrays[name].shape}; expected (faces, regions, size) = {wanted}"
-            )
+        wanted, shape = (faces, len(REGIONS), int(output["size"])), arrays[name].shape
+        if shape != wanted:
+            raise ValueError(f"{name} has shape {shape}; expected (faces, regions, size) {wanted}")
 
 
-def raw_features(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping]) -> FeatureTable:
-    """Every output compared between every pair of regions, by the measures of its kind.
+def finite(values: np.ndarray) -> np.ndarray:
+    """As float32, NaN where not finite."""
+    values = np.asarray(values, dtype=np.float32)
+    return np.where(np.isfinite(values), values, np.nan)
 
-    Args:
-        arrays: "expert.output" -> (N, R, D), any float type, NaN where missing.
-        outputs: the table of a dump's meta.json.
 
-    Raises:
-        ValueError: see `check_outputs`; or an unknown kind of output.
-    """
+def raw_features(arrays: Arrays, outputs: Outputs) -> FeatureTable:
+    """Every output compared between every pair of regions, by the measures of its kind."""
     check_outputs(arrays, outputs)
     columns: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
-        values = np.asarray(arrays[name], dtype=np.float32)
-        values = np.where(np.isfinite(values), values, np.nan)
-        kind = output["kind"]
+        values, kind = finite(arrays[name]), output["kind"]
         if kind == "forgery_logit":
-            columns |= {
-                f"{name}/level/{region}": values[:, place, 0] for region, place in INDEX.items()
-            }
+            for region, place in INDEX.items():
+                columns[f"{name}/level/{region}"] = values[:, place, 0]
             continue
         for first, second in PAIRS:
             a, b, pair = values[:, INDEX[first]], values[:, INDEX[second]], f"{first}~{second}"
@@ -128,11 +112,8 @@ def raw_features(arrays: Mapping[str, np.ndarray], outputs: Mapping[str, Mapping
                 measure = "diff" if kind == "scalar" else "l1"
                 columns[f"{name}/{measure}/{pair}"] = np.abs(a - b).mean(-1)
             else:
-                raise ValueError(
-                    f"{name}: unknown kind {kind!r} of output; no measure is defined for it"
-                )
-    columns |= contradictions(arrays, outputs)
-    return FeatureTable(list(columns), np.stack(list(columns.values()), axis=1).astype(np.float32))
+                raise ValueError(f"{name}: unknown kind {kind!r} of output")
+    return FeatureTable.of(columns | contradictions(arrays, outputs))
 
 
 def groups_of(name: str) -> set[str]:
@@ -142,21 +123,15 @@ def groups_of(name: str) -> set[str]:
     Contradictions of action units are in `contradiction`, too.
     """
     output, measure = name.split("/")[:2]
-    prefixes = {name[: match.start()] for match in re.finditer(r"[./]", name)}
-    families = {
-        family for family, members in FAMILIES.items() if output.rpartition(".")[2] in members
-    }
-    kind = {"expected" if measure in EXPECTED else "raw"} | (
-        {"contradiction"} if measure in BY_NAME else set()
-    )
-    return {name, measure} | kind | prefixes | families
+    groups = {name, measure, "expected" if measure in EXPECTED else "raw"}
+    groups |= {name[: match.start()] for match in re.finditer(r"[./]", name)}
+    groups |= {key for key, outputs in FAMILIES.items() if output.rpartition(".")[2] in outputs}
+    return groups | {"contradiction"} if measure in BY_NAME else groups
 
 
-def predictable(outputs: Mapping[str, Mapping]) -> dict[str, Mapping]:
+def predictable(outputs: Outputs) -> dict[str, Mapping]:
     """Outputs predictable from another region: all but `traces`."""
-    return {
-        name: output for name, output in outputs.items() if "traces" not in groups_of(f"{name}/")
-    }
+    return {name: x for name, x in outputs.items() if "traces" not in groups_of(f"{name}/")}
 
 
 def directions(names: Sequence[str]) -> np.ndarray:
@@ -164,14 +139,10 @@ def directions(names: Sequence[str]) -> np.ndarray:
     return np.array([-1.0 if groups_of(name) & {"cos", "expected_cos"} else 1.0 for name in names])
 
 
-def forgery_logit_columns(names: Sequence[str], outputs: Mapping[str, Mapping]) -> np.ndarray:
+def forgery_logit_columns(names: Sequence[str], outputs: Outputs) -> np.ndarray:
     """(F,) bool: the pretrained forgery logit of the whole face."""
-    logits = {
-        f"{name}/level/full"
-        for name, output in outputs.items()
-        if output["kind"] == "forgery_logit"
-    }
-    return np.array([name in logits for name in names])
+    logits = [f"{name}/level/full" for name, x in outputs.items() if x["kind"] == "forgery_logit"]
+    return np.isin(names, logits)
 
 
 def select(names: Sequence[str], drop: Iterable[str] = (), only: Iterable[str] = ()) -> list[str]:
@@ -183,12 +154,9 @@ def select(names: Sequence[str], drop: Iterable[str] = (), only: Iterable[str] =
     member = {name: groups_of(name) for name in names}
     known = set().union(*member.values())
     if unknown := sorted((drop | only) - known):
-        short = sorted(group for group in known if "/" not in group)
-        groups = f"groups are {', '.join(short)} and longer prefixes"
-        raise ValueError(f"no feature belongs to {', '.join(unknown)}; {groups}")
+        short = ", ".join(sorted(group for group in known if "/" not in group))
+        raise ValueError(f"no feature belongs to {', '.join(unknown)}; groups are {short}, ...")
     kept = [name for name in names if not member[name] & drop and (not only or member[name] & only)]
     if not kept:
-        raise ValueError(
-            f"no feature is left of {len(names)} after drop={sorted(drop)}, only={sorted(only)}"
-        )
+        raise ValueError(f"no feature is left after drop={sorted(drop)}, only={sorted(only)}")
     return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,11 +18,7 @@ PARTS = REGIONS[1:]  # all but the whole face
 class Pair:
     """The cosine of an embedding between two regions.
 
-    Attributes:
-        output, first, second: which.
-        value: the cosine.
-        low, high: 5th and 95th percentile of real faces.
-        rank: share of real faces that are less consistent, 0 to 1.
+    low, high: 5th and 95th percentile of real faces; rank: share of them less consistent, 0 to 1.
     """
 
     output: str
@@ -33,20 +29,16 @@ class Pair:
     high: float
     rank: float
 
-    def to_json(self) -> dict:
-        return asdict(self)
-
 
 def ranks(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Ranks among real faces: shares in [.005, .995], interpolated between the percentiles.
+    """Ranks among real faces, in [.005, .995], interpolated between the percentiles.
 
     values: (..., F); reference: (7, F). Returns: (..., F), NaN where the value is.
     """
     shares = np.array([0.5, *PERCENTILES, 99.5]) / 100
     found = np.empty(values.shape)
-    for column in range(values.shape[-1]):
-        value, known = values[..., column], reference[:, column]
-        margin = 0.25 * max(float(known[-1] - known[0]), 1e-9)
+    for column, known in enumerate(reference.T):
+        value, margin = values[..., column], 0.25 * max(float(known[-1] - known[0]), 1e-9)
         at = np.array([known[0] - margin, *known, known[-1] + margin])
         both = np.interp(value, at, shares), np.interp(-value, -at[::-1], shares[::-1])
         found[..., column] = np.mean(both, axis=0)
@@ -61,30 +53,23 @@ def unusual(names: Sequence[str], values: np.ndarray, reference: np.ndarray) -> 
 
 def by_family(names: Sequence[str], contributions: np.ndarray) -> dict[str, float]:
     """The sum of the contributions of each family of experts; `other` holds columns of none."""
-    sums: dict[str, float] = dict.fromkeys((*FAMILIES, "other"), 0.0)
-    families = [
-        next((family for family in FAMILIES if family in groups_of(name)), "other")
-        for name in names
-    ]
-    for family, part in zip(families, contributions, strict=True):
-        sums[family] += float(part)
-    return {
-        family: total
-        for family, total in sums.items()
-        if total or family in set(families) - {"other"}
-    }
+    sums = {}
+    for name, part in zip(names, contributions, strict=True):
+        family = next((family for family in FAMILIES if family in groups_of(name)), "other")
+        sums[family] = sums.get(family, 0.0) + float(part)
+    if not sums.get("other"):
+        sums.pop("other", None)
+    return {family: sums[family] for family in (*FAMILIES, "other") if family in sums}
 
 
 def pairs_of(
     output: str, names: Sequence[str], values: np.ndarray, reference: np.ndarray
 ) -> list[Pair]:
-    """The cosine of one embedding between every pair of regions."""
     rank, found = ranks(values, reference), []
     for column, name in enumerate(names):
         if name.startswith(f"{output}/cos/") and not np.isnan(values[column]):
-            rows = (values, reference[LOW], reference[HIGH], rank)
-            numbers = (float(row[column]) for row in rows)
-            found.append(Pair(output, *regions_in(name), *numbers))
+            rows = values, reference[LOW], reference[HIGH], rank
+            found.append(Pair(output, *regions_in(name), *(float(row[column]) for row in rows)))
     return found
 
 
@@ -96,10 +81,9 @@ def regions_of(name: str) -> tuple[str, ...]:
 def of_regions(names: Sequence[str], values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """How much each part of the face disagrees with the rest; about 0 on a usual real face.
 
-    The sum of two terms: how far its forgery logit lies above the median of real faces, in units of
-    their 5th to 95th percentile; and how unusual its comparisons are on average, from -1 to 1. Of
-    several such rules, this one found manipulated parts best on validation faces
-    (docs/explanations.md).
+    How far its forgery logit lies above the median of real faces, in units of their 5th to 95th
+    percentile, plus how unusual its comparisons are on average, from -1 to 1. Of several such rules,
+    this one found manipulated parts best on validation faces (docs/explanations.md).
 
     values: (N, F); reference: (7, F). Returns: (N, 7), in the order of `PARTS`.
     """
@@ -114,7 +98,6 @@ def of_regions(names: Sequence[str], values: np.ndarray, reference: np.ndarray) 
         found[rows, place] = 2 * np.where(own, odd, 0)[rows].sum(1) / count[rows] - 1
         if (column := level.get((part,))) is not None:
             spread = max(float(reference[HIGH, column] - reference[LOW, column]), 1e-9)
-            found[:, place] += np.nan_to_num(
-                (values[:, column] - reference[MEDIAN, column]) / spread
-            )
+            above = (values[:, column] - reference[MEDIAN, column]) / spread
+            found[:, place] += np.nan_to_num(above)
     return found

@@ -1,13 +1,14 @@
 """From contributions to sentences: why a face looks fake, or real.
 
 A reason is about one attribute and two regions. Columns that measure the same (KL both ways, JS,
-the residual) count together, and the one that stands out most is put into words.
+the residual) count together. Put into words is for a fake the most unusual one, for a real face the one
+that contributes most.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -60,27 +61,15 @@ REGION_WORDS = {"full": "whole face", "left": "left half", "right": "right half"
 
 @dataclass(frozen=True)
 class Reason:
-    """One sentence and its numbers.
-
-    Attributes:
-        sentence: in words.
-        feature: the column.
-        value: of the face.
-        low, high: 5th and 95th percentile of real faces.
-        regions: the compared two; one where action units of the same region are compared.
-        contribution: what the attribute and the regions add to the logit; negative towards real.
-    """
+    """One column of a face, in words and numbers."""
 
     sentence: str
     feature: str
     value: float
-    low: float
-    high: float
+    low: float  # 5th percentile of real faces
+    high: float  # 95th
     regions: tuple[str, ...]
-    contribution: float
-
-    def to_json(self) -> dict:
-        return {**asdict(self), "regions": list(self.regions)}
+    contribution: float  # of the attribute and the regions to the logit; negative towards real
 
 
 def _number(value: float) -> str:
@@ -94,9 +83,9 @@ def _region(name: str) -> str:
 def sentence(column: str, value: float, low: float, high: float) -> str:
     """One column in words, with the range of nine in ten real faces."""
     parts, reals = COLUMN.fullmatch(column), f"real faces {_number(low)} to {_number(high)}"
-    measure = parts["measure"] if parts else None
+    number, measure = _number(value), parts and parts["measure"]
     if measure not in PHRASES and measure not in BY_NAME:
-        return f"{column}: {_number(value)} ({reals})"
+        return f"{column}: {number} ({reals})"
     if not low <= value <= high:
         less, more = ("low", "high") if measure == "level" else ("similar", "different")
         consistent = (value > high) == (directions([column])[0] < 0)
@@ -105,15 +94,15 @@ def sentence(column: str, value: float, low: float, high: float) -> str:
     if measure in BY_NAME:
         one, other = words(measure)
         other += f" in the {second}" if second else ""
-        if BY_NAME[measure].apart:
-            text = f"{first}, {one} against {other}: difference {_number(value)}"
-        else:
-            text = f"{first}, {one} together with {other}: {_number(value)}"
+        link, result = (
+            ("against", "difference ") if BY_NAME[measure].apart else ("together with", "")
+        )
+        text = f"{first}, {one} {link} {other}: {result}{number}"
     else:
         expert, _, attribute = parts["output"].rpartition(".")
         source = f" (by {EXPERT_WORDS[expert]})" if expert in EXPERT_WORDS else ""
         what = WORDS.get(attribute, attribute) + source
-        text = PHRASES[measure].format(a=first, b=second, what=what, value=_number(value))
+        text = PHRASES[measure].format(a=first, b=second, what=what, value=number)
     return f"{text[0].upper()}{text[1:]} ({reals})"
 
 
@@ -122,9 +111,8 @@ def topic(column: str) -> tuple[str, ...]:
     parts = COLUMN.fullmatch(column)
     if parts is None:
         return (column,)
-    output = parts["output"].removesuffix("_years")
     muscles = [parts["measure"]] if parts["measure"] in BY_NAME else []
-    return (output, *muscles, *sorted(regions_in(column)))
+    return (parts["output"].removesuffix("_years"), *muscles, *sorted(regions_in(column)))
 
 
 def regions_in(column: str) -> tuple[str, ...]:
@@ -147,22 +135,16 @@ def reasons(
     reasons for `real` decrease it and lie in the middle half. Where no column does both,
     contribution alone decides. NaN is never a reason.
 
-    Args:
-        names: F columns.
-        values, contributions: (F,) of one face.
-        reference: (7, F) percentiles of real faces.
-        fake: the verdict.
-        count: reasons at most.
+    values, contributions: (F,) of one face; reference: (7, F) percentiles of real faces.
     """
-    toward = np.where(np.isnan(values), 0.0, contributions) * (1 if fake else -1)
+    sign = 1 if fake else -1
+    toward = np.where(np.isnan(values), 0.0, sign * contributions)
     low, high = (LOW, HIGH) if fake else (PERCENTILES.index(25), PERCENTILES.index(75))
     inside = (values >= reference[low]) & (values <= reference[high])
     fitting = np.where(inside != fake, toward, 0.0)
     toward = np.maximum(fitting if (fitting > 0).any() else toward, 0.0)
     spread = np.maximum(reference[HIGH] - reference[LOW], 1e-9)
     unusual = np.abs(values - reference[MEDIAN]) / spread
-    # In words: for a fake the most unusual column of a topic, for a real face the one that
-    # contributes most.
     weight = toward * unusual if fake else toward
     topics: dict[tuple[str, ...], list[int]] = {}
     for column, name in enumerate(names):
@@ -172,7 +154,6 @@ def reasons(
     for columns in sorted(topics.values(), key=lambda columns: -toward[columns].sum())[:count]:
         best = max(columns, key=weight.__getitem__)
         numbers = [float(row[best]) for row in (values, reference[LOW], reference[HIGH])]
-        total = float(toward[columns].sum()) * (1 if fake else -1)
-        text = sentence(names[best], *numbers)
-        found.append(Reason(text, names[best], *numbers, regions_in(names[best]), total))
+        name, total = names[best], sign * float(toward[columns].sum())
+        found.append(Reason(sentence(name, *numbers), name, *numbers, regions_in(name), total))
     return found

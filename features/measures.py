@@ -5,20 +5,24 @@ All functions work over the last axis and broadcast over the others; NaN gives N
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-# The least probability: float16 and saturated softmax give exact zeros, for which KL is infinite.
+Arrays = Mapping[str, np.ndarray]  # raw outputs: "expert.output" -> (N, R, D), NaN where missing
+Outputs = Mapping[str, Mapping]  # "expert.output" -> {"kind", "size", "names"}, of a meta.json
+# The least probability: a saturated softmax gives exact zeros, for which KL is infinite.
 FLOOR = 1e-6
 
 
 def _normalised(p: np.ndarray) -> np.ndarray:
-    """At least FLOOR, and summing to 1, which float16 values do only roughly."""
+    """At least FLOOR, and summing to 1."""
     p = np.maximum(np.asarray(p, dtype=np.float64), FLOOR)
     return p / p.sum(-1, keepdims=True)
 
 
 def kl(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """KL(p||q) in nats (Kullback & Leibler 1951). p, q: (..., D). Returns: (...) float64 >= 0."""
+    """KL(p||q) in nats (Kullback & Leibler 1951)."""
     p, q = _normalised(p), _normalised(q)
     return np.maximum((p * (np.log(p) - np.log(q))).sum(-1), 0.0)
 
@@ -32,7 +36,7 @@ def js(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine similarity, NaN where a vector has length 0. a, b: (..., D)."""
+    """Cosine similarity, NaN where a vector has length 0."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     product = (a * b).sum(-1)

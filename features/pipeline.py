@@ -7,28 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.columns import (
-    FeatureTable,
-    check_outputs,
-    groups_of,
-    predictable,
-    raw_features,
-    select,
-)
+from features import columns
+from features.columns import FeatureTable, groups_of, predictable, raw_features
 from features.expectations import Expectations, cross_fit, expected_names
+from features.measures import Arrays, Outputs
 
 PREFIX = "expectations."  # of the array names in a checkpoint
 
 
 @dataclass
 class FeaturePipeline:
-    """The columns of a classifier.
-
-    Attributes:
-        outputs: the rows of a dump's table of outputs that a column is about.
-        names: the columns, in order.
-        expectations: None where no column needs them.
-    """
+    """The columns of a classifier. outputs: the rows of a dump's table that a column is about."""
 
     outputs: dict[str, dict]
     names: list[str]
@@ -37,8 +26,8 @@ class FeaturePipeline:
     @classmethod
     def fit(
         cls,
-        arrays: Mapping[str, np.ndarray],
-        outputs: Mapping[str, Mapping],
+        arrays: Arrays,
+        outputs: Outputs,
         real: np.ndarray,
         groups: Sequence[str],
         drop: Iterable[str] = (),
@@ -51,25 +40,14 @@ class FeaturePipeline:
         that has no value for any real face, predicts no other either: an ablation removes it
         completely.
 
-        Args:
-            arrays: "expert.output" -> (N, R, D).
-            outputs: the table of a dump's meta.json.
-            real: (N,) bool.
-            groups: N names.
-            drop, only: groups of columns (features/columns.py).
-            seed: of the folds.
-
-        Returns:
-            The features of these faces, each cross-fitted without its own group; and the pipeline.
-
-        Raises:
-            ValueError: unknown groups of columns, missing outputs, too few real faces.
+        real: (N,) bool; groups: N names, the features of a face are cross-fitted without its own;
+        drop, only: groups of columns. Raises: ValueError: unknown columns, too few real faces.
         """
         real = np.asarray(real, dtype=bool)
-        check_outputs(arrays, outputs)
+        columns.check_outputs(arrays, outputs)
         one_face = {name: arrays[name][:1] for name in outputs}
         all_names = raw_features(one_face, outputs).names + expected_names(outputs)
-        names = select(all_names, drop, only)
+        names = columns.select(all_names, drop, only)
         with_values = {name for name in outputs if np.isfinite(arrays[name][real]).any()}
         used = {name.partition("/")[0] for name in names} & with_values
         if not used:
@@ -80,44 +58,28 @@ class FeaturePipeline:
         available = {*table.names, *expected_names(outputs)}
         names = [name for name in names if name in available]
         if not names:
-            raise ValueError(
-                "these columns compare two outputs, of which one is left out; keep both, or drop "
-                "the columns"
-            )
+            raise ValueError("these columns compare two outputs, of which one is left out")
         if any("expected" in groups_of(name) for name in names):
             residuals, expectations = cross_fit(arrays, outputs, real, groups, seed=seed)
             table = table.beside(residuals)
-        known = ~np.isnan(table.values[real]).all(0)
-        known = {name for name, has_values in zip(table.names, known, strict=True) if has_values}
-        table = table.ordered([name for name in names if name in known])
+        empty = np.array(table.names)[np.isnan(table.values[real]).all(0)]
+        table = table.ordered([name for name in names if name not in set(empty)])
         return table, cls(outputs, table.names, expectations)
 
-    def transform(self, arrays: Mapping[str, np.ndarray]) -> FeatureTable:
-        """The features of new faces. arrays: "expert.output" -> (N, R, D).
-
-        Raises: ValueError where outputs are missing or have other shapes.
-        """
+    def transform(self, arrays: Arrays) -> FeatureTable:
         table = raw_features(arrays, self.outputs)
         if self.expectations is not None:
             table = table.beside(self.expectations.residuals(arrays))
         return table.ordered(self.names)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint, named `expectations.*`."""
         state = {} if self.expectations is None else self.expectations.state()
         return {PREFIX + name: value for name, value in state.items()}
 
     @classmethod
-    def from_state(cls, info: Mapping, arrays: Mapping[str, np.ndarray]) -> FeaturePipeline:
-        """From a checkpoint's description, with `outputs` and `features`, and arrays.
-
-        Raises: ValueError where they do not belong together.
-        """
+    def from_state(cls, info: Mapping, arrays: Arrays) -> FeaturePipeline:
+        """From a checkpoint's description, with `outputs` and `features`, and arrays."""
         outputs = info["outputs"]
-        state = {
-            name.removeprefix(PREFIX): value
-            for name, value in arrays.items()
-            if name.startswith(PREFIX)
-        }
+        state = {k.removeprefix(PREFIX): v for k, v in arrays.items() if k.startswith(PREFIX)}
         expectations = Expectations.from_state(predictable(outputs), state) if state else None
         return cls(outputs, list(info["features"]), expectations)

@@ -2,11 +2,7 @@
 
 Every raw array has the regions, in the order of `REGIONS`, as its second axis. Coordinates are
 fractions of the ArcFace template, a square (x to the right, y down; eyes at y = .46, nose tip at
-.64, mouth at .82). A face is aligned to it first; a crop is then an upright rectangle in the same
-plane, which may reach beyond the square. So one definition of the regions serves every expert.
-
-`left` and `right` are the viewer's. `inner` is the face core that a face swap replaces; `outer` is
-everything around it.
+.64, mouth at .82); a crop is an upright rectangle in its plane, which may reach beyond the square.
 """
 
 from __future__ import annotations
@@ -31,7 +27,6 @@ class Crop:
 
     @classmethod
     def around(cls, x: float, y: float, width: float, height: float, px: int) -> Crop:
-        """The crop with its centre at x, y."""
         return cls(x - width / 2, y - height / 2, width, height, px)
 
     @classmethod
@@ -45,13 +40,12 @@ class Crop:
         return cls.around(0.487, 0.585, times * width, times * height, px)
 
     def at(self, px: int) -> Crop:
-        """The same part at another resolution."""
         return replace(self, px=px)
 
 
 ALIGNED = Crop(0.0, 0.0, 1.0, 1.0, 112)  # the template itself
 
-# x0, y0, x1, y1 as fractions of the template.
+# x0, y0, x1, y1. `left` and `right` are the viewer's; `inner` is what a face swap replaces.
 BOXES: dict[str, tuple[float, float, float, float]] = {
     "full": (0.0, 0.0, 1.0, 1.0),
     "upper": (0.0, 0.0, 1.0, 0.5625),  # forehead, brows, eyes
@@ -75,10 +69,7 @@ PAIRS: tuple[tuple[str, str], ...] = (
 
 
 def region_masks(crop: Crop = ALIGNED, regions: tuple[str, ...] = REGIONS) -> np.ndarray:
-    """(R, px, px) bool. Regions at the template's border continue to the crop's.
-
-    Raises: ValueError for an unknown region.
-    """
+    """(R, px, px) bool. Regions at the template's border continue to the crop's."""
     masks = np.zeros((len(regions), crop.px, crop.px), dtype=bool)
     for mask, region in zip(masks, regions, strict=True):
         if region not in BOXES:

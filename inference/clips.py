@@ -16,15 +16,7 @@ from tqdm import tqdm
 from data.images import MAX_PIXELS, ImageError
 from data.video import read_frames, seconds_of
 from inference.detector import Detector
-from inference.verdict import (
-    FAKE,
-    REAL,
-    UNSURE,
-    FalseAlarmRate,
-    Verdict,
-    decide,
-    out_of_distribution,
-)
+from inference.verdict import UNSURE, FalseAlarmRate, Verdict, decide, out_of_distribution
 
 FRAMES_IN_MEMORY = 8
 SAME_PERSON = 0.35  # similarity from which on two faces are one person's
@@ -35,22 +27,12 @@ BOOTSTRAP = 2000
 
 @dataclass
 class Track:
-    """One person of a video.
-
-    Attributes:
-        box: of the latest face.
-        identity: sum of the embeddings.
-        frames: numbers of the frames, and p_fake of each.
-        out_of_distribution: number of frames outside the abstention limits.
-        worst: verdict for the frame with the highest score.
-    """
-
-    box: tuple[float, ...] = ()
-    identity: np.ndarray | float = 0.0
+    box: tuple[float, ...] = ()  # of the latest face
+    identity: np.ndarray | float = 0.0  # sum of the embeddings
     frames: list[int] = field(default_factory=list)
-    p_fake: list[float] = field(default_factory=list)
-    out_of_distribution: int = 0
-    worst: Verdict | None = None
+    p_fake: list[float] = field(default_factory=list)  # one per frame
+    out_of_distribution: int = 0  # frames outside the abstention limits
+    worst: Verdict | None = None  # for the frame with the highest score
 
     def add(self, frame: int, verdict: Verdict) -> None:
         self.frames.append(frame)
@@ -97,18 +79,13 @@ def assign(tracks: list[Track], verdicts: list[Verdict], frame: int) -> None:
 def predict_clip(
     detector: Detector, path: Path, frames: int, max_pixels: int = MAX_PIXELS
 ) -> list[Verdict]:
-    """One verdict per person, those in most frames first, or one verdict with an error.
-
-    Args:
-        frames: how many to read, evenly spaced.
-    """
+    """One verdict per person, those in most frames first, or one verdict with an error."""
     detector, tracks, read, failure = detector.for_all_faces(), [], 0, ""
     bar = tqdm(total=frames, unit="frame", desc=path.name[:30], leave=False, disable=None)
     for start in range(0, frames, FRAMES_IN_MEMORY):
-        numbers = range(start, min(frames, start + FRAMES_IN_MEMORY))
+        wanted = [(n, frames) for n in range(start, min(frames, start + FRAMES_IN_MEMORY))]
         images = {}
-        wanted = [(number, frames) for number in numbers]
-        for number, image in zip(numbers, read_frames(path, wanted, max_pixels), strict=True):
+        for (number, _), image in zip(wanted, read_frames(path, wanted, max_pixels), strict=True):
             if isinstance(image, ImageError):
                 failure = failure or image.reason
             else:
@@ -118,38 +95,30 @@ def predict_clip(
         for number, verdicts in zip(images, batch, strict=True):
             if faces := [verdict for verdict in verdicts if not verdict.error]:
                 assign(tracks, faces, number)
-        bar.update(len(numbers))
+        bar.update(len(wanted))
     bar.close()
     if not tracks:
         return [Verdict(str(path), error=f"no face found in {read} frames" if read else failure)]
     tracks.sort(key=lambda track: -len(track.frames))
-    duration = seconds_of(path)
-    return [
-        summarise(detector, track, number, read, frames, duration)
-        for number, track in enumerate(tracks)
-    ]
+    counts = read, frames, seconds_of(path)
+    return [summarise(detector, track, number, *counts) for number, track in enumerate(tracks)]
 
 
 def summarise(
     detector: Detector, track: Track, number: int, read: int, frames: int, duration: float | None
 ) -> Verdict:
-    """The verdict for one person.
-
-    Args:
-        read: number of frames that could be read, of `frames`.
-        duration: of the video, in seconds.
-    """
+    """The verdict for one person. read: how many of `frames` could be read; duration: seconds."""
     scores, abstain = np.array(track.p_fake), []
     draws = np.random.default_rng(0).integers(len(scores), size=(BOOTSTRAP, len(scores)))
     low, high = map(float, np.percentile(scores[draws].mean(1), [2.5, 97.5]))
     mean, threshold = float(scores.mean()), detector.threshold
     if 2 * track.out_of_distribution > len(scores):
-        unlike = f"{track.out_of_distribution} of {len(scores)}"
-        abstain = [f"in {unlike} frames the face is unlike the training faces"]
+        count = f"{track.out_of_distribution} of {len(scores)}"
+        abstain = [f"in {count} frames the face is unlike the training faces"]
     elif read > 1 and len(scores) < max(2, MIN_SHARE * read):
         abstain = [f"the person is in only {len(scores)} of {read} frames"]
     verdict, abstain = decide(mean, threshold, abstain, detector.head.kind != "oneclass")
-    if verdict in (REAL, FAKE) and low < threshold <= high:
+    if verdict != UNSURE and low < threshold <= high:
         verdict = UNSURE
         abstain = [f"the 95% interval of the mean contains the threshold {threshold:.2f}"]
     times = [duration and round((n + 0.5) / frames * duration, 2) for n in track.frames]

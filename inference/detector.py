@@ -19,9 +19,8 @@ from PIL import Image
 from data.faces import FaceCutter
 from data.images import ImageError, pixels_of, read_image
 from data.quality import QUALITIES, in_words
-from features.disagreement import by_family, of_regions, pairs_of, ranks
+from features.disagreement import PARTS, by_family, of_regions, pairs_of, ranks
 from features.explain import MEDIAN, reasons
-from features.regions import REGIONS
 from inference.scorer import Scorer
 from inference.verdict import FAKE, UNSURE, FalseAlarmRate, Region, Verdict, decide, outside_limits
 from models import CLIP_MODEL
@@ -29,9 +28,9 @@ from models.checkpoint import Checkpoint
 from models.ensemble import Ensemble, find_device
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints" / "default"
-LIMITS = "limits"  # key of a checkpoint: the abstention limits
-ARRAYS = PERCENTILES, REAL_SCORES, DISAGREEMENT = "reference", "real_scores", "disagreement"
-NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold", LIMITS)
+# Of a checkpoint.
+ARRAYS = ("reference", "real_scores", "disagreement")
+NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold", "limits")
 
 
 def default_device() -> str:
@@ -39,30 +38,24 @@ def default_device() -> str:
 
 
 class Explainer(Scorer):
-    """Scores raw outputs of the experts, decides and explains.
-
-    Raises: FileNotFoundError, ValueError where the checkpoint cannot be used.
-    """
+    """Scores raw outputs of the experts, decides and explains."""
 
     def __init__(self, checkpoint: Path = BUNDLED) -> None:
         found = Checkpoint.load(checkpoint)
         missing = [name for name in NEEDED if name not in found.info]
         missing += [name for name in ARRAYS if name not in found.arrays]
         if missing:
-            raise ValueError(
-                f"{checkpoint}: incomplete detector (lacks {', '.join(missing)}); train again"
-            )
+            raise ValueError(f"{checkpoint}: lacks {', '.join(missing)}; train again")
         super().__init__(found)
         self.features, self.outputs = found.info["features"], found.info["outputs"]
-        self.limits = found.info[LIMITS]
+        self.limits = found.info["limits"]
         self.percentiles, self.real_scores, self.disagreement = map(found.arrays.get, ARRAYS)
 
     def decide(
         self, p_fake: float, features: np.ndarray, quality: Mapping[str, float]
     ) -> tuple[str, list[str]]:
         """Verdict and reasons to abstain for one face. Arguments as of `explain`."""
-        distance = float(self.head.distance(features[None])[0])
-        outside = outside_limits(quality, distance, self.limits)
+        outside = outside_limits(quality, self.head.distance(features[None])[0], self.limits)
         return decide(p_fake, self.threshold, outside, calibrated=self.head.kind != "oneclass")
 
     def explain(
@@ -74,10 +67,7 @@ class Explainer(Scorer):
     ) -> Verdict:
         """The verdict for one face, and why.
 
-        Args:
-            features: (F,).
-            quality: its `data.quality.QUALITIES`.
-            outputs: "expert.output" -> (R, D) raw outputs, the whole face first.
+        features: (F,); quality: its `data.quality.QUALITIES`; outputs: "expert.output" -> (R, D).
         """
         if np.isnan(p_fake):
             return Verdict("", error="no expert has an output for this face")
@@ -86,7 +76,7 @@ class Explainer(Scorer):
         parts, baseline = self.head.contributions(features[None], percentiles[MEDIAN])
         suspect = verdict == UNSURE and p_fake >= min(self.threshold, 0.5)
         embeddings = [name for name, x in self.outputs.items() if x["kind"] == "embedding"]
-        identities = [x for name, x in outputs.items() if name.endswith(".identity")]
+        identity = next((x[0] for name, x in outputs.items() if name.endswith(".identity")), None)
         words = in_words(quality)
         if silent := {name.partition(".")[0] for name, x in outputs.items() if np.isnan(x).all()}:
             words["overall"] += f", no output of {', '.join(sorted(silent))}"
@@ -103,37 +93,32 @@ class Explainer(Scorer):
             families=by_family(names, parts[0]),
             baseline_logit=float(baseline[0]),
             threshold=self.threshold,
-            identity=np.nan_to_num(identities[0][0].astype(np.float32)) if identities else None,
+            identity=None if identity is None else np.nan_to_num(identity.astype(np.float32)),
         )
 
     def _regions(self, features: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[Region]:
-        predictions: list[dict] = [{} for _ in REGIONS]
-        for name, output in self.outputs.items():
-            if output["kind"] in ("embedding", "vector"):
-                continue
-            single = output["kind"] in ("scalar", "forgery_logit")
-            for region, row in zip(predictions, outputs[name].astype(np.float64), strict=True):
-                if np.isfinite(row).all():
-                    values = [round(float(value), 4) for value in row]
-                    classes = output["names"]
-                    region[name] = values[0] if single else dict(zip(classes, values, strict=True))
         parts = of_regions(self.features, features[None], self.percentiles)  # (1, R - 1)
         pairs = np.column_stack([parts[0], ranks(parts, self.disagreement)[0]]).round(4).tolist()
         pairs = [(None, None) if np.isnan(first) else (first, rank) for first, rank in pairs]
-        rows = zip(REGIONS, [(None, None), *pairs], predictions, strict=True)
-        return [Region(name, *pair, region) for name, pair, region in rows]
+        found = [Region("full", None, None, {})]
+        found += [Region(name, *pair, {}) for name, pair in zip(PARTS, pairs, strict=True)]
+        for name, output in self.outputs.items():
+            if output["kind"] in ("embedding", "vector"):
+                continue
+            for region, row in zip(found, outputs[name].astype(np.float64), strict=True):
+                if np.isfinite(row).all():
+                    values = [round(float(value), 4) for value in row]
+                    named = dict(zip(output["names"], values, strict=False))
+                    single = output["kind"] in ("scalar", "forgery_logit")
+                    region.predictions[name] = values[0] if single else named
+        return found
 
 
 class Detector(Explainer):
     """An `Explainer` with its experts: predicts from images.
 
-    Args:
-        checkpoint: a folder that train.py wrote.
-        faces: `one` (the most central large face) or `all`.
-        weights_dir: folder of the experts' weight files, instead of a download.
-
-    Raises:
-        FileNotFoundError, ValueError: the checkpoint or the weights cannot be used.
+    faces: `one` (the most central large face) or `all`. weights_dir: folder of the experts' weight
+    files, instead of a download. Raises: FileNotFoundError, ValueError: unusable checkpoint or weights.
     """
 
     def __init__(
@@ -153,9 +138,11 @@ class Detector(Explainer):
             clip_model=info.get("clip_model", CLIP_MODEL),
         )
         if info["weights"] != self.ensemble.weights:
+            found = self.ensemble.weights
+            other = [f"{k} {v[:12]}" for k, v in info["weights"].items() if v != found.get(k)]
             raise ValueError(
-                f"{checkpoint}: trained with the weights {_short(info['weights'])}, but found "
-                f"{_short(self.ensemble.weights)}; preprocess and train again, or restore them"
+                f"{checkpoint}: trained with other weights ({', '.join(other)}); restore them, or "
+                "preprocess and train again"
             )
         self.cutter = FaceCutter(faces, crops=self.ensemble.crops.values())
 
@@ -163,11 +150,9 @@ class Detector(Explainer):
     def load(
         cls, checkpoint: Path | str = BUNDLED, device: str = "cpu", weights_dir: Path | None = None
     ) -> Detector:
-        """The bundled detector, or the one in a folder."""
         return cls(Path(checkpoint), device, "one", weights_dir)
 
     def for_all_faces(self) -> Detector:
-        """The same detector, which looks at every face of a picture."""
         other = copy(self)
         other.cutter = copy(self.cutter)
         other.cutter.faces = "all"
@@ -176,11 +161,8 @@ class Detector(Explainer):
     def predict(self, image: Path | str | np.ndarray | Image.Image) -> Verdict:
         """The verdict for the most central large face of one picture; `error` where there is none.
 
-        Args:
-            image: a file, uint8 RGB (H, W, 3), or a PIL image (turned as its EXIF says).
-
-        Raises:
-            ImageError: (a ValueError) an unreadable file, or an array of another kind.
+        image: a file, uint8 RGB (H, W, 3), or a PIL image (turned as its EXIF says).
+        Raises: ImageError: (a ValueError) an unreadable file, or an array of another kind.
         """
         if isinstance(image, str | Path):
             return self.predict_images([read_image(Path(image))], [str(image)])[0]
@@ -192,11 +174,7 @@ class Detector(Explainer):
         return self.predict_images([pixels_of(image, name)], [str(name)])[0]
 
     def predict_images(self, images: Sequence[np.ndarray], paths: Sequence[str]) -> list[Verdict]:
-        """One verdict per face; for a picture without a face one with an error.
-
-        Args:
-            images: (H, W, 3) uint8 RGB each.
-        """
+        """One verdict per face, or one with an error. images: (H, W, 3) uint8 RGB each."""
         return [verdict for faces in self.predict_batch(images, paths) for verdict in faces]
 
     def predict_batch(
@@ -217,7 +195,3 @@ class Detector(Explainer):
                 found[crops.image[row]].append(verdict)
         errors = [[Verdict(path, error="no face found")] for path in paths]
         return [faces or error for faces, error in zip(found, errors, strict=True)]
-
-
-def _short(weights: dict[str, str]) -> str:
-    return ", ".join(f"{name} {digest[:12]}" for name, digest in weights.items())

@@ -31,9 +31,7 @@ def predict_files(
 ) -> Iterator[Verdict]:
     """Verdicts as they come; an unreadable file gets one with an error.
 
-    Args:
-        inputs: pictures, videos, or folders of them. A file that is named twice is read once.
-        frames: of every video.
+    inputs: pictures, videos, or folders of them; a file that is named twice is read once.
     """
     paths: list[Path] = []
     for given in inputs:
@@ -68,12 +66,9 @@ def write_verdicts(
     table = pd.DataFrame(
         [verdict.to_csv() for verdict in verdicts], columns=CSV_COLUMNS, dtype=object
     )
-    texts = {
-        json_file: json.dumps(rows, indent=1, ensure_ascii=False) + "\n",
-        csv_file: table.to_csv(index=False),
-    }
-    for file, text in texts.items():
-        content = text.encode("utf-8", "surrogateescape")  # file names need not be UTF-8
+    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    for file, content in ((json_file, text), (csv_file, table.to_csv(index=False))):
+        content = content.encode("utf-8", "surrogateescape")  # file names need not be UTF-8
         if file == SCREEN:
             sys.stdout.buffer.write(content)
         elif file:
@@ -97,7 +92,6 @@ def write_explanation(verdict: Verdict, folder: Path, number: int, max_pixels: i
 
 
 def write_curves(verdicts: Sequence[Verdict], folder: Path) -> None:
-    """The scores over time of every video."""
     from inference.card import draw_scores
 
     clips: dict[str, list[Verdict]] = {}

@@ -12,10 +12,7 @@ from models.heads import Head
 
 
 class Scorer:
-    """A checkpoint, ready to score raw outputs.
-
-    Raises: ValueError where its parts do not belong together.
-    """
+    """A checkpoint, ready to score raw outputs. Raises: ValueError: its parts do not fit."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
@@ -28,17 +25,10 @@ class Scorer:
         return self.checkpoint.info["threshold"]["p_fake"]
 
     def score(self, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Features and calibrated P(fake) of faces.
+        """Features (N, F) float32, in the order of the checkpoint's columns, and P(fake) (N,) float64.
 
-        Args:
-            arrays: "expert.output" -> (N, R, D) raw outputs.
-
-        Returns:
-            (N, F) float32 features, in the order of the checkpoint's columns, and (N,) float64
-            P(fake), NaN for a face without a single feature.
-
-        Raises:
-            ValueError: the outputs are not those that the checkpoint was trained on.
+        arrays: "expert.output" -> (N, R, D) raw outputs. P(fake) is NaN for a face without a single
+        feature. Raises: ValueError: not the outputs that the checkpoint was trained on.
         """
         values = self.pipeline.transform(arrays).values
         return values, np.where(np.isnan(values).all(1), np.nan, self.head.p_fake(values))

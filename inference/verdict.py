@@ -17,10 +17,7 @@ CSV_COLUMNS = ("path", "face", "p_fake", "verdict", "doubts", "quality", "reason
 LIMITS = {
     "face_px": ("below", "the face is only {:.0f} px wide, less than 99% of the training faces"),
     "sharpness": ("below", "the face is more blurred than 99% of the training faces ({:.0f})"),
-    "score": (
-        "below",
-        "the face detector is less sure than for 99% of the training faces ({:.2f})",
-    ),
+    "score": ("below", "face detector less sure than for 99% of the training faces ({:.2f})"),
     "yaw": ("above", "the face is turned by {:.0f} degrees, more than 99% of the training faces"),
 }
 UNLIKE_TRAINING = "the face as a whole is unlike the training faces"
@@ -29,18 +26,10 @@ BORDERLINE = "p_fake is above one half but below the threshold"
 
 @dataclass(frozen=True)
 class Region:
-    """One region of a face.
-
-    Attributes:
-        disagreement: with the other regions (features/disagreement.py); None for the whole face.
-        rank: share of real faces in which it disagrees less, 0 to 1; None for the whole face.
-        predictions: "expert.output" -> class probabilities by name, or one number.
-    """
-
     name: str
-    disagreement: float | None
-    rank: float | None
-    predictions: dict[str, float | dict[str, float]]
+    disagreement: float | None  # with the others (features/disagreement.py); of no whole face
+    rank: float | None  # share of real faces in which it disagrees less, 0 to 1
+    predictions: dict[str, float | dict[str, float]]  # "expert.output" -> by class, or one number
 
     def to_json(self) -> dict:
         row = asdict(self)
@@ -74,54 +63,43 @@ class FalseAlarmRate:
 
 @dataclass
 class Verdict:
-    """The result for one face, or for one person in a video; or why there is none (`error`).
-
-    Attributes:
-        face: number of the face in the picture, or of the person in the video.
-        p_fake: calibrated probability, 0 to 1; in a video the mean over the frames.
-        verdict: `REAL`, `FAKE` or `UNSURE`.
-        reasons_to_abstain: sentences; empty unless `UNSURE`.
-        quality: `data.quality.QUALITIES`, and `overall` in words.
-        reasons: at most three, strongest first.
-        pairs: similarity of two regions, for every embedding.
-        families: what each family of experts adds to the logit of p_fake.
-        baseline_logit: what `families` add to, for the logit of p_fake.
-        clip: of a video: frames, their scores and times, 95% interval of the mean.
-        worst_frame: of a video: the verdict for the frame with the highest score.
-        identity: embedding of the whole face.
-        box: x0, y0, x1, y1 in pixels of the picture.
-        aligned: (112, 112, 4) uint8 RGBA.
-    """
+    """The result for one face, or for one person in a video; or why there is none (`error`)."""
 
     path: str
-    face: int | None = None
-    p_fake: float | None = None
-    verdict: str = ""
-    reasons_to_abstain: list[str] = field(default_factory=list)
-    quality: dict[str, float | str] = field(default_factory=dict)
+    face: int | None = None  # number of the face in the picture, or of the person in the video
+    p_fake: float | None = None  # calibrated probability; in a video the mean over the frames
+    verdict: str = ""  # `REAL`, `FAKE` or `UNSURE`
+    reasons_to_abstain: list[str] = field(default_factory=list)  # sentences, for `UNSURE`
+    quality: dict[str, float | str] = field(default_factory=dict)  # `overall` is in words
     false_alarm_rate: FalseAlarmRate | None = None
-    reasons: list[Reason] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)  # strongest first
     regions: list[Region] = field(default_factory=list)
     pairs: list[Pair] = field(default_factory=list)
+    # What each family of experts adds to `baseline_logit`; together they are the logit of p_fake.
     families: dict[str, float] = field(default_factory=dict)
     baseline_logit: float | None = None
     threshold: float | None = None
     error: str = ""
+    # Of a video: frames, their scores and times, 95% interval of the mean; and its highest score.
     clip: dict = field(default_factory=dict)
     worst_frame: Verdict | None = field(default=None, repr=False)
-    identity: np.ndarray | None = field(default=None, repr=False)
-    box: tuple[float, ...] = ()
-    aligned: np.ndarray | None = field(default=None, repr=False)
+    identity: np.ndarray | None = field(default=None, repr=False)  # embedding of the whole face
+    box: tuple[float, ...] = ()  # x0, y0, x1, y1 in pixels of the picture
+    aligned: np.ndarray | None = field(default=None, repr=False)  # (112, 112, 4) uint8 RGBA
 
     @property
     def score(self) -> str:
-        """p_fake beside the threshold and the real faces."""
         rate = self.false_alarm_rate.words
         return f"p_fake {self.p_fake:.2f}, fake from {self.threshold:.2f} on; {rate}"
 
     @property
+    def in_frames(self) -> str:
+        """Which person of a video, and in how many frames."""
+        frames = f"{len(self.clip['frames'])} of {self.clip['frames_looked_at']} frames"
+        return f"person {self.face + 1}, in {frames}"
+
+    @property
     def warnings(self) -> list[str]:
-        """Reasons to abstain, and poor quality."""
         found = [f"Cannot tell: {reason}" for reason in self.reasons_to_abstain]
         overall = self.quality.get("overall", "good")
         return found if overall == "good" else [*found, f"Careful: {overall}"]
@@ -131,18 +109,16 @@ class Verdict:
         if self.error:
             return f"{self.path}: not scored: {self.error}"
         face = f" (face {self.face + 1})" if self.face else ""
-        lines = self.warnings
+        lines = [f"    {warning}" for warning in self.warnings]
         if clip := self.clip:
-            frames = f"{len(clip['frames'])} of {clip['frames_looked_at']} frames"
-            face = f" (person {self.face + 1}, in {frames})"
+            face = f" ({self.in_frames})"
             frame, seconds = clip["worst"]["frame"], clip["worst"]["seconds"]
             time = f"frame {frame + 1}" if seconds is None else f"{seconds:.1f} s"
             interval = f"{clip['low']:.2f} to {clip['high']:.2f}"
-            lines = [f"mean over the frames, 95% {interval}; highest at {time}:", *lines]
+            lines.insert(0, f"    mean over the frames, 95% {interval}; highest at {time}:")
         sentences = [reason.sentence for reason in self.reasons] or ["no single reason"]
         headline = f"{self.path}{face}: {self.verdict.upper()}  {self.score}"
-        indented = [*(f"    {line}" for line in lines), *(f"  - {line}" for line in sentences)]
-        return "\n".join([headline, *indented])
+        return "\n".join([headline, *lines, *(f"  - {sentence}" for sentence in sentences)])
 
     def to_json(self, whole: bool = False) -> dict:
         """JSON-ready. whole: with regions, pairs and families; in a video of the worst frame."""
@@ -153,7 +129,7 @@ class Verdict:
             "verdict": self.verdict,
             "doubts": self.reasons_to_abstain,
             "quality": self.quality,
-            "reasons": [reason.to_json() for reason in self.reasons],
+            "reasons": [asdict(reason) for reason in self.reasons],
             "error": self.error,
             "box": [round(x, 1) for x in self.box],
         }
@@ -170,7 +146,7 @@ class Verdict:
             "families": {name: round(value, 4) for name, value in self.families.items()},
             "usual": round(self.baseline_logit, 4),
             "regions": [region.to_json() for region in self.regions],
-            "pairs": [pair.to_json() for pair in self.pairs],
+            "pairs": [asdict(pair) for pair in self.pairs],
         }
 
     def to_csv(self) -> dict:
@@ -189,10 +165,7 @@ def outside_limits(
 ) -> list[str]:
     """Reasons to abstain: outside the abstention limits.
 
-    Args:
-        quality: `data.quality.QUALITIES`.
-        distance: of the features from those of training faces (`Head.distance`).
-        limits: percentiles of the training set, of every quality and of `distance`.
+    distance: `Head.distance`; limits: percentiles of the training set, of it and every quality.
     """
     found = []
     for name, (poor, sentence) in LIMITS.items():
@@ -210,11 +183,7 @@ def out_of_distribution(reasons_to_abstain: Sequence[str]) -> bool:
 def decide(
     p_fake: float, threshold: float, reasons_to_abstain: list[str], calibrated: bool
 ) -> tuple[str, list[str]]:
-    """The verdict, and all reasons to abstain.
-
-    Args:
-        calibrated: p_fake is a probability. For `oneclass` it is a rank among real faces.
-    """
+    """The verdict, and all reasons to abstain. calibrated: p_fake is no rank among real faces."""
     if reasons_to_abstain:
         return UNSURE, reasons_to_abstain
     if p_fake >= threshold:

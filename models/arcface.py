@@ -24,9 +24,8 @@ class ArcFace(WholeFaceExpert):
     def __init__(self, weights: Path, bf16: bool = False) -> None:
         net = import_feat("identity_detectors.arcface.iresnet").iresnet50()
         # The file was converted from ONNX, which has no num_batches_tracked.
-        load_strictly(
-            net, read_tensors(weights), weights, lambda key: key.endswith("num_batches_tracked")
-        )
+        tensors = read_tensors(weights)
+        load_strictly(net, tensors, weights, lambda key: key.endswith("num_batches_tracked"))
         super().__init__(net, weights, bf16)
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,8 +1,4 @@
-"""The interface of an expert: a frozen network that looks at every region of every face.
-
-Its named outputs are each of one kind, and the kind decides how two regions are compared
-(features/measures.py).
-"""
+"""The interface of an expert: a frozen network that looks at every region of every face."""
 
 from __future__ import annotations
 
@@ -24,15 +20,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Output:
-    """One named output of an expert.
+    """One named output of an expert; the kind decides how two regions are compared.
 
-    Attributes:
-        kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised, compared by
-            cosine), `scalar` (a number in a unit of its own), `vector` (named scalars) or
-            `forgery_logit` (a number, larger where the region looks manipulated; used as it is and
-            not compared between regions).
-        size: length of the last axis.
-        names: class or component names; none for embeddings.
+    kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised), `scalar`, `vector`
+    (named scalars) or `forgery_logit` (larger where the region looks manipulated; not compared).
     """
 
     kind: str
@@ -62,21 +53,15 @@ def native_bf16(device: torch.device) -> bool:
 
 
 class Expert(nn.Module):
-    """A frozen network over face regions. Subclasses set the class attributes and define `forward`.
+    """A frozen network over face regions. Subclasses set the class attributes, define `forward`.
 
-    Attributes:
-        name: the first part of its columns' names (`lite` in `lite.age/js/full~lower`).
-        crop: the part of an aligned face that it sees.
-        outputs: by name.
-        faces_on_cpu: faces per call on a CPU, where a few that fit its cache are faster than many.
-        net, weights, bf16: the network, the file it was loaded from, and whether it computes in
-        bfloat16.
+    weights: the file that `net` was loaded from; bf16: compute in bfloat16.
     """
 
-    name: str
-    crop: Crop
+    name: str  # the first part of its columns' names (`lite` in `lite.age/js/full~lower`)
+    crop: Crop  # the part of an aligned face that it sees
     outputs: dict[str, Output]
-    faces_on_cpu: int = 1
+    faces_on_cpu: int = 1  # per call; a few that fit the cache of a CPU are faster than many
 
     def __init__(self, net: nn.Module, weights: Path, bf16: bool = False) -> None:
         super().__init__()
@@ -85,15 +70,11 @@ class Expert(nn.Module):
         self.bf16 = bf16
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Raw outputs for every region of every face.
+        """Every output for every region of every face: (B, R, size) float32.
 
-        Args:
-            faces: (B, 4, px, px) uint8 RGBA of `crop`; alpha 0 is outside the photograph.
-
-        Returns:
-            for each name in `outputs` (B, R, size) float32, regions in the order of `REGIONS`.
+        faces: (B, 4, px, px) uint8 RGBA of `crop`; alpha 0 is outside the photograph.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define forward")
+        raise NotImplementedError
 
     @contextmanager
     def inference(self, device: torch.device) -> Iterator[None]:
@@ -102,24 +83,19 @@ class Expert(nn.Module):
             yield
 
     def frozen(self, device: str | torch.device) -> Expert:
-        """This expert on `device`, in evaluation mode, with gradients off."""
         return self.requires_grad_(False).eval().to(device)
 
 
 class WholeFaceExpert(Expert):
-    """A published network that was trained on whole faces, applied to one region at a time.
+    """A published network of whole faces, applied to one region at a time.
 
     Pixels outside a region, or outside the photograph, become the mean colour of its training: 0
-    after normalisation. Subclasses load the network, set the attributes below and define `predict`.
-
-    Attributes:
-        mean, std: of R, G, B in [0, 1].
-        input_px: side of the network's input, where it is not the crop's.
+    after normalisation. Subclasses load the network and define `predict`.
     """
 
-    mean: tuple[float, float, float]
+    mean: tuple[float, float, float]  # of R, G, B in [0, 1]
     std: tuple[float, float, float]
-    input_px: int | None = None
+    input_px: int | None = None  # side of the network's input, where it is not the crop's
 
     def __init__(self, net: nn.Module, weights: Path, bf16: bool) -> None:
         super().__init__(net, weights, bf16)
@@ -128,10 +104,8 @@ class WholeFaceExpert(Expert):
         self.register_buffer("scale", torch.tensor(self.std).view(3, 1, 1), persistent=False)
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Args: images: (N, 3, px, px), see `network_input`. Returns: for each output (N, size),
-        any float type.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define predict")
+        """(N, 3, px, px), see `network_input` -> for each output (N, size), any float type."""
+        raise NotImplementedError
 
     def network_input(self, faces: torch.Tensor) -> torch.Tensor:
         """Every region of every face: (B * R, 3, px, px) float32 normalised RGB, channels last."""
@@ -139,8 +113,7 @@ class WholeFaceExpert(Expert):
         kept = (faces[:, 3:] > 127) & self.masks  # (B, R, px, px)
         images = (colours[:, None] * kept[:, :, None]).flatten(0, 1)
         if self.input_px not in (None, self.crop.px):
-            size = (self.input_px, self.input_px)
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+            images = F.interpolate(images, (self.input_px,) * 2, mode="bilinear", antialias=True)
         return images.contiguous(memory_format=torch.channels_last)
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:

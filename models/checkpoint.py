@@ -1,7 +1,7 @@
 """A detector on disk: its description as JSON, its numbers as safetensors. No pickle, no code.
 
-`checkpoint.json` carries the SHA-256 of `arrays.safetensors`, so that parts of two detectors are
-never mixed. It is written last: where it is present and matches, the checkpoint is whole.
+`checkpoint.json` carries the SHA-256 of `arrays.safetensors` and is written last: where it is
+present and matches, the checkpoint is whole.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from data.files import replacing
@@ -31,7 +30,7 @@ class Checkpoint:
     arrays: dict[str, np.ndarray]
 
     def save(self, folder: Path) -> Path:
-        """Write both files into `folder`; others there stay. Returns: `folder`."""
+        """Write both files into `folder`; others there stay."""
         folder = Path(folder)
         numbers = save({name: np.asarray(value, order="C") for name, value in self.arrays.items()})
         info = {"format": FORMAT, **self.info, "arrays_sha256": hashlib.sha256(numbers).hexdigest()}
@@ -44,53 +43,36 @@ class Checkpoint:
 
     @classmethod
     def load(cls, folder: Path) -> Checkpoint:
-        """Read what `save` wrote.
-
-        Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: it is damaged, or of another format.
-        """
+        """Read what `save` wrote. Raises: FileNotFoundError; ValueError: damaged."""
         folder = Path(folder)
         path = folder / ARRAYS
         if not (folder / INFO).is_file():
-            raise FileNotFoundError(
-                f"{folder}: no checkpoint there ({INFO}); make one with train.py"
-            )
+            raise FileNotFoundError(f"{folder}: no {INFO} there; make one with train.py")
         try:
             info = json.loads((folder / INFO).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{folder / INFO}: not JSON ({error}); train again") from error
         found = info.get("format") if isinstance(info, dict) else None
         if found != FORMAT:
-            wanted = f"this version reads {FORMAT}"
-            raise ValueError(f"{folder}: a checkpoint of format {found}; {wanted}; train again")
+            raise ValueError(f"{folder}: of format {found}, not {FORMAT}; train again")
         if not path.is_file():
             raise FileNotFoundError(f"{path}: missing, though {INFO} is present; train again")
         numbers = path.read_bytes()
         if hashlib.sha256(numbers).hexdigest() != info.pop("arrays_sha256", None):
             raise ValueError(f"{folder}: {ARRAYS} does not belong to {INFO}; train again")
-        try:
-            return cls(info, load(numbers))
-        except SafetensorError as error:
-            raise ValueError(f"{path}: damaged ({error}); train again") from error
+        return cls(info, load(numbers))
 
     def check_outputs(self, meta: Mapping, where: str) -> None:
-        """Check that a dump has the weights and outputs that this detector was trained on.
+        """Raises: ValueError where a dump has other weights or outputs than this detector.
 
-        Args:
-            meta: the dump's meta.json.
-            where: how the error message begins.
-
-        Raises:
-            ValueError: it has others.
+        meta: the dump's meta.json; where: how the message begins.
         """
         for what in ("weights", "outputs"):
             wanted = self.info[what]
             if differing := [name for name in wanted if meta[what].get(name) != wanted[name]]:
-                weights = " with the same weights" if what == "weights" else ""
                 raise ValueError(
                     f"{where}: its {what} of {', '.join(differing)} are missing or not those of "
-                    f"the detector; preprocess the dataset again{weights}, or train again"
+                    "the detector; preprocess the dataset again, or train again"
                 )
 
 

@@ -1,60 +1,54 @@
 """The classifiers over standardised columns, which models/heads.py frames, selects and calibrates.
 
-A new head is one class here and one row of `MODELS`. Its constructor takes what `state` gives. Only
-fitting needs the heavy libraries, except for boosted trees.
+A new head is one class and one row of `MODELS`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 
 SMALL = 1_000_000  # values; with fewer, threads wait for each other longer than they work
+HIDDEN = 32  # units of the MLP
 Watched = tuple[np.ndarray, np.ndarray]  # (M, F) columns and (M,) labels, for early stopping
 
 
-class Model(Protocol):
-    """A fitted model.
+class Model:
+    """A fitted model. Its fields, but for `rounds`, are the arrays of a checkpoint."""
 
-    Attributes:
-        rounds: epochs or trees it was trained for; 0 where that has no meaning.
-        choices: the hyper-parameters to choose from, as arguments of `fit`.
-        real_only: whether it is trained on real faces only.
-    """
-
-    rounds: int
-    choices: ClassVar[list[dict]]
-    real_only: ClassVar[bool]
+    rounds: int  # epochs or trees it was trained for; 0 where that has no meaning
+    choices: ClassVar[list[dict]]  # the hyper-parameters to choose from, as arguments of `fit`
+    real_only: ClassVar[bool] = False  # trained on real faces only
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, **choice) -> Model:
         """z: (N, F); y: (N,); stop: faces for early stopping, or the number of rounds."""
-        ...
+        raise NotImplementedError
 
     def score(self, z: np.ndarray) -> np.ndarray:
         """(N, F) -> (N,), higher is more fake."""
-        ...
+        raise NotImplementedError
 
     def parts(self, z: np.ndarray, base: np.ndarray) -> np.ndarray:
         """(N, F): what each column adds to the score, compared with `base` (F,)."""
-        ...
+        raise NotImplementedError
 
-    def state(self) -> dict[str, np.ndarray]: ...
+    def state(self) -> dict[str, np.ndarray]:
+        return {x.name: getattr(self, x.name) for x in fields(self) if x.name != "rounds"}
 
 
 @dataclass
-class Linear:
+class Linear(Model):
     """Logistic regression with an L2 penalty. coef: (F,); bias: ()."""
 
     coef: np.ndarray
     bias: np.ndarray
     rounds: int = 0
     choices: ClassVar = [
-        {"c": c} for c in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
+        {"c": c} for c in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1.0)
     ]
-    real_only: ClassVar = False
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, c: float) -> Linear:
@@ -70,12 +64,9 @@ class Linear:
         """Exact: they sum to score(z) - score(base)."""
         return self.coef * (z - base)
 
-    def state(self) -> dict[str, np.ndarray]:
-        return {"coef": self.coef, "bias": self.bias}
-
 
 @dataclass
-class Mlp:
+class Mlp(Model):
     """One hidden layer of ReLU units. w0: (F, H), b0: (H,), w1: (H,), b1: ()."""
 
     w0: np.ndarray
@@ -84,18 +75,9 @@ class Mlp:
     b1: np.ndarray
     rounds: int = 0
     choices: ClassVar = [{"decay": decay} for decay in (0.03, 0.3, 3.0)]
-    real_only: ClassVar = False
 
     @classmethod
-    def fit(
-        cls,
-        z: np.ndarray,
-        y: np.ndarray,
-        seed: int,
-        stop: Watched | int,
-        decay: float,
-        hidden: int = 32,
-    ) -> Mlp:
+    def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, decay: float) -> Mlp:
         """AdamW; early stopping with a patience of ten epochs, and the weights of the best."""
         import torch
         from torch import nn
@@ -107,32 +89,32 @@ class Mlp:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = nn.Sequential(
-                nn.Dropout(0.2), nn.Linear(z.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, 1)
+                nn.Dropout(0.2), nn.Linear(z.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)
             )
             optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=decay)
             best, best_loss, best_round = net.state_dict(), np.inf, 0
-            for epoch in range(1, (stop if isinstance(stop, int) else 200) + 1):
+            fixed = isinstance(stop, int)
+            if not fixed:
+                x_stop, y_stop = (torch.from_numpy(part).float() for part in stop)
+            for epoch in range(1, (stop if fixed else 200) + 1):
                 net.train()
                 for rows in torch.randperm(len(x)).split(64):
                     optimizer.zero_grad()
                     loss_of(net(x[rows])[:, 0], target[rows]).backward()
                     optimizer.step()
-                if isinstance(stop, int):
+                if fixed:
                     best, best_round = net.state_dict(), epoch
                     continue
                 net.eval()
                 with torch.no_grad():
-                    logits = net(torch.from_numpy(stop[0]).float())[:, 0]
-                    loss = loss_of(logits, torch.from_numpy(stop[1]).float()).item()
+                    loss = loss_of(net(x_stop)[:, 0], y_stop).item()
                 if loss < best_loss:
                     best_loss, best_round = loss, epoch
                     best = {name: value.clone() for name, value in net.state_dict().items()}
                 elif epoch - best_round >= 10:
                     break
         torch.set_num_threads(threads)
-        w0, b0, w1, b1 = (
-            best[name].numpy() for name in ("1.weight", "1.bias", "3.weight", "3.bias")
-        )
+        w0, b0, w1, b1 = (value.numpy() for value in best.values())
         return cls(w0.T, b0, w1[0], b1[0], best_round)
 
     def score(self, z: np.ndarray) -> np.ndarray:
@@ -141,8 +123,7 @@ class Mlp:
     def parts(self, z: np.ndarray, base: np.ndarray) -> np.ndarray:
         """Integrated gradients (Sundararajan et al., ICML 2017), summing to score(z) - score(base).
 
-        In closed form: on the straight line between the two, each ReLU is active on one side of its
-        zero crossing.
+        In closed form: each ReLU is active on one side of its zero crossing on the straight line.
         """
         ends, start = z @ self.w0 + self.b0, base @ self.w0 + self.b0
         rise = ends - start
@@ -151,18 +132,14 @@ class Mlp:
         active = np.where(rise == 0, start > 0, active)
         return (z - base) * ((active * self.w1) @ self.w0.T)
 
-    def state(self) -> dict[str, np.ndarray]:
-        return {"w0": self.w0, "b0": self.b0, "w1": self.w1, "b1": self.b1}
-
 
 @dataclass
-class Trees:
+class Trees(Model):
     """Boosted trees. booster: XGBoost's JSON as (bytes,) uint8."""
 
     booster: np.ndarray
     rounds: int = 0
     choices: ClassVar = [{"depth": depth} for depth in (1, 2, 3, 4)]
-    real_only: ClassVar = False
 
     def __post_init__(self) -> None:
         import xgboost
@@ -187,13 +164,12 @@ class Trees:
             "seed": seed,
             "nthread": 1 if z.size < SMALL else 0,  # 0: all
         }
-        data = xgboost.DMatrix(z, y)
-        if isinstance(stop, int):
-            fitted, rounds = xgboost.train(settings, data, stop), stop
-        else:
-            watched = [(xgboost.DMatrix(*stop), "held_out")]
+        data, rounds, options = xgboost.DMatrix(z, y), stop, {}
+        if not isinstance(stop, int):
+            watched, rounds = [(xgboost.DMatrix(*stop), "held_out")], 800
             options = {"evals": watched, "early_stopping_rounds": 30, "verbose_eval": False}
-            fitted = xgboost.train(settings, data, 800, **options)
+        fitted = xgboost.train(settings, data, rounds, **options)
+        if options:
             rounds = fitted.best_iteration + 1
             fitted = fitted[:rounds]
         return cls(np.frombuffer(bytes(fitted.save_raw("json")), dtype=np.uint8), rounds)
@@ -209,9 +185,6 @@ class Trees:
 
         return self._booster.predict(xgboost.DMatrix(z), pred_contribs=True)[:, :-1]
 
-    def state(self) -> dict[str, np.ndarray]:
-        return {"booster": self.booster}
-
 
 @dataclass
 class MeanInconsistency(Linear):
@@ -224,7 +197,6 @@ class MeanInconsistency(Linear):
     def fit(
         cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, direction: np.ndarray
     ) -> MeanInconsistency:
-        """direction: (F,) +1 or -1, from features.columns.directions."""
         return cls(direction / len(direction), np.zeros(()))
 
 

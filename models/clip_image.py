@@ -11,16 +11,14 @@ from features.regions import Crop
 from models import CLIP_MODEL
 from models.base import Output, WholeFaceExpert
 from models.tensors import load_strictly, read_tensors
-from models.weights import WEIGHTS, Weights, clip_tower
+from models.weights import WEIGHTS, Weights, from_hub
 
 ALIASES = {"ViT-B/32": WEIGHTS["clip-vit-b-32"].tower, "ViT-L/14": WEIGHTS["clip-vit-l-14"].tower}
 
 
 def tower_named(name: str) -> str:
-    """timm's name of a tower.
-
-    Raises: ValueError for an unknown name, or one without `quickgelu` where the weights were
-    trained with it: timm would load them without complaint, and compute other embeddings.
+    """timm's name of a tower. Raises: ValueError, also without `quickgelu` where it was used in
+    training: timm would load the weights without complaint, and compute other embeddings.
     """
     from timm import list_pretrained
 
@@ -28,32 +26,30 @@ def tower_named(name: str) -> str:
         return ALIASES[name]
     # Those fine-tuned on ImageNet (`_ft_`) are classifiers.
     towers = [tower for tower in list_pretrained("*clip*") if "." in tower and "_ft_" not in tower]
-    if "quickgelu" not in name and name.replace("_clip_", "_clip_quickgelu_") in {*towers} - {name}:
-        quick = name.replace("_clip_", "_clip_quickgelu_")
+    quick = name.replace("_clip_", "_clip_quickgelu_")
+    if "quickgelu" not in name and quick != name and quick in towers:
         raise ValueError(
             f"--clip-model {name}: these weights were trained with another GELU; use {quick}"
         )
     if name not in towers:
         raise ValueError(
             f"--clip-model {name}: timm lists no such tower; give {', '.join(ALIASES)} or one of "
-            f"its {len(towers)} names, such as {towers[0]} (timm.list_pretrained('*clip*') prints them)"
+            f"its {len(towers)} names (timm.list_pretrained('*clip*') prints them)"
         )
     return name
 
 
 def published(name: str) -> Weights:
-    """The published file of a tower. Raises: ValueError, see `tower_named`."""
     from timm import get_pretrained_cfg
 
     tower = tower_named(name)
-    for entry in WEIGHTS.values():
-        if entry.tower == tower:
-            return entry
+    if entry := next((entry for entry in WEIGHTS.values() if entry.tower == tower), None):
+        return entry
     config = get_pretrained_cfg(tower)
     if not config.hf_hub_id:
         raise ValueError(f"--clip-model {name}: its weights are not on the hub that timm reads")
-    terms = (config.license or "see its page", "see its page", "see its page")
-    return clip_tower("clip", tower, config.hf_hub_id, *terms)
+    terms = config.license or "see its page", "see its page", "see its page"
+    return from_hub("clip", config.hf_hub_id, *terms, tower=tower)
 
 
 class ClipImage(WholeFaceExpert):
@@ -74,8 +70,7 @@ class ClipImage(WholeFaceExpert):
         self.crop = Crop.of_box(1.3, config["input_size"][-1])
         self.outputs = {"embedding": Output("embedding", net.num_classes or net.num_features)}
         tensors = read_tensors(weights)
-        # OpenAI's and open_clip's names; their files hold the text tower too.
-        if "visual.class_embedding" in tensors:
+        if "visual.class_embedding" in tensors:  # OpenAI's and open_clip's names, text tower too
             tensors = checkpoint_filter_fn(tensors, net)
         load_strictly(net, tensors, weights)
         super().__init__(net, weights, bf16)

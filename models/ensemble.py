@@ -1,8 +1,4 @@
-"""The expert ensemble: several experts on the same faces, in batches.
-
-All weights are located before the first network is built, so that missing files are reported before
-any work.
-"""
+"""The expert ensemble: several experts on the same faces, in batches."""
 
 from __future__ import annotations
 
@@ -36,11 +32,9 @@ def find_device(name: str, option: str = "--device") -> torch.device:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out; libraries raise different exceptions."""
-    message = str(error).lower()
     words = ("out of memory", "alloc_failed", "can't allocate memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in message for word in words)
-    )
+    told = any(word in str(error).lower() for word in words)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
 
 
 def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
@@ -49,9 +43,8 @@ def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
         raise ValueError(f"unknown profile {profile!r}; the profiles are {', '.join(PROFILES)}")
     wanted = set(experts) or set(PROFILES[profile])
     if unknown := sorted(wanted - set(EXPERTS)):
-        raise ValueError(
-            f"unknown expert {', '.join(unknown)}; the experts are {', '.join(EXPERTS)}"
-        )
+        names = ", ".join(EXPERTS)
+        raise ValueError(f"unknown expert {', '.join(unknown)}; the experts are {names}")
     return tuple(name for name in EXPERTS if name in wanted)
 
 
@@ -63,12 +56,11 @@ def usual_precision(device: torch.device, names: tuple[str, ...]) -> str:
 
 def profile_of(profile: str, names: tuple[str, ...]) -> str:
     """`profile` if it holds these experts, else one that does, else their names joined by +."""
-    fitting = [each for each in (profile, *PROFILES) if set(names) <= set(PROFILES[each])]
-    return fitting[0] if fitting else "+".join(names)
+    fitting = (each for each in (profile, *PROFILES) if set(names) <= set(PROFILES[each]))
+    return next(fitting, "+".join(names))
 
 
 def published(name: str, clip_model: str = CLIP_MODEL) -> Weights:
-    """The row of the weights table for an expert that is not bundled."""
     return clip_image.published(clip_model) if name == "clip" else WEIGHTS[name]
 
 
@@ -77,9 +69,7 @@ def find_weights(
 ) -> dict[str, Path]:
     """The file of each expert, downloaded where no folder is named.
 
-    Raises:
-        MissingWeightsError: names all missing files.
-        WeightsError: a file is another one.
+    Raises: MissingWeightsError that names all missing files; WeightsError: a file is another one.
     """
     files, missing = {}, []
     folder = folder_for(weights_dir)
@@ -98,23 +88,18 @@ def find_weights(
 
 
 class Ensemble:
-    """Frozen experts on one device.
+    """Frozen experts on one device. All weights are located before the first network is built.
 
     Args:
-        names: of `EXPERTS`.
-        device: CPU or CUDA.
         bf16: compute in bfloat16; faster on recent hardware, and different in the third digit.
         weights_dir: a folder with weight files, which are then never downloaded.
-        clip_model: see models/clip_image.py.
 
     Attributes:
         outputs: `<expert>.<output>` -> its kind and size.
-        crops: expert -> its crop.
         weights: expert -> SHA-256 of its file; tells which dumps and detectors fit together.
         faces_at_once: faces on the device at once (None: all); halves whenever memory runs out.
 
-    Raises:
-        ValueError, FileNotFoundError: an expert is unknown, or its weights are missing or wrong.
+    Raises: ValueError, FileNotFoundError: an expert is unknown, or its weights missing or wrong.
     """
 
     def __init__(
@@ -126,8 +111,7 @@ class Ensemble:
         clip_model: str = CLIP_MODEL,
     ) -> None:
         device = torch.device(device)
-        if device.type == "cuda" and not bf16:
-            # On by default, and hardly more precise than bfloat16.
+        if device.type == "cuda" and not bf16:  # on by default, hardly more precise than bfloat16
             torch.backends.cudnn.allow_tf32 = False
         experts = []
         for name, file in find_weights(names, weights_dir, clip_model).items():
@@ -137,7 +121,6 @@ class Ensemble:
 
     @classmethod
     def of(cls, experts: list[Expert], device: str | torch.device = "cpu") -> Ensemble:
-        """An ensemble of experts that are built already."""
         ensemble = cls.__new__(cls)
         ensemble._set_up(experts, torch.device(device))
         return ensemble
@@ -147,22 +130,16 @@ class Ensemble:
         self.faces_at_once: int | None = None
         self.crops = {expert.name: expert.crop for expert in experts}
         self.outputs: dict[str, Output] = {
-            f"{expert.name}.{name}": output
-            for expert in experts
-            for name, output in expert.outputs.items()
+            f"{expert.name}.{name}": x for expert in experts for name, x in expert.outputs.items()
         }
         self.weights = {expert.name: sha256_of(expert.weights) for expert in experts}
 
     def __call__(self, views: Mapping[Crop, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Raw outputs for every region of every face.
 
-        Args:
-            views: crop -> (F, 4, px, px) uint8 RGBA on the CPU, F >= 1, for the crop of every
-                expert.
-
-        Returns:
-            `<expert>.<output>` -> (F, R, size) float16 on the CPU, NaN for all outputs of an expert
-            about a face where one of them is not finite in float16.
+        views: crop -> (F, 4, px, px) uint8 RGBA on the CPU, F >= 1, for the crop of every expert.
+        Returns: `<expert>.<output>` -> (F, R, size) float16 on the CPU, NaN for all outputs of an
+        expert about a face where one of them is not finite in float16.
         """
         faces, start, parts = len(next(iter(views.values()))), 0, []
         while start < faces:
@@ -193,10 +170,8 @@ class Ensemble:
             torch.cuda.empty_cache()
         half = (faces + 1) // 2
         self.faces_at_once = min(half, self.faces_at_once or half)
-        parts = [
-            self._infer({crop: view[rows] for crop, view in views.items()})
-            for rows in (slice(half), slice(half, None))
-        ]
+        halves = slice(half), slice(half, None)
+        parts = [self._infer({crop: view[rows] for crop, view in views.items()}) for rows in halves]
         return torch.cat(parts)
 
     def _forward(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor:
@@ -205,8 +180,8 @@ class Ensemble:
         outputs = []
         for expert in self.experts:
             view = on_device[expert.crop]
-            parts = view.split(expert.faces_on_cpu) if self.device.type == "cpu" else [view]
-            found = [expert(part) for part in parts]
+            size = expert.faces_on_cpu if self.device.type == "cpu" else len(view)
+            found = [expert(part) for part in view.split(size)]
             outputs += [torch.cat([one[name] for one in found]).half() for name in expert.outputs]
         return torch.cat(outputs, dim=-1)
 
@@ -217,20 +192,14 @@ class Ensemble:
         return view.pin_memory().to(self.device, non_blocking=True)
 
     def largest_batch(self) -> int:
-        """Faces that fit on the device at once with room to spare; `BATCH_CPU` on a CPU.
-
-        The largest of `SIZES` that fits, or half of it where the next one does not.
-        """
+        """Faces that fit on the device at once with room to spare; `BATCH_CPU` on a CPU."""
         if self.device.type == "cpu":
             return BATCH_CPU
         fits = 1
         for faces in SIZES:
-            crops = set(self.crops.values())
-            blank = {
-                crop: torch.zeros(faces, 4, crop.px, crop.px, dtype=torch.uint8) for crop in crops
-            }
+            shapes = {crop: (faces, 4, crop.px, crop.px) for crop in self.crops.values()}
             try:
-                self._forward(blank)
+                self._forward({c: torch.zeros(x, dtype=torch.uint8) for c, x in shapes.items()})
                 torch.cuda.synchronize(self.device)
             except RuntimeError as error:
                 if not out_of_memory(error):

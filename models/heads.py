@@ -1,14 +1,9 @@
 """The small classifiers that turn a row of consistency features into P(fake).
 
-`logreg` is linear with a strong L2 penalty, `mlp` has one hidden layer, `xgboost` is boosted trees;
-`oneclass` is trained on real faces only and measures how much less consistent a face is. All share
-`Head`: missing values become the median of the real training faces, columns are standardised and
-clipped, and the score is calibrated (Platt 1999) on faces that the head was not fitted on.
-Hyper-parameters are chosen on the same faces: the validation split, or held-out groups of the
-training split.
-
-Columns that are a pretrained forgery logit can be added to the score with a fixed weight
-(`forgery_weight`), because labels of one dataset also teach what does not hold on another.
+`logreg`, `mlp` and `xgboost` (models/classifiers.py); `oneclass` is trained on real faces only.
+Missing values become the median of the real training faces, columns are standardised and clipped,
+and the score is calibrated (Platt 1999) on faces that the head was not fitted on. A pretrained
+forgery logit can be added with a fixed weight: labels of one dataset also teach what fails on others.
 """
 
 from __future__ import annotations
@@ -32,36 +27,24 @@ MIN_HELD_OUT = 25  # validation faces of each class; with fewer, training groups
 
 @dataclass
 class Head:
-    """A fitted classifier with its standardisation and calibration.
-
-    Attributes:
-        kind: of `MODELS`.
-        median, mean, scale: (F,) float32, of the training faces (median: of the real ones).
-        forgery_weight: (F,) float32, what one standard deviation of a column adds to the score.
-        model: the classifier.
-        a, b: calibration, logit = a * score + b.
-        report: how hyper-parameters and calibration were found, JSON-ready.
-    """
+    """A fitted classifier with its standardisation and calibration."""
 
     kind: str
-    median: np.ndarray
+    median: np.ndarray  # (F,) float32, of the real training faces
     mean: np.ndarray
     scale: np.ndarray
-    forgery_weight: np.ndarray
+    forgery_weight: np.ndarray  # what one standard deviation of a column adds to the score
     model: Model
-    a: float
+    a: float  # calibration: logit = a * score + b
     b: float
-    report: dict = field(default_factory=dict)
+    report: dict = field(default_factory=dict)  # how hyper-parameters and calibration were found
 
     def logit(self, x: np.ndarray) -> np.ndarray:
-        """The score before calibration.
-
-        x: (N, F), NaN where missing. Returns: (N,) float64, higher is more fake.
-        Raises: ValueError: another number of columns.
-        """
+        """The score before calibration, (N,) float64. x: (N, F), NaN where missing."""
         if x.ndim != 2 or x.shape[1] != len(self.median):
-            wanted = f"this head takes (N, {len(self.median)})"
-            raise ValueError(f"features of shape {x.shape}; {wanted}")
+            raise ValueError(
+                f"features of shape {x.shape}; this head takes (N, {len(self.median)})"
+            )
         z = self._standardised(x)
         return self.model.score(z).astype(np.float64) + z @ self.forgery_weight
 
@@ -74,15 +57,10 @@ class Head:
         return np.sqrt(np.square(self._standardised(x), dtype=np.float64).mean(1))
 
     def contributions(self, x: np.ndarray, baseline: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What each column adds to the calibrated logit, compared with a baseline face.
+        """What each column adds to the calibrated logit, compared with a baseline face (F,).
 
-        Args:
-            x: (N, F).
-            baseline: (F,), for example the median of real faces.
-
-        Returns:
-            (N, F), positive towards fake, 0 where missing; and (N,) the rest: all of it sums to the
-            logit of `p_fake`.
+        Returns: (N, F), positive towards fake, 0 where missing; and (N,) the rest: all of it sums
+        to the logit of `p_fake`.
         """
         z, base = self._standardised(x), self._standardised(baseline[None])
         parts = self.model.parts(z, base[0]) + self.forgery_weight * (z - base)
@@ -93,26 +71,19 @@ class Head:
         return standardise(x, self.median, self.mean, self.scale)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays of a checkpoint, named `head.*`."""
         frame = {name: getattr(self, name) for name in FRAME}
         model = {f"model.{name}": np.asarray(value) for name, value in self.model.state().items()}
         return {PREFIX + name: value for name, value in (frame | model).items()}
 
     @classmethod
     def from_state(cls, info: Mapping, arrays: Mapping[str, np.ndarray]) -> Head:
-        """From a checkpoint's description, with `head` and `calibration`, and arrays.
-
-        Raises: ValueError: an unknown kind, or arrays of another one.
-        """
-        kind, calibration, begin = info["head"], info["calibration"], f"{PREFIX}model."
-        model = model_class(kind)
+        kind, begin = info["head"], f"{PREFIX}model."
+        model, a, b = model_class(kind), info["calibration"]["a"], info["calibration"]["b"]
         fitted = {k.removeprefix(begin): v for k, v in arrays.items() if k.startswith(begin)}
         try:
-            frame = [arrays[PREFIX + name] for name in FRAME]
-            return cls(kind, *frame, model(**fitted), calibration["a"], calibration["b"])
+            return cls(kind, *(arrays[PREFIX + name] for name in FRAME), model(**fitted), a, b)
         except (KeyError, TypeError) as error:
-            found = f"these arrays are not those of a {kind} head ({error})"
-            raise ValueError(f"{found}; train again") from error
+            raise ValueError(f"arrays not those of a {kind} head ({error})") from error
 
 
 def model_class(kind: str) -> type[Model]:
@@ -155,21 +126,14 @@ def calibrate_on_reals(score: np.ndarray) -> tuple[float, float]:
 
 
 def group_folds(y: np.ndarray, groups: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Up to FOLDS pairs of fitting and held-out rows, with whole groups and both classes.
-
-    Raises: ValueError: too few groups.
-    """
+    """Up to FOLDS pairs of fitting and held-out rows, with whole groups and both classes."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     fewest = min(len(set(np.asarray(groups)[y == label])) for label in set(y))
     if fewest < 2:
-        raise ValueError(
-            "the training split needs at least 2 groups of each class; add videos or pictures"
-        )
-    folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=0).split(
-        y, y, groups
-    )
-    found = [(a, b) for a, b in folds if len(b) and len(set(y[a])) == len(set(y))]
+        raise ValueError("training needs at least 2 groups of each class; add videos or pictures")
+    folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
+    found = [(a, b) for a, b in folds.split(y, y, groups) if len(b) and set(y[a]) == set(y)]
     if not found:
         raise ValueError("the training groups cannot be divided with both classes on both sides")
     return found
@@ -188,23 +152,17 @@ def fit_head(
 ) -> Head:
     """Fit a head; choose its hyper-parameters by log loss, and calibrate, on held-out faces.
 
-    Held out are the validation faces; with fewer than MIN_HELD_OUT of a class, folds of the
-    training groups.
+    Held out are the validation faces (possibly none); with fewer than MIN_HELD_OUT of a class, folds
+    of the training groups.
 
     Args:
-        kind: of `MODELS`.
-        x: (N, F) float, NaN where missing.
-        y: (N,) 0 real, 1 fake.
-        groups: N names.
-        x_val, y_val: the validation split, which may be empty.
-        seed: of the classifier.
+        x: (N, F) float, NaN where missing; y: (N,) 0 real, 1 fake; groups: N names.
         direction: (F,) +1 where higher means less consistent, else -1; for `oneclass` only
-        (default: all +1).
+            (default: all +1).
         forgery_weight: (F,) standard deviations of the model's score per standard deviation of the
             column, both among held-out real faces; not for `oneclass` (default: 0).
 
-    Raises:
-        ValueError: an unknown kind, a missing class, a column without any value, too few groups.
+    Raises: ValueError: an unknown kind, a missing class, an empty column, too few groups.
     """
     model = model_class(kind)
     if model.real_only:
@@ -212,7 +170,7 @@ def fit_head(
         x, y, groups = x[real], y[real], np.asarray(groups)[real]
         x_val, y_val = x_val[y_val == 0], y_val[y_val == 0]
     for label, word in enumerate(("real",) if model.real_only else ("real", "fake")):
-        if not (y == label).any():
+        if label not in y:
             raise ValueError(f"no {word} face to train the head {kind} on")
     if empty := int(np.isnan(x[y == 0]).all(0).sum()):
         raise ValueError(f"{empty} columns have no value on any real training face")
@@ -228,10 +186,8 @@ def fit_head(
         splits = group_folds(y, groups)
     z = standardise(x, *frame)
     held_out = np.concatenate([rows for _, rows in splits])
-    fit = model.fit
-    if model.real_only:
-        fit = partial(fit, direction=np.ones(x.shape[1]) if direction is None else direction)
-    tried = []
+    signs = np.ones(x.shape[1]) if direction is None else direction
+    fit, tried = partial(model.fit, direction=signs) if model.real_only else model.fit, []
     for choice in model.choices:
         fits = [fit(z[a], y[a], seed, (z[b], y[b]), **choice) for a, b in splits]
         scores = [fitted.score(z[b]) for fitted, (_, b) in zip(fits, splits, strict=True)]
@@ -240,7 +196,7 @@ def fit_head(
         logit = a * score + b
         loss = float((np.logaddexp(0, logit) - y[held_out] * logit).mean())
         tried.append((loss, choice, a, b, fits, score))
-    loss, choice, a, b, fits, score = min(tried, key=lambda entry: entry[0])
+    _, choice, a, b, fits, score = min(tried, key=lambda entry: entry[0])
     added = np.zeros(x.shape[1], np.float32)
     if forgery_weight is not None and forgery_weight.any() and not model.real_only:
         reals = y[held_out] == 0

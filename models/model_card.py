@@ -13,9 +13,7 @@ def check_marks(card: Path) -> str:
     """The text of a card, or of a new one. Raises: ValueError where it lacks the marks."""
     text = card.read_text(encoding="utf-8") if card.is_file() else f"{BEGIN}\n{END}\n"
     if END not in text.partition(BEGIN)[2]:
-        raise ValueError(
-            f"{card}: expected the marks {BEGIN} and {END}, between which the figures go"
-        )
+        raise ValueError(f"{card}: expected the marks {BEGIN} and {END} around the figures")
     return text
 
 

@@ -62,16 +62,13 @@ class PyFeat(WholeFaceExpert):
 
 
 def import_feat(module: str) -> ModuleType:
-    """`feat.<module>`; the first import takes 10 to 30 seconds.
-
-    Its side effects are undone: py-feat changes environment variables (threads), warning filters,
-    and `__main__`.
+    """`feat.<module>`; the first import takes 10 to 30 seconds. Its side effects are undone: on
+    environment variables (threads), warning filters, and `__main__`.
     """
     main, environment = vars(sys.modules["__main__"]), dict(os.environ)
     before = dict(main)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             import feat
 
             return import_module(f"{feat.__name__}.{module}")

@@ -1,10 +1,8 @@
 """The bundled region-aware network: whole-face attributes, predicted from ONE region.
 
-A residual network (at most 3 M parameters). Its input is an aligned face with everything outside a
-region removed, and the mask of what remains; its outputs are identity, age, gender, race,
-expression, muscle activations and appearance. It is trained by training/region_net.py on real
-faces only. Two regions of a real face then yield similar outputs; MASC measures how far they
-differ.
+A residual network (at most 3 M parameters). It sees an aligned face with everything outside a
+region removed, and the mask of what remains. It is trained by training/region_net.py on real
+faces only, so that two regions of a real face yield similar outputs.
 """
 
 from __future__ import annotations
@@ -23,9 +21,8 @@ from models import BUNDLED
 from models.base import Expert, Output
 from models.tensors import write_half
 
-# FairFace's age bins as [first, last] year (Karkkainen & Joo, WACV 2021). The age head scores
-# single years 0..100, after deep label distribution learning (Gao et al., IJCAI 2018); the bins are
-# sums of them.
+# FairFace's bins as [first, last] year (Karkkainen & Joo, WACV 2021): sums over the single years
+# 0..100 that the age head scores (deep label distribution learning: Gao et al., IJCAI 2018).
 AGE_BINS = ((0, 2), (3, 9), (10, 19), (20, 29), (30, 39), (40, 49), (50, 59), (60, 69), (70, 100))
 AGE_NAMES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "70+")
 YEARS = 101
@@ -40,10 +37,8 @@ def age_bin_matrix() -> torch.Tensor:
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs)]
 
 
 class Block(nn.Module):
@@ -62,14 +57,10 @@ class Block(nn.Module):
 
 
 class RegionNet(nn.Module):
-    """Masked faces -> one linear head per output.
+    """Masked faces -> one linear head per output; `age` and `age_years` share one of single years.
 
-    Args:
-        outputs: by name; `age` (over FairFace's bins) is predicted for single years and also yields
-        `age_years`.
-        widths, depths: channels and blocks of the stages at 1/4, 1/8 and 1/16 of the input side.
-        grid: side of the coarse map of local features.
-        px: the input side.
+    widths, depths: channels and blocks of the stages at 1/4, 1/8 and 1/16 of the input side (px);
+    grid: side of the coarse map of local features.
     """
 
     def __init__(
@@ -86,12 +77,13 @@ class RegionNet(nn.Module):
         layers: list[nn.Module] = [*_conv(4, 32, 3, 2), nn.ReLU(inplace=True)]
         channels = 32
         for width, depth in zip(widths, depths, strict=True):
-            for index in range(depth):
-                layers.append(Block(channels, width, stride=2 if index == 0 else 1))
-                channels = width
+            layers += [
+                Block(channels, width, 2),
+                *(Block(width, width, 1) for _ in range(depth - 1)),
+            ]
+            channels = width
         self.trunk = nn.Sequential(*layers)
-        # The place of a feature matters for identity: beside the mean, keep a coarse grid of a few
-        # channels.
+        # The place of a feature matters for identity: a coarse grid of a few channels.
         self.local = nn.Sequential(
             *_conv(channels, channels // 4, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(grid)
         )
@@ -101,9 +93,8 @@ class RegionNet(nn.Module):
         sizes = {name: output.size for name, output in outputs.items() if name != "age_years"}
         if "age" in sizes:
             sizes["age"] = YEARS
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(features, size) for name, size in sizes.items()}
-        )
+        heads = {name: nn.Linear(features, size) for name, size in sizes.items()}
+        self.heads = nn.ModuleDict(heads)
         self.register_buffer("age_bins", age_bin_matrix(), persistent=False)
 
     def logits(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -120,9 +111,8 @@ class RegionNet(nn.Module):
             kind = self.outputs[name].kind
             if name == "age":
                 years = value.softmax(-1)
-                result["age"] = years @ self.age_bins
                 scale = torch.arange(YEARS, device=years.device, dtype=years.dtype)
-                result["age_years"] = years @ scale[:, None]
+                result |= {"age": years @ self.age_bins, "age_years": years @ scale[:, None]}
             elif kind == "distribution":
                 result[name] = value.softmax(-1)
             elif kind == "embedding":
@@ -136,18 +126,10 @@ class RegionNet(nn.Module):
 
 
 def masked_input(faces: torch.Tensor, masks: torch.Tensor, px: int) -> torch.Tensor:
-    """The network's input: colours in [-1, 1], 0 where removed, and the mask of what remains.
+    """The network's input (N, 4, px, px): colours in [-1, 1], 0 where removed, and the mask.
 
     Pixels are removed before resizing, and the rest is averaged by itself, so that no removed pixel
-    shows at the border.
-
-    Args:
-        faces: (N, 4, S, S) uint8 RGBA.
-        masks: (N, S, S) or (S, S) bool.
-        px: side of the result.
-
-    Returns:
-        (N, 4, px, px) float32.
+    shows at the border. faces: (N, 4, S, S) uint8 RGBA; masks: (N, S, S) or (S, S) bool.
     """
     kept = ((faces[:, 3] > 127) & masks).unsqueeze(1).float()
     images = torch.cat([(faces[:, :3].float() / 127.5 - 1) * kept, kept], dim=1)
@@ -187,10 +169,7 @@ def save_region_net(net: RegionNet, path: Path, notes: dict[str, str]) -> None:
 
 
 def load_region_net(path: Path) -> RegionNet:
-    """The network in `path`, float32, on the CPU.
-
-    Raises: FileNotFoundError; ValueError where the file is not one of `save_region_net`'s.
-    """
+    """The network that `save_region_net` wrote, float32. Raises: FileNotFoundError, ValueError."""
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"{path}: missing; train a network with training/region_net.py"
@@ -198,11 +177,8 @@ def load_region_net(path: Path) -> RegionNet:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-        outputs = json.loads(header["outputs"])
-        net = RegionNet(
-            {name: Output.from_json(data) for name, data in outputs.items()},
-            **json.loads(header["config"]),
-        )
+        outputs = {k: Output.from_json(v) for k, v in json.loads(header["outputs"]).items()}
+        net = RegionNet(outputs, **json.loads(header["config"]))
         net.load_state_dict(load_file(path))  # into float32
     except (KeyError, TypeError, RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a region network of this project ({error})") from error

@@ -17,19 +17,11 @@ from torch import nn
 
 from data.files import replacing
 
-PAGE = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)  # the beginning of a web page
 # What loading a damaged file raises, depending on which byte is wrong.
 DAMAGED = (
     *(SafetensorError, pickle.PickleError, struct.error, EOFError, OSError, RuntimeError),
-    *(
-        AssertionError,
-        AttributeError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        ValueError,
-        MemoryError,
-    ),
+    *(AssertionError, AttributeError, ArithmeticError, LookupError, TypeError, ValueError),
+    MemoryError,
 )
 
 
@@ -42,40 +34,36 @@ class MissingWeightsError(FileNotFoundError):
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_page(path: Path) -> bool:
+    """Whether a web page came instead of the file."""
+    with path.open("rb") as file:
+        return file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """A flat state dict on the CPU, from `.safetensors` or from what torch.save wrote.
 
-    Raises:
-        MissingWeightsError: no such file.
-        WeightsError: damaged, something else, or a pickle that would run code.
+    Raises: MissingWeightsError; WeightsError: damaged, or a pickle that would run code.
     """
     if not path.is_file():
         raise MissingWeightsError(f"{path}: no such file; see python -m models.weights list")
-    with path.open("rb") as file:
-        if PAGE.match(file.read(512)):
-            raise WeightsError(
-                f"{path}: a web page, not weights; delete it and fetch the file itself"
-            )
+    if is_page(path):
+        raise WeightsError(f"{path}: a web page, not weights; delete it and fetch it again")
     try:
-        # Without torch's advice to load unsafely what it refuses.
         with warnings.catch_warnings(action="ignore"):
             safe = path.suffix == ".safetensors"
             found = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
     except DAMAGED as error:
         raise WeightsError(f"{path}: {_reason(error)}") from error
     items = found.items() if isinstance(found, dict) else ()
-    odd = [
-        f"{key!r}: {type(value).__name__}"
-        for key, value in items
-        if not isinstance(key, str) or not torch.is_tensor(value)
-    ]
+    odd = [(k, v) for k, v in items if not isinstance(k, str) or not torch.is_tensor(v)]
     if odd or not items:
-        content = ", ".join(odd[:3]) or type(found).__name__
+        content = ", ".join(f"{key!r}: {type(value).__name__}" for key, value in odd[:3])
+        content = content or type(found).__name__
         raise WeightsError(
             f"{path}: expected a flat dict of one or more tensors by name, found {content}"
         )
@@ -83,26 +71,19 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """Why a file could not be read, and what to do."""
     reason = str(error) or type(error).__name__
     code = re.search(r"(?:GLOBAL|function) (\S+)", reason)
     if code and isinstance(error, pickle.PickleError):
-        return (
-            f"refused, because reading it would run code ({code[1]}); take the file from its source"
-        )
+        return f"refused, because reading it would run code ({code[1]})"
     if "TorchScript archives" in reason:
-        files = "the safetensors files that models/weights.py lists"
-        return f"a TorchScript archive, which is code; of CLIP use {files}"
+        return "a TorchScript archive, which is code; use the file that models/weights.py lists"
     first = reason.split(". ")[0].splitlines()[0]
     return f"damaged, or not a file of weights ({first}); fetch it again"
 
 
 def write_half(module: nn.Module, path: Path, header: dict[str, str]) -> None:
-    """Weights in float16 as a safetensors file."""
-    tensors = {
-        key: value.half().contiguous() if value.is_floating_point() else value
-        for key, value in module.state_dict().items()
-    }
+    items = module.state_dict().items()
+    tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in items}
     with replacing(path) as file:
         file.write(save(tensors, metadata=header))
 
@@ -113,32 +94,26 @@ def load_strictly(
     path: Path,
     optional: Callable[[str], bool] = lambda key: False,
 ) -> None:
-    """Load a state dict.
+    """Load a state dict. Raises: WeightsError: keys or shapes differ.
 
-    Args:
-        module: gets the weights.
-        tensors: names -> values.
-        path: where they come from, for the message.
-        optional: keys that may be missing in either, and are then ignored.
-
-    Raises:
-        WeightsError: other keys are missing or unexpected, or a shape differs.
+    path: where it comes from. optional: keys that may be missing in either, and are then ignored.
     """
     own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    fitting = {key: value for key, value in tensors.items() if key in own}
-    shapes = {key: tuple(value.shape) for key, value in fitting.items()}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
     problems = {
-        "missing": [key for key in own if key not in fitting and not optional(key)],
-        "unexpected": [key for key in tensors if key not in fitting and not optional(key)],
+        "missing": [key for key in own if key not in found and not optional(key)],
+        "unexpected": [key for key in found if key not in own and not optional(key)],
         "misshapen": [
-            f"{key}: {shapes[key]}, not {own[key]}" for key in fitting if shapes[key] != own[key]
+            f"{key}: {found[key]}, not {own[key]}"
+            for key in own
+            if found.get(key, own[key]) != own[key]
         ],
     }
-    if any(problems.values()):
-        counts = [
-            f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in problems.items() if keys
-        ]
-        raise WeightsError(
-            f"{path}: does not fit {type(module).__name__}: of {len(own)} keys {'; '.join(counts)}"
-        )
+    wrong = [
+        f"{len(keys)} {what} ({', '.join(keys[:3])})" for what, keys in problems.items() if keys
+    ]
+    if wrong:
+        name = type(module).__name__
+        raise WeightsError(f"{path}: does not fit {name}: of {len(own)} keys {'; '.join(wrong)}")
+    fitting = {key: value for key, value in tensors.items() if key in own}
     module.load_state_dict(fitting, strict=False)

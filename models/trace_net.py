@@ -1,13 +1,10 @@
 """The bundled trace network: does a region of a face come from the same picture as the rest?
 
 An EfficientNet-Lite0 (Tan & Le, ICML 2019) with a small feature pyramid (Lin et al., CVPR 2017) on
-the whole face in colour, 160 px, unmasked: traces of blending (a border, other sharpness, noise or
-resampling) are local, and removing pixels would add borders. It is trained by
+the whole face, unmasked: traces of blending are local, and removing pixels would add borders.
+`source` is an embedding of a region's origin, similar for regions of one picture (pairwise
+self-consistency: Zhao et al., ICCV 2021), `altered` its forgery logit. Trained by
 training/trace_net.py on real faces and on pseudo-fakes made of them, never on deepfakes.
-
-    source     embedding of a region's origin; similar for regions of one picture, as in pairwise
-               self-consistency learning (Zhao et al., ICCV 2021)
-    altered    forgery logit of a region; for `full`, of the whole face
 """
 
 from __future__ import annotations
@@ -28,28 +25,19 @@ CROP = Crop.of_box(1.25, 160)
 GRID = 20  # cells per side, over which regions are pooled
 SOURCE = 32  # size of the embedding
 WIDTH = 96  # channels of the pyramid
-# The region that each becomes in the mirror image.
-MIRRORED = [
-    REGIONS.index({"left": "right", "right": "left"}.get(region, region)) for region in REGIONS
-]
-STAGES = {
-    2: 40,
-    4: 112,
-    6: 320,
-}  # block of the trunk -> channels, at 1/8, 1/16 and 1/32 of the side
+SWAPPED = {"left": "right", "right": "left"}
+MIRRORED = [REGIONS.index(SWAPPED.get(region, region)) for region in REGIONS]  # in the mirror image
+STAGES = {2: 40, 4: 112, 6: 320}  # block -> channels, at 1/8, 1/16 and 1/32 of the side
 
 
 class TraceNet(nn.Module):
-    """See the module's docstring."""
-
     def __init__(self) -> None:
         super().__init__()
         trunk = create_model("tf_efficientnet_lite0", pretrained=False)
         self.stem = nn.Sequential(trunk.conv_stem, trunk.bn1)  # timm's bn1 holds the activation
         self.blocks = trunk.blocks
-        self.pyramid = nn.ModuleDict(
-            {str(stage): nn.Conv2d(channels, WIDTH, 1) for stage, channels in STAGES.items()}
-        )
+        levels = {str(block): nn.Conv2d(channels, WIDTH, 1) for block, channels in STAGES.items()}
+        self.pyramid = nn.ModuleDict(levels)
         self.mix = nn.Sequential(
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH),
             nn.Conv2d(WIDTH, 2 * WIDTH, 1),
@@ -78,15 +66,14 @@ class TraceNet(nn.Module):
         merged = sum(F.interpolate(level, size=size, mode="bilinear") for level in levels.values())
         cells = self.mix(torch.relu(merged))
         source = F.normalize(self.source(cells).float(), dim=1)
-        pooled = torch.einsum("nchw,rhw->nrc", cells.float(), self.shares)
+        pool = "nchw,rhw->nrc"
+        pooled = torch.einsum(pool, cells.float(), self.shares)
         outputs = {
             "whole": self.verdict(self.drop(self.whole(x).float().mean((2, 3))))[:, 0],
             "parts": torch.einsum("nrc,rc->nr", pooled, self.part.weight) + self.part.bias,
             "cells": self.cell(cells).float()[:, 0],
             "cell_source": source,
-            "source": F.normalize(
-                torch.einsum("nchw,rhw->nrc", source, self.shares).float(), dim=-1
-            ),
+            "source": F.normalize(torch.einsum(pool, source, self.shares).float(), dim=-1),
         }
         return {name: value.float() for name, value in outputs.items()}
 
@@ -132,10 +119,7 @@ def region_logits(outputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def load_trace_net(path: Path) -> TraceNet:
-    """The network in `path`, float32, on the CPU.
-
-    Raises: FileNotFoundError; WeightsError where the file is not one of this network.
-    """
+    """The network in `path`, float32. Raises: FileNotFoundError, WeightsError."""
     net, path = TraceNet(), Path(path)
     load_strictly(net, read_tensors(path), path)
     return net

@@ -1,16 +1,14 @@
 """The published weight files of the `full` profile: sources, terms and downloads.
 
-    python -m models.weights list                   # what is present, what is missing, which
-    licence python -m models.weights fetch                  # download what `full` needs to
-    ~/.cache/masc/weights python -m models.weights fetch clip-vit-l-14    # or other files python -m
-    models.weights verify                 # size, SHA-256, and whether the network loads
+    python -m models.weights list                   # present or missing, and the licence
+    python -m models.weights fetch                  # what `full` needs, to ~/.cache/masc/weights
+    python -m models.weights fetch clip-vit-l-14    # or other files
+    python -m models.weights verify                 # size, SHA-256, and whether the network loads
 
 Offline: fetch on another machine, copy the cache folder, and name the copy with --weights-dir or
-MASC_WEIGHTS. Where a folder is named, files are read from it only, and nothing is downloaded.
-HF_ENDPOINT selects a mirror of huggingface.co. A `FILE.sha256` beside a file (the format of
-sha256sum) is checked whenever the file is used; downloads write one. No code in a weight file is
-ever run.
-
+MASC_WEIGHTS; from a named folder files are only read, and nothing is downloaded. HF_ENDPOINT
+selects a mirror of huggingface.co. A `FILE.sha256` beside a file (the format of sha256sum) is
+checked whenever the file is used; downloads write one. No code in a weight file is ever run.
 Exit code: 0 success, 1 a file is missing or wrong, 2 bad usage.
 """
 
@@ -30,7 +28,7 @@ import torch
 from tyro.conf import Positional
 
 from models import expert_class
-from models.tensors import PAGE, MissingWeightsError, WeightsError, sha256_of
+from models.tensors import MissingWeightsError, WeightsError, is_page, sha256_of
 
 LOG = logging.getLogger("masc")
 HUB_URL = re.compile(r"(?P<endpoint>https?://.+?)/(?P<repo>[^/]+/[^/]+)/resolve/main/(?P<file>.+)")
@@ -54,7 +52,6 @@ class Weights:
 
     @property
     def expert(self) -> str:
-        """The expert that loads it."""
         return "clip" if self.tower else self.name
 
 
@@ -64,20 +61,11 @@ def huggingface(repo: str, file: str) -> str:
     return f"{endpoint.rstrip('/')}/{repo}/resolve/main/{file}"
 
 
-def clip_tower(name: str, tower: str, repo: str, *terms: str) -> Weights:
-    """The image tower of a CLIP in timm's format. tower: timm's name of it."""
-    url, page = huggingface(repo, "model.safetensors"), f"https://huggingface.co/{repo}"
-    return Weights(name, f"{repo.rpartition('/')[2]}.safetensors", url, page, *terms, tower=tower)
-
-
-def _hub(name: str, repo: str, file: str, *terms: str) -> Weights:
-    return Weights(name, file, huggingface(repo, file), f"https://huggingface.co/{repo}", *terms)
-
-
-def _openai(name: str, model: str) -> Weights:
-    # The towers were trained with QuickGELU; the repositories' names do not say so, timm's do.
-    repo = f"timm/{model}_clip_224.openai"
-    return clip_tower(name, f"{model}_clip_quickgelu_224.openai", repo, *OPENAI)
+def from_hub(name: str, repo: str, *terms: str, file: str = "", tower: str = "") -> Weights:
+    """A file on the hub; of a CLIP tower `model.safetensors`, kept under the repository's name."""
+    url, page = huggingface(repo, file or "model.safetensors"), f"https://huggingface.co/{repo}"
+    file = file or f"{repo.rpartition('/')[2]}.safetensors"
+    return Weights(name, file, url, page, *terms, tower=tower)
 
 
 # Licence, commercial use, training data.
@@ -93,21 +81,24 @@ INSIGHTFACE = "InsightFace, non-commercial research", "no", "WebFace600K"
 PYFEAT = "research, non-commercial", "no", "many research datasets; see the page"
 
 DRIVE, DRIVE_ID = "https://drive.google.com", "11y0Wi3YQf21a_VcspUV4FwqzhMcfaVAB"
-FAIRFACE_FILE, FACENET_FILE = "res34_fair_align_multi_7_20190809.pt", "20180402-114759-vggface2.pt"
+FAIRFACE_URLS = f"{DRIVE}/uc?id={DRIVE_ID}", f"{DRIVE}/file/d/{DRIVE_ID}/view"
+FACENET_FILE = "20180402-114759-vggface2.pt"
 RELEASES = "https://github.com/timesler/facenet-pytorch/releases"
 FACENET_URLS = f"{RELEASES}/download/v2.2.9/{FACENET_FILE}", f"{RELEASES}/tag/v2.2.9"
-FAIRFACE_URLS = f"{DRIVE}/uc?id={DRIVE_ID}", f"{DRIVE}/file/d/{DRIVE_ID}/view"
 # As several public projects that pin the file state it; the release page states none.
 FACENET_SUM = "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b", 111_898_327
+B32 = "vit_base_patch32_clip_quickgelu_224.openai"
+L14 = "vit_large_patch14_clip_quickgelu_224.openai"
 # Without a published SHA-256, the one that the hub reports is compared while downloading, and
 # every load checks names and shapes strictly.
 _ROWS = (
-    Weights("fairface", FAIRFACE_FILE, *FAIRFACE_URLS, *FAIRFACE),
-    _hub("arcface", "py-feat/arcface_r50", "arcface_r50.safetensors", *INSIGHTFACE),
+    Weights("fairface", "res34_fair_align_multi_7_20190809.pt", *FAIRFACE_URLS, *FAIRFACE),
+    from_hub("arcface", "py-feat/arcface_r50", *INSIGHTFACE, file="arcface_r50.safetensors"),
     Weights("facenet", FACENET_FILE, *FACENET_URLS, *VGGFACE2, *FACENET_SUM),
-    _hub("pyfeat", "py-feat/face_multitask_v2", "face_multitask_v28.safetensors", *PYFEAT),
-    _openai("clip-vit-b-32", "vit_base_patch32"),
-    _openai("clip-vit-l-14", "vit_large_patch14"),
+    from_hub("pyfeat", "py-feat/face_multitask_v2", *PYFEAT, file="face_multitask_v28.safetensors"),
+    # Both were trained with QuickGELU, which the names of these repositories do not say.
+    from_hub("clip-vit-b-32", f"timm/{B32.replace('_quickgelu', '')}", *OPENAI, tower=B32),
+    from_hub("clip-vit-l-14", f"timm/{L14.replace('_quickgelu', '')}", *OPENAI, tower=L14),
 )
 WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
 UNUSUAL = ("clip-vit-l-14",)  # not used by the full profile unless asked for
@@ -126,18 +117,11 @@ def folder_for(weights_dir: Path | None) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where downloads go. Not created here."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "masc" / "weights"
 
 
 def locate(entry: Weights, weights_dir: Path | None = None) -> Path:
-    """The checked file in the named folder (`folder_for`), else in the cache, else downloaded.
-
-    Raises:
-        MissingWeightsError: it is missing and could not be downloaded.
-        WeightsError: it is another file, see `check`.
-        FileNotFoundError: the named folder does not exist.
-    """
+    """The checked file in the named folder (`folder_for`), else in the cache, else downloaded."""
     folder = folder_for(weights_dir)
     path = (folder or cache_folder()) / entry.file
     if not path.is_file():
@@ -153,7 +137,7 @@ def check(entry: Weights, path: Path) -> None:
     note = path.with_name(f"{path.name}.sha256")
     known = {"published": entry.sha256}
     if note.is_file():
-        digest = (note.read_text(encoding="utf-8", errors="replace").lower().split() or [""])[0]
+        digest = note.read_text(encoding="utf-8", errors="replace")[:64].lower()
         if not SHA256.fullmatch(digest):
             raise WeightsError(f"{note}: expected a line as sha256sum writes it; delete the file")
         known[note.name] = digest
@@ -167,10 +151,11 @@ def _difference(path: Path, size: int | None, known: dict[str, str | None]) -> s
     """Empty where the file is as expected. known: source of a SHA-256 -> SHA-256."""
     if size not in (None, path.stat().st_size):
         return f"{path.stat().st_size} bytes, expected {size}"
-    known = {origin: digest for origin, digest in known.items() if digest}
-    found = sha256_of(path) if known else None
-    wrong = [f"{digest} ({origin})" for origin, digest in known.items() if digest != found]
-    return f"SHA-256 is {found}, expected {wrong[0]}" if wrong else ""
+    found = sha256_of(path) if any(known.values()) else None
+    for origin, digest in known.items():
+        if digest not in (None, found):
+            return f"SHA-256 is {found}, expected {digest} ({origin})"
+    return ""
 
 
 def _missing(entry: Weights, path: Path, reason: str) -> MissingWeightsError:
@@ -196,16 +181,15 @@ def _download(entry: Weights, path: Path) -> None:
                 return
             LOG.info(f"{entry.file}: from {entry.url} to {path.parent} ({entry.licence})")
             file, published = _receive(entry, unfinished)
-            with file.open("rb") as start:
-                if PAGE.match(start.read(512)):
-                    file.unlink()
-                    raise OSError("a web page came instead of the file (a quota or a login?)")
-            known = {"in our table": entry.sha256, "by its source": published}
+            if is_page(file):
+                file.unlink()
+                raise OSError("a web page came instead of the file (a quota or a login?)")
+            known = {"published": entry.sha256, "by its source": published}
             if wrong := _difference(file, entry.size, known):
                 shutil.rmtree(unfinished)
                 raise WeightsError(
-                    f"{path}: {entry.url} delivered another file: {wrong}; it was discarded; fetch "
-                    f"it again, or see {entry.page}"
+                    f"{path}: {entry.url} delivered another file: {wrong}; fetch it again, or see "
+                    f"{entry.page}"
                 )
             note = path.with_name(f"{path.name}.sha256")
             note.write_text(f"{sha256_of(file)}  {path.name}\n", encoding="utf-8")
@@ -217,11 +201,9 @@ def _download(entry: Weights, path: Path) -> None:
 
 
 def _receive(entry: Weights, folder: Path) -> tuple[Path, str | None]:
-    """Download into `folder` with the source's library.
+    """Download into `folder`. Returns: the file, and the SHA-256 that its source reports.
 
-    The hub's resumes within a run, Drive's also after a killed one; other partial files are
-    deleted.
-    Returns: the whole file, and the SHA-256 that its source reports.
+    Downloads from the hub resume within a run, those from Drive also after a killed one.
     """
     file = folder / entry.file
     if not entry.url.startswith(DRIVE):
@@ -244,18 +226,16 @@ def _receive(entry: Weights, folder: Path) -> tuple[Path, str | None]:
 
 
 def verify(entry: Weights, path: Path) -> str:
-    """Check the file, and load it into its network. Raises: as `locate`. Returns: its SHA-256."""
+    """Check the file, and load it into its network. Returns: its SHA-256 and name."""
     if not path.is_file():
         raise _missing(entry, path, "`verify` downloads nothing; `fetch` does")
     check(entry, path)
     expert_class(entry.expert)(path, **({"tower": entry.tower} if entry.tower else {}))
-    return sha256_of(path)
+    return f"{sha256_of(path)}  {path}"
 
 
 @dataclass(frozen=True)
 class Config:
-    """What to do with which files."""
-
     verb: Positional[Literal["list", "fetch", "verify"]]
     names: Positional[tuple[str, ...]] = ()
     """Rows of the table (default: what the full profile needs; `list`: all)."""
@@ -264,26 +244,24 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """List, fetch or verify files. Returns: the exit code."""
     if unknown := [name for name in config.names if name not in WEIGHTS]:
         raise ValueError(f"unknown name {', '.join(unknown)}; the names are {', '.join(WEIGHTS)}")
     folder, failed = folder_for(config.weights_dir), []
     usual = [name for name in WEIGHTS if config.verb == "list" or name not in UNUSUAL]
-    for entry in [WEIGHTS[name] for name in config.names or usual]:
+    for name in config.names or usual:
+        entry = WEIGHTS[name]
         path = (folder or cache_folder()) / entry.file
         try:
             if config.verb == "list":
                 text = f"{'present' if path.is_file() else 'missing'}: {path}"
                 for what in ("licence", "commercial", "trained_on", "page"):
                     text += f"\n{'':14} {what.replace('_', ' '):10}  {getattr(entry, what)}"
-            elif config.verb == "fetch":
-                text = str(locate(entry, folder))
             else:
-                text = f"{verify(entry, path)}  {path}"
-            print(f"{entry.name:14} {text}")
+                text = locate(entry, folder) if config.verb == "fetch" else verify(entry, path)
+            print(f"{name:14} {text}")
         except (OSError, ValueError) as error:
-            failed.append(entry.name)
-            LOG.error(f"{entry.name}: {error}")
+            failed.append(name)
+            LOG.error(f"{name}: {error}")
     if failed:
         LOG.error(f"{len(failed)} missing or wrong: {', '.join(failed)}")
     return 1 if failed else 0

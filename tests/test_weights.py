@@ -280,9 +280,9 @@ def test_bad_usage(run, capsys):
         run("forget")
 
 
-def test_the_documents_state_every_file_and_its_terms():
-    page = Path(weights.__file__).parents[1] / "docs" / "full_profile.md"
-    lines = page.read_text(encoding="utf-8").splitlines()
+def test_the_documentation_states_every_file_and_its_terms():
+    readme = Path(weights.__file__).parents[1] / "docs/full_profile.md"
+    lines = readme.read_text(encoding="utf-8").splitlines()
     for name, entry in WEIGHTS.items():
         if name not in weights.UNUSUAL:
             row = next(line for line in lines if line.startswith("|") and entry.file in line)
