@@ -61,8 +61,10 @@ def divide(
 
 
 def with_val(clips: Iterable[Clip]) -> list[Clip]:
-    """An eighth of the training groups validates, for official lists of train and test only."""
+    """Where there is no validation split, an eighth of the training groups becomes it."""
     clips = list(clips)
+    if any(clip.split == "val" for clip in clips):
+        return clips
     chosen = divide({clip.group for clip in clips if clip.split == "train"}, FITTING, fill=True)
     return [replace(c, split=chosen[c.group]) if c.split == "train" else c for c in clips]
 

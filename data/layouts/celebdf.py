@@ -1,11 +1,8 @@
 """Celeb-DF v1 and v2 (Li et al., CVPR 2020): videos of celebrities, and face swaps between them.
 
-Celeb-real/id0_0000.mp4, Celeb-synthesis/id0_id16_0000.mp4 (that video with the face of person 16),
-YouTube-real/00000.mp4. List_of_testing_videos.txt names the test videos, where 1 is REAL
-("1 YouTube-real/00170.mp4"). All others are for training, an eighth of the groups for validation.
-
-A group is the person filmed (for YouTube-real the video), with the fakes made from these videos.
-The official list is one of videos: persons and faces recur across splits.
+Celeb-synthesis/id0_id16_0000.mp4 is Celeb-real/id0_0000.mp4 with the face of person 16. In
+List_of_testing_videos.txt, 1 is REAL ("1 YouTube-real/00170.mp4"). A group is the person filmed
+(for YouTube-real the video); persons recur across the official splits.
 """
 
 from __future__ import annotations
@@ -26,7 +23,6 @@ def fits(root: Path) -> bool:
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
-    """Without the list, splits are unknown."""
     test = _test_list(root / LIST)
     clips, unlisted, seen = [], [], set()
     for folder, method in METHODS.items():
@@ -39,10 +35,8 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
                 continue
             key, label = (folder.lower(), found.name), int(method != "real")
             if test.get(key, label) != label:
-                raise ValueError(
-                    f"{root / LIST}: calls {found.video} {('real', 'fake')[1 - label]}; get the "
-                    "official list again"
-                )
+                called = ("real", "fake")[1 - label]
+                raise ValueError(f"{root / LIST}: calls {found.video} {called}; get it again")
             seen.add(key)
             split = ("test" if key in test else "train") if test else ""
             clips.append(Clip(found.video, label, found.pictures, group, split, method))

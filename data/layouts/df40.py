@@ -1,15 +1,9 @@
 """DF40 (Yan et al., NeurIPS 2024): fakes of forty methods, as frames; nine come with real pictures.
 
-<method>/ff/frames/071_054/000.png and <method>/cdf/frames/id0_id1_0000/000.png are made from
-FaceForensics++ and Celeb-DF. Methods that synthesise whole faces have no frames/
-(StyleGAN2/ff/071/..., StyleGAN2/cdf/Fake_from_Celeb-real/id0_0000/...); nine others have pictures
-of their own (heygen/fake/..., heygen/real/...). For more real pictures, add FaceForensics++ as
-another dataset, or take a JSON of DeepfakeBench.
-
-DF40_train/ (which may lack ff/) and DF40/ side by side are the official split of what comes from
-FaceForensics++; all else is for testing. A group is a pair of FaceForensics++ (071_054 with
-054_071) or a person of Celeb-DF. Some methods pair videos across the splits: `evaluate.py
-inventory` counts them.
+<method>/ff/ and <method>/cdf/ are made from FaceForensics++ and Celeb-DF (simswap/ff/frames/071_054,
+StyleGAN2/cdf/Fake_from_Celeb-real/id0_0000); some methods have real/ and fake/ instead. DF40_train/
+(which may lack ff/) and DF40/ side by side are the official split of what comes from
+FaceForensics++; all else is for testing. Some methods pair videos across the splits.
 """
 
 from __future__ import annotations
@@ -38,7 +32,7 @@ def fits(root: Path) -> bool:
 
 
 def _parts(root: Path) -> dict[str, Path]:
-    """Split -> its folder. None where `root` itself holds the methods."""
+    """Split -> its folder; empty where `root` itself holds the methods."""
     parts = ((split, child(root, part)) for part, split in PARTS.items())
     return {split: found for split, found in parts if found and _methods(found)}
 

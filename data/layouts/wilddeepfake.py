@@ -1,8 +1,7 @@
 """WildDeepfake (Zi et al., ACM MM 2020): 7,314 sequences of face crops out of 707 videos.
 
-real_train/, fake_train/, real_test/ and fake_test/ (or "real train") with numbered folders, one per
-source video, which hold a folder of pictures per sequence: real_train/1/real/0/23.png. A group is a
-numbered folder; an eighth of the train groups validates. Persons and methods are not known.
+real_train/1/real/0/23.png (or "real train/...") is of source video 1, a group. Persons and methods
+are not known.
 """
 
 from __future__ import annotations
