@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,13 +31,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image.
+    """A decoded image: (H, W, 3) uint8 RGB, the mean of each channel, a perceptual hash.
 
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        file_bytes: for a frame of a video, the average over all frames of its stream.
-        mean: of R, G, B, 0..255.
-        phash: perceptual hash, 16 hexadecimal digits.
+    `file_bytes` of a frame of a video is the average over all frames of its stream.
     """
 
     image: np.ndarray
@@ -82,8 +79,6 @@ def in_order(
 ) -> Iterator[Result]:
     """`function` of every item, in order, computed by threads ahead of the caller.
 
-    An exception reaches the caller; when the caller stops, so do the threads.
-
     Args:
         ahead: items that may be taken before their results are asked for, at least one per thread;
             fewer where the results that wait hold more than `AHEAD_BYTES`.
@@ -118,26 +113,19 @@ def load_ahead(
 ) -> Iterator[Loaded]:
     """`load` for every path, in order, up to `ahead` pictures before they are asked for.
 
-    Up to `JOB` frames of one video that follow each other are read together.
-
     Args:
         condition: a degradation of every picture; its mean and hash are those of the result.
-
-    Raises:
-        ValueError: the condition is for clips only, and a path is no frame of a video.
     """
 
     def work(job: list[Path]) -> list[Loaded]:
         if split_frame(job[0]):
             return _load_frames(job, max_pixels, condition)
         picture = load(job[0], max_pixels)
-        if condition is None or isinstance(picture, ImageError):
-            return [picture]
-        if condition.clips_only:
-            raise ValueError(
-                f"{job[0]}: {condition.family} compresses clips, and this is a single picture"
-            )
-        return [_picture(condition(picture.image), picture.file_bytes)]
+        if condition and isinstance(picture, Picture):
+            if condition.clips_only:
+                raise ValueError(f"{job[0]}: {condition.family} compresses clips, not pictures")
+            picture = _picture(condition(picture.image), picture.file_bytes)
+        return [picture] * len(job)
 
     def nbytes(pictures: list[Loaded]) -> int:
         return sum(map(_nbytes, pictures))
@@ -148,21 +136,10 @@ def load_ahead(
 
 
 def _jobs(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Each path by itself, but frames of one video together."""
-    job: list[Path] = []
-    video = None
-    for path in paths:
-        frame = split_frame(path)
-        if job and (frame is None or frame[0] != video or len(job) == JOB):
+    """Up to `JOB` frames of one video, or faces of one picture, together."""
+    for _, group in groupby(paths, key=lambda path: (split_frame(path) or [path])[0]):
+        while job := list(islice(group, JOB)):
             yield job
-            job = []
-        if frame is None:
-            yield [path]
-        else:
-            job.append(path)
-            video = frame[0]
-    if job:
-        yield job
 
 
 def _nbytes(picture: Loaded) -> int:
