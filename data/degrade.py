@@ -1,8 +1,7 @@
-"""Degradations of a picture: compression, scaling, blur, noise, colour.
+"""Degradations of a picture: functions of uint8 RGB (H, W, 3).
 
 `FAMILIES` are the conditions of robustness tables; a new one is a function and a row of it. Six are
-of DeeperForensics-1.0 with the parameters of its code (Jiang et al., CVPR 2020). Functions take and
-return uint8 RGB (H, W, 3). H.264 needs clips: see data/video.py.
+of DeeperForensics-1.0 with the parameters of its code (Jiang et al., CVPR 2020).
 """
 
 from __future__ import annotations
@@ -20,14 +19,11 @@ H264 = "h264"  # the family of data/video.py
 
 def jpeg(image: np.ndarray, quality: float) -> np.ndarray:
     """Compress and decompress. quality: 1 (worst) to 100."""
-    ok, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-    if not ok:
-        raise ValueError(f"OpenCV could not encode an image of shape {image.shape} as JPEG")
+    _, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur. sigma: standard deviation in pixels."""
     return cv2.GaussianBlur(image, (0, 0), float(sigma))
 
 
@@ -46,7 +42,6 @@ def noise(image: np.ndarray, sigma: float, rng: np.random.Generator | None = Non
 
 
 def brightness(image: np.ndarray, gain: float) -> np.ndarray:
-    """Multiply all channels by `gain`, clipped to 255."""
     return cv2.convertScaleAbs(image, alpha=float(gain))
 
 
@@ -58,10 +53,7 @@ def saturation(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def blocks(image: np.ndarray, count: float) -> np.ndarray:
-    """`count` grey squares at random places in a picture of 256 px, and in proportion in others.
-
-    The original rounds the proportion down, so a smaller picture has none.
-    """
+    """`count` grey squares at random places in a picture of 256 px, and in proportion in others."""
     changed, rng = image.copy(), _rng(image)
     height, width = image.shape[:2]
     for _ in range(round(min(height, width) / 256 * count)):
@@ -158,7 +150,7 @@ class Condition:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         if self.clips_only:
-            raise ValueError(f"{self.family} compresses clips, and this is a single picture")
+            raise ValueError(f"{self.family} compresses clips, not pictures")
         return FAMILIES[self.family].function(image, self.value)
 
     @classmethod
@@ -174,11 +166,6 @@ class Condition:
 def conditions(families: tuple[str, ...]) -> list[Condition]:
     """Every level of some families."""
     if unknown := [name for name in families if name not in FAMILIES]:
-        raise ValueError(
-            f"unknown degradation {', '.join(unknown)}; the families are {', '.join(FAMILIES)}"
-        )
-    return [
-        Condition(name, level)
-        for name in families
-        for level in range(1, len(FAMILIES[name].levels) + 1)
-    ]
+        known = ", ".join(FAMILIES)
+        raise ValueError(f"unknown degradation {', '.join(unknown)}; the families are {known}")
+    return [Condition(f, n + 1) for f in families for n in range(len(FAMILIES[f].levels))]

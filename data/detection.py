@@ -1,7 +1,4 @@
-"""Face detection: MTCNN (Zhang et al., 2016) with the weights of facenet-pytorch.
-
-Coordinates are pixels of the picture; the centre of a pixel is a whole number.
-"""
+"""Face detection: MTCNN (Zhang et al., 2016) with the weights of facenet-pytorch."""
 
 from __future__ import annotations
 
@@ -29,30 +26,21 @@ R = TypeVar("R")
 
 
 class FaceFinder:
-    """Finds the faces of pictures.
+    """Finds the faces of pictures, letterboxed to the same size.
 
-    Every picture is letterboxed to the same size, so its faces do not depend on the batch. On a CPU
-    each picture is searched by one thread: faster than sharing the small operations of a batch, and
-    the same bytes whatever the batch and the number of threads. On a GPU the batch is searched
-    together; a landmark may move by a thousandth of a pixel.
-
-    Args:
-        device: where the networks run.
-        min_score: of a face, 0..1.
+    On a CPU each picture is searched by one thread: faster, and the same bytes whatever the batch
+    and the number of threads. On a GPU the batch is searched together; a landmark may move by a
+    thousandth of a pixel.
     """
 
     def __init__(self, device: torch.device, min_score: float) -> None:
-        self.device = device
-        self.min_score = min_score
+        self.device, self.min_score = device, min_score
         mtcnn = MTCNN(min_face_size=SMALLEST, keep_all=True, device=device).eval()
         # A third faster on a CPU, with the same bits.
         self.mtcnn = mtcnn.to(memory_format=torch.channels_last)
 
     def __call__(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """The faces of each picture, the most central large one first.
-
-        Args:
-            images: (H, W, 3) uint8 RGB each, of any sizes.
 
         Returns:
             (n, 15) float64 each: box x0, y0, x1, y1, score, and x, y of the viewer's left eye,
@@ -111,10 +99,8 @@ class FaceFinder:
             size = (box[:, 2:] - box[:, :2]).max(1)
             corner = np.floor((box[:, :2] + box[:, 2:] - size[:, None]) / 2)
             side = np.ceil(size).clip(1)
-            views = [
-                window(images[i], int(x), int(y), int(s))
-                for i, (x, y), s in zip(which, corner, side, strict=True)
-            ]
+            places = zip(which, corner.astype(int), side.astype(int), strict=True)
+            views = [window(images[i], x, y, s) for i, (x, y), s in places]
             pixels = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2)
             moves, points, _ = self.mtcnn.onet((pixels.float() - 127.5) / 128)  # in sides
             moves = moves.view(-1, 2, 2).double().cpu().numpy() + [[0, 0], [1, 1]]
@@ -134,8 +120,7 @@ def placement(height: int, width: int, size: int, padding: float) -> tuple[int, 
 def letterbox(image: np.ndarray, size: int, padding: float) -> np.ndarray:
     """The picture in the middle of a black square, (size, size, 3) uint8 RGB.
 
-    Args:
-        padding: empty space on each side, as a fraction of the picture's longer side.
+    padding: empty space on each side, as a fraction of the picture's longer side.
     """
     left, top, w, h = placement(*image.shape[:2], size, padding)
     square = np.zeros((size, size, 3), np.uint8)
@@ -158,8 +143,7 @@ def window(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
 def ranked(faces: np.ndarray, height: int, width: int) -> np.ndarray:
     """The faces of one picture, (n, 15), the most central large one first, duplicates left out.
 
-    The weight of a face is the side of its box, in full in the middle of the picture and 0 in its
-    corners.
+    The weight of a face falls from the side of its box in the middle of the picture to 0 in corners.
     """
     low, high = faces[:, :2], faces[:, 2:4]
     away = np.linalg.norm(low + high + 1 - (width, height), axis=1) / np.hypot(width, height)

@@ -1,8 +1,4 @@
-"""Image files.
-
-`read_image` is the only way a picture enters this project, so that training and prediction see the
-same pixels.
-"""
+"""Image files: training and prediction read them by the same code."""
 
 from __future__ import annotations
 
@@ -28,14 +24,11 @@ FORMATS = {
     "TIFF": (".tif", ".tiff"),
 }
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-# Raised by Pillow's readers on damaged files: the first three in tests with flipped and missing
-# bytes, the others by places of their source.
-DAMAGE = (
-    *(OSError, SyntaxError, ValueError),
-    *(LookupError, TypeError, EOFError, ArithmeticError, MemoryError, struct.error, zlib.error),
-)
-# The EXIF tag, and how its values other than 1 are undone. ImageOps.exif_transpose also writes the
-# EXIF data anew, which fails where they are damaged, and the picture would stay as it is.
+# Raised by Pillow's readers on damaged files.
+DAMAGE = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError)
+DAMAGE += (MemoryError, struct.error, zlib.error)
+# The EXIF tag, and how its values other than 1 are undone. ImageOps.exif_transpose fails where
+# other EXIF data are damaged.
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -53,8 +46,7 @@ class ImageError(ValueError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
+        self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple:
         return type(self), (self.path, self.reason)  # worker processes hand errors back
@@ -65,9 +57,6 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
     Transparent pixels are laid on white, 16-bit grey is scaled to 8 bits, colour profiles are
     ignored. The content decides the format, not the suffix.
-
-    Args:
-        max_pixels: larger pictures are refused before they are decoded.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -93,15 +82,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def pixels_of(image: Image.Image, path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An opened picture as `read_image` returns it. path: for messages.
-
-    Raises:
-        ImageError, or one of `DAMAGE`.
-    """
-    if image.width * image.height > max_pixels:
-        raise ImageError(path, f"larger than the limit of {max_pixels:,} pixels")
-    if min(image.size) < MIN_SIDE:
-        raise ImageError(path, f"too small ({image.width}x{image.height} pixels)")
+    """An opened picture as `read_image` returns it. Raises also what is in `DAMAGE`."""
+    check_size(path, *image.size, max_pixels)
     image.load()
     rgb = _rgb(image, path)
     try:
@@ -109,6 +91,13 @@ def pixels_of(image: Image.Image, path: Path, max_pixels: int = MAX_PIXELS) -> n
     except DAMAGE:
         turn = None
     return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(path, f"larger than the limit of {max_pixels:,} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(path, f"too small ({width}x{height} pixels)")
 
 
 def check_file(path: Path) -> None:
@@ -130,7 +119,6 @@ def check_file(path: Path) -> None:
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
-    """8-bit RGB, from any colours."""
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
         grey = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
@@ -143,13 +131,10 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 def perceptual_hash(image: np.ndarray) -> str:
-    """64 bits that hardly change when a picture is scaled or compressed, as 16 hexadecimal digits.
+    """pHash of (H, W, 3) uint8 RGB as in the imagehash package, 16 hexadecimal digits.
 
-    pHash as in the imagehash package (`phash`): the lowest 8x8 coefficients of the cosine transform
-    of the picture at 32x32 grey pixels, one bit each for being above their median.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
+    64 bits that hardly change when a picture is scaled or compressed: which of the lowest 8x8
+    coefficients of its cosine transform at 32x32 grey pixels are above their median.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64)
