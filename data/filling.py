@@ -109,7 +109,9 @@ def _each_shard(
     with (
         one_thread_per_operation(),
         closing(pictures),
-        tqdm(total=total, initial=done, desc=what, bar_format=BAR, disable=hide) as bar,
+        tqdm(
+            total=total, initial=done, desc=what, unit=" images", bar_format=BAR, disable=hide
+        ) as bar,
     ):
         loaded = zip(left, pictures, strict=True)
         jobs = (
