@@ -168,7 +168,6 @@ def main(config: Config) -> Path:
 
 
 def degraded_at(name: str, profile: str, condition: Condition, limit: int | None) -> Path:
-    """The default folder of a dump of degraded pictures."""
     level = f"{condition.family}-{condition.level}" + (f"-of-{limit}" if limit else "")
     return DEGRADED / name / profile / level
 
@@ -191,7 +190,7 @@ def _samples(config: Config) -> list[Sample]:
 
 
 def _meta(config: Config, dataset: str, before: dict, ensemble: Ensemble) -> dict:
-    """The contents of meta.json. before: those of the dump to which experts are added."""
+    """meta.json. before: that of the dump to which experts are added."""
     outputs = {name: output.to_json() for name, output in ensemble.outputs.items()}
     outputs = before.get("outputs", {}) | outputs
     weights = before.get("weights", {}) | ensemble.weights

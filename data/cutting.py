@@ -61,11 +61,7 @@ def find_faces(batch: Batch, cutter: FaceCutter) -> tuple[list[dict], Failures]:
 def cut_known(
     batch: Batch, faces: KnownFaces, crops: Iterable[Crop]
 ) -> tuple[np.ndarray, dict[Crop, torch.Tensor], Failures]:
-    """Crops of the faces of a batch that a dump has found before.
-
-    Returns:
-        The rows (F,) in the dump, their crops (F, 4, px, px), and the pictures that cannot be used.
-    """
+    """Rows (F,) of a batch's faces in a dump, their crops (F, 4, px, px), and unusable pictures."""
     images, which, rows, failures = [], [], [], []
     for sample, item in batch:
         if isinstance(item, ImageError):
@@ -103,11 +99,7 @@ def cut_again(
     threads: int = 2,
     condition: Condition | None = None,
 ) -> Iterator[torch.Tensor | ImageError]:
-    """The faces with `landmarks` (N, 5, 2) of N pictures, one after another.
-
-    Yields:
-        (4, px, px) uint8 RGBA, or why the picture cannot be read.
-    """
+    """Faces at `landmarks` (N, 5, 2), each (4, px, px) uint8 RGBA or why it cannot be read."""
     pictures = load_ahead(paths, threads, AHEAD, condition=condition)
     for picture, points in zip(pictures, landmarks, strict=True):
         unread = isinstance(picture, ImageError)

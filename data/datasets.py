@@ -34,7 +34,6 @@ def find_samples(
         index: an index.csv elsewhere, its paths relative to its own folder; what it lists outside
             `root` is left out. Or a list of DeepfakeBench (.json).
         layout: "plain" or one of data.layouts.LAYOUTS, where it is ambiguous.
-        frames: evenly spaced, of every video and every folder of frames.
         compression: level of FaceForensics++, where several are there.
     """
     name, listing = list_dataset(root, index, layout, compression)

@@ -28,11 +28,10 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def downscale(image: np.ndarray, factor: float) -> np.ndarray:
-    """Shrink by `factor` (2 halves both sides) with area averaging and enlarge again, linearly."""
+    """Shrink by `factor` with area averaging and enlarge again, linearly."""
     height, width = image.shape[:2]
     size = (max(1, round(width / factor)), max(1, round(height / factor)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _through(image, size, cv2.INTER_AREA)
 
 
 def noise(image: np.ndarray, sigma: float, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -78,9 +77,7 @@ def kernel_blur(image: np.ndarray, size: float) -> np.ndarray:
 def pixelation(image: np.ndarray, factor: float) -> np.ndarray:
     """Shrink by `factor` and enlarge again, linearly both times, without averaging."""
     height, width = image.shape[:2]
-    size = (int(width // factor), int(height // factor))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _through(image, (int(width // factor), int(height // factor)), cv2.INTER_LINEAR)
 
 
 def resize(image: np.ndarray, side: float) -> np.ndarray:
@@ -91,6 +88,11 @@ def resize(image: np.ndarray, side: float) -> np.ndarray:
         return image
     size = (round(width * factor), round(height * factor))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _through(image: np.ndarray, size: tuple[int, int], method: int) -> np.ndarray:
+    small = cv2.resize(image, size, interpolation=method)
+    return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _luma_chroma(image: np.ndarray) -> np.ndarray:
@@ -117,7 +119,7 @@ class Family:
     unit: str
 
 
-FAMILIES: dict[str, Family] = {
+FAMILIES = {
     "jpeg": Family(jpeg, (90, 70, 50, 30, 20), "quality"),
     "resize": Family(resize, (224, 112, 64), "px, shorter side"),
     "saturation": Family(saturation, (0.4, 0.3, 0.2, 0.1, 0.0), "of the chroma"),

@@ -28,9 +28,8 @@ R = TypeVar("R")
 class FaceFinder:
     """Finds the faces of pictures, letterboxed to the same size.
 
-    On a CPU each picture is searched by one thread: faster, and the same bytes whatever the batch
-    and the number of threads. On a GPU the batch is searched together; a landmark may move by a
-    thousandth of a pixel.
+    On a CPU each picture is searched by one thread: faster, and the same bytes whatever the batch.
+    On a GPU the batch is searched together; a landmark may move by a thousandth of a pixel.
     """
 
     def __init__(self, device: torch.device, min_score: float) -> None:
@@ -43,8 +42,8 @@ class FaceFinder:
         """The faces of each picture, the most central large one first.
 
         Returns:
-            (n, 15) float64 each: box x0, y0, x1, y1, score, and x, y of the viewer's left eye,
-            right eye, the nose tip, left and right corner of the mouth.
+            (n, 15) float64 each: box, score, and x, y of the viewer's left eye, right eye, the nose
+            tip, left and right corner of the mouth.
         """
         if self.device.type == "cpu":
             found = one_thread_each(lambda image: self._find([image])[0], images)
@@ -90,9 +89,8 @@ class FaceFinder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (F, 4) and landmarks (F, 5, 2) by MTCNN's last network on the picture itself.
 
-        `detect` squeezes faces that reach over the border of the letterbox and so misplaces the
-        landmarks of tight crops: two ways of finding the same face differ by 9% of the distance
-        between the eyes, after two refinements by 2.5%.
+        `detect` misplaces the landmarks of tight crops: two ways of finding the same face differ by 9%
+        of the distance between the eyes, after two refinements by 2.5%.
         """
         landmarks = np.empty((len(box), 5, 2))
         for _ in range(2 if len(box) else 0):
@@ -118,10 +116,7 @@ def placement(height: int, width: int, size: int, padding: float) -> tuple[int, 
 
 
 def letterbox(image: np.ndarray, size: int, padding: float) -> np.ndarray:
-    """The picture in the middle of a black square, (size, size, 3) uint8 RGB.
-
-    padding: empty space on each side, as a fraction of the picture's longer side.
-    """
+    """The picture in a black square, (size, size, 3); padding: of its longer side, each side."""
     left, top, w, h = placement(*image.shape[:2], size, padding)
     square = np.zeros((size, size, 3), np.uint8)
     method = cv2.INTER_AREA if h < image.shape[0] else cv2.INTER_LINEAR
@@ -141,9 +136,9 @@ def window(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
 
 
 def ranked(faces: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The faces of one picture, (n, 15), the most central large one first, duplicates left out.
+    """The faces (n, 15) of a picture, the most central large one first, without duplicates.
 
-    The weight of a face falls from the side of its box in the middle of the picture to 0 in corners.
+    The weight falls from the side of the box in the middle of the picture to 0 in its corners.
     """
     low, high = faces[:, :2], faces[:, 2:4]
     away = np.linalg.norm(low + high + 1 - (width, height), axis=1) / np.hypot(width, height)

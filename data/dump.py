@@ -48,9 +48,9 @@ class Dump:
 
     Attributes:
         rows: column of index.csv -> (N,) str, int64 or float64.
-        arrays: `<expert>.<output>` -> (N, R, D) float16, memory-mapped; regions as meta["regions"].
+        arrays: `<expert>.<output>` -> (N, R, D) float16, memory-mapped.
         failures: (path, reason) of every picture without a row.
-        missing: (path, face, expert, reason) of every row that is NaN in the arrays of an expert.
+        missing: (path, face, expert, reason) of NaN in the arrays.
     """
 
     path: Path

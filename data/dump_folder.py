@@ -33,16 +33,11 @@ class DumpFolder:
     """What the two passes of data.store.DumpWriter have in common: settings, lock and shards.
 
     Args:
-        out: the folder of the dump.
         config: the settings on which the bytes depend, whatever the experts.
-        weights: expert -> SHA-256, of the experts asked for. Those that the dump has are kept.
+        weights: expert -> SHA-256, of the experts asked for; `new` are those that the dump lacks.
         samples: all of the dataset, in a fixed order.
-        shard_size: samples per shard; an unfinished dump keeps the size that it was begun with.
+        shard_size: an unfinished dump keeps the one that it was begun with.
         overwrite: begin anew where the dump is finished or has other settings.
-
-    Attributes:
-        new: the experts asked for that the dump lacks.
-        meta: the contents of meta.json; empty where there is none yet.
     """
 
     def __init__(

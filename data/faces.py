@@ -42,11 +42,9 @@ class FaceCrops:
 
     Attributes:
         views: crop -> (F, 4, px, px) uint8 RGBA; alpha 0, and black, outside the photograph.
-        image: (F,) int, index of the picture in the batch.
-        face: (F,) int, number within the picture, 0 the most central large one.
-        box: (F, 4) float32 x0, y0, x1, y1.
+        image, face: (F,) int, index of the picture; 0 for its most central large face.
+        box: (F, 4) float32 x0, y0, x1, y1; face_px is its shorter side.
         landmarks: (F, 5, 2) float64, in the order of `TEMPLATE`.
-        score to roll: (F,) float32; face_px is the shorter side of the box (data/quality.py).
     """
 
     views: dict[Crop, torch.Tensor]
@@ -83,7 +81,6 @@ class FaceCutter:
         faces: `one`, the most central large face of each picture, or `all`.
         min_score: of the detector, 0..1.
         crops: besides `ALIGNED`.
-        detect_on: device of the detector.
     """
 
     def __init__(
@@ -134,11 +131,10 @@ def align(
 ) -> torch.Tensor:
     """Faces turned, scaled and shifted so that their landmarks come nearest to the template.
 
-    The surroundings of a face much larger than the crop are shrunk by area averaging first, against
-    aliasing; then all faces are warped with bicubic interpolation.
+    The surroundings of a large face are shrunk by area averaging, against aliasing; then all faces
+    are warped with bicubic interpolation.
 
     Args:
-        images: (H, W, 3) uint8 RGB each.
         which: (F,) int, the picture of each face.
         landmarks: (F, 5, 2).
 
@@ -183,15 +179,11 @@ def _align(
 def _surroundings(
     image: np.ndarray, middle: complex, scale: float, side: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
-    """The part of a picture that a crop can touch, however it is turned.
-
-    Args:
-        middle: of the crop, in the picture.
-        scale: pixels of the picture per pixel of the crop.
+    """The part of a picture that a crop can touch: at `scale` pixels of the picture per pixel.
 
     Returns:
         The patch (side, side, 3), padded at the right and the bottom; its upper left corner in the
-        picture (2,); the factors (2,) by which it is shrunk; width and height without padding.
+        picture; the factors (2,) by which it is shrunk; width and height without padding.
     """
     shrink = max(1.0, scale / COARSEST)
     half = (side - MARGIN) / 2 * shrink

@@ -17,8 +17,8 @@ class FeatureDataset:
 
     Attributes:
         arrays: `<expert>.<output>` -> (N, R, D) float16.
-        rows: (N,) columns of index.csv (data/dump.py), `group` prefixed by the dataset; `dataset`;
-            `condition`, the degradation of the pictures (data/degrade.py), "" none.
+        rows: (N,) columns of index.csv, `group` prefixed by the dataset; `dataset`; `condition`, the
+            degradation of the pictures (data/degrade.py), "" none.
     """
 
     arrays: dict[str, np.ndarray]

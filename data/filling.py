@@ -63,9 +63,7 @@ def fill_outputs(
 ) -> None:
     """The second pass: write the outputs of the new experts.
 
-    Args:
-        on_cpu: each thread cuts and infers a batch of its own. On a GPU, they cut while one thread
-            infers earlier batches.
+    on_cpu: each thread cuts and infers a batch of its own. On a GPU, they cut while one infers.
     """
     faces = writer.faces
 
@@ -96,10 +94,7 @@ def _each_shard(
 ) -> None:
     """Apply steps to the batches of the pending shards, and write each shard once it is whole.
 
-    Args:
-        total: pictures of this pass, those included that are done.
-        steps: the first in `workers` threads, a second one in one thread.
-        write: takes the number of the shard and the results of its batches.
+    The first step runs in `workers` threads, a second one in one. total: pictures of this pass.
     """
     left = [sample for _, samples in pending for sample in samples]
     paths = (reading.root / sample.path for sample in left)

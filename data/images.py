@@ -15,15 +15,8 @@ from scipy.fft import dctn
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 16  # px; nothing smaller can show a face
 # The formats that are read. Pillow knows more: some are no pictures, one starts a program.
-FORMATS = {
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "PNG": (".png",),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-}
-SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+SUFFIXES = frozenset([".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"])
 # Raised by Pillow's readers on damaged files.
 DAMAGE = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError)
 DAMAGE += (MemoryError, struct.error, zlib.error)
@@ -53,23 +46,17 @@ class ImageError(ValueError):
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The picture in a file: upright by its EXIF orientation, the first frame of several.
+    """The picture in a file, (H, W, 3) uint8 RGB: upright, the first frame of several.
 
     Transparent pixels are laid on white, 16-bit grey is scaled to 8 bits, colour profiles are
-    ignored. The content decides the format, not the suffix.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        ImageError: the file cannot be used, whatever the cause.
+    ignored. The content decides the format, not the suffix. Raises only ImageError.
     """
     # Pillow has a guard of its own, at 89 million pixels; it must not be stricter than the caller.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     path = Path(path)
     check_file(path)
     try:
-        with Image.open(path, formats=tuple(FORMATS)) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return pixels_of(image, path, max_pixels)
     except ImageError:
         raise
@@ -101,16 +88,15 @@ def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raises: ImageError where there is no file with content that may be read."""
+    """Raises: ImageError where there is no file with content."""
     try:
         status = path.stat()
         regular = stat.S_ISREG(status.st_mode)
         if regular:  # opening a pipe would wait for ever
             path.open("rb").close()
-    except OSError as error:
-        raise ImageError(path, f"cannot be opened ({error.strerror or error})") from error
-    except ValueError as error:
-        raise ImageError(path, f"not a file name ({error})") from error
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(path, f"cannot be opened ({reason})") from error
     if not regular:
         folder = stat.S_ISDIR(status.st_mode)
         raise ImageError(path, "a folder, not a file" if folder else "not a regular file")

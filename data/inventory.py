@@ -1,7 +1,4 @@
-"""The content of a dataset folder: layout, videos and frames, and what is wrong with it.
-
-No video is opened. `python evaluate.py inventory DATASET`
-"""
+"""The content of a dataset folder, and what is wrong with it. No video is opened."""
 
 from __future__ import annotations
 
@@ -33,12 +30,10 @@ class Inventory:
     """The findings.
 
     Attributes:
-        layout: its name, "" where the folder is no dataset.
-        reason: why it cannot be read, and what is in it.
+        layout: "" where the folder is no dataset; `reason` says why, and what is in it.
         counts: (split, label, method, groups, videos, frames), frames as preprocessed.
         split_leaks: group in several splits -> these.
-        missing: named by official lists or index.csv, and not there.
-        unlisted: clips that no list names.
+        missing, unlisted: clips that lists name and are not there; clips that no list names.
         empty: video files of no bytes.
         over: folder -> number of its pictures and videos that are not used.
     """

@@ -31,10 +31,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image: (H, W, 3) uint8 RGB, the mean of each channel, a perceptual hash.
-
-    `file_bytes` of a frame of a video is the average over all frames of its stream.
-    """
+    """A decoded image. file_bytes: for a frame of a video, the average over its stream."""
 
     image: np.ndarray
     file_bytes: int
@@ -80,9 +77,8 @@ def in_order(
     """`function` of every item, in order, computed by threads ahead of the caller.
 
     Args:
-        ahead: items that may be taken before their results are asked for, at least one per thread;
-            fewer where the results that wait hold more than `AHEAD_BYTES`.
-        nbytes: of a result.
+        ahead: items that may be taken early, at least one per thread; fewer where the results that
+            wait hold more than `AHEAD_BYTES`.
         size: for how many an item counts.
     """
     pool = ThreadPoolExecutor(threads)
@@ -111,11 +107,7 @@ def load_ahead(
     max_pixels: int = MAX_PIXELS,
     condition: Condition | None = None,
 ) -> Iterator[Loaded]:
-    """`load` for every path, in order, up to `ahead` pictures before they are asked for.
-
-    Args:
-        condition: a degradation of every picture; its mean and hash are those of the result.
-    """
+    """`load` for every path, in order, up to `ahead` pictures before they are asked for."""
 
     def work(job: list[Path]) -> list[Loaded]:
         if split_frame(job[0]):

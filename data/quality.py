@@ -16,15 +16,9 @@ SMALL_FACE, BLURRED, TURNED = 64, 30.0, 35.0
 
 
 def sharpness(aligned: torch.Tensor) -> np.ndarray:
-    """Variance of the Laplacian of the grey crop, where its 3x3 cross lies inside the photograph.
+    """(F,) variance of the Laplacian of the grey crops (F, 4, S, S), where its 3x3 cross is inside.
 
-    Whole-number sums: the same on every device.
-
-    Args:
-        aligned: (F, 4, S, S) uint8 RGBA.
-
-    Returns:
-        (F,) float32, grey levels squared; NaN where nothing is inside.
+    Whole-number sums: the same on every device. NaN where nothing is inside the photograph.
     """
     red, green, blue, alpha = aligned.long().unbind(1)
     grey = 299 * red + 587 * green + 114 * blue  # thousandths
@@ -39,13 +33,10 @@ def sharpness(aligned: torch.Tensor) -> np.ndarray:
 
 
 def pose(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rough head pose from landmarks (F, 5, 2), enough to tell a profile from a portrait.
+    """Yaw (to the viewer's right is positive), pitch (upwards) and roll (clockwise) in degrees.
 
-    A head of average proportions is fitted (scaled orthography: DeMenthon & Davis, IJCV 1995).
-
-    Returns:
-        yaw (to the viewer's right is positive), pitch (upwards) and roll (clockwise), each (F,)
-        float32 degrees.
+    Rough, from landmarks (F, 5, 2): a head of average proportions is fitted (scaled orthography:
+    DeMenthon & Davis, IJCV 1995).
     """
     points = np.asarray(landmarks, np.float64).reshape(-1, 5, 2)
     points = points - points.mean(1, keepdims=True)

@@ -30,10 +30,9 @@ class Sample:
 
     Attributes:
         path: POSIX, relative to the dataset's root; a frame of a video has a name (data/video.py).
-        group: what must not be divided between splits (a source video, a person), "" unknown.
-        split: train, val, test, "" unknown.
+        group: what must not be divided between splits (a source video, a person).
         video: the clip it is a frame of, "" for a single picture.
-        method: how a fake was made, "" unknown, or real.
+        method: how a fake was made, or real.
     """
 
     path: str
@@ -46,12 +45,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video file, a folder of frames, or a single picture. Other attributes as in `Sample`.
-
-    Attributes:
-        video: the file or the folder, "" for a picture.
-        pictures: the frames in the order of the film; none where `video` is a file.
-    """
+    """A video file, a folder of frames (`pictures`), or a single picture (`video` is empty)."""
 
     video: str
     label: int

@@ -41,12 +41,7 @@ def _fraction(name: str) -> float:
 def divide(
     groups: Iterable[str], shares: dict[str, tuple[float, float]], fill: bool
 ) -> dict[str, str]:
-    """A split for each group by a hash of its name, so that it does not depend on other groups.
-
-    Args:
-        shares: `SHARES` or `FITTING`.
-        fill: leave no split empty where there are groups enough.
-    """
+    """A split for each group by a hash of its name; fill: none is left empty, if possible."""
     place = {name: _fraction(name) for name in sorted(groups)}
     chosen = {n: next(s for s, (_, end) in shares.items() if x < end) for n, x in place.items()}
     for split, (first, end) in shares.items() if fill else ():
@@ -69,8 +64,8 @@ def with_val(clips: Iterable[Clip]) -> list[Clip]:
 def group_near_duplicates(hashes: Sequence[str]) -> list[str]:
     """A group name for each picture: hashes that differ by at most `NEAR` bits, and chains of them.
 
-    Hashes within 4 bits of each other agree in at least two of six bands of bits; only those are
-    compared. The name is that of the smallest hash of the group: it does not depend on the order.
+    Such hashes agree in at least two of six bands of bits; only those are compared. The name is that
+    of the smallest hash of the group.
     """
     if wrong := [text for text in hashes if len(text) != 16]:
         raise ValueError(f"{wrong[0]!r} is not a perceptual hash of 16 hexadecimal digits")
@@ -106,8 +101,8 @@ def _equal_pairs(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def fill_groups_and_splits(samples: Sequence[Sample], hashes: Sequence[str]) -> list[Sample]:
     """The samples with every group and split known. Those that are given stay.
 
-    A sample without a group takes that of its near-duplicates. A sample without a split takes that
-    of its group (test before val before train); the other groups are divided 70/10/20.
+    Others take the group of their near-duplicates, and the split of their group (test before val
+    before train); groups without one are divided 70/10/20.
     """
     alike = group_near_duplicates(hashes)
     given: dict[str, Counter[str]] = defaultdict(Counter)
@@ -134,9 +129,9 @@ def fill_groups_and_splits(samples: Sequence[Sample], hashes: Sequence[str]) -> 
 def grouped_split(faces: FeatureDataset, groups: Sequence[str]) -> FeatureDataset:
     """The same faces in larger groups, none of them on two sides of the splits.
 
-    A group takes the last of train, val and test that any of its faces was given; its faces of
-    other splits are left out (split ""). So no training face enters the test split. A group with
-    more than LARGE of all faces trains: people who cannot be told apart must not be a test.
+    A group takes the last of train, val and test among its faces; those of other splits are left out
+    (split ""), so no training face enters the test split. A group with more than LARGE of all faces
+    trains: people who cannot be told apart must not be a test.
     """
     names = np.asarray(groups, dtype=str)
     _, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
@@ -155,9 +150,7 @@ def train_and_val(
 ) -> tuple[FeatureDataset, FeatureDataset]:
     """The faces to fit on and to validate on. Without real validation faces, groups are held out.
 
-    Args:
-        notes: warnings for the user are appended.
-        one_class: no fakes are needed.
+    notes: warnings for the user are appended. one_class: no fakes are needed.
     """
     train, val = faces.split("train"), faces.split("val")
     if not len(train):

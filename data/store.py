@@ -44,7 +44,7 @@ Shards = list[tuple[int, list[Sample]]]
 class DumpWriter(DumpFolder):
     """Writes a dump shard by shard, and continues where an earlier run with these settings stopped.
 
-    Use it as a context: it locks the dump until it ends. Arguments: as of `DumpFolder`.
+    A context, which locks the dump. Arguments: as of `DumpFolder`.
     """
 
     # The first pass.
@@ -62,12 +62,7 @@ class DumpWriter(DumpFolder):
     def write_faces(
         self, number: int, rows: Sequence[dict], failures: Sequence[tuple[str, str]]
     ) -> None:
-        """Write one shard.
-
-        Args:
-            rows: column of index.csv -> value, of every face.
-            failures: (path, reason) of every sample without a row.
-        """
+        """Write one shard. failures: (path, reason) of every sample without a row."""
         expected = sorted(sample.path for sample in self._samples_of(number))
         if sorted({row["path"] for row in rows} | {path for path, _ in failures}) != expected:
             raise ValueError(f"shard {number}: every sample must be in the rows or in the failures")
@@ -104,12 +99,12 @@ class DumpWriter(DumpFolder):
 
     @cached_property
     def faces(self) -> KnownFaces:
-        """The faces in index.csv."""
         return KnownFaces(read_rows(self.out / "index.csv"))
 
     def _with_faces(self, number: int) -> list[Sample]:
         return [sample for sample in self._samples_of(number) if sample.path in self.faces.of]
 
+    @cached_property
     def _shards_with_faces(self) -> Shards:
         return [(n, samples) for n in self._numbers if (samples := self._with_faces(n))]
 
@@ -117,8 +112,11 @@ class DumpWriter(DumpFolder):
         """(number, samples with a face) of each shard that lacks an output of a new expert."""
         if self.complete:
             return []
-        shards = self._shards_with_faces()
-        return [s for s in shards if not all(self._shard(s[0], e).exists() for e in self.new)]
+        return [
+            (number, samples)
+            for number, samples in self._shards_with_faces
+            if not all(self._shard(number, expert).exists() for expert in self.new)
+        ]
 
     def write_outputs(
         self,
@@ -130,7 +128,7 @@ class DumpWriter(DumpFolder):
         """Write the outputs of all new experts for one shard.
 
         Args:
-            which: (K,) the rows of index.csv that the outputs belong to.
+            which: (K,) rows of index.csv.
             arrays: `<expert>.<output>` -> (K, R, D); none where K is 0.
             failures: (path, reason) of the pictures whose faces have no output.
         """
@@ -154,9 +152,7 @@ class DumpWriter(DumpFolder):
     def finish(self, meta: Mapping) -> Dump:
         """Put the outputs of the new experts beside those that are there.
 
-        Args:
-            meta: dataset, data_root, profile, regions, versions, and outputs and weights of all
-                experts. The format, the settings and the counts are added.
+        meta: that of all experts; the format, the settings and the counts are added.
         """
         if self.complete:
             return read_dump(self.out)
@@ -173,7 +169,7 @@ class DumpWriter(DumpFolder):
     def _missing(self) -> list[tuple[str, int, str, str]]:
         """What missing.csv has to hold."""
         found, faces, shards = [], {}, set()
-        for number, _ in self._shards_with_faces():
+        for number, _ in self._shards_with_faces:
             for path in (self._shard(number, expert) for expert in self.new):
                 with safe_open(path, framework="numpy") as shard:
                     missing = [tuple(entry) for entry in json.loads(shard.metadata()["missing"])]
@@ -203,7 +199,7 @@ class DumpWriter(DumpFolder):
                 shape = (len(self.faces), regions, output["size"])
                 header = {"descr": "<f2", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-                for number, samples in self._shards_with_faces():
+                for number, samples in self._shards_with_faces:
                     shape = (sum(len(self.faces.of[s.path]) for s in samples), *shape[1:])
                     array = np.full(shape, np.nan, "<f2")  # all pictures of the shard were lost
                     with safe_open(self._shard(number, expert), framework="numpy") as shard:
@@ -217,12 +213,6 @@ class DumpWriter(DumpFolder):
         failures = read_csv(self.out / "failures.csv", FAILURE_COLUMNS)
         no_face = sum(reason == NO_FACE for _, reason in failures)
         labels = Counter(self.faces.rows["label"].tolist())
-        return {
-            "images": len(self.samples),
-            "kept": len(self.faces.of),
-            "faces": len(self.faces),
-            "real": labels[0],
-            "fake": labels[1],
-            "no_face": no_face,
-            "unreadable": len(failures) - no_face,
-        }
+        counts = {"images": len(self.samples), "kept": len(self.faces.of), "faces": len(self.faces)}
+        counts |= {"real": labels[0], "fake": labels[1], "no_face": no_face}
+        return {**counts, "unreadable": len(failures) - no_face}

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -27,7 +26,7 @@ from av.video.stream import VideoStream
 from data.images import MAX_PIXELS, ImageError, check_file, check_size
 
 VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
+    [".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"]
 )
 # The containers that are read, by FFmpeg's names. It knows more: some are playlists of other files.
 FORMATS = ("mov", "matroska", "avi", "mpeg", "mpegts", "asf", "flv")
@@ -35,6 +34,8 @@ TIMED = ("mov", "matroska")  # those whose packets have the times of their frame
 RUN = (8, 3)  # frames before and after one that are compressed together with it
 
 NAME = re.compile(r"(.+)@(\d+)of(\d+)", re.DOTALL)
+
+Numbered = Iterator[tuple[int, np.ndarray]]  # frames (H, W, 3) uint8 RGB with their numbers
 
 
 def frame_names(video: str, count: int) -> list[str]:
@@ -66,14 +67,10 @@ def read_clip(
     max_pixels: int = MAX_PIXELS,
     crf: float | None = None,
 ) -> tuple[list[np.ndarray | ImageError], int]:
-    """The frames (i, n) of a video, and the bytes of its stream per frame.
+    """The frames (i, n) of a video or why there is none, and the bytes of its stream per frame.
 
-    Args:
-        crf: compress with H.264 at this constant rate factor first; each frame together with the
-            few around it (`RUN`), as compressing all of a long clip would take minutes.
-
-    Returns:
-        For each of `wanted` (H, W, 3) uint8 RGB, or why there is none.
+    crf: compress with H.264 at this constant rate factor first; each frame together with the few
+    around it (`RUN`), as compressing all of a long clip would take minutes.
     """
     video = Path(video)
     paths = [Path(f"{video}@{i}of{n}") for i, n in wanted]
@@ -84,7 +81,7 @@ def read_clip(
     places = [_place(i, n, packets.count) for i, n in wanted]
     lost = f"damaged or cut short: this one of its {packets.count} frames cannot be decoded"
     repeated = f"the video has only {packets.count} frames: this one would repeat an earlier one"
-    found: dict[int, np.ndarray] = {}
+    found = {}
     try:
         found.update(_decoded(video, packets, sorted({*places} - {None}), max_pixels, crf))
     except ImageError as error:  # those before it are kept
@@ -122,7 +119,7 @@ class _Packets:
 
 
 @contextmanager
-def _opened(video: Path, max_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _opened(video: Path, max_pixels: int) -> Iterator[VideoStream]:
     """Raises: ImageError where there is no video, and for all errors of FFmpeg inside."""
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
@@ -138,19 +135,19 @@ def _opened(video: Path, max_pixels: int) -> Iterator[tuple[InputContainer, Vide
                 raise ImageError(video, "compressed in a way that cannot be read")
             check_size(video, codec.width, codec.height, max_pixels)
             codec.thread_count = 1  # several files are read at once
-            yield container, streams[0]
+            yield streams[0]
     except av.FFmpegError as error:
         raise ImageError(video, f"not a video, or damaged ({error.strerror})") from error
 
 
 def _list_packets(video: Path, max_pixels: int) -> _Packets:
     check_file(video)
-    with _opened(video, max_pixels) as (container, stream):
+    with _opened(video, max_pixels) as stream:
         # The last packet is empty: it flushes the decoder.
-        packets = (packet for packet in container.demux(stream) if packet.size)
+        packets = (packet for packet in stream.container.demux(stream) if packet.size)
         listed = [(p.pts, p.is_keyframe, p.size, p.is_discard) for p in packets]
         shown = [(time, key) for time, key, _, discard in listed if not discard]
-        kind = container.format.name
+        kind = stream.container.format.name
         timed = kind.startswith(TIMED) and all(time is not None for time, _ in shown)
         times = sorted({time for time, _ in shown}) if timed else None
         # The index of an MP4 file lists also what was cut off at its end.
@@ -165,13 +162,15 @@ def _list_packets(video: Path, max_pixels: int) -> _Packets:
 
 def _decoded(
     video: Path, packets: _Packets, numbers: Sequence[int], max_pixels: int, crf: float | None
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> Numbered:
     """Those of the frames `numbers` (ascending) that can be decoded."""
-    with _opened(video, max_pixels) as (container, stream):
-        read = _by_time if packets.times else _by_count
+    with _opened(video, max_pixels) as stream:
 
-        def images(numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-            for number, frame in read(container, stream, packets, numbers):
+        def images(numbers: Sequence[int]) -> Numbered:
+            read = (
+                _by_time(stream, packets, numbers) if packets.times else _by_count(stream, numbers)
+            )
+            for number, frame in read:
                 check_size(video, frame.width, frame.height, max_pixels)
                 yield number, _upright(frame)
 
@@ -182,29 +181,27 @@ def _decoded(
 
 
 def _by_time(
-    container: InputContainer, stream: VideoStream, packets: _Packets, numbers: Iterable[int]
+    stream: VideoStream, packets: _Packets, numbers: Iterable[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Frames by the time shown, decoded from each key packet that some of them depend on."""
-    number_at = {time: number for number, time in enumerate(packets.times)}
-    present = (number for number in numbers if number < len(packets.times))
-    begins = groupby(present, key=lambda number: bisect_right(packets.keys, packets.times[number]))
-    for begin, group in begins:
+    times, container = packets.times, stream.container
+    number_at = {time: number for number, time in enumerate(times)}
+    present = (number for number in numbers if number < len(times))
+    for begin, group in groupby(present, key=lambda n: bisect_right(packets.keys, times[n])):
         wanted = set(group)
-        container.seek(packets.keys[begin - 1] if begin else packets.times[0], stream=stream)
+        container.seek(packets.keys[begin - 1] if begin else times[0], stream=stream)
         for frame, sound in _frames(container.demux(stream)):
             number = number_at.get(frame.pts)
             if number in wanted and sound:
                 yield number, frame
-            if frame.pts is None or frame.pts >= packets.times[max(wanted)]:
+            if frame.pts is None or frame.pts >= times[max(wanted)]:
                 break
 
 
-def _by_count(
-    container: InputContainer, stream: VideoStream, packets: _Packets, numbers: Iterable[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
+def _by_count(stream: VideoStream, numbers: Iterable[int]) -> Iterator[tuple[int, av.VideoFrame]]:
     """Frames by counting from the first one, up to a lost one."""
     wanted = set(numbers)
-    for number, (frame, sound) in enumerate(_frames(container.demux(stream))):
+    for number, (frame, sound) in enumerate(_frames(stream.container.demux(stream))):
         if not sound or number > max(wanted, default=-1):
             break
         if number in wanted:
@@ -212,8 +209,7 @@ def _by_count(
 
 
 def _frames(packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, bool]]:
-    """Frames in the order shown, and whether each is sound: until the next key packet, the decoder
-    fills in for damaged ones."""
+    """Frames in the order shown, and whether each is sound: none after damage until a key frame."""
     spoilt = False
     for packet in packets:
         try:
@@ -227,9 +223,8 @@ def _frames(packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, bool]
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """Turned by right angles and mirrored by the display matrix (ISO/IEC 14496-12, 6.2.2).
-
-    Its numbers are a, b, u, c, d, v, x, y, w; a point (p, q) goes to (a p + c q, b p + d q).
+    """Turned and mirrored by the display matrix a, b, u, c, d, v, x, y, w (ISO/IEC 14496-12,
+    6.2.2): a point (p, q) goes to (a p + c q, b p + d q).
     """
     image = frame.to_ndarray(format="rgb24")
     data = frame.side_data.get(Type.DISPLAYMATRIX)
@@ -242,16 +237,13 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 
 
 def _compressed(
-    images: Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]],
-    numbers: Sequence[int],
-    count: int,
-    crf: float,
-) -> Iterator[tuple[int, np.ndarray]]:
+    images: Callable[[Sequence[int]], Numbered], numbers: Sequence[int], count: int, crf: float
+) -> Numbered:
     """The frames, each compressed in a run around it. images: reads frames by ascending numbers."""
     before, after = RUN
     runs = {n: range(max(0, n - before), min(count, n + after + 1)) for n in numbers}
     reader = images(sorted(set(chain.from_iterable(runs.values()))))
-    held: dict[int, np.ndarray] = {}
+    held = {}
     for number, run in runs.items():
         while max(held, default=-1) < run[-1] and (following := next(reader, None)) is not None:
             held |= [following]
