@@ -11,6 +11,7 @@ from data.images import SUFFIXES
 from data.layouts import LAYOUTS, compressed, recognise
 from data.layouts.tree import files_below
 from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
+from data.splits import with_val
 from data.video import VIDEO_SUFFIXES
 
 PLAIN = "plain"  # the layout of folders and of index.csv, beside the official ones
@@ -68,7 +69,8 @@ def list_dataset(
         return name, Listing([_clip(sample) for sample in _plain(root, index)])
     if index and name != "deepfakebench":
         raise ValueError(f"{index}: --index does not go with the layout {name}, which has lists")
-    return name, LAYOUTS[name].read(root, index, compression)
+    listing = LAYOUTS[name].read(root, index, compression)
+    return name, replace(listing, clips=with_val(listing.clips))
 
 
 def _layout_of(root: Path, index: Path | None) -> str:

@@ -7,14 +7,15 @@ List_of_testing_videos.txt, 1 is REAL ("1 YouTube-real/00170.mp4"). A group is t
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+import re
+from pathlib import Path
 
 from data.layouts import names
 from data.layouts.tree import child, clips_in
 from data.samples import Clip, Listing
-from data.splits import with_val
 
 LIST = "List_of_testing_videos.txt"
+LINE = re.compile(r"([01])\s+([^/]+)/([^/]+?)(?:\.\w+)?")
 METHODS = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "Celeb-synthesis"}
 
 
@@ -44,21 +45,17 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
         return Listing(clips, [LIST], unlisted, ["splits are unknown"])
     missing = [f"{folder}/{name}" for folder, name in sorted(test.keys() - seen)]
     note = f"{len(test) - len(missing)} test videos; an eighth of the other groups validates"
-    return Listing(with_val(clips), missing, unlisted, [note])
+    return Listing(clips, missing, unlisted, [note])
 
 
 def _test_list(path: Path) -> dict[tuple[str, str], int]:
     """(Folder in lower case, video) -> label, 0 real."""
-    test: dict[tuple[str, str], int] = {}
+    test = {}
     text = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words:
-            continue
-        name = PurePosixPath(words[-1])
-        if len(words) != 2 or words[0] not in ("0", "1") or len(name.parts) != 2:
-            raise ValueError(
-                f"{path}: line {number}: expected '1 YouTube-real/00170.mp4', found {line!r}"
-            )
-        test[name.parts[0].lower(), name.stem] = 1 - int(words[0])
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        if match := LINE.fullmatch(line):
+            test[match[2].lower(), match[3]] = 1 - int(match[1])
+        elif line:
+            expected = "'1 YouTube-real/00170.mp4'"
+            raise ValueError(f"{path}: line {number}: expected {expected}, found {line!r}")
     return test

@@ -18,7 +18,7 @@ from data.layouts import names
 from data.layouts.faceforensics import LEVELS, choose_level
 from data.layouts.tree import peek_json, read_json
 from data.samples import SPLIT_NAMES, Clip, Listing, evenly, film_order
-from data.splits import SPLITS, with_val
+from data.splits import SPLITS
 
 COMPRESSED = True
 FAKES = {
@@ -119,7 +119,7 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
             f"{len(malformed)} of its entries are no clips with a list of frames, and passed over: "
             f"{examples}"
         )
-    return Listing(with_val(_clips(clips)), missing, [], notes)
+    return Listing(_clips(clips), missing, [], notes)
 
 
 def _entries(data: dict) -> tuple[list[Entry], list[str]]:

@@ -15,7 +15,6 @@ from data.images import SUFFIXES
 from data.layouts import names
 from data.layouts.tree import child, files_below, folders_in
 from data.samples import Clip, Listing, film_order, is_video
-from data.splits import with_val
 from data.video import VIDEO_SUFFIXES
 
 DOMAINS = ("ff", "cdf")
@@ -51,7 +50,7 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
         replace(clip, group=names.group_of(source, groups) or clip.group) for clip, source in clips
     ]
     note = "fakes only: the real videos are those of FaceForensics++ and Celeb-DF"
-    return Listing(with_val(clips), [], unlisted, [note] * all(clip.label for clip in clips))
+    return Listing(clips, [], unlisted, [note] * all(clip.label for clip in clips))
 
 
 def _methods(place: Path) -> list[Path]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from data.layouts.tree import clips_in, folders_in, peek_json, read_json
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
-from data.splits import with_val
 
 METADATA = "metadata.json"
 LABEL_LIST = "labels.csv"
@@ -40,7 +39,7 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     if {clip.split for clip in clips} == {"train"}:  # as Kaggle writes beside every video
         note = "all of it is called train; divided by group, as there is nothing to test on"
         return Listing([replace(clip, split="") for clip in clips], missing, unlisted, [note])
-    return Listing(with_val(clips), missing, unlisted)
+    return Listing(clips, missing, unlisted)
 
 
 def _places(root: Path) -> Iterator[Path]:

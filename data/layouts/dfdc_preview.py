@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from data.layouts.tree import WITHIN, files_below, folders_in, peek_json, pictures_in, read_json
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
-from data.splits import with_val
 from data.video import VIDEO_SUFFIXES
 
 LIST = "dataset.json"
@@ -39,7 +38,7 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
             continue
         group = str(entry.get("target_id") or PurePosixPath(path).parent.name)
         clips.append(Clip(video, label, pictures, group, split, method if label else "real"))
-    return Listing(with_val(clips), missing, [video for video, _ in on_disk.values()])
+    return Listing(clips, missing, [video for video, _ in on_disk.values()])
 
 
 def _on_disk(root: Path) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:

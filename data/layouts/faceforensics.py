@@ -33,32 +33,25 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     folders |= {method: below(root, f"{FAKE}/{method}") for method in METHODS}
     level = level_of(root, folders.values(), compression)
     found = {method: clips_in(root, folder / level) for method, folder in folders.items()}
-    named = [
-        (clip, method, ids)
-        for method, clips in found.items()
-        for clip in clips
-        if len(ids := names.sources(clip.name)) == (1 if method == "real" else 2)
-    ]
-    pairs, missing = _official_pairs(root)
+    places, missing = _official_pairs(root)
     notes = [f"compression {level}", *_notes(root, folders)]
-    place: dict[str, tuple[str, str]] = {}  # video -> split, group
-    if pairs:
-        for clip, _, ids in named:
-            of = {pairs.get(source) for source in ids}
-            if len(of) == 1 and None not in of:
-                place[clip.video] = of.pop()
-        missing += _missing(root, folders, level, found, pairs)
+    if places:
+        missing += _missing(root, folders, level, found, places)
     else:
-        groups, missing = names.linked(clip.name for clip, _, _ in named), []
-        place = {clip.video: ("", groups[ids[0]]) for clip, _, ids in named}
+        groups = names.linked(each.name for some in found.values() for each in some)
+        places, missing = {source: ("", group) for source, group in groups.items()}, []
         notes.append("no train.json, val.json and test.json here or in splits/: splits are unknown")
-    clips = [
-        Clip(clip.video, int(method != "real"), clip.pictures, group, split, method)
-        for clip, method, _ in named
-        if clip.video in place
-        for split, group in [place[clip.video]]
-    ]
-    unlisted = [clip.video for clips in found.values() for clip in clips if clip.video not in place]
+    clips, unlisted = [], []
+    for method, some in found.items():
+        label = int(method != "real")
+        for each in some:
+            ids = names.sources(each.name)
+            place = {places.get(source) for source in ids}
+            if len(ids) == 1 + label and len(place) == 1 and None not in place:
+                split, group = place.pop()
+                clips.append(Clip(each.video, label, each.pictures, group, split, method))
+            else:
+                unlisted.append(each.video)
     return Listing(clips, missing, unlisted, notes)
 
 
@@ -80,8 +73,7 @@ def choose_level(path: Path, levels: Sequence[str], compression: str | None) -> 
 
 def _official_pairs(root: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """Source video -> (split, its pair), and the lists that are missing."""
-    pairs: dict[str, tuple[str, str]] = {}
-    absent = []
+    pairs, absent = {}, []
     for split in SPLITS:
         path = root / f"{split}.json"
         if not path.is_file():
@@ -92,14 +84,13 @@ def _official_pairs(root: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
         for pair in read_json(path, list):
             if not isinstance(pair, list) or len(pair) != 2:
                 raise ValueError(
-                    f"{path}: {pair} is no pair such as ['071', '054']; get the official file again"
+                    f"{path}: {pair} is no pair of videos; get the official file again"
                 )
             group = "_".join(sorted(map(str, pair)))
             for source in map(str, pair):
                 if (other := pairs.setdefault(source, (split, group))) != (split, group):
                     raise ValueError(
-                        f"{path}: {source} is in the pair {other[1]} of {other[0]} too; get the "
-                        "official files again"
+                        f"{path}: {source} is in the pair {other[1]} of {other[0]} too; get it again"
                     )
     return pairs, absent
 

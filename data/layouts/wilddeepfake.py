@@ -11,7 +11,6 @@ from pathlib import Path
 from data.images import SUFFIXES
 from data.layouts.tree import child, files_below
 from data.samples import Clip, Listing, film_order
-from data.splits import with_val
 
 FOLDERS = [(label, split) for label in ("real", "fake") for split in ("train", "test")]
 
@@ -37,7 +36,7 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
             ordered = tuple(sorted(pictures, key=film_order))
             group, method = f"{label}_{split}/{number}", "" if fake else "real"
             clips.append(Clip(video, int(fake), ordered, group, split, method))
-    return Listing(with_val(clips), [], unlisted)
+    return Listing(clips, [], unlisted)
 
 
 def _folder(root: Path, label: str, split: str) -> Path | None:
