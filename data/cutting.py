@@ -31,7 +31,7 @@ class KnownFaces:
 
     def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
         self.rows, self.landmarks = rows, landmarks_of(rows)
-        self.of: dict[str, range] = {}
+        self.of = {}
         for row, path in enumerate(rows["path"].tolist()):
             self.of[path] = range(self.of[path].start if path in self.of else row, row + 1)
 

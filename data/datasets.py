@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from data.images import SUFFIXES
 from data.layouts import LAYOUTS, compressed, recognise
-from data.layouts.tree import files_below
+from data.layouts.tree import files_below, folders_in
 from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
 from data.splits import with_val
 from data.video import VIDEO_SUFFIXES
@@ -105,8 +105,7 @@ def _clip(sample: Sample) -> Clip:
 
 def _folders(parent: Path, names: Iterable[str]) -> list[tuple[Path, str]]:
     """(Folder, name in lower case) of those directly below `parent` with one of these names."""
-    folders = ((folder, folder.name.lower()) for folder in sorted(parent.iterdir()))
-    return [(folder, name) for folder, name in folders if name in names and folder.is_dir()]
+    return [(f, f.name.lower()) for f in folders_in(parent) if f.name.lower() in names]
 
 
 def _labelled_folders(root: Path) -> list[tuple[Path, str, str]]:
@@ -146,13 +145,13 @@ def _read_index(root: Path, index: Path) -> list[Sample]:
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             if missing := sorted({"path", "label"} - set(reader.fieldnames)):
                 raise ValueError(f"has no column {' and no '.join(missing)}; {EXPECTED}")
-            lines: dict[str, int] = {}
-            samples = []
+            lines, samples = {}, []
             for row in reader:
-                sample, line = _sample(row, reader.line_num), reader.line_num
-                if (first := lines.setdefault(sample.path, line)) != line:
-                    raise ValueError(f"lists {sample.path!r} twice, in lines {first} and {line}")
-                samples.append(sample)
+                line = reader.line_num
+                samples.append(_sample(row, line))
+                path = samples[-1].path
+                if (first := lines.setdefault(path, line)) != line:
+                    raise ValueError(f"lists {path!r} twice, in lines {first} and {line}")
     except (ValueError, csv.Error) as error:  # text that is not UTF-8 is a ValueError too
         raise ValueError(f"{index}: {error}") from error
     top, base = root.resolve(), index.parent.resolve()

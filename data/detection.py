@@ -73,14 +73,13 @@ class FaceFinder:
         boxes, scores, _ = self.mtcnn.detect(squares, landmarks=True)
         found = []
         for image, box, score in zip(images, boxes, scores, strict=True):
-            if box is None:
-                found.append(np.empty((0, 5)))
-                continue
-            height, width = image.shape[:2]
-            left, top, w, h = placement(height, width, size, padding)
-            corners = box.reshape(-1, 2, 2).astype(np.float64)
-            corners = (corners + 0.5 - (left, top)) * (width / w, height / h) - 0.5
-            rows = np.column_stack([corners.reshape(-1, 4), score.astype(np.float64)])
+            rows = np.empty((0, 5))
+            if box is not None:
+                height, width = image.shape[:2]
+                left, top, w, h = placement(height, width, size, padding)
+                corners = box.reshape(-1, 2, 2).astype(np.float64)
+                corners = (corners + 0.5 - (left, top)) * (width / w, height / h) - 0.5
+                rows = np.column_stack([corners.reshape(-1, 4), score.astype(np.float64)])
             found.append(rows[rows[:, 4] >= self.min_score])
         return found
 
@@ -143,7 +142,7 @@ def ranked(faces: np.ndarray, height: int, width: int) -> np.ndarray:
     low, high = faces[:, :2], faces[:, 2:4]
     away = np.linalg.norm(low + high + 1 - (width, height), axis=1) / np.hypot(width, height)
     weight = np.sqrt((high - low).clip(0).prod(1)) * (1 - away).clip(0)
-    kept: list[int] = []
+    kept = []
     for row in np.argsort(-weight, kind="stable"):
         if all(_overlap(faces[row], faces[other]) <= SAME for other in kept):
             kept.append(row)

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from data.dump import FORMAT, read_settings
 from data.files import write_json
@@ -57,7 +57,7 @@ class DumpFolder:
         listing = json.dumps([astuple(sample) for sample in self.samples])
         digest = hashlib.sha256(listing.encode()).hexdigest()
         self.config = {**config, "images": len(self.samples), "samples": digest}
-        self._lock: BinaryIO | None = None
+        self._lock = None
         self._read_state(overwrite)
         if self.complete and not self.unfinished.is_dir():
             return
@@ -95,8 +95,7 @@ class DumpFolder:
         """Whether the dump has to be begun anew."""
         meta = read_settings(self.out / "meta.json")
         begun = read_settings(self.unfinished / "config.json")
-        found = meta or begun
-        self.meta = {}
+        found, self.meta = meta or begun, {}
         if found is None:
             # `unfinished/` without settings is a run that was killed at its very beginning.
             if (files := self._files()) and not self.unfinished.is_dir():
@@ -152,8 +151,8 @@ class DumpFolder:
             self._tidy()
             return
         if not settings.is_file():
-            begun = {"format": FORMAT, "config": self.config, "shard_size": self.shard_size}
-            write_json(settings, begun)
+            size = self.shard_size
+            write_json(settings, {"format": FORMAT, "config": self.config, "shard_size": size})
 
     def _files(self) -> list[Path]:
         """The files of a dump in the folder, meta.json excepted."""

@@ -147,8 +147,8 @@ def text_of(found: Inventory) -> str:
     if leaks := [f"{group} ({', '.join(splits)})" for group, splits in found.split_leaks.items()]:
         examples = ", ".join(leaks[:EXAMPLES])
         lines.append(f"groups in several splits: {len(leaks)}, such as {examples}")
-    lines += _list("missing", found.missing, "named by its lists and not there")
     passed = "there and named by none of its lists, so passed over"
+    lines += _list("missing", found.missing, "named by its lists and not there")
     lines += _list("not listed", found.unlisted, passed)
     lines += _list("empty files", found.empty, "videos without a byte")
     if found.over:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -82,7 +82,7 @@ def in_order(
         size: for how many an item counts.
     """
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[tuple[Future, int]] = deque()
+    waiting = deque()  # (future, how many it counts for)
 
     def full() -> bool:
         done = (each for each, _ in waiting if each.done() and not each.exception())

@@ -105,7 +105,7 @@ def fill_groups_and_splits(samples: Sequence[Sample], hashes: Sequence[str]) -> 
     before train); groups without one are divided 70/10/20.
     """
     alike = group_near_duplicates(hashes)
-    given: dict[str, Counter[str]] = defaultdict(Counter)
+    given = defaultdict(Counter)
     for sample, near in zip(samples, alike, strict=True):
         if sample.group:
             given[near][sample.group] += 1
@@ -115,7 +115,7 @@ def fill_groups_and_splits(samples: Sequence[Sample], hashes: Sequence[str]) -> 
         most = min(given[near].items(), key=lambda item: (-item[1], item[0]), default=(near,))
         grouped.append(replace(sample, group=sample.group or most[0]))
     order = ("", *SPLITS)
-    chosen: dict[str, str] = {}
+    chosen = {}
     for sample in grouped:
         chosen[sample.group] = max(chosen.get(sample.group, ""), sample.split, key=order.index)
     unknown = [group for group, split in chosen.items() if not split]
@@ -161,12 +161,15 @@ def train_and_val(
         raise ValueError("the train split holds no real faces; training needs them")
     if not counts["fake"] and not one_class:
         reals = counts["real"]
-        raise ValueError(f"the train split holds {reals} real faces and no fake; use --one-class")
+        raise ValueError(
+            f"the train split holds {reals} real faces and no fake; add fakes, or use --one-class"
+        )
     if not val.counts()["real"]:
         groups = sorted(set(train.rows["group"][train.rows["label"] == 0]), key=_fraction)
         held_out = set(groups[: max(1, round(HELD_OUT * len(groups)))])
-        held = len(held_out)
-        notes.append(f"the val split has no real faces: {held} of the training groups validate")
+        notes.append(
+            f"the val split has no real faces: {len(held_out)} of the training groups validate"
+        )
         inside = np.array([group in held_out for group in train.rows["group"]])
         train, val = train.select(~inside), train.select(inside)
     reals = val.counts()["real"]
