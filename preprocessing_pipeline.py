@@ -1,8 +1,7 @@
 """Dataset folder -> dump: find the faces, store the experts' raw outputs for every region.
 
     python preprocessing_pipeline.py --data-root faces             # the bundled experts
-    python preprocessing_pipeline.py --data-root faces --limit 200 --out outputs/try
-    python preprocessing_pipeline.py --data-root faces --batch-size 4 --device cpu
+    python preprocessing_pipeline.py --data-root faces --limit 200 --out outputs/try --device cpu
 
 With the published experts (`python -m models.weights list` shows their weights and terms):
 
@@ -44,7 +43,7 @@ from data.images import MAX_PIXELS
 from data.samples import FRAMES, Sample, even_subsample
 from data.splits import SPLITS
 from data.store import DumpWriter
-from data.video import split_frame
+from data.video import file_of, split_frame
 from features.regions import REGIONS
 from models import CLIP_MODEL, EXPERTS, PROFILES
 from models.ensemble import (
@@ -126,11 +125,9 @@ def main(config: Config) -> Path:
     if config.like and Path(config.like).resolve() == Path(out).resolve():
         raise ValueError(f"{out}: --like names this dump; choose another --out")
     samples = even_subsample(_samples(config), config.limit)
-    picture = next((sample for sample in samples if not split_frame(sample.path)), None)
-    if condition and condition.clips_only and picture:
-        raise ValueError(
-            f"{root / picture.path}: {condition.family} compresses clips, not pictures"
-        )
+    pictures = [sample.path for sample in samples if not split_frame(sample.path)]
+    if condition and condition.clips_only and pictures:
+        raise ValueError(f"{root / pictures[0]}: {condition.family} compresses clips, not pictures")
     device = find_device(config.device)
     find_device(config.detect_on, "--detect-on")
     precision = config.precision or settings_of(out).get("precision")
@@ -140,13 +137,8 @@ def main(config: Config) -> Path:
         raise ValueError(f"{out}: holds outputs of CLIP {tower}; choose another --out")
     bf16 = precision == "bfloat16"
     ensemble = Ensemble(names, device, bf16, config.weights_dir, config.clip_model)
-    settings = {
-        "faces": config.faces,
-        "precision": precision,
-        "max_pixels": config.max_pixels,
-        "degrade": config.degrade,
-        "regions": list(REGIONS),
-    }
+    settings = {"faces": config.faces, "precision": precision, "max_pixels": config.max_pixels}
+    settings |= {"degrade": config.degrade, "regions": list(REGIONS)}
     how = (ensemble.weights, samples, config.shard_size, config.overwrite)
     with DumpWriter(out, settings, *how) as writer:
         _log_plan(config, dataset, samples, writer)
@@ -176,7 +168,7 @@ def _samples(config: Config) -> list[Sample]:
     root = Path(config.data_root)
     if config.like:
         samples = samples_of(read_dump(config.like), config.split)
-        files = [root / (split_frame(sample.path) or [sample.path])[0] for sample in samples]
+        files = [root / file_of(sample.path) for sample in samples]
         if files and not any(file.exists() for file in files):
             raise FileNotFoundError(
                 f"{files[0]}: not there, nor any other picture of {config.like}; give their folder"

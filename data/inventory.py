@@ -17,7 +17,7 @@ from data.layouts import recognise
 from data.layouts.tree import files_below, folders_in, walk
 from data.samples import FRAMES, Clip, Listing
 from data.splits import SPLITS
-from data.video import VIDEO_SUFFIXES, split_frame
+from data.video import VIDEO_SUFFIXES, file_of
 
 EXAMPLES = 3  # of each finding
 LINES = 8  # of each list
@@ -60,7 +60,7 @@ def survey(
     except ValueError as error:
         return Inventory(root, reason="\n".join([str(error), *_contents(root)]))
     paths = {path for clip in listing.clips for path in clip.pictures or (clip.video,)}
-    used = {(split_frame(path) or [Path(path)])[0].as_posix() for path in paths}
+    used = {file_of(path).as_posix() for path in paths}
     files = files_below(root, SUFFIXES | VIDEO_SUFFIXES)
     present = {path.relative_to(root).as_posix() for path in files}
     return Inventory(

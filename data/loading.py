@@ -19,7 +19,7 @@ import numpy as np
 
 from data.degrade import H264, Condition
 from data.images import MAX_PIXELS, ImageError, perceptual_hash, read_image
-from data.video import read_clip, split_frame
+from data.video import file_of, read_clip, split_frame
 
 BATCH_BYTES = 256 << 20  # where a batch ends early: 32 pictures of 100 megapixels would need 10 GB
 AHEAD_BYTES = 512 << 20  # of decoded pictures that wait for their turn
@@ -114,8 +114,6 @@ def load_ahead(
             return _load_frames(job, max_pixels, condition)
         picture = load(job[0], max_pixels)
         if condition and isinstance(picture, Picture):
-            if condition.clips_only:
-                raise ValueError(f"{job[0]}: {condition.family} compresses clips, not pictures")
             picture = _picture(condition(picture.image), picture.file_bytes)
         return [picture] * len(job)
 
@@ -129,7 +127,7 @@ def load_ahead(
 
 def _jobs(paths: Iterable[Path]) -> Iterator[list[Path]]:
     """Up to `JOB` frames of one video, or faces of one picture, together."""
-    for _, group in groupby(paths, key=lambda path: (split_frame(path) or [path])[0]):
+    for _, group in groupby(paths, key=file_of):
         while job := list(islice(group, JOB)):
             yield job
 

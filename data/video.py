@@ -54,6 +54,11 @@ def split_frame(path: str | Path) -> tuple[Path, int, int] | None:
     return (Path(match[1]), i, n) if i < n else None
 
 
+def file_of(path: str | Path) -> Path:
+    """The file that a picture or a frame is in."""
+    return (split_frame(path) or [Path(path)])[0]
+
+
 def read_frames(
     video: Path, wanted: Sequence[tuple[int, int]], max_pixels: int = MAX_PIXELS
 ) -> list[np.ndarray | ImageError]:
