@@ -1,8 +1,7 @@
 """Dataset folder -> dump: find the faces, store the experts' raw outputs for every region.
 
     python preprocessing_pipeline.py --data-root faces             # the bundled experts
-    python preprocessing_pipeline.py --data-root faces --limit 200 --out outputs/try
-    python preprocessing_pipeline.py --data-root faces --batch-size 4 --device cpu
+    python preprocessing_pipeline.py --data-root faces --limit 200 --out outputs/try --device cpu
 
 With the published experts (`python -m models.weights list` shows their weights and terms):
 
@@ -11,15 +10,11 @@ With the published experts (`python -m models.weights list` shows their weights 
     python preprocessing_pipeline.py --data-root faces --experts fairface clip
     python preprocessing_pipeline.py --data-root faces --experts arcface    # adds it to that dump
 
-`faces` has real/ and fake/ in it, or train/, val/ and test/ with real/ and fake/ in each, or an
-index.csv (path,label[,group][,split]), or is a published dataset (docs/datasets.md). The dump is
-the input of train.py and predict.py.
-
-Stop it at any time: the same command continues and ends with the same bytes. Experts that the dump
-has already are not computed again. failures.csv says why a picture has no face, missing.csv why a
-face has no output of an expert. --batch-size, --workers, --device and --detect-on change the
-stored values by rounding at most. A dump with other settings is refused, or replaced with
---overwrite.
+`faces` has real/ and fake/ in it, or train/, val/ and test/ with both in each, or an index.csv
+(path,label[,group][,split]), or is a published dataset (docs/datasets.md). Stop it at any time: the
+same command continues and ends with the same bytes. failures.csv says why a picture has no face,
+missing.csv why a face has no output. --batch-size, --workers, --device and --detect-on change the
+stored values by rounding at most. A dump with other settings is refused without --overwrite.
 """
 
 from __future__ import annotations
@@ -48,7 +43,7 @@ from data.images import MAX_PIXELS
 from data.samples import FRAMES, Sample, even_subsample
 from data.splits import SPLITS
 from data.store import DumpWriter
-from data.video import split_frame
+from data.video import file_of, split_frame
 from features.regions import REGIONS
 from models import CLIP_MODEL, EXPERTS, PROFILES
 from models.ensemble import (
@@ -68,8 +63,6 @@ log = logging.getLogger("masc")
 
 @dataclass
 class Config:
-    """What to do."""
-
     data_root: Path
     """The folder of the dataset."""
     out: Path | None = None
@@ -77,7 +70,7 @@ class Config:
     index: Path | None = None
     """An index.csv, or a list of DeepfakeBench (.json), that lies elsewhere."""
     layout: str | None = None
-    """The layout of the dataset, where `evaluate.py inventory` cannot tell (docs/datasets.md)."""
+    """The layout of the dataset where it is ambiguous (docs/datasets.md)."""
     frames: int = FRAMES
     """Frames of every video, evenly spaced."""
     compression: str | None = None
@@ -120,14 +113,7 @@ class Config:
 
 
 def main(config: Config) -> Path:
-    """Make a dump, continue it, or add experts to it.
-
-    Returns:
-        The folder of the dump.
-
-    Raises:
-        ValueError, OSError: a dataset, option, folder or disk that cannot be used.
-    """
+    """Make a dump, continue it, or add experts to it. Returns its folder."""
     if config.workers < 1 or config.batch_size not in (None, "auto") and config.batch_size < 1:
         raise ValueError("--batch-size and --workers must be at least 1")
     root, names = Path(config.data_root), experts_of(config.profile, config.experts)
@@ -139,47 +125,33 @@ def main(config: Config) -> Path:
     if condition and not config.out:
         out = degraded_at(dataset, profile, condition, config.limit)
     if config.like and Path(config.like).resolve() == Path(out).resolve():
-        raise ValueError(
-            f"{out}: --like names this dump and --out would replace it; choose another --out"
-        )
+        raise ValueError(f"{out}: --like names this dump; choose another --out")
     samples = even_subsample(_samples(config), config.limit)
-    picture = next((sample for sample in samples if not split_frame(sample.path)), None)
-    if condition and condition.clips_only and picture:
-        raise ValueError(
-            f"{root / picture.path}: a picture; {condition.family} compresses clips, and takes "
-            "video files alone"
-        )
+    pictures = [sample.path for sample in samples if not split_frame(sample.path)]
+    if condition and condition.clips_only and pictures:
+        raise ValueError(f"{root / pictures[0]}: {condition.family} compresses clips, not pictures")
     device = find_device(config.device)
     find_device(config.detect_on, "--detect-on")
     precision = config.precision or settings_of(out).get("precision")
     precision = precision or usual_precision(device, names)
     tower = (read_settings(Path(out) / "meta.json") or {}).get("clip_model", config.clip_model)
     if "clip" in names and tower != config.clip_model and not config.overwrite:
-        raise ValueError(
-            f"{out}: holds outputs of CLIP {tower}; choose another --out for {config.clip_model}"
-        )
+        raise ValueError(f"{out}: holds outputs of CLIP {tower}; choose another --out")
     bf16 = precision == "bfloat16"
     ensemble = Ensemble(names, device, bf16, config.weights_dir, config.clip_model)
-    settings = {
-        "faces": config.faces,
-        "precision": precision,
-        "max_pixels": config.max_pixels,
-        "degrade": config.degrade,
-        "regions": list(REGIONS),
-    }
-    weights = ensemble.weights
-    with DumpWriter(out, settings, weights, samples, config.shard_size, config.overwrite) as writer:
-        _log_plan(config, dataset, samples, weights, writer)
+    settings = {"faces": config.faces, "precision": precision, "max_pixels": config.max_pixels}
+    settings |= {"degrade": config.degrade, "regions": list(REGIONS)}
+    how = (ensemble.weights, samples, config.shard_size, config.overwrite)
+    with DumpWriter(out, settings, *how) as writer:
+        _log_plan(config, dataset, samples, writer)
         if not writer.complete:
             new = [expert for expert in ensemble.experts if expert.name in writer.new]
             ensemble = Ensemble.of(new, device)
             batch_size = config.batch_size or (BATCH_CPU if device.type == "cpu" else BATCH_GPU)
             if batch_size == "auto":
                 batch_size = ensemble.largest_batch()
-            log.info(
-                f"device    {device}, {precision}; batches of {batch_size}, "
-                f"{config.workers} threads"
-            )
+            batches = f"batches of {batch_size}, {config.workers} threads"
+            log.info(f"device    {device}, {precision}; {batches}")
             reading = Reading(root, batch_size, config.workers, config.max_pixels, condition)
             fill_faces(writer, reading, FaceCutter(config.faces, detect_on=config.detect_on))
             crops = list(ensemble.crops.values())
@@ -190,35 +162,29 @@ def main(config: Config) -> Path:
 
 
 def degraded_at(name: str, profile: str, condition: Condition, limit: int | None) -> Path:
-    """The default folder of a dump of degraded pictures."""
     level = f"{condition.family}-{condition.level}" + (f"-of-{limit}" if limit else "")
     return DEGRADED / name / profile / level
 
 
 def _samples(config: Config) -> list[Sample]:
-    """The pictures and frames to look at."""
     root = Path(config.data_root)
-    if config.like is None:
-        samples = find_samples(root, config.index, config.layout, config.frames, config.compression)
-        samples = [sample for sample in samples if config.split in ("", sample.split)]
-    else:
-        if not root.is_dir():
-            raise FileNotFoundError(
-                f"{root}: no such folder; give the one with the pictures of {config.like}"
-            )
+    if config.like:
         samples = samples_of(read_dump(config.like), config.split)
-        files = [root / (split_frame(sample.path) or [sample.path])[0] for sample in samples]
+        files = [root / file_of(sample.path) for sample in samples]
         if files and not any(file.exists() for file in files):
             raise FileNotFoundError(
                 f"{files[0]}: not there, nor any other picture of {config.like}; give their folder"
             )
+    else:
+        samples = find_samples(root, config.index, config.layout, config.frames, config.compression)
+        samples = [sample for sample in samples if config.split in ("", sample.split)]
     if not samples:
         raise ValueError(f"{config.like or root}: no picture is in the split {config.split!r}")
     return samples
 
 
 def _meta(config: Config, dataset: str, before: dict, ensemble: Ensemble) -> dict:
-    """The contents of meta.json. before: those of the dump to which experts are added."""
+    """meta.json. before: that of the dump to which experts are added."""
     outputs = {name: output.to_json() for name, output in ensemble.outputs.items()}
     outputs = before.get("outputs", {}) | outputs
     weights = before.get("weights", {}) | ensemble.weights
@@ -239,13 +205,11 @@ def _meta(config: Config, dataset: str, before: dict, ensemble: Ensemble) -> dic
     return meta
 
 
-def _log_plan(
-    config: Config, dataset: str, samples: list[Sample], weights: dict, writer: DumpWriter
-) -> None:
+def _log_plan(config: Config, dataset: str, samples: list[Sample], writer: DumpWriter) -> None:
     fake = sum(sample.label for sample in samples)
     count = Counter(sample.split for sample in samples)
     splits = ", ".join(f"{count[split]} {split}" for split in SPLITS if count[split])
-    experts = ", ".join(f"{expert} (weights {sha[:12]})" for expert, sha in weights.items())
+    experts = ", ".join(f"{expert} (weights {sha[:12]})" for expert, sha in writer.weights.items())
     total, left = len(samples), sum(len(some) for _, some in writer.pending_faces())
     state = f"the faces of {total - left} of {total} images are found"
     if writer.complete:
@@ -259,10 +223,8 @@ def _log_plan(
     log.info(f"experts   {experts}; {config.faces} face{'s' * (config.faces == 'all')} per image")
     log.info(f"dump      {writer.out}: {state}; shards of {writer.shard_size}")
     if fake in (0, total):
-        log.warning(
-            f"all images of {config.data_root} are {'fake' if fake else 'real'}; train.py needs "
-            "both, or only real ones with --one-class"
-        )
+        label = "fake" if fake else "real"
+        log.warning(f"all images are {label}; train.py needs both, or real ones with --one-class")
 
 
 def _log_result(dump: Dump) -> None:
@@ -288,15 +250,13 @@ def _until_stopped(config: Config) -> int | Path:
     except KeyboardInterrupt:
         log.warning("stopped. Finished shards are kept: run the same command again to go on.")
         return 130
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
+    except (RuntimeError, MemoryError, OSError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            log.error(error)
+        elif out_of_memory(error):
+            log.error(f"{error}. Go on with a smaller --batch-size, or fewer --workers")
+        else:
             raise
-        log.error(f"{error}. Go on with a smaller --batch-size, or fewer --workers")
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        log.error(error)
         return 1
 
 

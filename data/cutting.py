@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from data.degrade import Condition
-from data.dump import LANDMARKS, NO_FACE, Dump, Row, landmarks_of
+from data.dump import LANDMARKS, NO_FACE, Dump, landmarks_of
 from data.faces import FaceCrops, FaceCutter, align
 from data.images import ImageError
 from data.loading import Picture, load_ahead
@@ -27,44 +27,31 @@ Failures = list[tuple[str, str]]  # (path, reason)
 
 
 class KnownFaces:
-    """The faces of an index.csv, by picture.
-
-    Attributes:
-        of: path -> its rows.
-        landmarks: (N, 5, 2) float64.
-        label: (N,) int.
-    """
+    """The faces of an index.csv. of: path of a picture -> its rows."""
 
     def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
-        self.landmarks, self.label = landmarks_of(rows), rows["label"]
-        self._face, self._file_bytes, self._phash = (
-            rows[name] for name in ("face", "file_bytes", "phash")
-        )
-        self._paths = rows["path"].tolist()
-        self.of: dict[str, range] = {}
-        for row, path in enumerate(self._paths):
+        self.rows, self.landmarks = rows, landmarks_of(rows)
+        self.of = {}
+        for row, path in enumerate(rows["path"].tolist()):
             self.of[path] = range(self.of[path].start if path in self.of else row, row + 1)
 
     def __len__(self) -> int:
-        return len(self.label)
+        return len(self.landmarks)
 
     def key(self, row: int) -> tuple[str, int]:
         """(path, face)."""
-        return self._paths[row], int(self._face[row])
+        return str(self.rows["path"][row]), int(self.rows["face"][row])
 
     def shows(self, picture: Picture, path: str) -> bool:
         """Whether the picture is still the one in which the faces were found."""
-        row = self.of[path].start
-        known = (self._phash[row], self._file_bytes[row])
-        return known == (picture.phash, picture.file_bytes)
+        known = (self.rows[name][self.of[path].start] for name in ("phash", "file_bytes"))
+        return (*known,) == (picture.phash, picture.file_bytes)
 
 
-def find_faces(batch: Batch, cutter: FaceCutter) -> tuple[list[Row], Failures]:
+def find_faces(batch: Batch, cutter: FaceCutter) -> tuple[list[dict], Failures]:
     """A row for every face of a batch, and the pictures without one."""
-    failures = [
-        (sample.path, item.reason) for sample, item in batch if isinstance(item, ImageError)
-    ]
-    pictures = [(sample, item) for sample, item in batch if isinstance(item, Picture)]
+    failures = [(s.path, item.reason) for s, item in batch if isinstance(item, ImageError)]
+    pictures = [(s, item) for s, item in batch if isinstance(item, Picture)]
     crops = cutter([picture.image for _, picture in pictures])
     seen = set(crops.image.tolist())
     failures += [(sample.path, NO_FACE) for i, (sample, _) in enumerate(pictures) if i not in seen]
@@ -74,11 +61,7 @@ def find_faces(batch: Batch, cutter: FaceCutter) -> tuple[list[Row], Failures]:
 def cut_known(
     batch: Batch, faces: KnownFaces, crops: Iterable[Crop]
 ) -> tuple[np.ndarray, dict[Crop, torch.Tensor], Failures]:
-    """Crops of the faces of a batch that a dump has found before.
-
-    Returns:
-        The rows (F,) in the dump, their crops (F, 4, px, px), and the pictures that cannot be used.
-    """
+    """Rows (F,) of a batch's faces in a dump, their crops (F, 4, px, px), and unusable pictures."""
     images, which, rows, failures = [], [], [], []
     for sample, item in batch:
         if isinstance(item, ImageError):
@@ -89,13 +72,12 @@ def cut_known(
             which += [len(images)] * len(faces.of[sample.path])
             rows += faces.of[sample.path]
             images.append(item.image)
-    rows = np.array(rows, int)
-    landmarks = faces.landmarks[rows]
-    views = {crop: align(images, np.array(which, int), landmarks, crop) for crop in set(crops)}
+    rows, which = np.array(rows, int), np.array(which, int)
+    views = {crop: align(images, which, faces.landmarks[rows], crop) for crop in set(crops)}
     return rows, views, failures
 
 
-def rows_of(crops: FaceCrops, pictures: Sequence[tuple[Sample, Picture]]) -> list[Row]:
+def rows_of(crops: FaceCrops, pictures: Sequence[tuple[Sample, Picture]]) -> list[dict]:
     """One row of index.csv per face. crops: of `pictures`."""
     rows = []
     for i, index in enumerate(crops.image):
@@ -106,7 +88,7 @@ def rows_of(crops: FaceCrops, pictures: Sequence[tuple[Sample, Picture]]) -> lis
         numbers |= zip(LANDMARKS, crops.landmarks[i].ravel(), strict=True)
         numbers |= zip(("mean_r", "mean_g", "mean_b"), picture.mean, strict=True)
         size = {"width": width, "height": height, "file_bytes": picture.file_bytes}
-        rows.append(Row(**vars(sample), **numbers, **size, phash=picture.phash))
+        rows.append({**vars(sample), **numbers, **size, "phash": picture.phash})
     return rows
 
 
@@ -117,16 +99,7 @@ def cut_again(
     threads: int = 2,
     condition: Condition | None = None,
 ) -> Iterator[torch.Tensor | ImageError]:
-    """The faces of a dump, one after another.
-
-    Args:
-        paths: N pictures or frames.
-        landmarks: (N, 5, 2) pixels of the pictures.
-        condition: a degradation of every picture.
-
-    Yields:
-        (4, px, px) uint8 RGBA, or why the picture cannot be read.
-    """
+    """Faces at `landmarks` (N, 5, 2), each (4, px, px) uint8 RGBA or why it cannot be read."""
     pictures = load_ahead(paths, threads, AHEAD, condition=condition)
     for picture, points in zip(pictures, landmarks, strict=True):
         unread = isinstance(picture, ImageError)
@@ -134,8 +107,7 @@ def cut_again(
 
 
 def samples_of(dump: Dump, split: str = "") -> list[Sample]:
-    """The pictures with a face in a dump, with their groups and splits; of one split, or all."""
-    names = [field.name for field in fields(Sample)]
-    columns = (dump.rows[name].tolist() for name in names)
+    """The pictures with a face in a dump; of one split, or all."""
+    columns = (dump.rows[field.name].tolist() for field in fields(Sample))
     samples = (Sample(*values) for values in dict.fromkeys(zip(*columns, strict=True)))
     return [sample for sample in samples if split in ("", sample.split)]

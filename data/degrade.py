@@ -1,8 +1,7 @@
-"""Degradations of a picture: compression, scaling, blur, noise, colour.
+"""Degradations of a picture: functions of uint8 RGB (H, W, 3).
 
 `FAMILIES` are the conditions of robustness tables; a new one is a function and a row of it. Six are
-of DeeperForensics-1.0 with the parameters of its code (Jiang et al., CVPR 2020). Functions take and
-return uint8 RGB (H, W, 3). H.264 needs clips: see data/video.py.
+of DeeperForensics-1.0 with the parameters of its code (Jiang et al., CVPR 2020).
 """
 
 from __future__ import annotations
@@ -20,23 +19,19 @@ H264 = "h264"  # the family of data/video.py
 
 def jpeg(image: np.ndarray, quality: float) -> np.ndarray:
     """Compress and decompress. quality: 1 (worst) to 100."""
-    ok, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-    if not ok:
-        raise ValueError(f"OpenCV could not encode an image of shape {image.shape} as JPEG")
+    _, encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur. sigma: standard deviation in pixels."""
     return cv2.GaussianBlur(image, (0, 0), float(sigma))
 
 
 def downscale(image: np.ndarray, factor: float) -> np.ndarray:
-    """Shrink by `factor` (2 halves both sides) with area averaging and enlarge again, linearly."""
+    """Shrink by `factor` with area averaging and enlarge again, linearly."""
     height, width = image.shape[:2]
     size = (max(1, round(width / factor)), max(1, round(height / factor)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _through(image, size, cv2.INTER_AREA)
 
 
 def noise(image: np.ndarray, sigma: float, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -46,7 +41,6 @@ def noise(image: np.ndarray, sigma: float, rng: np.random.Generator | None = Non
 
 
 def brightness(image: np.ndarray, gain: float) -> np.ndarray:
-    """Multiply all channels by `gain`, clipped to 255."""
     return cv2.convertScaleAbs(image, alpha=float(gain))
 
 
@@ -58,10 +52,7 @@ def saturation(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def blocks(image: np.ndarray, count: float) -> np.ndarray:
-    """`count` grey squares at random places in a picture of 256 px, and in proportion in others.
-
-    The original rounds the proportion down, so a smaller picture has none.
-    """
+    """`count` grey squares at random places in a picture of 256 px, and in proportion in others."""
     changed, rng = image.copy(), _rng(image)
     height, width = image.shape[:2]
     for _ in range(round(min(height, width) / 256 * count)):
@@ -86,9 +77,7 @@ def kernel_blur(image: np.ndarray, size: float) -> np.ndarray:
 def pixelation(image: np.ndarray, factor: float) -> np.ndarray:
     """Shrink by `factor` and enlarge again, linearly both times, without averaging."""
     height, width = image.shape[:2]
-    size = (int(width // factor), int(height // factor))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return _through(image, (int(width // factor), int(height // factor)), cv2.INTER_LINEAR)
 
 
 def resize(image: np.ndarray, side: float) -> np.ndarray:
@@ -99,6 +88,11 @@ def resize(image: np.ndarray, side: float) -> np.ndarray:
         return image
     size = (round(width * factor), round(height * factor))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _through(image: np.ndarray, size: tuple[int, int], method: int) -> np.ndarray:
+    small = cv2.resize(image, size, interpolation=method)
+    return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _luma_chroma(image: np.ndarray) -> np.ndarray:
@@ -125,7 +119,7 @@ class Family:
     unit: str
 
 
-FAMILIES: dict[str, Family] = {
+FAMILIES = {
     "jpeg": Family(jpeg, (90, 70, 50, 30, 20), "quality"),
     "resize": Family(resize, (224, 112, 64), "px, shorter side"),
     "saturation": Family(saturation, (0.4, 0.3, 0.2, 0.1, 0.0), "of the chroma"),
@@ -158,7 +152,7 @@ class Condition:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         if self.clips_only:
-            raise ValueError(f"{self.family} compresses clips, and this is a single picture")
+            raise ValueError(f"{self.family} compresses clips, not pictures")
         return FAMILIES[self.family].function(image, self.value)
 
     @classmethod
@@ -174,11 +168,6 @@ class Condition:
 def conditions(families: tuple[str, ...]) -> list[Condition]:
     """Every level of some families."""
     if unknown := [name for name in families if name not in FAMILIES]:
-        raise ValueError(
-            f"unknown degradation {', '.join(unknown)}; the families are {', '.join(FAMILIES)}"
-        )
-    return [
-        Condition(name, level)
-        for name in families
-        for level in range(1, len(FAMILIES[name].levels) + 1)
-    ]
+        known = ", ".join(FAMILIES)
+        raise ValueError(f"unknown degradation {', '.join(unknown)}; the families are {known}")
+    return [Condition(f, n + 1) for f in families for n in range(len(FAMILIES[f].levels))]

@@ -1,7 +1,4 @@
-"""Face detection: MTCNN (Zhang et al., 2016) with the weights of facenet-pytorch.
-
-Coordinates are pixels of the picture; the centre of a pixel is a whole number.
-"""
+"""Face detection: MTCNN (Zhang et al., 2016) with the weights of facenet-pytorch."""
 
 from __future__ import annotations
 
@@ -29,21 +26,14 @@ R = TypeVar("R")
 
 
 class FaceFinder:
-    """Finds the faces of pictures.
+    """Finds the faces of pictures, letterboxed to the same size.
 
-    Every picture is letterboxed to the same size, so its faces do not depend on the batch. On a CPU
-    each picture is searched by one thread: faster than sharing the small operations of a batch, and
-    the same bytes whatever the batch and the number of threads. On a GPU the batch is searched
-    together; a landmark may move by a thousandth of a pixel.
-
-    Args:
-        device: where the networks run.
-        min_score: of a face, 0..1.
+    On a CPU each picture is searched by one thread: faster, and the same bytes whatever the batch.
+    On a GPU the batch is searched together; a landmark may move by a thousandth of a pixel.
     """
 
     def __init__(self, device: torch.device, min_score: float) -> None:
-        self.device = device
-        self.min_score = min_score
+        self.device, self.min_score = device, min_score
         mtcnn = MTCNN(min_face_size=SMALLEST, keep_all=True, device=device).eval()
         # A third faster on a CPU, with the same bits.
         self.mtcnn = mtcnn.to(memory_format=torch.channels_last)
@@ -51,12 +41,9 @@ class FaceFinder:
     def __call__(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """The faces of each picture, the most central large one first.
 
-        Args:
-            images: (H, W, 3) uint8 RGB each, of any sizes.
-
         Returns:
-            (n, 15) float64 each: box x0, y0, x1, y1, score, and x, y of the viewer's left eye,
-            right eye, the nose tip, left and right corner of the mouth.
+            (n, 15) float64 each: box, score, and x, y of the viewer's left eye, right eye, the nose
+            tip, left and right corner of the mouth.
         """
         if self.device.type == "cpu":
             found = one_thread_each(lambda image: self._find([image])[0], images)
@@ -86,14 +73,13 @@ class FaceFinder:
         boxes, scores, _ = self.mtcnn.detect(squares, landmarks=True)
         found = []
         for image, box, score in zip(images, boxes, scores, strict=True):
-            if box is None:
-                found.append(np.empty((0, 5)))
-                continue
-            height, width = image.shape[:2]
-            left, top, w, h = placement(height, width, size, padding)
-            corners = box.reshape(-1, 2, 2).astype(np.float64)
-            corners = (corners + 0.5 - (left, top)) * (width / w, height / h) - 0.5
-            rows = np.column_stack([corners.reshape(-1, 4), score.astype(np.float64)])
+            rows = np.empty((0, 5))
+            if box is not None:
+                height, width = image.shape[:2]
+                left, top, w, h = placement(height, width, size, padding)
+                corners = box.reshape(-1, 2, 2).astype(np.float64)
+                corners = (corners + 0.5 - (left, top)) * (width / w, height / h) - 0.5
+                rows = np.column_stack([corners.reshape(-1, 4), score.astype(np.float64)])
             found.append(rows[rows[:, 4] >= self.min_score])
         return found
 
@@ -102,19 +88,16 @@ class FaceFinder:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (F, 4) and landmarks (F, 5, 2) by MTCNN's last network on the picture itself.
 
-        `detect` squeezes faces that reach over the border of the letterbox and so misplaces the
-        landmarks of tight crops: two ways of finding the same face differ by 9% of the distance
-        between the eyes, after two refinements by 2.5%.
+        `detect` misplaces the landmarks of tight crops: two ways of finding the same face differ by 9%
+        of the distance between the eyes, after two refinements by 2.5%.
         """
         landmarks = np.empty((len(box), 5, 2))
         for _ in range(2 if len(box) else 0):
             size = (box[:, 2:] - box[:, :2]).max(1)
             corner = np.floor((box[:, :2] + box[:, 2:] - size[:, None]) / 2)
             side = np.ceil(size).clip(1)
-            views = [
-                window(images[i], int(x), int(y), int(s))
-                for i, (x, y), s in zip(which, corner, side, strict=True)
-            ]
+            places = zip(which, corner.astype(int), side.astype(int), strict=True)
+            views = [window(images[i], x, y, s) for i, (x, y), s in places]
             pixels = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2)
             moves, points, _ = self.mtcnn.onet((pixels.float() - 127.5) / 128)  # in sides
             moves = moves.view(-1, 2, 2).double().cpu().numpy() + [[0, 0], [1, 1]]
@@ -132,11 +115,7 @@ def placement(height: int, width: int, size: int, padding: float) -> tuple[int, 
 
 
 def letterbox(image: np.ndarray, size: int, padding: float) -> np.ndarray:
-    """The picture in the middle of a black square, (size, size, 3) uint8 RGB.
-
-    Args:
-        padding: empty space on each side, as a fraction of the picture's longer side.
-    """
+    """The picture in a black square, (size, size, 3); padding: of its longer side, each side."""
     left, top, w, h = placement(*image.shape[:2], size, padding)
     square = np.zeros((size, size, 3), np.uint8)
     method = cv2.INTER_AREA if h < image.shape[0] else cv2.INTER_LINEAR
@@ -156,15 +135,14 @@ def window(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
 
 
 def ranked(faces: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The faces of one picture, (n, 15), the most central large one first, duplicates left out.
+    """The faces (n, 15) of a picture, the most central large one first, without duplicates.
 
-    The weight of a face is the side of its box, in full in the middle of the picture and 0 in its
-    corners.
+    The weight falls from the side of the box in the middle of the picture to 0 in its corners.
     """
     low, high = faces[:, :2], faces[:, 2:4]
     away = np.linalg.norm(low + high + 1 - (width, height), axis=1) / np.hypot(width, height)
     weight = np.sqrt((high - low).clip(0).prod(1)) * (1 - away).clip(0)
-    kept: list[int] = []
+    kept = []
     for row in np.argsort(-weight, kind="stable"):
         if all(_overlap(faces[row], faces[other]) <= SAME for other in kept):
             kept.append(row)

@@ -1,4 +1,4 @@
-"""The folder of a dump that is being written: its settings, its lock and its shards.
+"""The folder of a dump that is being written.
 
 Until the dump is whole, `unfinished/` holds config.json, the lock, and a file for every shard that
 is done: a fixed range of the samples.
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from data.dump import FORMAT, read_settings
 from data.files import write_json
@@ -30,7 +30,15 @@ def settings_of(out: Path) -> dict:
 
 
 class DumpFolder:
-    """The part of data.store.DumpWriter (see its arguments) that the two passes have in common."""
+    """What the two passes of data.store.DumpWriter have in common: settings, lock and shards.
+
+    Args:
+        config: the settings on which the bytes depend, whatever the experts.
+        weights: expert -> SHA-256, of the experts asked for; `new` are those that the dump lacks.
+        samples: all of the dataset, in a fixed order.
+        shard_size: an unfinished dump keeps the one that it was begun with.
+        overwrite: begin anew where the dump is finished or has other settings.
+    """
 
     def __init__(
         self,
@@ -42,23 +50,21 @@ class DumpFolder:
         overwrite: bool = False,
     ) -> None:
         if shard_size < 1:
-            raise ValueError(f"a shard holds at least one image, not {shard_size}")
+            raise ValueError(f"--shard-size {shard_size}: a shard holds at least one image")
         self.out, self.samples, self.shard_size = Path(out), list(samples), shard_size
         self.unfinished = self.out / "unfinished"
         self.weights, self.meta = dict(weights), {}
         listing = json.dumps([astuple(sample) for sample in self.samples])
         digest = hashlib.sha256(listing.encode()).hexdigest()
         self.config = {**config, "images": len(self.samples), "samples": digest}
-        self._lock: BinaryIO | None = None
+        self._lock = None
         self._read_state(overwrite)
         if self.complete and not self.unfinished.is_dir():
             return
         if not self._acquire_lock():
             if self.complete:  # the other process adds experts
                 return
-            raise ValueError(
-                f"{self.out}: another process is writing this dump; wait for it, or stop it"
-            )
+            raise ValueError(f"{self.out}: another process is writing this dump; wait for it")
         try:
             self._begin_or_continue(overwrite)
         except BaseException:
@@ -72,7 +78,6 @@ class DumpFolder:
         self.close()
 
     def close(self) -> None:
-        """Let another process write this dump."""
         if self._lock is not None:
             self._lock.close()
 
@@ -90,22 +95,15 @@ class DumpFolder:
         """Whether the dump has to be begun anew."""
         meta = read_settings(self.out / "meta.json")
         begun = read_settings(self.unfinished / "config.json")
-        found = meta or begun
-        self.meta = {}
+        found, self.meta = meta or begun, {}
         if found is None:
             # `unfinished/` without settings is a run that was killed at its very beginning.
-            files = [] if self.unfinished.is_dir() else self._files()
-            if files:
-                raise ValueError(
-                    f"{self.out}: holds {files[0].name} and no dump; choose another --out, or move "
-                    "that file"
-                )
+            if (files := self._files()) and not self.unfinished.is_dir():
+                raise ValueError(f"{self.out}: no dump, but {files[0].name}; choose another --out")
             return True
         differing = self._differences(found)
         if differing and not overwrite:
-            lines = "".join(
-                f"\n  {name}: {old!r} there, {now!r} now" for name, old, now in differing
-            )
+            lines = "".join(f"\n  {n}: {old!r} there, {now!r} now" for n, old, now in differing)
             raise ValueError(
                 f"{self.out}: holds a dump with other settings:{lines}\n"
                 "Use --overwrite to replace it, or choose another --out."
@@ -153,8 +151,8 @@ class DumpFolder:
             self._tidy()
             return
         if not settings.is_file():
-            begun = {"format": FORMAT, "config": self.config, "shard_size": self.shard_size}
-            write_json(settings, begun)
+            size = self.shard_size
+            write_json(settings, {"format": FORMAT, "config": self.config, "shard_size": size})
 
     def _files(self) -> list[Path]:
         """The files of a dump in the folder, meta.json excepted."""
@@ -163,15 +161,13 @@ class DumpFolder:
 
     def _tidy(self) -> None:
         """Remove the shards, those excepted of experts that another run has begun with."""
-        kept = [
-            shard
-            for shard in self.unfinished.glob("*.safetensors")
-            if shard.name.partition("-")[0] not in self.meta["weights"]
-        ]
-        if not kept:
+        shards = [*self.unfinished.glob("*.safetensors")]
+        done = [s for s in shards if s.name.partition("-")[0] in self.meta["weights"]]
+        if done == shards:
             shutil.rmtree(self.unfinished, ignore_errors=True)
-        for shard in {*self.unfinished.glob("*.safetensors")} - {*kept}:
-            shard.unlink()
+        else:
+            for shard in done:
+                shard.unlink()
 
     # Shards.
 
@@ -179,8 +175,7 @@ class DumpFolder:
         """Of the faces, or of one expert with the weights at hand."""
         if not expert:
             return self.unfinished / f"faces-{number:06d}.json"
-        sha = self.weights[expert][:12]
-        return self.unfinished / f"{expert}-{sha}-{number:06d}.safetensors"
+        return self.unfinished / f"{expert}-{self.weights[expert][:12]}-{number:06d}.safetensors"
 
     def _samples_of(self, number: int) -> list[Sample]:
         return self.samples[number * self.shard_size : (number + 1) * self.shard_size]

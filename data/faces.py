@@ -1,8 +1,7 @@
 """Faces cut out of pictures and aligned to the ArcFace template, with measures of their quality.
 
-Datasets and single pictures are cut by the same code: another detector or margin at prediction
-costs 5 to 10 points of AUC. Coordinates are pixels of the source picture; the centre of a pixel is
-a whole number.
+Training and prediction cut by the same code: another detector or margin costs 5 to 10 points of
+AUC. Coordinates are pixels of the picture; the centre of a pixel is a whole number.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ SIZE = ALIGNED.px  # px, the side of an aligned crop
 # The viewer's left eye, right eye, nose tip and mouth corners in it (InsightFace's `arcface_dst`).
 TEMPLATE = np.array(
     [
-        [38.2946, 51.6963],
-        [73.5318, 51.5014],
-        [56.0252, 71.7366],
-        [41.5493, 92.3655],
-        [70.7299, 92.2041],
+        (38.2946, 51.6963),
+        (73.5318, 51.5014),
+        (56.0252, 71.7366),
+        (41.5493, 92.3655),
+        (70.7299, 92.2041),
     ]
 )
 # Faces are sampled straight from the photograph up to this many times their crop's size, and shrunk
@@ -43,13 +42,9 @@ class FaceCrops:
 
     Attributes:
         views: crop -> (F, 4, px, px) uint8 RGBA; alpha 0, and black, outside the photograph.
-        image: (F,) int, index of the picture in the batch.
-        face: (F,) int, number within the picture, 0 the most central large one.
-        box: (F, 4) float32 x0, y0, x1, y1.
+        image, face: (F,) int, index of the picture; 0 for its most central large face.
+        box: (F, 4) float32 x0, y0, x1, y1; face_px is its shorter side.
         landmarks: (F, 5, 2) float64, in the order of `TEMPLATE`.
-        score: (F,) float32, of the detector, 0..1.
-        face_px: (F,) float32, shorter side of the box.
-        sharpness, yaw, pitch, roll: (F,) float32, see data/quality.py.
     """
 
     views: dict[Crop, torch.Tensor]
@@ -86,7 +81,6 @@ class FaceCutter:
         faces: `one`, the most central large face of each picture, or `all`.
         min_score: of the detector, 0..1.
         crops: besides `ALIGNED`.
-        detect_on: device of the detector; on a CPU the bytes do not depend on the batch.
     """
 
     def __init__(
@@ -119,26 +113,15 @@ class FaceCutter:
 def similarity(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """From the aligned crop to the picture: z -> scale * z + shift in complex numbers x + iy.
 
-    The inverse of the least-squares similarity from the landmarks to the template (Umeyama, PAMI
-    1991), which in the plane is a complex regression.
-
-    Args:
-        landmarks: (F, 5, 2).
-
-    Returns:
-        scale and shift, both (F,) complex.
-
-    Raises:
-        ValueError: landmarks are missing, or all the same point.
+    The inverse of the least-squares similarity from the landmarks (F, 5, 2) to the template
+    (Umeyama, PAMI 1991), in the plane a complex regression. scale, shift: (F,) complex.
     """
     source = np.asarray(landmarks, np.float64).reshape(-1, 5, 2) @ (1, 1j)
     target = TEMPLATE @ (1, 1j)
     middle = source.mean(1, keepdims=True)
     variance = (np.abs(source - middle) ** 2).sum(1)
     if not (np.isfinite(variance) & (variance > 0)).all():
-        raise ValueError(
-            "these landmarks are no face: some are missing or all five are the same point"
-        )
+        raise ValueError("these landmarks are no face: missing, or all the same point")
     forward = ((source - middle).conj() * (target - target.mean())).sum(1) / variance
     return 1 / forward, middle[:, 0] - target.mean() / forward
 
@@ -148,11 +131,10 @@ def align(
 ) -> torch.Tensor:
     """Faces turned, scaled and shifted so that their landmarks come nearest to the template.
 
-    The surroundings of each face are shrunk by area averaging where the face is much larger than
-    the crop, against aliasing; then all faces are warped with bicubic interpolation.
+    The surroundings of a large face are shrunk by area averaging, against aliasing; then all faces
+    are warped with bicubic interpolation.
 
     Args:
-        images: (H, W, 3) uint8 RGB each.
         which: (F,) int, the picture of each face.
         landmarks: (F, 5, 2).
 
@@ -169,9 +151,8 @@ def _align(
 ) -> torch.Tensor:
     scale, shift = similarity(landmarks)
     px = crop.px
-    step = np.array([crop.width, crop.height]) * (
-        SIZE / px
-    )  # px of the template per px of the crop
+    # Pixels of the template per pixel of the crop.
+    step = np.array([crop.width, crop.height]) * (SIZE / px)
     first = complex(crop.x0 * SIZE - 0.5 + step[0] / 2, crop.y0 * SIZE - 0.5 + step[1] / 2)
     middle = scale * (first + complex(*step) * (px - 1) / 2) + shift
     side = int(np.ceil(COARSEST * px * np.sqrt(2))) + 2 * MARGIN
@@ -179,10 +160,8 @@ def _align(
     # x and y in the patch: factors of column, row and 1; and the end of the photograph.
     placed = np.empty((len(which), 2, 4))
     for i, picture in enumerate(which):
-        coarse = abs(scale[i]) * step.max()
-        patches[i], corner, shrunk, placed[i, :, 3] = _surroundings(
-            images[picture], middle[i], coarse, side
-        )
+        surroundings = _surroundings(images[picture], middle[i], abs(scale[i]) * step.max(), side)
+        patches[i], corner, shrunk, placed[i, :, 3] = surroundings
         turn = np.array([[scale[i].real, -scale[i].imag], [scale[i].imag, scale[i].real]]) * step
         placed[i, :, :2] = turn * shrunk[:, None]
         origin = scale[i] * first + shift[i]
@@ -200,15 +179,11 @@ def _align(
 def _surroundings(
     image: np.ndarray, middle: complex, scale: float, side: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
-    """The part of a picture that a crop can touch, however it is turned.
-
-    Args:
-        middle: of the crop, in the picture.
-        scale: pixels of the picture per pixel of the crop.
+    """The part of a picture that a crop can touch: at `scale` pixels of the picture per pixel.
 
     Returns:
         The patch (side, side, 3), padded at the right and the bottom; its upper left corner in the
-        picture (2,); the factors (2,) by which it is shrunk; width and height without padding.
+        picture; the factors (2,) by which it is shrunk; width and height without padding.
     """
     shrink = max(1.0, scale / COARSEST)
     half = (side - MARGIN) / 2 * shrink

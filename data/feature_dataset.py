@@ -13,12 +13,12 @@ from features.regions import REGIONS
 
 @dataclass
 class FeatureDataset:
-    """The faces of one or several dumps, row by row.
+    """The faces of dumps, row by row.
 
     Attributes:
         arrays: `<expert>.<output>` -> (N, R, D) float16.
-        rows: (N,) columns of index.csv (data/dump.py), `group` prefixed by the dataset; `dataset`;
-            `condition`, the degradation of the pictures (data/degrade.py), "" none.
+        rows: (N,) columns of index.csv, `group` prefixed by the dataset; `dataset`; `condition`, the
+            degradation of the pictures (data/degrade.py), "" none.
     """
 
     arrays: dict[str, np.ndarray]
@@ -41,30 +41,18 @@ class FeatureDataset:
 
 
 def join_dumps(dumps: Sequence[Dump]) -> FeatureDataset:
-    """Several dumps as one table.
-
-    Raises:
-        ValueError: they were not made by the same experts, precision and regions.
-    """
+    """Several dumps as one table; they must have the same experts, precision and regions."""
     first = dumps[0]
     for dump in dumps:
         if tuple(dump.meta["regions"]) != REGIONS:
-            raise ValueError(
-                f"{dump.path}: has other regions than {', '.join(REGIONS)}; preprocess the dataset "
-                "again"
-            )
-        here, other = (each.meta["config"].get("precision") for each in (dump, first))
-        if here != other:
-            raise ValueError(
-                f"{dump.path} was computed in {here}, {first.path} in {other}: a classifier would "
-                "learn the rounding; preprocess both with the same --precision"
-            )
-        for what in ("weights", "outputs"):
-            if dump.meta[what] != first.meta[what]:
-                here, other = (", ".join(each.meta["weights"]) for each in (dump, first))
+            raise ValueError(f"{dump.path}: not of this version's regions; preprocess it again")
+        of = [d.meta | {"precision": d.meta["config"].get("precision")} for d in (dump, first)]
+        for what in ("precision", "weights", "outputs"):  # a classifier would learn the rounding
+            if of[0][what] != of[1][what]:
+                here, other = (f"{', '.join(m['weights'])}; {m['precision']}" for m in of)
                 raise ValueError(
-                    f"{dump.path} and {first.path} differ in {what} (experts {here} and {other}); "
-                    "preprocess both with the same experts and weights"
+                    f"{dump.path} and {first.path} differ in {what} ({here} and {other}); "
+                    "preprocess both with the same experts, weights and --precision"
                 )
     names = first.meta["outputs"]
     arrays = {name: np.concatenate([dump.arrays[name] for dump in dumps]) for name in names}

@@ -15,10 +15,7 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is whole and on disk.
-
-    Raises: OSError that says how to go on where the disk is full.
-    """
+    """A file that takes the place of `path` once it is whole and on disk."""
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
@@ -30,10 +27,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         partial.unlink(missing_ok=True)
-        advice = (
-            "the disk is full. What was finished is kept: free some space and run the same command "
-            "again"
-        )
+        advice = "the disk is full; free some space and run the same command again"
         raise OSError(error.errno, advice, str(path)) from error
 
 

@@ -33,15 +33,7 @@ Predictions = dict[str, torch.Tensor]  # `<expert>.<output>` -> (F, R, D) float1
 
 @dataclass(frozen=True)
 class Reading:
-    """How the pictures of a dataset are read.
-
-    Attributes:
-        root: of the dataset.
-        batch_size: images.
-        workers: threads.
-        max_pixels: larger images are refused.
-        condition: a degradation of every picture.
-    """
+    """How the pictures of a dataset are read. workers: threads."""
 
     root: Path
     batch_size: int
@@ -53,14 +45,12 @@ class Reading:
 def fill_faces(writer: DumpWriter, reading: Reading, cutter: FaceCutter) -> None:
     """The first pass: write index.csv and failures.csv."""
 
-    def find(batch: Batch) -> tuple:
-        return find_faces(batch, cutter)
-
     def write(number: int, parts: list) -> None:
         rows, failures = (sum(lists, []) for lists in zip(*parts, strict=True))
         writer.write_faces(number, rows, failures)
 
-    _each_shard(writer.pending_faces(), reading, "faces", len(writer.samples), [find], write)
+    steps = [lambda batch: find_faces(batch, cutter)]
+    _each_shard(writer.pending_faces(), reading, "faces", len(writer.samples), steps, write)
     writer.finish_faces()
 
 
@@ -73,11 +63,7 @@ def fill_outputs(
 ) -> None:
     """The second pass: write the outputs of the new experts.
 
-    Args:
-        ensemble: crops of faces -> the experts' outputs.
-        crops: those that the experts need.
-        on_cpu: each thread cuts and infers a batch of its own. On a GPU, they cut while one thread
-            infers earlier batches.
+    on_cpu: each thread cuts and infers a batch of its own. On a GPU, they cut while one infers.
     """
     faces = writer.faces
 
@@ -108,26 +94,18 @@ def _each_shard(
 ) -> None:
     """Apply steps to the batches of the pending shards, and write each shard once it is whole.
 
-    Args:
-        total: pictures of this pass, those included that are done.
-        steps: the first in `workers` threads, a second one in one thread.
-        write: takes the number of the shard and the results of its batches.
+    The first step runs in `workers` threads, a second one in one. total: pictures of this pass.
     """
     left = [sample for _, samples in pending for sample in samples]
     paths = (reading.root / sample.path for sample in left)
     workers, ahead = reading.workers, reading.batch_size + reading.workers
+    pictures = load_ahead(paths, workers, ahead, reading.max_pixels, reading.condition)
+    done, hide = total - len(left), not left
     with (
         one_thread_per_operation(),
-        closing(
-            load_ahead(paths, workers, ahead, reading.max_pixels, reading.condition)
-        ) as pictures,
+        closing(pictures),
         tqdm(
-            total=total,
-            initial=total - len(left),
-            desc=what,
-            unit=" images",
-            bar_format=BAR,
-            disable=not left,
+            total=total, initial=done, desc=what, unit=" images", bar_format=BAR, disable=hide
         ) as bar,
     ):
         loaded = zip(left, pictures, strict=True)

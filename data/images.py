@@ -1,8 +1,4 @@
-"""Image files.
-
-`read_image` is the only way a picture enters this project, so that training and prediction see the
-same pixels.
-"""
+"""Image files: training and prediction read them by the same code."""
 
 from __future__ import annotations
 
@@ -19,23 +15,13 @@ from scipy.fft import dctn
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 16  # px; nothing smaller can show a face
 # The formats that are read. Pillow knows more: some are no pictures, one starts a program.
-FORMATS = {
-    "JPEG": (".jpg", ".jpeg", ".jfif"),
-    "PNG": (".png",),
-    "GIF": (".gif",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-}
-SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
-# Raised by Pillow's readers on damaged files: the first three in tests with flipped and missing
-# bytes, the others by places of their source.
-DAMAGE = (
-    *(OSError, SyntaxError, ValueError),
-    *(LookupError, TypeError, EOFError, ArithmeticError, MemoryError, struct.error, zlib.error),
-)
-# The EXIF tag, and how its values other than 1 are undone. ImageOps.exif_transpose also writes the
-# EXIF data anew, which fails where they are damaged, and the picture would stay as it is.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
+SUFFIXES = frozenset([".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"])
+# Raised by Pillow's readers on damaged files.
+DAMAGE = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError)
+DAMAGE += (MemoryError, struct.error, zlib.error)
+# The EXIF tag, and how its values other than 1 are undone. ImageOps.exif_transpose fails where
+# other EXIF data are damaged.
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -53,34 +39,24 @@ class ImageError(ValueError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
+        self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple:
         return type(self), (self.path, self.reason)  # worker processes hand errors back
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The picture in a file: upright by its EXIF orientation, the first frame of several.
+    """The picture in a file, (H, W, 3) uint8 RGB: upright, the first frame of several.
 
     Transparent pixels are laid on white, 16-bit grey is scaled to 8 bits, colour profiles are
-    ignored. The content decides the format, not the suffix.
-
-    Args:
-        max_pixels: larger pictures are refused before they are decoded.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        ImageError: the file cannot be used, whatever the cause.
+    ignored. The content decides the format, not the suffix. Raises only ImageError.
     """
     # Pillow has a guard of its own, at 89 million pixels; it must not be stricter than the caller.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     path = Path(path)
     check_file(path)
     try:
-        with Image.open(path, formats=tuple(FORMATS)) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return pixels_of(image, path, max_pixels)
     except ImageError:
         raise
@@ -93,15 +69,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def pixels_of(image: Image.Image, path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """An opened picture as `read_image` returns it. path: for messages.
-
-    Raises:
-        ImageError, or one of `DAMAGE`.
-    """
-    if image.width * image.height > max_pixels:
-        raise ImageError(path, f"larger than the limit of {max_pixels:,} pixels")
-    if min(image.size) < MIN_SIDE:
-        raise ImageError(path, f"too small ({image.width}x{image.height} pixels)")
+    """An opened picture as `read_image` returns it. Raises also what is in `DAMAGE`."""
+    check_size(path, *image.size, max_pixels)
     image.load()
     rgb = _rgb(image, path)
     try:
@@ -111,17 +80,23 @@ def pixels_of(image: Image.Image, path: Path, max_pixels: int = MAX_PIXELS) -> n
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
+def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(path, f"larger than the limit of {max_pixels:,} pixels")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(path, f"too small ({width}x{height} pixels)")
+
+
 def check_file(path: Path) -> None:
-    """Raises: ImageError where there is no file with content that may be read."""
+    """Raises: ImageError where there is no file with content."""
     try:
         status = path.stat()
         regular = stat.S_ISREG(status.st_mode)
         if regular:  # opening a pipe would wait for ever
             path.open("rb").close()
-    except OSError as error:
-        raise ImageError(path, f"cannot be opened ({error.strerror or error})") from error
-    except ValueError as error:
-        raise ImageError(path, f"not a file name ({error})") from error
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(path, f"cannot be opened ({reason})") from error
     if not regular:
         folder = stat.S_ISDIR(status.st_mode)
         raise ImageError(path, "a folder, not a file" if folder else "not a regular file")
@@ -130,7 +105,6 @@ def check_file(path: Path) -> None:
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
-    """8-bit RGB, from any colours."""
     if image.mode.startswith("I;16"):  # Pillow's own conversion clips at 255
         grey = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
@@ -143,13 +117,10 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 def perceptual_hash(image: np.ndarray) -> str:
-    """64 bits that hardly change when a picture is scaled or compressed, as 16 hexadecimal digits.
+    """pHash of (H, W, 3) uint8 RGB as in the imagehash package, 16 hexadecimal digits.
 
-    pHash as in the imagehash package (`phash`): the lowest 8x8 coefficients of the cosine transform
-    of the picture at 32x32 grey pixels, one bit each for being above their median.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
+    64 bits that hardly change when a picture is scaled or compressed: which of the lowest 8x8
+    coefficients of its cosine transform at 32x32 grey pixels are above their median.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float64)

@@ -1,13 +1,12 @@
-"""The content of a dataset folder: layout, videos and frames, and what is wrong with it.
-
-No video is opened. `python evaluate.py inventory DATASET`
-"""
+"""The content of a dataset folder, and what is wrong with it. No video is opened."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -18,25 +17,12 @@ from data.layouts import recognise
 from data.layouts.tree import files_below, folders_in, walk
 from data.samples import FRAMES, Clip, Listing
 from data.splits import SPLITS
-from data.video import VIDEO_SUFFIXES, split_frame
+from data.video import VIDEO_SUFFIXES, file_of
 
-ALL_SPLITS = (*SPLITS, "")
 EXAMPLES = 3  # of each finding
 LINES = 8  # of each list
 MANY = 100  # folders that are looked into where the one above them is no dataset
 DEPTH = 3  # folders by which unused files are counted
-
-
-@dataclass(frozen=True)
-class Count:
-    """One line of the table. videos: files and folders of frames. frames: as preprocessed."""
-
-    split: str
-    label: int
-    method: str
-    groups: int
-    videos: int
-    frames: int
 
 
 @dataclass
@@ -44,30 +30,24 @@ class Inventory:
     """The findings.
 
     Attributes:
-        layout: its name, "" where the folder is no dataset.
-        reason: why it cannot be read.
-        counts: by split, label and method.
+        layout: "" where the folder is no dataset; `reason` says why, and what is in it.
+        counts: (split, label, method, groups, videos, frames), frames as preprocessed.
         split_leaks: group in several splits -> these.
-        missing: named by official lists or index.csv, and not there.
-        unlisted: clips that no list names.
+        missing, unlisted: clips that lists name and are not there; clips that no list names.
         empty: video files of no bytes.
         over: folder -> number of its pictures and videos that are not used.
-        suffixes, folders, inside: files by suffix, folders, and layouts of these, of no dataset.
     """
 
     root: Path
     layout: str = ""
     reason: str = ""
-    counts: list[Count] = field(default_factory=list)
-    split_leaks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    counts: list[tuple] = field(default_factory=list)
+    split_leaks: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     over: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    suffixes: Counter[str] = field(default_factory=Counter)
-    folders: list[str] = field(default_factory=list)
-    inside: dict[str, str] = field(default_factory=dict)
 
 
 def survey(
@@ -78,9 +58,9 @@ def survey(
     try:
         name, listing = list_dataset(root, index, layout, compression)
     except ValueError as error:
-        return _no_dataset(root, str(error))
+        return Inventory(root, reason="\n".join([str(error), *_contents(root)]))
     paths = {path for clip in listing.clips for path in clip.pictures or (clip.video,)}
-    used = {(split_frame(path) or [Path(path)])[0].as_posix() for path in paths}
+    used = {file_of(path).as_posix() for path in paths}
     files = files_below(root, SUFFIXES | VIDEO_SUFFIXES)
     present = {path.relative_to(root).as_posix() for path in files}
     return Inventory(
@@ -96,49 +76,49 @@ def survey(
     )
 
 
-def _no_dataset(root: Path, reason: str) -> Inventory:
-    folders, inside = folders_in(root), {}
+def _contents(root: Path) -> list[str]:
+    """What is in a folder that is no dataset."""
+    suffixes = Counter(
+        Path(f).suffix.lower() or "no suffix" for *_, files in walk(root) for f in files
+    )
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(LINES))
+    folders = folders_in(root)
+    names = ", ".join(f.name for f in folders[:LINES]) + ", ..." * (len(folders) > LINES)
+    lines = [f"files: {kinds or 'none'}", f"folders: {names or 'none'}"]
     for folder in folders[:MANY]:
         try:
-            inside[folder.name] = recognise(folder)
+            layout = recognise(folder)
         except ValueError:
             continue
-    files = (file for _, _, files in walk(root) for file in files)
-    return Inventory(
-        root,
-        reason=reason,
-        suffixes=Counter(Path(file).suffix.lower() or "no suffix" for file in files),
-        folders=[folder.name for folder in folders],
-        inside={folder: layout for folder, layout in inside.items() if layout},
-    )
+        if layout:
+            lines.append(f"{folder} looks like {layout}")
+    return lines
 
 
 def _is_empty(path: Path) -> bool:
     return path.is_file() and path.stat().st_size == 0
 
 
-def _counts(clips: Sequence[Clip]) -> list[Count]:
-    groups, videos, frames = defaultdict(set), defaultdict(set), Counter()
-    for clip in clips:
-        key = (ALL_SPLITS.index(clip.split), clip.label, clip.method)
-        groups[key] |= {clip.group} - {""}
-        videos[key] |= {clip.video} - {""}
-        frames[key] += min(len(clip.pictures), FRAMES) or FRAMES
-    return [
-        Count(ALL_SPLITS[key[0]], *key[1:], len(groups[key]), len(videos[key]), frames[key])
-        for key in sorted(frames)
+def _counts(clips: Sequence[Clip]) -> list[tuple]:
+    rows = [
+        (c.split, c.label, c.method, c.group or None, c.video or None, len(c.pictures) or FRAMES)
+        for c in clips
     ]
+    table = pd.DataFrame(rows, columns=["split", "label", "method", "groups", "videos", "frames"])
+    table["split"] = pd.Categorical(table["split"], [*SPLITS, ""])
+    table["frames"] = table["frames"].clip(upper=FRAMES)
+    by_kind = table.groupby(["split", "label", "method"], observed=True, as_index=False)
+    counts = by_kind.agg({"groups": "nunique", "videos": "nunique", "frames": "sum"})
+    return list(counts.itertuples(index=False, name="Count"))
 
 
-def _split_leaks(clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
+def _split_leaks(clips: Sequence[Clip]) -> dict[str, list[str]]:
     splits = defaultdict(set)
     for clip in clips:
-        splits[clip.group].add(clip.split)
-    leaks = {
-        group: tuple(split for split in SPLITS if split in splits[group])
-        for group in sorted(splits.keys() - {""})
-    }
-    return {group: found for group, found in leaks.items() if len(found) > 1}
+        if clip.group and clip.split:
+            splits[clip.group].add(clip.split)
+    several = sorted((group, found) for group, found in splits.items() if len(found) > 1)
+    return {group: sorted(found, key=SPLITS.index) for group, found in several}
 
 
 def _unused(paths: Sequence[str], listing: Listing) -> Counter[str]:
@@ -154,14 +134,21 @@ def _unused(paths: Sequence[str], listing: Listing) -> Counter[str]:
 def text_of(found: Inventory) -> str:
     """The inventory as a text, with the counts as a table."""
     if found.reason:
-        return _unusable(found)
+        return f"{found.root}: cannot be used as it is\n{found.reason}"
     lines = [f"{found.root}: {found.layout}", *(f"note: {note}" for note in found.notes)]
     lines += ["", _table(found.counts), ""]
     if any(row.videos for row in found.counts):
         lines.append(f"frames: of each video at most {FRAMES}, evenly spaced (--frames)")
-    lines += _remarks(found)
-    lines += _list("missing", found.missing, "named by its lists and not there")
+    for split, rows in groupby(found.counts, key=attrgetter("split")):
+        if len(labels := {("real", "fake")[row.label] for row in rows}) == 1:
+            lines.append(f"one class: {split or 'what has no split'} is all {labels.pop()}")
+    if any(not row.split for row in found.counts):
+        lines.append("splits: what has none is divided 70/10/20 by group")
+    if leaks := [f"{group} ({', '.join(splits)})" for group, splits in found.split_leaks.items()]:
+        examples = ", ".join(leaks[:EXAMPLES])
+        lines.append(f"groups in several splits: {len(leaks)}, such as {examples}")
     passed = "there and named by none of its lists, so passed over"
+    lines += _list("missing", found.missing, "named by its lists and not there")
     lines += _list("not listed", found.unlisted, passed)
     lines += _list("empty files", found.empty, "videos without a byte")
     if found.over:
@@ -171,41 +158,15 @@ def text_of(found: Inventory) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _unusable(found: Inventory) -> str:
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in found.suffixes.most_common(LINES))
-    folders = ", ".join(found.folders[:LINES]) + ", ..." * (len(found.folders) > LINES)
-    lines = [f"{found.root}: cannot be used as it is", found.reason, f"files: {kinds or 'none'}"]
-    lines.append(f"folders: {folders or 'none'}")
-    lines += [f"{found.root / folder} looks like {name}" for folder, name in found.inside.items()]
-    return "\n".join(lines)
-
-
-def _table(counts: Sequence[Count]) -> str:
+def _table(counts: Sequence[tuple]) -> str:
     if not counts:
         return "no videos and no pictures"
-    table = pd.DataFrame(counts)
-    total = {"split": "all", "videos": table["videos"].sum(), "frames": table["frames"].sum()}
+    table = pd.DataFrame(counts, dtype=object)
+    sums = {"split": "all", "videos": table["videos"].sum(), "frames": table["frames"].sum()}
     table["split"] = table["split"].replace("", "unknown")
     table["label"] = table["label"].map({0: "real", 1: "fake"})
     table["method"] = table["method"].replace("", "-")
-    table = pd.concat([table.astype(object), pd.DataFrame([total])]).fillna("")
-    return table.to_string(index=False)
-
-
-def _remarks(found: Inventory) -> list[str]:
-    labels = defaultdict(set)
-    for row in found.counts:
-        labels[row.split].add(row.label)
-    remarks = [
-        f"one class: {split or 'what has no split'} is all {('real', 'fake')[max(labels[split])]}"
-        for split in ALL_SPLITS
-        if len(labels[split]) == 1
-    ]
-    remarks += ["splits: what has none is divided 70/10/20 by group"] * bool(labels[""])
-    if leaks := [f"{group} ({', '.join(found)})" for group, found in found.split_leaks.items()]:
-        examples = ", ".join(leaks[:EXAMPLES])
-        remarks.append(f"groups in several splits: {len(leaks)}, such as {examples}")
-    return remarks
+    return pd.concat([table, pd.DataFrame([sums])]).fillna("").to_string(index=False)
 
 
 def _list(title: str, items: Sequence[str], what: str) -> list[str]:

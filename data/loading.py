@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from data.degrade import H264, Condition
 from data.images import MAX_PIXELS, ImageError, perceptual_hash, read_image
-from data.video import read_clip, split_frame
+from data.video import file_of, read_clip, split_frame
 
 BATCH_BYTES = 256 << 20  # where a batch ends early: 32 pictures of 100 megapixels would need 10 GB
 AHEAD_BYTES = 512 << 20  # of decoded pictures that wait for their turn
@@ -30,14 +31,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        file_bytes: for a frame of a video, the average over all frames of its stream.
-        mean: of R, G, B, 0..255.
-        phash: perceptual hash, 16 hexadecimal digits.
-    """
+    """A decoded image. file_bytes: for a frame of a video, the average over its stream."""
 
     image: np.ndarray
     file_bytes: int
@@ -82,16 +76,13 @@ def in_order(
 ) -> Iterator[Result]:
     """`function` of every item, in order, computed by threads ahead of the caller.
 
-    An exception reaches the caller; when the caller stops, so do the threads.
-
     Args:
-        ahead: items that may be taken before their results are asked for, at least one per thread;
-            fewer where the results that wait hold more than `AHEAD_BYTES`.
-        nbytes: of a result.
+        ahead: items that may be taken early, at least one per thread; fewer where the results that
+            wait hold more than `AHEAD_BYTES`.
         size: for how many an item counts.
     """
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[tuple[Future, int]] = deque()
+    waiting = deque()  # (future, how many it counts for)
 
     def full() -> bool:
         done = (each for each, _ in waiting if each.done() and not each.exception())
@@ -116,28 +107,15 @@ def load_ahead(
     max_pixels: int = MAX_PIXELS,
     condition: Condition | None = None,
 ) -> Iterator[Loaded]:
-    """`load` for every path, in order, up to `ahead` pictures before they are asked for.
-
-    Up to `JOB` frames of one video that follow each other are read together.
-
-    Args:
-        condition: a degradation of every picture; its mean and hash are those of the result.
-
-    Raises:
-        ValueError: the condition is for clips only, and a path is no frame of a video.
-    """
+    """`load` for every path, in order, up to `ahead` pictures before they are asked for."""
 
     def work(job: list[Path]) -> list[Loaded]:
         if split_frame(job[0]):
             return _load_frames(job, max_pixels, condition)
         picture = load(job[0], max_pixels)
-        if condition is None or isinstance(picture, ImageError):
-            return [picture]
-        if condition.clips_only:
-            raise ValueError(
-                f"{job[0]}: {condition.family} compresses clips, and this is a single picture"
-            )
-        return [_picture(condition(picture.image), picture.file_bytes)]
+        if condition and isinstance(picture, Picture):
+            picture = _picture(condition(picture.image), picture.file_bytes)
+        return [picture] * len(job)
 
     def nbytes(pictures: list[Loaded]) -> int:
         return sum(map(_nbytes, pictures))
@@ -148,21 +126,10 @@ def load_ahead(
 
 
 def _jobs(paths: Iterable[Path]) -> Iterator[list[Path]]:
-    """Each path by itself, but frames of one video together."""
-    job: list[Path] = []
-    video = None
-    for path in paths:
-        frame = split_frame(path)
-        if job and (frame is None or frame[0] != video or len(job) == JOB):
+    """Up to `JOB` frames of one video, or faces of one picture, together."""
+    for _, group in groupby(paths, key=file_of):
+        while job := list(islice(group, JOB)):
             yield job
-            job = []
-        if frame is None:
-            yield [path]
-        else:
-            job.append(path)
-            video = frame[0]
-    if job:
-        yield job
 
 
 def _nbytes(picture: Loaded) -> int:

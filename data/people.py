@@ -1,13 +1,8 @@
 """Groups of the same person, which keep every identity on one side of a split.
 
-Datasets of deepfakes name the video, seldom the actor, and actors recur; classifiers then learn
-people. Real faces with close identity embeddings are joined here with everything of their groups; a
-fake stays with the real face of its group. Links chain, so they must be nearly certain, and some
-are missed; `near_identity_matches` finds the faces to leave out besides.
-
-Measured with the bundled network on 1,704 DFDC faces: the person of 94% of the test faces of a
-random split (by a stronger embedding) is in the training split; 33% after joining, 18% after
-leaving out the near-identity matches. The largest group then holds 16% of the faces.
+Links between close embeddings chain, so they must be nearly certain. On 1,704 DFDC faces the person
+of 94% of the test faces of a random split is in the training split; 33% after joining groups, 18%
+after leaving out the near-identity matches.
 """
 
 from __future__ import annotations
@@ -27,17 +22,10 @@ BLOCK = 512  # rows compared with all others at a time: memory stays at BLOCK x 
 
 
 def adapted(embeddings: np.ndarray, is_real: np.ndarray) -> np.ndarray:
-    """Unit vectors with less of what all faces of a dataset share: light, blur, a camera.
+    """Unit vectors (N, D) float32 with less of what all faces of a dataset share: light, a camera.
 
     Centred and partly whitened by the real faces (each variance plus the mean variance; after
-    Hariharan et al., ECCV 2012). Without it, a chain of dark faces joins half of DFDC.
-
-    Args:
-        embeddings: (N, D), any length; rows that are not finite or 0 stay NaN.
-        is_real: (N,) bool.
-
-    Returns:
-        (N, D) float32.
+    Hariharan et al., ECCV 2012). Rows that are not finite or 0 become NaN.
     """
     lengths = np.linalg.norm(np.asarray(embeddings, dtype=np.float32), axis=1, keepdims=True)
     units = np.full(embeddings.shape, np.nan, np.float32)
@@ -66,16 +54,14 @@ def _pairs(
 def identity_groups(
     embeddings: np.ndarray, groups: Sequence[str], is_real: np.ndarray, threshold: float = JOIN
 ) -> list[str]:
-    """Larger groups: those of two real faces closer than `threshold` are joined.
+    """Larger groups: those of two real faces with a cosine above `threshold` are joined.
 
     Args:
         embeddings: (N, D), of the full face, of one dataset.
         groups: N names; "" is a group of one.
-        is_real: (N,) bool.
-        threshold: cosine of `adapted` embeddings.
 
     Returns:
-        N names, each the first of the groups joined in it. See `largest_share` before using them.
+        N names, each the first of the groups joined in it.
     """
     named = [name or f"row {row}" for row, name in enumerate(groups)]
     unique, labels = np.unique(named, return_inverse=True)
@@ -100,15 +86,9 @@ def near_identity_matches(
     threshold: float = GUARD,
     what: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The real faces of `among` that are closer than `threshold` to a real face of `of`.
+    """(N,) bool: the real faces of `among` that are closer than `threshold` to a real face of `of`.
 
-    Args:
-        embeddings: (N, D), of the full face, of one dataset.
-        is_real, among, of: (N,) bool.
-        what: (N,) bool, the faces to compare instead of the real ones.
-
-    Returns:
-        (N,) bool.
+    what: (N,) bool, the faces to compare instead of the real ones.
     """
     units = adapted(embeddings, is_real)
     usable = np.asarray(is_real if what is None else what, dtype=bool) & np.isfinite(units).all(1)

@@ -8,13 +8,7 @@ import torch
 # The landmarks on a head in three dimensions, in pixels of the template, z towards the viewer: x
 # and y are the template's mean with its mirror image, the depths those of a typical skull.
 HEAD = np.array(
-    [
-        [-17.6, -20.1, 0.0],
-        [17.6, -20.1, 0.0],
-        [0.0, 0.0, 14.0],
-        [-14.6, 20.5, 2.0],
-        [14.6, 20.5, 2.0],
-    ]
+    [(-17.6, -20.1, 0), (17.6, -20.1, 0), (0, 0, 14), (-14.6, 20.5, 2), (14.6, 20.5, 2)], float
 )
 QUALITIES = ("face_px", "sharpness", "yaw", "score")  # measures that tell how reliable a verdict is
 # A verdict deserves a warning below or beyond these: px, variance of the Laplacian, degrees.
@@ -22,27 +16,15 @@ SMALL_FACE, BLURRED, TURNED = 64, 30.0, 35.0
 
 
 def sharpness(aligned: torch.Tensor) -> np.ndarray:
-    """Variance of the Laplacian of the grey crop, where its 3x3 cross lies inside the photograph.
+    """(F,) variance of the Laplacian of the grey crops (F, 4, S, S), where its 3x3 cross is inside.
 
-    Small for blurred faces, and for small ones, which were enlarged. Whole-number sums: the same on
-    every device.
-
-    Args:
-        aligned: (F, 4, S, S) uint8 RGBA.
-
-    Returns:
-        (F,) float32, grey levels squared; NaN where nothing is inside.
+    Whole-number sums: the same on every device. NaN where nothing is inside the photograph.
     """
     red, green, blue, alpha = aligned.long().unbind(1)
     grey = 299 * red + 587 * green + 114 * blue  # thousandths
 
-    def neighbours(values: torch.Tensor) -> list[torch.Tensor]:
-        return [
-            values[:, :-2, 1:-1],
-            values[:, 2:, 1:-1],
-            values[:, 1:-1, :-2],
-            values[:, 1:-1, 2:],
-        ]
+    def neighbours(x: torch.Tensor) -> list[torch.Tensor]:
+        return [x[:, :-2, 1:-1], x[:, 2:, 1:-1], x[:, 1:-1, :-2], x[:, 1:-1, 2:]]
 
     inside = torch.stack([alpha[:, 1:-1, 1:-1], *neighbours(alpha)]).amin(0) > 0
     laplacian = (sum(neighbours(grey)) - 4 * grey[:, 1:-1, 1:-1]) * inside
@@ -51,16 +33,10 @@ def sharpness(aligned: torch.Tensor) -> np.ndarray:
 
 
 def pose(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rough head pose from five points: enough to tell a profile from a portrait.
+    """Yaw (to the viewer's right is positive), pitch (upwards) and roll (clockwise) in degrees.
 
-    A head of average proportions is fitted (scaled orthography: DeMenthon & Davis, IJCV 1995).
-
-    Args:
-        landmarks: (F, 5, 2).
-
-    Returns:
-        yaw (to the viewer's right is positive), pitch (upwards) and roll (clockwise), each (F,)
-        float32 degrees.
+    Rough, from landmarks (F, 5, 2): a head of average proportions is fitted (scaled orthography:
+    DeMenthon & Davis, IJCV 1995).
     """
     points = np.asarray(landmarks, np.float64).reshape(-1, 5, 2)
     points = points - points.mean(1, keepdims=True)

@@ -30,11 +30,9 @@ class Sample:
 
     Attributes:
         path: POSIX, relative to the dataset's root; a frame of a video has a name (data/video.py).
-        label: 0 real, 1 fake.
-        group: what must not be divided between splits (a source video, a person), "" unknown.
-        split: train, val, test, "" unknown.
+        group: what must not be divided between splits (a source video, a person).
         video: the clip it is a frame of, "" for a single picture.
-        method: how a fake was made, "" unknown, or real.
+        method: how a fake was made, or real.
     """
 
     path: str
@@ -47,12 +45,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video file, a folder of frames, or a single picture. Other attributes as in `Sample`.
-
-    Attributes:
-        video: the file or the folder, "" for a picture.
-        pictures: paths of the frames in the order of the film; none where `video` is a file.
-    """
+    """A video file, a folder of frames (`pictures`), or a single picture (`video` is empty)."""
 
     video: str
     label: int
@@ -62,7 +55,6 @@ class Clip:
     method: str = ""
 
     def samples(self, frames: int = FRAMES) -> list[Sample]:
-        """At most `frames` of it, evenly spaced."""
         paths = evenly(self.pictures, frames) if self.pictures else frame_names(self.video, frames)
         same = (self.label, self.group, self.split, self.video, self.method)
         return [Sample(path, *same) for path in paths]
@@ -70,13 +62,7 @@ class Clip:
 
 @dataclass
 class Listing:
-    """The clips of a dataset, and remarks for people to read.
-
-    Attributes:
-        missing: named by the official lists and not on the disk.
-        unlisted: on the disk and not used.
-        notes: other remarks.
-    """
+    """The clips of a dataset. missing: only in official lists; unlisted: only on the disk."""
 
     clips: list[Clip]
     missing: list[str] = field(default_factory=list)
@@ -86,13 +72,12 @@ class Listing:
     def samples(self, frames: int = FRAMES) -> list[Sample]:
         """Sorted by path, the frames of a video by their number."""
         frame_names("", frames)  # checks `frames`, also where there are no videos
-        samples = (sample for clip in self.clips for sample in clip.samples(frames))
-        return sorted(samples, key=_order)
 
+        def order(sample: Sample) -> tuple[str, int]:
+            frame = split_frame(sample.path)
+            return (frame[0].as_posix(), frame[1]) if frame else (sample.path, 0)
 
-def _order(sample: Sample) -> tuple[str, int]:
-    frame = split_frame(sample.path) if "@" in sample.path else None
-    return (sample.path, 0) if frame is None else (frame[0].as_posix(), frame[1])
+        return sorted((s for clip in self.clips for s in clip.samples(frames)), key=order)
 
 
 def is_video(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Which pictures and faces train, validate and test: everything that decides it.
+"""Which pictures and faces train, validate and test.
 
 No group (a source video, a person, near-duplicates) is divided between splits.
 """
@@ -41,17 +41,9 @@ def _fraction(name: str) -> float:
 def divide(
     groups: Iterable[str], shares: dict[str, tuple[float, float]], fill: bool
 ) -> dict[str, str]:
-    """A split for each group by a hash of its name, so that it does not depend on other groups.
-
-    Args:
-        shares: `SHARES` or `FITTING`.
-        fill: leave no split empty where there are groups enough.
-    """
+    """A split for each group by a hash of its name; fill: none is left empty, if possible."""
     place = {name: _fraction(name) for name in sorted(groups)}
-    chosen = {
-        name: next(split for split, (_, end) in shares.items() if x < end)
-        for name, x in place.items()
-    }
+    chosen = {n: next(s for s, (_, end) in shares.items() if x < end) for n, x in place.items()}
     for split, (first, end) in shares.items() if fill else ():
         count = Counter(chosen.values())
         spare = [name for name in chosen if count[chosen[name]] > 1]
@@ -61,8 +53,10 @@ def divide(
 
 
 def with_val(clips: Iterable[Clip]) -> list[Clip]:
-    """An eighth of the training groups validates, for official lists of train and test only."""
+    """Where there is no validation split, an eighth of the training groups becomes it."""
     clips = list(clips)
+    if any(clip.split == "val" for clip in clips):
+        return clips
     chosen = divide({clip.group for clip in clips if clip.split == "train"}, FITTING, fill=True)
     return [replace(c, split=chosen[c.group]) if c.split == "train" else c for c in clips]
 
@@ -70,11 +64,8 @@ def with_val(clips: Iterable[Clip]) -> list[Clip]:
 def group_near_duplicates(hashes: Sequence[str]) -> list[str]:
     """A group name for each picture: hashes that differ by at most `NEAR` bits, and chains of them.
 
-    Hashes within 4 bits of each other agree in at least two of six bands of bits; only those are
-    compared. The name is that of the smallest hash of the group: it does not depend on the order.
-
-    Args:
-        hashes: 64-bit perceptual hashes as 16 hexadecimal digits (data/images.py).
+    Such hashes agree in at least two of six bands of bits; only those are compared. The name is that
+    of the smallest hash of the group.
     """
     if wrong := [text for text in hashes if len(text) != 16]:
         raise ValueError(f"{wrong[0]!r} is not a perceptual hash of 16 hexadecimal digits")
@@ -110,29 +101,25 @@ def _equal_pairs(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def fill_groups_and_splits(samples: Sequence[Sample], hashes: Sequence[str]) -> list[Sample]:
     """The samples with every group and split known. Those that are given stay.
 
-    A sample without a group takes that of its near-duplicates. A sample without a split takes that
-    of its group (test before val before train); the other groups are divided 70/10/20.
-
-    Args:
-        hashes: perceptual hashes, one per sample.
+    Others take the group of their near-duplicates, and the split of their group (test before val
+    before train); groups without one are divided 70/10/20.
     """
     alike = group_near_duplicates(hashes)
-    given: dict[str, Counter[str]] = defaultdict(Counter)
+    given = defaultdict(Counter)
     for sample, near in zip(samples, alike, strict=True):
-        given[near].update([sample.group] * bool(sample.group))
-    most = {  # the most frequent group of the near-duplicates, the first of several
-        near: min(count, key=lambda name: (-count[name], name), default=near)
-        for near, count in given.items()
-    }
-    grouped = [
-        replace(sample, group=sample.group or most[near])
-        for sample, near in zip(samples, alike, strict=True)
-    ]
-    known: dict[str, set[str]] = defaultdict(set)
+        if sample.group:
+            given[near][sample.group] += 1
+    grouped = []
+    for sample, near in zip(samples, alike, strict=True):
+        # The most frequent group of the near-duplicates, the first of several.
+        most = min(given[near].items(), key=lambda item: (-item[1], item[0]), default=(near,))
+        grouped.append(replace(sample, group=sample.group or most[0]))
+    order = ("", *SPLITS)
+    chosen = {}
     for sample in grouped:
-        known[sample.group].update([sample.split] * bool(sample.split))
-    chosen = {group: max(splits, key=SPLITS.index) for group, splits in known.items() if splits}
-    chosen |= divide(known.keys() - chosen.keys(), SHARES, fill=not chosen)
+        chosen[sample.group] = max(chosen.get(sample.group, ""), sample.split, key=order.index)
+    unknown = [group for group, split in chosen.items() if not split]
+    chosen |= divide(unknown, SHARES, fill=len(unknown) == len(chosen))
     return [replace(sample, split=sample.split or chosen[sample.group]) for sample in grouped]
 
 
@@ -142,19 +129,15 @@ def fill_groups_and_splits(samples: Sequence[Sample], hashes: Sequence[str]) -> 
 def grouped_split(faces: FeatureDataset, groups: Sequence[str]) -> FeatureDataset:
     """The same faces in larger groups, none of them on two sides of the splits.
 
-    A group takes the last of train, val and test that any of its faces was given; its faces of
-    other splits are left out (split ""). So no training face enters the test split. A group with
-    more than LARGE of all faces trains: people who cannot be told apart must not be a test.
-
-    Args:
-        groups: N names.
+    A group takes the last of train, val and test among its faces; those of other splits are left out
+    (split ""), so no training face enters the test split. A group with more than LARGE of all faces
+    trains: people who cannot be told apart must not be a test.
     """
-    unique, codes, counts = np.unique(
-        np.asarray(groups, dtype=str), return_inverse=True, return_counts=True
-    )
+    names = np.asarray(groups, dtype=str)
+    _, codes, counts = np.unique(names, return_inverse=True, return_counts=True)
     place = {name: index for index, name in enumerate(SPLITS)}
     given = np.array([place.get(split, 0) for split in faces.rows["split"].tolist()], dtype=int)
-    side = np.zeros(len(unique), dtype=int)
+    side = np.zeros(len(counts), dtype=int)
     np.maximum.at(side, codes, given)
     side[counts > LARGE * len(faces)] = 0
     splits = np.where(given == side[codes], faces.rows["split"], "").astype(object)
@@ -167,12 +150,7 @@ def train_and_val(
 ) -> tuple[FeatureDataset, FeatureDataset]:
     """The faces to fit on and to validate on. Without real validation faces, groups are held out.
 
-    Args:
-        notes: warnings for the user are appended.
-        one_class: no fakes are needed.
-
-    Raises:
-        ValueError: there are no training faces, or none of a class that is needed.
+    notes: warnings for the user are appended. one_class: no fakes are needed.
     """
     train, val = faces.split("train"), faces.split("val")
     if not len(train):
@@ -182,24 +160,23 @@ def train_and_val(
     if not counts["real"]:
         raise ValueError("the train split holds no real faces; training needs them")
     if not counts["fake"] and not one_class:
+        reals = counts["real"]
         raise ValueError(
-            f"the train split holds {counts['real']} real faces and no fake; add fakes, or train "
-            "on real faces only with --one-class"
+            f"the train split holds {reals} real faces and no fake; add fakes, or use --one-class"
         )
     if not val.counts()["real"]:
         groups = sorted(set(train.rows["group"][train.rows["label"] == 0]), key=_fraction)
         held_out = set(groups[: max(1, round(HELD_OUT * len(groups)))])
         notes.append(
-            f"the val split has no real faces: {len(held_out)} of the training groups validate "
-            "instead"
+            f"the val split has no real faces: {len(held_out)} of the training groups validate"
         )
         inside = np.array([group in held_out for group in train.rows["group"]])
         train, val = train.select(~inside), train.select(inside)
     reals = val.counts()["real"]
     if reals < FEW:
         notes.append(
-            f"only {reals} real validation faces, each {1 / reals:.0%} of them: the threshold, the "
-            "ranges of real faces and the figures are rough"
+            f"only {reals} real validation faces: the threshold, the ranges of real faces and the "
+            "figures are rough"
         )
     return train, val
 
@@ -208,16 +185,11 @@ def identity_disjoint(faces: FeatureDataset) -> FeatureDataset:
     """Groups of the same person joined (data/people.py), and each on one side of the splits.
 
     Groups of train and val with a near-identity match in test are left out (split "").
-
-    Raises:
-        ValueError: no output is an identity embedding.
     """
     names = [name for name in faces.arrays if name.endswith(".identity")]
     if not names:
-        raise ValueError(
-            f"--identity-disjoint needs an identity embedding; the dump has "
-            f"{', '.join(faces.arrays)}"
-        )
+        known = ", ".join(faces.arrays)
+        raise ValueError(f"--identity-disjoint needs an identity embedding; the dump has {known}")
     whole = faces.arrays[names[0]][:, REGIONS.index("full")].astype(np.float32)
     real, given = faces.rows["label"] == 0, faces.rows["group"]
     # Each dataset by itself: what its faces share (a camera, compression) would join all of them.

@@ -1,12 +1,8 @@
 """Frames of video files, each with a name, so that a dataset of clips is a list of pictures.
 
 `clip.mp4@3of32` is the fourth of 32 evenly spaced frames: number floor((3 + .5) * T / 32) of the T
-frames of the video, in the order shown. The name does not depend on T, so listing a dataset opens
-no video.
-
-A file is read twice: its packets are listed without decoding (times, key frames), then the frames
-asked for are decoded, each from the nearest key packet before it. After a damaged packet, frames
-are refused until the next key packet: the decoder would fill them with guesses.
+frames of the video, in the order shown. The packets are listed first, without decoding; then each
+frame is decoded from the nearest key packet before it.
 """
 
 from __future__ import annotations
@@ -23,24 +19,23 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from data.images import MAX_PIXELS, MIN_SIDE, ImageError, check_file
+from data.images import MAX_PIXELS, ImageError, check_file, check_size
 
 VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
+    [".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"]
 )
 # The containers that are read, by FFmpeg's names. It knows more: some are playlists of other files.
 FORMATS = ("mov", "matroska", "avi", "mpeg", "mpegts", "asf", "flv")
-# Those whose packets have the times of their frames; AVI and MPEG number packets as they are
-# stored.
-TIMED = ("mov", "matroska")
+TIMED = ("mov", "matroska")  # those whose packets have the times of their frames
 RUN = (8, 3)  # frames before and after one that are compressed together with it
 
 NAME = re.compile(r"(.+)@(\d+)of(\d+)", re.DOTALL)
+
+Numbered = Iterator[tuple[int, np.ndarray]]  # frames (H, W, 3) uint8 RGB with their numbers
 
 
 def frame_names(video: str, count: int) -> list[str]:
@@ -59,6 +54,11 @@ def split_frame(path: str | Path) -> tuple[Path, int, int] | None:
     return (Path(match[1]), i, n) if i < n else None
 
 
+def file_of(path: str | Path) -> Path:
+    """The file that a picture or a frame is in."""
+    return (split_frame(path) or [Path(path)])[0]
+
+
 def read_frames(
     video: Path, wanted: Sequence[tuple[int, int]], max_pixels: int = MAX_PIXELS
 ) -> list[np.ndarray | ImageError]:
@@ -72,32 +72,28 @@ def read_clip(
     max_pixels: int = MAX_PIXELS,
     crf: float | None = None,
 ) -> tuple[list[np.ndarray | ImageError], int]:
-    """The frames (i, n) of a video, and the bytes of its stream per frame.
+    """The frames (i, n) of a video or why there is none, and the bytes of its stream per frame.
 
-    Args:
-        crf: compress with H.264 at this constant rate factor first; each frame together with the
-            few around it (`RUN`), as compressing all of a long clip would take minutes.
-
-    Returns:
-        For each of `wanted` (H, W, 3) uint8 RGB, or why there is none: the file is no video or is
-        damaged, or, in a video of fewer than n frames, it would repeat an earlier frame.
+    crf: compress with H.264 at this constant rate factor first; each frame together with the few
+    around it (`RUN`), as compressing all of a long clip would take minutes.
     """
     video = Path(video)
-    found: dict[int, np.ndarray] = {}
-    packets, failure = None, ""
+    paths = [Path(f"{video}@{i}of{n}") for i, n in wanted]
     try:
         packets = _list_packets(video, max_pixels)
-        places = [_place(i, n, packets.count) for i, n in wanted]
-        found.update(_decoded(video, packets, sorted({*places} - {None}), max_pixels, crf))
     except ImageError as error:
-        failure = error.reason
-    if packets is None:
-        return [ImageError(path, failure) for path in _frame_paths(video, wanted)], 0
-    repeated = f"the video has only {packets.count} frames: this one would repeat an earlier one"
+        return [ImageError(path, error.reason) for path in paths], 0
+    places = [_place(i, n, packets.count) for i, n in wanted]
     lost = f"damaged or cut short: this one of its {packets.count} frames cannot be decoded"
+    repeated = f"the video has only {packets.count} frames: this one would repeat an earlier one"
+    found = {}
+    try:
+        found.update(_decoded(video, packets, sorted({*places} - {None}), max_pixels, crf))
+    except ImageError as error:  # those before it are kept
+        lost = error.reason
     frames = [
-        found.get(place, ImageError(path, repeated if place is None else failure or lost))
-        for path, place in zip(_frame_paths(video, wanted), places, strict=True)
+        found.get(place, ImageError(path, repeated if place is None else lost))
+        for path, place in zip(paths, places, strict=True)
     ]
     return frames, packets.frame_bytes
 
@@ -117,36 +113,24 @@ def _place(i: int, n: int, count: int) -> int | None:
     return None if before == place else place
 
 
-def _frame_paths(video: Path, wanted: Iterable[tuple[int, int]]) -> list[Path]:
-    return [Path(f"{video}@{i}of{n}") for i, n in wanted]
-
-
 @dataclass(frozen=True)
 class _Packets:
-    """The packets of a video stream.
+    """The packets of a video stream."""
 
-    Attributes:
-        count: of frames.
-        frame_bytes: average size of a frame.
-        times: when each frame is shown, ascending, in the stream's units; None where unreliable.
-        keys: those of the times that decoding can begin at.
-    """
-
-    count: int
-    frame_bytes: int
-    times: list[int] | None
-    keys: list[int]
+    count: int  # of frames
+    frame_bytes: int  # average size of a frame
+    times: list[int] | None  # of each frame, ascending, in the stream's units; None unreliable
+    keys: list[int]  # those of the times that decoding can begin at
 
 
 @contextmanager
-def _opened(video: Path, max_pixels: int) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _opened(video: Path, max_pixels: int) -> Iterator[VideoStream]:
     """Raises: ImageError where there is no video, and for all errors of FFmpeg inside."""
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
         # With its protocol, a name that holds a colon is a name.
-        with av.open(
-            f"file:{video}", container_options=options, metadata_errors="ignore"
-        ) as container:
+        url = f"file:{video}"
+        with av.open(url, container_options=options, metadata_errors="ignore") as container:
             streams = container.streams.video
             streams = [s for s in streams if not s.disposition & Disposition.attached_pic]
             if not streams:
@@ -154,32 +138,25 @@ def _opened(video: Path, max_pixels: int) -> Iterator[tuple[InputContainer, Vide
             codec = streams[0].codec_context
             if codec is None:
                 raise ImageError(video, "compressed in a way that cannot be read")
-            _check_size(video, codec.width, codec.height, max_pixels)
+            check_size(video, codec.width, codec.height, max_pixels)
             codec.thread_count = 1  # several files are read at once
-            yield container, streams[0]
+            yield streams[0]
     except av.FFmpegError as error:
         raise ImageError(video, f"not a video, or damaged ({error.strerror})") from error
 
 
-def _check_size(video: Path, width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise ImageError(video, f"larger than the limit of {max_pixels:,} pixels")
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(video, f"too small ({width}x{height} pixels)")
-
-
 def _list_packets(video: Path, max_pixels: int) -> _Packets:
     check_file(video)
-    with _opened(video, max_pixels) as (container, stream):
+    with _opened(video, max_pixels) as stream:
         # The last packet is empty: it flushes the decoder.
-        packets = (packet for packet in container.demux(stream) if packet.size)
+        packets = (packet for packet in stream.container.demux(stream) if packet.size)
         listed = [(p.pts, p.is_keyframe, p.size, p.is_discard) for p in packets]
         shown = [(time, key) for time, key, _, discard in listed if not discard]
-        timed = container.format.name.startswith(TIMED)
-        timed = timed and all(time is not None for time, _ in shown)
+        kind = stream.container.format.name
+        timed = kind.startswith(TIMED) and all(time is not None for time, _ in shown)
         times = sorted({time for time, _ in shown}) if timed else None
         # The index of an MP4 file lists also what was cut off at its end.
-        lost = max(0, stream.frames - len(listed)) if container.format.name.startswith("mov") else 0
+        lost = max(0, stream.frames - len(listed)) if kind.startswith("mov") else 0
         count = len(shown if times is None else times) + lost
     if not shown:
         raise ImageError(video, "damaged or cut short: no frames in it")
@@ -190,14 +167,16 @@ def _list_packets(video: Path, max_pixels: int) -> _Packets:
 
 def _decoded(
     video: Path, packets: _Packets, numbers: Sequence[int], max_pixels: int, crf: float | None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Those of the frames `numbers`, ascending, that can be decoded."""
-    with _opened(video, max_pixels) as (container, stream):
-        read = _by_time if packets.times else _by_count
+) -> Numbered:
+    """Those of the frames `numbers` (ascending) that can be decoded."""
+    with _opened(video, max_pixels) as stream:
 
-        def images(numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-            for number, frame in read(container, stream, packets, numbers):
-                _check_size(video, frame.width, frame.height, max_pixels)
+        def images(numbers: Sequence[int]) -> Numbered:
+            read = (
+                _by_time(stream, packets, numbers) if packets.times else _by_count(stream, numbers)
+            )
+            for number, frame in read:
+                check_size(video, frame.width, frame.height, max_pixels)
                 yield number, _upright(frame)
 
         if crf is None:
@@ -207,29 +186,27 @@ def _decoded(
 
 
 def _by_time(
-    container: InputContainer, stream: VideoStream, packets: _Packets, numbers: Iterable[int]
+    stream: VideoStream, packets: _Packets, numbers: Iterable[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Frames by the time shown, decoded from each key packet that some of them depend on."""
-    number_at = {time: number for number, time in enumerate(packets.times)}
-    present = (number for number in numbers if number < len(packets.times))
-    begins = groupby(present, key=lambda number: bisect_right(packets.keys, packets.times[number]))
-    for begin, group in begins:
+    times, container = packets.times, stream.container
+    number_at = {time: number for number, time in enumerate(times)}
+    present = (number for number in numbers if number < len(times))
+    for begin, group in groupby(present, key=lambda n: bisect_right(packets.keys, times[n])):
         wanted = set(group)
-        container.seek(packets.keys[begin - 1] if begin else packets.times[0], stream=stream)
+        container.seek(packets.keys[begin - 1] if begin else times[0], stream=stream)
         for frame, sound in _frames(container.demux(stream)):
             number = number_at.get(frame.pts)
             if number in wanted and sound:
                 yield number, frame
-            if frame.pts is None or frame.pts >= packets.times[max(wanted)]:
+            if frame.pts is None or frame.pts >= times[max(wanted)]:
                 break
 
 
-def _by_count(
-    container: InputContainer, stream: VideoStream, packets: _Packets, numbers: Iterable[int]
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Frames by counting from the first one; after a lost one, the count is unknown."""
+def _by_count(stream: VideoStream, numbers: Iterable[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Frames by counting from the first one, up to a lost one."""
     wanted = set(numbers)
-    for number, (frame, sound) in enumerate(_frames(container.demux(stream))):
+    for number, (frame, sound) in enumerate(_frames(stream.container.demux(stream))):
         if not sound or number > max(wanted, default=-1):
             break
         if number in wanted:
@@ -237,7 +214,7 @@ def _by_count(
 
 
 def _frames(packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, bool]]:
-    """Frames in the order shown, and whether each is undamaged."""
+    """Frames in the order shown, and whether each is sound: none after damage until a key frame."""
     spoilt = False
     for packet in packets:
         try:
@@ -251,9 +228,8 @@ def _frames(packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, bool]
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """Turned by right angles and mirrored by the display matrix (ISO/IEC 14496-12, 6.2.2).
-
-    Its numbers are a, b, u, c, d, v, x, y, w; a point (p, q) goes to (a p + c q, b p + d q).
+    """Turned and mirrored by the display matrix a, b, u, c, d, v, x, y, w (ISO/IEC 14496-12,
+    6.2.2): a point (p, q) goes to (a p + c q, b p + d q).
     """
     image = frame.to_ndarray(format="rgb24")
     data = frame.side_data.get(Type.DISPLAYMATRIX)
@@ -266,16 +242,13 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 
 
 def _compressed(
-    images: Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray]]],
-    numbers: Sequence[int],
-    count: int,
-    crf: float,
-) -> Iterator[tuple[int, np.ndarray]]:
+    images: Callable[[Sequence[int]], Numbered], numbers: Sequence[int], count: int, crf: float
+) -> Numbered:
     """The frames, each compressed in a run around it. images: reads frames by ascending numbers."""
     before, after = RUN
     runs = {n: range(max(0, n - before), min(count, n + after + 1)) for n in numbers}
     reader = images(sorted(set(chain.from_iterable(runs.values()))))
-    held: dict[int, np.ndarray] = {}
+    held = {}
     for number, run in runs.items():
         while max(held, default=-1) < run[-1] and (following := next(reader, None)) is not None:
             held |= [following]

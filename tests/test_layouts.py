@@ -84,7 +84,7 @@ def test_inventory_counts_what_is_found(tmp_path: Path, name: str) -> None:
 
 
 def test_an_unknown_layout(tmp_path: Path) -> None:
-    message = "--layout ff: there is no such layout; the layouts are plain, .*deepfakebench"
+    message = "--layout ff: no such layout; the layouts are plain, .*deepfakebench"
     with pytest.raises(ValueError, match=message):
         find_samples(miniatures.faceforensics(tmp_path), layout="ff")
 

@@ -120,9 +120,7 @@ def test_deepfakebench_compression(tmp_path: Path) -> None:
         ValueError, match=r"FF-DF\.json: compression levels there: c23, c40; choose one"
     ):
         find_samples(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"compression levels there: c23, c40, and none called raw"
-    ):
+    with pytest.raises(ValueError, match=r"compression levels there: c23, c40; choose one"):
         find_samples(tmp_path, compression="raw")
     assert all("/c23/" in sample.path for sample in find_samples(tmp_path, compression="c23"))
 
@@ -146,9 +144,7 @@ def test_deepfakebench_of_celeb_df(tmp_path: Path) -> None:
         "1 of its entries are no clips with a list of frames, and passed over: "
         "CelebDFv2_real/val/frames" in text
     )
-    with pytest.raises(
-        ValueError, match="only faceforensics|levels there: none, and none called c23"
-    ):
+    with pytest.raises(ValueError, match="levels there: none of raw"):
         find_samples(tmp_path, index=path, compression="c23")
 
 
@@ -231,7 +227,7 @@ def test_deepfakebench_names_what_is_malformed(tmp_path: Path) -> None:
         ({"train": good, "test": {"c23": {"d": None}}}, "1 NONE: x_Real/test/c23/d"),
         (
             {"train": {"c23": good, "c40": ["a"], "x": good["good"]}},
-            "2 NONE: x_Real/train/c40, x_Real/train/x",
+            "1 NONE: x_Real/train/c40",
         ),
         (
             {"train": {**good, **strange}, "val": None},
@@ -244,7 +240,7 @@ def test_deepfakebench_names_what_is_malformed(tmp_path: Path) -> None:
     listed(tmp_path / "x.json", {"x": {"x_Real": {"train": strange}}, "made by": "hand"})
     with pytest.raises(
         ValueError,
-        match="x.json: none of its entries is a clip with a list of frames: made by, x_Real",
+        match="x.json: none of its entries is a clip with a list of frames: x_Real/train/a",
     ):
         find_samples(tmp_path)
 

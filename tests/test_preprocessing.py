@@ -6,7 +6,6 @@ import json
 import shutil
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -139,7 +138,6 @@ def test_on_a_gpu_one_thread_infers_while_others_cut(dataset, weights, whole, tm
     ensemble = Elsewhere(["lite"], weights_dir=weights)
     samples, made = find_samples(dataset), read_dump(whole).meta
     with DumpWriter(tmp_path / "dump", {"any": "thing"}, ensemble.weights, samples, 4) as writer:
-        ensemble.device = SimpleNamespace(type="elsewhere")
         reading = Reading(dataset, 4, 3)
         fill_faces(writer, reading, FaceCutter())
         fill_outputs(writer, reading, ensemble, list(ensemble.crops.values()), on_cpu=False)

@@ -62,7 +62,7 @@ def test_a_degraded_dump_has_the_test_pictures_with_their_groups(dataset, clean,
 def test_conditions_that_cannot_be_are_refused_before_any_work(dataset, clean, tmp_path, capsys):
     for condition, message in (
         ("fog:1", "jpeg:1 to 5"),
-        ("h264:1", "compresses clips, and takes video files alone"),
+        ("h264:1", "compresses clips, not pictures"),
     ):
         out = str(tmp_path / "d")
         assert cli(arguments(dataset, clean, "--degrade", condition, "--out", out)) == 2
@@ -172,7 +172,7 @@ def test_an_expert_added_to_the_clean_dump_is_added_to_degraded_ones(
 
 def test_pictures_that_are_gone_are_not_taken_for_faces_lost(dataset, clean, tmp_path, monkeypatch):
     monkeypatch.setattr("preprocessing_pipeline.DEGRADED", tmp_path / "degraded")
-    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere/.*: not there"):
         degraded_dump(clean, tmp_path / "nowhere", Condition("jpeg", 1), None, CPU)
     (tmp_path / "moved").mkdir()
     for path in dataset.glob("*[0-3].png"):

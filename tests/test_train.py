@@ -184,7 +184,7 @@ def test_a_dump_of_other_weights_is_refused(trained, tmp_path):
     other = write_dump(tmp_path / "made" / "big")
     meta = json.loads((other / "meta.json").read_text())
     (other / "meta.json").write_text(json.dumps({**meta, "weights": {"big": "0" * 64}}))
-    with pytest.raises(ValueError, match=r"differ in weights \(experts big and toy\)"):
+    with pytest.raises(ValueError, match=r"differ in weights \(big; None and toy; None\)"):
         main(Config(features=(trained[0], other), out=tmp_path / "out"))
 
 
@@ -192,9 +192,7 @@ def test_precisions_are_not_mixed(trained, tmp_path):
     other = write_dump(tmp_path / "made" / "toy2")
     meta = json.loads((other / "meta.json").read_text())
     (other / "meta.json").write_text(json.dumps({**meta, "config": {"precision": "bfloat16"}}))
-    with pytest.raises(
-        ValueError, match="computed in bfloat16, .* in None: a classifier would learn the rounding"
-    ):
+    with pytest.raises(ValueError, match="differ in precision .*bfloat16 and .*None"):
         main(Config(features=(trained[0], other), out=tmp_path / "out"))
     main(Config(features=(other,), out=tmp_path / "out"))
     assert Checkpoint.load(tmp_path / "out").info["precision"] == "bfloat16"
@@ -232,9 +230,7 @@ def test_no_training_faces_is_an_error_that_counts(tmp_path):
 def test_without_validation_faces_training_groups_validate(tmp_path, caplog):
     dump = write_dump(tmp_path / "made" / "toy", splits=(0.8, 0.8))
     main(Config(features=(dump,), out=tmp_path / "out"))
-    assert (
-        "the val split has no real faces: 7 of the training groups validate instead" in caplog.text
-    )
+    assert "the val split has no real faces: 7 of the training groups validate" in caplog.text
     assert "train       {'real': 82, 'fake': 82, 'groups': 41}" in caplog.text
 
 

@@ -112,7 +112,7 @@ def test_conditions(tmp_path: Path) -> None:
     compressed = list(load_ahead(frames, 2, 4, condition=Condition.of("h264:5")))
     assert [number_of(picture.image) for picture in compressed] == [5, 15]
     assert not np.array_equal(compressed[0].image, clean[0].image)
-    with pytest.raises(ValueError, match=r"p\.png: h264 compresses clips"):
+    with pytest.raises(ValueError, match="h264 compresses clips"):
         list(load_ahead([tmp_path / "p.png"], 2, 4, condition=Condition.of("h264:5")))
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"")

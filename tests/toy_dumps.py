@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.dump import NO_FACE, Dump, Row
+from data.dump import COLUMNS, NO_FACE, Dump
 from data.samples import Sample
 from data.store import DumpWriter
 
@@ -25,12 +25,12 @@ SAMPLES = [
 ]
 
 
-def row(sample: Sample, face: int = 0, **other) -> Row:
-    numbers = dict.fromkeys(Row.__dataclass_fields__, 1.5)
+def row(sample: Sample, face: int = 0, **other) -> dict:
+    numbers = dict.fromkeys(COLUMNS, 1.5)
     number = int(sample.path[-6:-4]) if sample.path[-6:-4].isdigit() else 0
     whole = {"face": face, "width": 320, "height": 200, "file_bytes": 1234}
     text = {"phash": f"{number * 0x1111111:016x}"}
-    return Row(**{**numbers, **vars(sample), **text, **whole, **other})
+    return {**numbers, **vars(sample), **text, **whole, **other}
 
 
 def write_faces(writer: DumpWriter, number: int, samples: list[Sample]) -> None:

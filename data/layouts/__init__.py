@@ -1,8 +1,7 @@
 """The official layouts of published datasets: one module and one row of `LAYOUTS` each.
 
-A module has `fits(root)`, whether a folder looks like it, and `read(root, index, compression)`,
-which lists the clips (data.samples.Listing). `COMPRESSED = True` in it says that the same videos
-may be there at several compression levels.
+A module has `fits(root)`, whether a folder looks like it, `read(root, index, compression)` -> its
+clips, and `COMPRESSED = True` where the same videos may be there at several compression levels.
 """
 
 from __future__ import annotations
@@ -34,16 +33,11 @@ LAYOUTS: dict[str, ModuleType] = {
 
 
 def compressed(name: str) -> bool:
-    """Whether a layout has compression levels."""
     return getattr(LAYOUTS.get(name), "COMPRESSED", False)
 
 
 def recognise(root: Path) -> str | None:
-    """The name of the layout of `root`; None where it fits none.
-
-    Raises:
-        ValueError: it fits several.
-    """
+    """The name of the layout of `root`; None where it fits none."""
     fitting = [name for name, module in LAYOUTS.items() if module.fits(Path(root))]
     if len(fitting) > 1:
         raise ValueError(f"{root}: looks like {' and '.join(fitting)}; say which with --layout")

@@ -1,27 +1,24 @@
 """Lists of DeepfakeBench (Yan et al., NeurIPS 2023) and DF40: one JSON per dataset, naming frames.
 
 {name: {label: {split: {clip: {"label": label, "frames": [...]}}}}}, with a compression level
-between split and clip for FaceForensics++, FaceShifter and DeepFakeDetection. A label that ends
-with "real" is real. Paths begin with folders of another machine, some with backslashes; what is
-left after cutting them lies in the dataset's folder (FaceForensics++/, Celeb-DF-v2/, ...) or in one
-of these.
-
-A clip may be in several splits (val is often a copy of test). One in the test split is only for
-testing here; where no val split is left, it is an eighth of the train groups.
+between split and clip for some. A label that ends with "real" is real. Paths begin with folders of
+another machine; what is left after cutting these lies in the dataset's folder or in one of its own.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from data.layouts import names
 from data.layouts.faceforensics import LEVELS, choose_level
-from data.layouts.tree import peek_json, read_table
+from data.layouts.tree import peek_json, read_json
 from data.samples import SPLIT_NAMES, Clip, Listing, evenly, film_order
-from data.splits import SPLITS, with_val
+from data.splits import SPLITS
 
 COMPRESSED = True
 FAKES = {
@@ -67,9 +64,8 @@ def fits(root: Path) -> bool:
 
 
 def is_list(path: Path) -> bool:
-    data = peek_json(path)
-    labels = data.values() if isinstance(data, dict) else ()
-    splits = [splits for label in labels if isinstance(label, dict) for splits in label.values()]
+    tables = [labels for labels in peek_json(path).values() if isinstance(labels, dict)]
+    splits = [splits for labels in tables for splits in labels.values()]
     return bool(splits) and all(isinstance(s, dict) and {*s} & {*SPLITS} for s in splits)
 
 
@@ -80,30 +76,32 @@ def _lists(root: Path) -> list[Path]:
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
     """index: the JSON, where it lies elsewhere or is one of several."""
     if index and not is_list(index):
-        raise ValueError(
-            f"{index}: no list of DeepfakeBench, "
-            "{name: {label: {split: {clip: {frames: [...]}}}}}"
-        )
+        raise ValueError(f"{index}: no list of DeepfakeBench (docs/datasets.md)")
     lists = [index] if index else _lists(root)
     if len(lists) != 1:
         found = ", ".join(path.name for path in lists) or "none"
         raise ValueError(f"{root}: lists of DeepfakeBench there: {found}; name one with --index")
-    entries, malformed = _entries(read_table(lists[0]))
+    entries, malformed = _entries(read_json(lists[0]))
     examples = ", ".join(malformed[:EXAMPLES]) + ", ..." * (len(malformed) > EXAMPLES)
     if not entries:
         raise ValueError(
-            f"{lists[0]}: none of its entries is a clip with a list of frames: "
-            f"{examples or 'it is empty'}"
+            f"{lists[0]}: none of its entries is a clip with a list of frames: {examples}"
         )
     levels = {entry.level for entry in entries} - {""}
     level = choose_level(lists[0], sorted(levels), compression) if levels or compression else ""
     entries = [entry for entry in entries if entry.level in ("", level)]
-    cut, on_disk = _cut(root, lists[0], entries), _Names(root)
+    cut = _cut(root, lists[0], entries)
+
+    @cache
+    def files_in(folder: PurePosixPath) -> set[str]:
+        path = root / folder
+        return {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+
     clips: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]] = {}
     missing, gone = [], 0
     for entry in entries:
         frames = [PurePosixPath(*path.parts[cut:]) for path in entry.frames]
-        present = tuple(p for p in frames if _inside(p.parts) and p.name in on_disk[p.parent])
+        present = tuple(p for p in frames if _inside(p.parts) and p.name in files_in(p.parent))
         gone += len(frames) - len(present)
         if present:
             clips.setdefault(present, (entry, set()))[1].add(entry.split)
@@ -112,49 +110,50 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
             missing.append(frames[0].parent.as_posix() if frames else empty)
     several = sum(len(splits) > 1 for _, splits in clips.values())
     notes = [lists[0].name]
-    notes += [f"{gone} of the frames that it names are not there"] * bool(gone)
-    notes += [
-        f"{several} clips are in several of its splits; those in test are for testing only"
-    ] * bool(several)
-    notes += [
-        f"{len(malformed)} of its entries are no clips with a list of frames, and passed over: "
-        f"{examples}"
-    ] * bool(malformed)
-    listed = _clips(clips)
-    has_val = any(clip.split == "val" for clip in listed)
-    return Listing(listed if has_val else with_val(listed), missing, [], notes)
+    if gone:
+        notes.append(f"{gone} of the frames that it names are not there")
+    if several:
+        notes.append(f"{several} clips are in several of its splits; test counts first, then val")
+    if malformed:
+        notes.append(
+            f"{len(malformed)} of its entries are no clips with a list of frames, and passed over: "
+            f"{examples}"
+        )
+    return Listing(_clips(clips), missing, [], notes)
 
 
 def _entries(data: dict) -> tuple[list[Entry], list[str]]:
     """The clips of a list, and the places of what is none: DFDC's list holds such."""
-    entries, malformed = [], [name for name, labels in data.items() if not isinstance(labels, dict)]
-    tables = [labels for labels in data.values() if isinstance(labels, dict)]
-    for label, splits in (item for labels in tables for item in labels.items()):
-        for split, content in splits.items():
-            if not isinstance(content, dict):
-                malformed.append(f"{label}/{split}")
-                continue
-            levels = {k: v for k, v in content.items() if k in LEVELS and isinstance(v, dict)}
-            malformed += [f"{label}/{split}/{k}" for k in content if levels and k not in levels]
-            for level, clips in (levels or {"": content}).items():
-                for name, clip in clips.items():
-                    if not (isinstance(clip, dict) and isinstance(clip.get("frames"), list)):
-                        malformed.append("/".join(filter(None, (label, split, level, name))))
-                        continue
-                    paths = (str(path).replace("\\", "/") for path in clip["frames"])
-                    paths = (PurePosixPath(path).as_posix() for path in paths)
-                    frames = tuple(map(PurePosixPath, sorted(paths, key=film_order)))
-                    own = clip.get("label")
-                    known = SPLIT_NAMES.get(split.lower(), "")
-                    own = own if isinstance(own, str) else label
-                    entries.append(Entry(name, own, known, level, frames))
+    entries, malformed = [], []
+    for place, clip in _leaves(data):
+        if not (isinstance(clip, dict) and isinstance(clip.get("frames"), list)):
+            malformed.append("/".join(place[1:]) or place[0])
+            continue
+        _, label, split, *level, name = place
+        paths = (str(path).replace("\\", "/") for path in clip["frames"])
+        paths = (PurePosixPath(path).as_posix() for path in paths)
+        frames = tuple(map(PurePosixPath, sorted(paths, key=film_order)))
+        own = clip.get("label")
+        label = own if isinstance(own, str) else label
+        entries.append(
+            Entry(name, label, SPLIT_NAMES.get(split.lower(), ""), *(level or [""]), frames)
+        )
     return entries, malformed
+
+
+def _leaves(data: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """What lies where clips belong: below name, label, split and, if given, compression level."""
+    depth = 5 if place[3:] and place[3] in LEVELS else 4
+    if isinstance(data, dict) and len(place) < depth:
+        for key, value in data.items():
+            yield from _leaves(value, (*place, key))
+    else:
+        yield place, data
 
 
 def _cut(root: Path, path: Path, entries: list[Entry]) -> int:
     """How many leading parts of the paths to leave out."""
-    entries = [entry for entry in entries if entry.frames]
-    probes = [entry.frames[0].parts for entry in evenly(entries, PROBES)]
+    probes = [e.frames[0].parts for e in evenly([e for e in entries if e.frames], PROBES)]
     hits = {
         cut: sum(_inside(parts[cut:]) and root.joinpath(*parts[cut:]).is_file() for parts in probes)
         for cut in range(max(map(len, probes), default=0))
@@ -172,18 +171,6 @@ def _cut(root: Path, path: Path, entries: list[Entry]) -> int:
 def _inside(parts: tuple[str, ...]) -> bool:
     """Whether a path of these parts stays in the folder that it is relative to."""
     return bool(parts) and parts[0] != "/" and ".." not in parts
-
-
-class _Names(dict[PurePosixPath, set[str]]):
-    """Folder -> names in it; each folder is read once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def __missing__(self, folder: PurePosixPath) -> set[str]:
-        path = self.root / folder
-        self[folder] = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-        return self[folder]
 
 
 def _clips(found: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]]) -> list[Clip]:

@@ -1,15 +1,9 @@
 """DF40 (Yan et al., NeurIPS 2024): fakes of forty methods, as frames; nine come with real pictures.
 
-<method>/ff/frames/071_054/000.png and <method>/cdf/frames/id0_id1_0000/000.png are made from
-FaceForensics++ and Celeb-DF. Methods that synthesise whole faces have no frames/
-(StyleGAN2/ff/071/..., StyleGAN2/cdf/Fake_from_Celeb-real/id0_0000/...); nine others have pictures
-of their own (heygen/fake/..., heygen/real/...). For more real pictures, add FaceForensics++ as
-another dataset, or take a JSON of DeepfakeBench.
-
-DF40_train/ (which may lack ff/) and DF40/ side by side are the official split of what comes from
-FaceForensics++; all else is for testing. A group is a pair of FaceForensics++ (071_054 with
-054_071) or a person of Celeb-DF. Some methods pair videos across the splits: `evaluate.py
-inventory` counts them.
+<method>/ff/ and <method>/cdf/ are made from FaceForensics++ and Celeb-DF (simswap/ff/frames/071_054,
+StyleGAN2/cdf/Fake_from_Celeb-real/id0_0000); some methods have real/ and fake/ instead. DF40_train/
+(which may lack ff/) and DF40/ side by side are the official split of what comes from
+FaceForensics++; all else is for testing. Some methods pair videos across the splits.
 """
 
 from __future__ import annotations
@@ -21,7 +15,6 @@ from data.images import SUFFIXES
 from data.layouts import names
 from data.layouts.tree import child, files_below, folders_in
 from data.samples import Clip, Listing, film_order, is_video
-from data.splits import with_val
 from data.video import VIDEO_SUFFIXES
 
 DOMAINS = ("ff", "cdf")
@@ -38,7 +31,7 @@ def fits(root: Path) -> bool:
 
 
 def _parts(root: Path) -> dict[str, Path]:
-    """Split -> its folder. None where `root` itself holds the methods."""
+    """Split -> its folder; empty where `root` itself holds the methods."""
     parts = ((split, child(root, part)) for part, split in PARTS.items())
     return {split: found for split, found in parts if found and _methods(found)}
 
@@ -57,7 +50,7 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
         replace(clip, group=names.group_of(source, groups) or clip.group) for clip, source in clips
     ]
     note = "fakes only: the real videos are those of FaceForensics++ and Celeb-DF"
-    return Listing(with_val(clips), [], unlisted, [note] * all(clip.label for clip in clips))
+    return Listing(clips, [], unlisted, [note] * all(clip.label for clip in clips))
 
 
 def _methods(place: Path) -> list[Path]:

@@ -1,9 +1,7 @@
 """DeepFakeDetection (Google and Jigsaw, 2019), a part of FaceForensics++: 28 actors in 16 scenes.
 
-original_sequences/actors/<level>/videos/01__kitchen_pan.mp4 is actor 1;
-manipulated_sequences/DeepFakeDetection/<level>/videos/01_02__kitchen_pan__ABCDEFGH.mp4 is that
-scene with the face of actor 2. There are no official splits. Nearly all actors are swapped with one
-another, so a group is the actor who was filmed; the face of a fake may be that of another group.
+01_02__kitchen_pan__ABCDEFGH.mp4 is 01__kitchen_pan.mp4 with the face of actor 2. There are no
+official splits. Nearly all actors are swapped with one another, so a group is the actor filmed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Deepfake Detection Challenge (Dolhansky et al., 2020), as on Kaggle: 124,000 videos in parts.
 
-dfdc_train_part_07/metadata.json, or one in the folder itself: {"a.mp4": {"label": "FAKE", "split":
-"train", "original": "b.mp4"}}. test/ and validation/ have a labels.csv (filename,label; 1 is fake),
-their videos beside it or in videos/. A group is an original with its fakes. Actors are not named,
-and recur in the parts.
+metadata.json in each part is {"a.mp4": {"label": "FAKE", "split": "train", "original": "b.mp4"}}.
+test/ and validation/ have a labels.csv (filename,label; 1 is fake). A group is an original with its
+fakes. Actors are not named, and recur in the parts.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from data.layouts.tree import clips_in, folders_in, peek_json, read_table
+from data.layouts.tree import clips_in, folders_in, peek_json, read_json
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
-from data.splits import with_val
 
 METADATA = "metadata.json"
 LABEL_LIST = "labels.csv"
@@ -38,11 +36,10 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
             else:
                 missing.append((folder.relative_to(root) / f"{name}.mp4").as_posix())
         unlisted += [found.video for found in on_disk.values()]
-    splits = {clip.split for clip in clips}
-    if splits == {"train"}:  # as Kaggle writes beside every video
-        note = "all of it is called train; it is divided by group, as there is nothing to test on"
+    if {clip.split for clip in clips} == {"train"}:  # as Kaggle writes beside every video
+        note = "all of it is called train; divided by group, as there is nothing to test on"
         return Listing([replace(clip, split="") for clip in clips], missing, unlisted, [note])
-    return Listing(clips if "val" in splits else with_val(clips), missing, unlisted)
+    return Listing(clips, missing, unlisted)
 
 
 def _places(root: Path) -> Iterator[Path]:
@@ -55,13 +52,12 @@ def _places(root: Path) -> Iterator[Path]:
 
 
 def _is_labelled(folder: Path) -> bool:
-    """Whether its list of labels is of this kind, judged by the first entry."""
+    """By the first entry of its list."""
     path = folder / LABEL_LIST
     if path.is_file():
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             return file.readline().strip().lower().replace(" ", "") == "filename,label"
-    data = peek_json(folder / METADATA)
-    first = next(iter(data.values()), None) if isinstance(data, dict) else None
+    first = next(iter(peek_json(folder / METADATA).values()), None)
     return isinstance(first, dict) and "label" in first
 
 
@@ -69,11 +65,11 @@ def _labels(folder: Path) -> Iterator[tuple[str, int, str, str]]:
     """(Name without suffix, label, group, split) of every video that is listed."""
     own = SPLIT_NAMES.get(folder.name.lower(), "")
     if (folder / LABEL_LIST).is_file():
-        for file, label in _csv_labels(folder / LABEL_LIST):
-            yield Path(file).stem, label, Path(file).stem, own
+        for name, label in _csv_labels(folder / LABEL_LIST):
+            yield name, label, name, own
         return
     path = folder / METADATA
-    for file, entry in read_table(path).items():
+    for file, entry in read_json(path).items():
         if not isinstance(entry, dict) or str(entry.get("label")).lower() not in LABELS:
             raise ValueError(f"{path}: {file}: expected a label REAL or FAKE, found {entry!r}")
         name, label = Path(file).stem, LABELS[str(entry["label"]).lower()]
@@ -88,7 +84,6 @@ def _csv_labels(path: Path) -> Iterator[tuple[str, int]]:
             if number > 1 and values:
                 if len(values) != 2 or values[1].lower() not in LABELS:
                     raise ValueError(
-                        f"{path}: line {number}: expected a file and a label 0 or 1, found "
-                        f"{','.join(row)!r}"
+                        f"{path}: line {number}: expected a file and a label 0 or 1, found {row}"
                     )
-                yield values[0], LABELS[values[1].lower()]
+                yield Path(values[0]).stem, LABELS[values[1].lower()]

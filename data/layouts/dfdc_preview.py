@@ -1,32 +1,29 @@
 """The preview of the Deepfake Detection Challenge (Dolhansky et al., 2019): 66 actors.
 
 dataset.json: {"method_A/643049/643049_A/1_643049_A_001.mp4": {"label": "fake", "set": "train",
-"target_id": 643049, "swapped_id": 1, ...}, ...}. A group is the actor who was filmed (target_id).
-Nobody filmed in the test set is filmed in the train set; an eighth of the train groups validates.
+"target_id": 643049, ...}, ...}. A group is the actor filmed (target_id).
 """
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from data.layouts.tree import WITHIN, files_below, folders_in, peek_json, pictures_in, read_table
+from data.layouts.tree import WITHIN, files_below, folders_in, peek_json, pictures_in, read_json
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
-from data.splits import with_val
 from data.video import VIDEO_SUFFIXES
 
 LIST = "dataset.json"
 
 
 def fits(root: Path) -> bool:
-    data = peek_json(root / LIST)
-    entries = data.values() if isinstance(data, dict) else ()
+    entries = peek_json(root / LIST).values()
     return any(isinstance(entry, dict) and "set" in entry for entry in entries)
 
 
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
     on_disk = _on_disk(root)
     clips, missing = [], []
-    for path, entry in read_table(root / LIST).items():
+    for path, entry in read_json(root / LIST).items():
         entry = entry if isinstance(entry, dict) else {}
         method, name = path.split("/")[0], PurePosixPath(path).stem
         label = LABELS.get(str(entry.get("label")).lower())
@@ -41,14 +38,12 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
             continue
         group = str(entry.get("target_id") or PurePosixPath(path).parent.name)
         clips.append(Clip(video, label, pictures, group, split, method if label else "real"))
-    has_val = any(clip.split == "val" for clip in clips)
-    unlisted = [video for video, _ in on_disk.values()]
-    return Listing(clips if has_val else with_val(clips), missing, unlisted)
+    return Listing(clips, missing, [video for video, _ in on_disk.values()])
 
 
 def _on_disk(root: Path) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
     """(Top folder, name) -> (video, frames) of every clip; frames where the video is not there."""
-    found: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+    found = {}
     for top in folders_in(root):
         for folder in (folder for name in WITHIN for folder in folders_in(top / name)):
             if pictures := pictures_in(root, folder):

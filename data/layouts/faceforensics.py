@@ -1,9 +1,8 @@
 """FaceForensics++ (Rössler et al., ICCV 2019): 1,000 videos, five manipulations, several levels.
 
-original_sequences/youtube/<level>/videos/071.mp4,
-manipulated_sequences/<method>/<level>/videos/071_054.mp4, or folders of frames in images/ or
-frames/. The official splits are train.json, val.json and test.json, lists of pairs: both videos of
-["071", "054"] and both fakes made of them belong to the split. A pair is a group.
+Videos lie in <folder>/<level>/videos, or as frames in images/ or frames/. The official splits are
+train.json, val.json and test.json, lists of pairs such as ["071", "054"]: both videos and both
+fakes made of them are a group, and belong to the split.
 """
 
 from __future__ import annotations
@@ -34,37 +33,30 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     folders |= {method: below(root, f"{FAKE}/{method}") for method in METHODS}
     level = level_of(root, folders.values(), compression)
     found = {method: clips_in(root, folder / level) for method, folder in folders.items()}
-    named = [
-        (clip, method, ids)
-        for method, clips in found.items()
-        for clip in clips
-        if len(ids := names.sources(clip.name)) == (1 if method == "real" else 2)
-    ]
-    pairs, missing = _official_pairs(root)
+    places, missing = _official_pairs(root)
     notes = [f"compression {level}", *_notes(root, folders)]
-    place: dict[str, tuple[str, str]] = {}  # video -> split, group
-    if pairs:
-        for clip, _, ids in named:
-            of = {pairs.get(source) for source in ids}
-            if len(of) == 1 and None not in of:
-                place[clip.video] = of.pop()
-        missing += _missing(root, folders, level, found, pairs)
+    if places:
+        missing += _missing(root, folders, level, found, places)
     else:
-        groups, missing = names.linked(clip.name for clip, _, _ in named), []
-        place = {clip.video: ("", groups[ids[0]]) for clip, _, ids in named}
+        groups = names.linked(each.name for some in found.values() for each in some)
+        places, missing = {source: ("", group) for source, group in groups.items()}, []
         notes.append("no train.json, val.json and test.json here or in splits/: splits are unknown")
-    clips = [
-        Clip(clip.video, int(method != "real"), clip.pictures, group, split, method)
-        for clip, method, _ in named
-        if clip.video in place
-        for split, group in [place[clip.video]]
-    ]
-    unlisted = [clip.video for clips in found.values() for clip in clips if clip.video not in place]
+    clips, unlisted = [], []
+    for method, some in found.items():
+        label = int(method != "real")
+        for each in some:
+            ids = names.sources(each.name)
+            place = {places.get(source) for source in ids}
+            if len(ids) == 1 + label and len(place) == 1 and None not in place:
+                split, group = place.pop()
+                clips.append(Clip(each.video, label, each.pictures, group, split, method))
+            else:
+                unlisted.append(each.video)
     return Listing(clips, missing, unlisted, notes)
 
 
 def level_of(root: Path, folders: Collection[Path], compression: str | None) -> str:
-    """The compression level to read, of those that the folders hold."""
+    """The compression level to read."""
     levels = [level for level in LEVELS if any((folder / level).is_dir() for folder in folders)]
     return choose_level(root, levels, compression)
 
@@ -75,38 +67,30 @@ def choose_level(path: Path, levels: Sequence[str], compression: str | None) -> 
         return levels[0]
     if compression in levels:
         return compression
-    listed = f"{path}: compression levels there: {', '.join(levels) or 'none'}"
-    if compression is None and levels:
-        raise ValueError(f"{listed}; choose one with --compression: they hold the same videos")
-    raise ValueError(f"{listed}, and none called {compression or ' or '.join(LEVELS)}")
+    listed = ", ".join(levels) or f"none of {', '.join(LEVELS)}"
+    raise ValueError(f"{path}: compression levels there: {listed}; choose one with --compression")
 
 
 def _official_pairs(root: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """Source video -> (split, its pair), and the lists that are missing."""
-    pairs: dict[str, tuple[str, str]] = {}
-    absent = []
+    pairs, absent = {}, []
     for split in SPLITS:
-        places = (root / f"{split}.json", root / "splits" / f"{split}.json")
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            absent.append(f"{split}.json")
+        path = root / f"{split}.json"
+        if not path.is_file():
+            path = root / "splits" / path.name
+        if not path.is_file():
+            absent.append(path.name)
             continue
-        data = read_json(path)
-        if not isinstance(data, list) or any(
-            not isinstance(pair, list) or len(pair) != 2 for pair in data
-        ):
-            raise ValueError(
-                f'{path}: not a list of pairs such as [["071", "054"], ...]; get the official file '
-                "again"
-            )
-        for pair in data:
+        for pair in read_json(path, list):
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise ValueError(
+                    f"{path}: {pair} is no pair of videos; get the official file again"
+                )
             group = "_".join(sorted(map(str, pair)))
             for source in map(str, pair):
-                before, other = pairs.setdefault(source, (split, group))
-                if (before, other) != (split, group):
+                if (other := pairs.setdefault(source, (split, group))) != (split, group):
                     raise ValueError(
-                        f"{path}: {source} is in the pair {other} of {before} too; get the "
-                        "official files again"
+                        f"{path}: {source} is in the pair {other[1]} of {other[0]} too; get it again"
                     )
     return pairs, absent
 
@@ -123,13 +107,11 @@ def _missing(
     fakes = [f"{a}_{b}" for pair in pairs for a, b in (pair, pair[::-1])]
     missing = []
     for method, folder in folders.items():
-        base, present = folder / level, {clip.name for clip in found[method]}
-        expected = sorted(official) if method == "real" else fakes
-        missing += [
-            (base / name).relative_to(root).as_posix()
-            for name in (expected if folder.is_dir() else ())
-            if name not in present
-        ]
+        if folder.is_dir():
+            base = (folder / level).relative_to(root).as_posix()
+            present = {clip.name for clip in found[method]}
+            expected = sorted(official) if method == "real" else fakes
+            missing += [f"{base}/{name}" for name in expected if name not in present]
     return missing
 
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 
 SOURCES = re.compile(r"(\d{3})(?:_(\d{3}))?")
 PEOPLE = re.compile(r"id(\d+)(?:_id\d+)?_\d{4}")
@@ -45,16 +43,11 @@ def linked(names: Iterable[str], mutual: bool = False) -> dict[str, str]:
             that paired videos at random would chain all of them into one group.
     """
     pairs = {found for name in names if (found := sources(name))}
-    ids = sorted({source for pair in pairs for source in pair})
-    links = [pair for pair in pairs if len(pair) == 2 and (not mutual or pair[::-1] in pairs)]
-    ends = np.searchsorted(ids, np.array(links, str).reshape(-1, 2).T) if ids else ((), ())
-    graph = coo_array((np.ones(len(links)), tuple(ends)), shape=(len(ids), len(ids)))
-    labels = connected_components(graph, directed=False)[1].tolist() if ids else []
-    members: dict[int, list[str]] = {}
-    for source, label in zip(ids, labels, strict=True):
-        members.setdefault(label, []).append(source)
-    names_of = {label: "_".join(found[:2]) for label, found in members.items()}
-    return {source: names_of[label] for source, label in zip(ids, labels, strict=True)}
+    groups = DisjointSet({source for pair in pairs for source in pair})
+    for pair in pairs:
+        if len(pair) == 2 and (not mutual or pair[::-1] in pairs):
+            groups.merge(*pair)
+    return {source: "_".join(sorted(g)[:2]) for g in groups.subsets() for source in g}
 
 
 def group_of(name: str, groups: dict[str, str]) -> str:

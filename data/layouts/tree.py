@@ -27,11 +27,7 @@ class Found:
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """Everything below `folder` with one of these suffixes, in any case, sorted by POSIX path.
 
-    Links are followed, each folder is entered once, hidden names (a leading dot, __MACOSX) are
-    passed over. A folder named like a file is listed, not entered: reading it says what is wrong.
-
-    Raises:
-        OSError: a folder cannot be listed.
+    A folder named like a file is listed, not entered: reading it says what is wrong.
     """
     found: list[Path] = []
     for parent, folders, files in walk(folder):
@@ -103,41 +99,35 @@ def clips_in(root: Path, folder: Path) -> list[Found]:
     """The clips of a folder: its video files, else its folders of pictures; or those in WITHIN."""
     places = [folder, *(folder / name for name in WITHIN)]
     for place in places:
-        if files := [entry.name for entry in _entries(place) if is_video(entry.name)]:
-            base = place.relative_to(root)
-            return [Found(Path(name).stem, (base / name).as_posix()) for name in files]
+        if files := [place / entry.name for entry in _entries(place) if is_video(entry.name)]:
+            return [Found(file.stem, file.relative_to(root).as_posix()) for file in files]
     for place in places:
-        inner = [(each, pictures_in(root, each)) for each in folders_in(place)]
-        if found := [
-            Found(each.name, each.relative_to(root).as_posix(), pictures)
-            for each, pictures in inner
-            if pictures
-        ]:
-            return found
+        inner = {each: pictures_in(root, each) for each in folders_in(place)}
+        if any(inner.values()):
+            return [
+                Found(each.name, each.relative_to(root).as_posix(), pictures)
+                for each, pictures in inner.items()
+                if pictures
+            ]
     return []
 
 
-def read_json(path: Path) -> object:
-    """The content of an official list. Raises: ValueError, with the file's name."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; it comes with the dataset")
+def read_json(path: Path, kind: type = dict) -> dict | list:
+    """The content of an official list."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # text that is not UTF-8 too
-        raise ValueError(f"{path}: not JSON ({error}); get the official file again") from error
-
-
-def read_table(path: Path) -> dict:
-    """The same where it must be a JSON object."""
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: not a table of videos; get the official file again")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path}: cannot be read ({error}); get the official file again"
+        ) from error
+    if not isinstance(data, kind):
+        raise ValueError(f"{path}: no {kind.__name__} of videos; get the official file again")
     return data
 
 
-def peek_json(path: Path) -> object:
-    """The content of a file; None where there is none or it is not JSON."""
+def peek_json(path: Path) -> dict:
+    """The same; empty where there is no such file or another content."""
     try:
         return read_json(path)
     except ValueError:
-        return None
+        return {}

@@ -1,8 +1,7 @@
 """WildDeepfake (Zi et al., ACM MM 2020): 7,314 sequences of face crops out of 707 videos.
 
-real_train/, fake_train/, real_test/ and fake_test/ (or "real train") with numbered folders, one per
-source video, which hold a folder of pictures per sequence: real_train/1/real/0/23.png. A group is a
-numbered folder; an eighth of the train groups validates. Persons and methods are not known.
+real_train/1/real/0/23.png (or "real train/...") is of source video 1, a group. Persons and methods
+are not known.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from pathlib import Path
 from data.images import SUFFIXES
 from data.layouts.tree import child, files_below
 from data.samples import Clip, Listing, film_order
-from data.splits import with_val
 
 FOLDERS = [(label, split) for label in ("real", "fake") for split in ("train", "test")]
 
@@ -38,7 +36,7 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
             ordered = tuple(sorted(pictures, key=film_order))
             group, method = f"{label}_{split}/{number}", "" if fake else "real"
             clips.append(Clip(video, int(fake), ordered, group, split, method))
-    return Listing(with_val(clips), [], unlisted)
+    return Listing(clips, [], unlisted)
 
 
 def _folder(root: Path, label: str, split: str) -> Path | None:
