@@ -171,9 +171,7 @@ def save_region_net(net: RegionNet, path: Path, notes: dict[str, str]) -> None:
 def load_region_net(path: Path) -> RegionNet:
     """The network that `save_region_net` wrote, float32. Raises: FileNotFoundError, ValueError."""
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"{path}: missing; train a network with training/region_net.py"
-        )
+        raise FileNotFoundError(f"{path}: missing; train a network with training/region_net.py")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
