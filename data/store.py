@@ -140,6 +140,10 @@ class DumpWriter(DumpFolder):
         for expert in self.new:
             tensors, broken = {}, np.isin(rows, lost)
             for name in (name for name in arrays if name.startswith(f"{expert}.")):
+                if len(arrays[name]) != len(which):
+                    raise ValueError(
+                        f"shard {number}: {len(arrays[name])} rows of {name}, not {len(which)}"
+                    )
                 tensors[name] = np.full((len(rows), *arrays[name].shape[1:]), np.nan, "<f2")
                 with np.errstate(over="ignore"):
                     tensors[name][which - rows[0]] = arrays[name]
