@@ -1,8 +1,8 @@
 """One way from a dataclass to a command line, for all scripts.
 
-The fields of a script's `Config` are its options, and the texts below the fields are their help: `data_root: Path` becomes
-`--data-root` (`--data_root` is understood too), a `bool` a switch, a `tuple` takes several values. So an option is spelled
-the same in every script, and a default stands in one place.
+The fields of a script's `Config` are its options, and the texts below the fields are their help.
+`data_root: Path` becomes `--data-root` (`--data_root` is understood too), a `bool` is a switch, a
+`tuple` takes several values. So an option is spelled the same in every script.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _BesideProgressBars(logging.Handler):
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
-    """Show what the scripts log: progress and warnings go to standard error, results to standard output."""
+    """Show what the scripts log on standard error; results go to standard output."""
     logging.basicConfig(level=logging.WARNING, handlers=[_BesideProgressBars()], force=True)
     logging.getLogger("masc").setLevel(level)
 
@@ -63,15 +63,15 @@ def run(
     """Fill `config` from the command line and call `main` with it.
 
     Args:
-        main: does the work. It returns an exit code, or anything else for success.
+        main: does the work; returns an exit code, or anything else for success.
         config: a dataclass.
         description: shown by --help; the script's docstring.
         arguments: instead of those of the process.
         name: of the command, instead of the script's.
 
     Returns:
-        The exit code. An OSError or a ValueError is a mistake of the user: its text is printed, without a traceback, and
-        the code is `BAD_INPUT`.
+        The exit code; `BAD_INPUT` where `main` raises an OSError or a ValueError, whose text is
+        printed without a traceback.
     """
     name = name or Path(sys.argv[0]).name
     set_up_logging()

@@ -26,7 +26,8 @@ from evaluation.tables import INTERVALS, main_rows
 REPLICATES = 1000
 NOTES = (
     "A → B, and B - A",
-    "Paired: the difference of the AUCs on the faces that both have scored, with the 95% interval of a bootstrap by A's "
+    "Paired: the difference of the AUCs on the faces that both have scored, with the 95% "
+    "interval of a bootstrap by A's "
     "groups in which both are measured on the same draws",
 )
 

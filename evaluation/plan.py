@@ -180,7 +180,8 @@ def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
         name = dump.meta["dataset"]
         if name in found:
             raise ValueError(
-                f"{found[name]} and {dump.path} are both of a dataset called {name}; evaluate them one after the other, "
+                f"{found[name]} and {dump.path} are both of a dataset called {name}; evaluate "
+                "them one after the other, "
                 "or preprocess one from a folder of another name"
             )
         found[name] = dump.path

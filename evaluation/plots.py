@@ -150,7 +150,8 @@ def reliability(title: str, part: pd.DataFrame) -> Drawn:
     below.set(xlabel="P(fake)", ylabel="count")
     below.margins(y=0.55)
     return made, (
-        "Share of fakes among faces of similar scores, and how many there are; on the diagonal, scores are probabilities"
+        "Share of fakes among faces of similar scores, and how many there are; on the diagonal, "
+        "scores are probabilities"
     )
 
 
@@ -213,7 +214,8 @@ def few_shot(title: str, rows: pd.DataFrame, places: Mapping[str, int]) -> Drawn
     axis.axhline(0.5, **CHANCE)
     _legend(made, axis)
     return made, (
-        "Lines: mean AUC over draws of the training faces (dots: each draw). Bars: 95% interval by group of the test faces, "
+        "Lines: mean AUC over draws of the training faces (dots: each draw). Bars: 95% interval "
+        "by group of the test faces, "
         "averaged over the draws"
     )
 

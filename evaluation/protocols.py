@@ -162,7 +162,8 @@ def identity_disjoint_experiments(faces: FeatureDataset) -> list[Experiment]:
         before, after = (len(set(part.rows["group"])) for part in (given, apart))
         left_out = int((apart.rows["split"] == "").sum())
         remarks = [
-            f"{before} groups joined into {after} ({largest_share(apart.rows['group']):.1%} of the faces in the largest, "
+            f"{before} groups joined into {after} ({largest_share(apart.rows['group']):.1%} of "
+            "the faces in the largest, "
             f"which trains); {left_out} faces left out, whose person, or somebody similar, is in a later split; in the "
             f"given splits {on_both_sides(given, apart):.0%} of the real test faces belong to a person with training "
             "faces, according to the identity embedding",

@@ -30,7 +30,8 @@ from evaluation.tables import (
 )
 
 READING = (
-    "AUC, AP, TPR@1%FPR and accuracy are better when higher; EER, FPR, ECE and Brier when lower. An AUC of 0.5 is chance.",
+    "AUC, AP, TPR@1%FPR and accuracy are better when higher; EER, FPR, ECE and Brier when lower. "
+    "An AUC of 0.5 is chance.",
     "Accuracy and FPR are at the threshold that was set on validation faces; nothing is chosen on test faces.",
     "Frames are single pictures. The score of a video is the mean of its frames. The two are never in one table.",
     "Behind a figure stands its 95% bootstrap interval, drawing whole groups (a source video, a person).",
@@ -38,7 +39,8 @@ READING = (
     "n/a: undefined for these faces, or not measured.",
 )
 LOST = (
-    "Degradations are applied to the picture before the face is looked for; where lost faces count, a picture whose face "
+    "Degradations are applied to the picture before the face is looked for; where lost faces "
+    "count, a picture whose face "
     "is lost raises no alarm (p_fake 0)"
 )
 
@@ -94,7 +96,8 @@ def derived_remarks(report: Mapping, table: pd.DataFrame) -> list[str]:
         if {MASC, METADATA} <= set(aucs.index) and aucs[METADATA] >= aucs[MASC]:
             remarks.append(
                 f"{report['runs'][run]['title']}, test {test}: the metadata baseline (file and picture size, colour, "
-                f"sharpness, size and pose of the face) reaches {aucs[METADATA]:.3f} and MASC {aucs[MASC]:.3f}: this test "
+                f"sharpness, size and pose of the face) reaches {aucs[METADATA]:.3f} and MASC "
+                f"{aucs[MASC]:.3f}: this test "
                 "does not show that faces were used"
             )
     return remarks

@@ -3,7 +3,8 @@
     python -m tests.official FOLDER        # all that the `full` profile asks for, about 800 MB
 
 What an answer of such an expert is, or how fast it comes, can be tested with them; never what it means. The names and
-shapes are data, in official_formats.json: those that the libraries' own networks have (torchvision, facenet-pytorch, py-feat,
+shapes are data, in official_formats.json: those that the libraries' own networks have (torchvision,
+facenet-pytorch, py-feat,
 timm, open_clip), with what their authors' files are known to lack or to add.
 """
 

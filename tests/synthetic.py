@@ -1,6 +1,7 @@
 """Faces without pictures: made-up answers of an expert, and dumps of them, with a known truth.
 
-A face has a hidden state, and every region of a real face reports it with noise. The `inner` and `lower` regions of a fake
+A face has a hidden state, and every region of a real face reports it with noise. The `inner` and
+`lower` regions of a fake
 report the state of somebody else.
 """
 
@@ -27,7 +28,9 @@ SWAPPED = [REGIONS.index("inner"), REGIONS.index("lower")]
 def predictions(
     people: np.ndarray, label: np.ndarray, seed: int = 0, noise: float = 0.7
 ) -> dict[str, np.ndarray]:
-    """Raw outputs of faces. people: (N,) int, who it is; label: (N,) 0 real, 1 fake. Returns: name -> (N, R, D) float16."""
+    """Raw outputs of faces. people: (N,) int, who it is; label: (N,) 0 real, 1 fake. Returns: name
+    -> (N, R, D) float16.
+    """
     rng = np.random.default_rng(seed)
     size = sum(output["size"] for output in OUTPUTS.values())
     look = np.random.default_rng(12345).normal(size=(int(people.max()) + 2, size))
@@ -47,7 +50,8 @@ def predictions(
 
 
 def recurring_people() -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Who is on the faces of 100 groups (`write_dump`), and answers about them: 60 people, of whom 40 train with one group of
+    """Who is on the faces of 100 groups (`write_dump`), and answers about them: 60 people, of whom
+    40 train with one group of
     theirs, and validate (20) or test (20) with the other."""
     groups = np.arange(100)
     people = np.repeat(np.select([groups < 60, groups < 80], [groups, groups - 20], groups - 60), 4)
@@ -65,7 +69,8 @@ def write_dump(
 ) -> Path:
     """A finished dump of two real faces and two fakes per group; a group is one person.
 
-    splits: the first share of the groups trains, up to the second validates, the rest is for testing. label: keep faces of
+    splits: the first share of the groups trains, up to the second validates, the rest is for
+    testing. label: keep faces of
     that label only. change: columns of index.csv or arrays to put in place of the made-up ones.
     """
     labels = np.tile([0, 0, 1, 1], groups)

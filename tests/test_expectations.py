@@ -102,7 +102,9 @@ def test_too_few_faces_are_refused(reals):
 
 
 def test_cross_fitting_never_shows_a_face_its_own_group(reals):
-    """A face must get the very residual of a fit in which its whole group is absent: change the group, nothing moves."""
+    """A face must get the very residual of a fit in which its whole group is absent: change the
+    group, nothing moves.
+    """
     groups = [f"g{row // 3}" for row in range(600)]
     before, _ = cross_fit(reals, OUTPUTS, REAL == 0, groups)
     changed = {name: value.copy() for name, value in reals.items()}

@@ -33,8 +33,10 @@ from tests.official import tensors
 
 NAMES = tuple(name for name in PROFILES["full"] if name not in BUNDLED)
 FULL, UPPER, LOWER = (REGIONS.index(name) for name in ("full", "upper", "lower"))
-# The largest difference between outputs of the same expert: distributions and vectors number by number, embeddings by 1 - cosine.
-# same: float32, in other batches or by the library. cuda: float32 with TF32 against a CPU. bf16: against float32, on a CPU.
+# The largest difference between outputs of the same expert: distributions and vectors number by
+# number, embeddings by 1 - cosine.
+# same: float32, in other batches or by the library. cuda: float32 with TF32 against a CPU. bf16:
+# against float32, on a CPU.
 APART = {
     "distribution": {"same": 1e-4, "cuda": 5e-3, "bf16": 0.02},
     "embedding": {"same": 1e-6, "cuda": 2e-4, "bf16": 1e-3},

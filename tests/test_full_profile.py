@@ -1,4 +1,6 @@
-"""The published experts from a dataset folder to a verdict, with weight files in their official formats and random values."""
+"""The published experts from a dataset folder to a verdict, with weight files in their official
+formats and random values.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ FACES = {"train": 2, "val": 1, "test": 1}  # of each class
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, astronaut) -> Path:
-    """One real face in many crops, each of a group of its own; the fakes have another's mouth: the same, upside down."""
+    """One real face in many crops, each of a group of its own; the fakes have another's mouth: the
+    same, upside down.
+    """
     root = tmp_path_factory.mktemp("somewhere") / "faces"
     root.mkdir()
     lines = [("path", "label", "group", "split")]
