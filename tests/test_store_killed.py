@@ -37,10 +37,18 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
 # Killed at any instant.
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_to_collect():
+    """Video objects of other tests, collected in a forked child, would wait for its lost threads."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def dies_at(step: int, out: Path, torn: bool = False, **options) -> bool:
     """Make a dump in another process that dies before its `step`-th access to the disk, or, `torn`,
     after ten bytes of the file it opens then. Returns whether it died."""
-    gc.collect()  # video objects of other tests, collected in the child, would wait for threads
     child = os.fork()
     if child == 0:
         gc.disable()
