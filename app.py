@@ -68,7 +68,7 @@ class Config:
     host: str = "127.0.0.1"
     """0.0.0.0 lets other machines in."""
     port: int = 7860
-    """Of the page."""
+    """Port of the page."""
 
 
 @dataclass(frozen=True)

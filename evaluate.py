@@ -71,7 +71,7 @@ class InventoryConfig:
     layout: str | None = None
     """Where it cannot be recognised (docs/datasets.md)."""
     compression: str | None = None
-    """Of FaceForensics++: raw, c23 or c40."""
+    """Compression level of FaceForensics++: raw, c23 or c40."""
 
 
 @dataclass(frozen=True)

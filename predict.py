@@ -17,8 +17,9 @@ Metrics of the newest checkpoint on the test split of the newest dump, and its p
 
     python predict.py
 
-The verdict is `fake` from the checkpoint's threshold on, `real` below one half, and `cannot tell`
-between them or for a face outside the abstention limits (percentiles of the training set).
+The verdict is `fake` from the checkpoint's threshold on; below it `real`, or `cannot tell` where
+p_fake is one half or more, or the face is outside the abstention limits (percentiles of the
+training set: smaller, blurrier, more turned away or stranger than nearly all training faces).
 Exit code: 0 all inputs scored, 2 a mistake in the command, 3 some inputs not scored.
 """
 

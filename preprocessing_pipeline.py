@@ -94,7 +94,7 @@ class Config:
     overwrite: bool = False
     """Replace a dump that is finished or has other settings."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Of the experts: cpu, cuda, cuda:1, ..."""
+    """Device of the experts: cpu, cuda, cuda:1, ..."""
     detect_on: str = "cpu"
     """The device of the face detector. On the CPU, its threads keep a GPU busy."""
     batch_size: int | Literal["auto"] | None = None
@@ -102,7 +102,7 @@ class Config:
     workers: int = min(8, os.cpu_count() or 1)
     """Threads that decode pictures, find and cut faces."""
     precision: Literal["float32", "bfloat16"] | None = None
-    """Of the experts. bfloat16 is faster on recent hardware and changes the outputs of `lite` by up
+    """Precision of the experts. bfloat16 is faster on recent hardware and changes the outputs of `lite` by up
     to .02 (default: that of the dump, else bfloat16 for published experts on a GPU)."""
     max_pixels: int = MAX_PIXELS
     """Larger images are refused."""

@@ -1,4 +1,4 @@
-"""From the pictures of a batch to the rows of a dump, and from the rows of a dump to crops."""
+"""Find and cut the faces of pictures; cut faces again at the landmarks that a dump holds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Writing a dump (data/dump.py): the faces first, then one file per expert output.
 
 Two passes over shards, fixed ranges of the samples. The first ends with index.csv and failures.csv,
-the second with the .npy files of the experts that the dump lacked, missing.csv and meta.json. Every
-file is renamed when whole: a killed run repeats at most one shard and ends with the same bytes.
+the second with the .npy files of the experts that the dump lacked, missing.csv and meta.json. Files
+are written under a temporary name and renamed: a run that is killed and started again repeats at
+most one shard and ends with the same bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """metrics.csv: every figure of a report is one row. Tables, plots, pages and cards are views of it.
 
-Besides it lies report.json: configuration, commit, versions, the runs with their counts, remarks.
+Beside it lies report.json: configuration, commit, versions, the runs with their counts, remarks.
 """
 
 from __future__ import annotations

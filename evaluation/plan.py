@@ -47,7 +47,7 @@ class Config(Settings):
     no_checkpoint: bool = False
     """Fit with the options of train.py below; measure no checkpoint."""
     name: str | None = None
-    """Of the report, a folder in outputs/reports (default: the datasets)."""
+    """Name of the report, a folder in outputs/reports (default: the datasets)."""
     out: Path | None = None
     """The report's folder itself, instead of --name."""
     overwrite: bool = False
@@ -55,13 +55,13 @@ class Config(Settings):
     card: Path | None = None
     """A Markdown file whose figures are replaced."""
     protocols: tuple[Protocol, ...] = get_args(Protocol)
-    """Default: all that the dumps allow."""
+    """Which faces train and which test; those that the dumps do not allow are left out."""
     ablate: Literal["families", "subsets", "none"] = "families"
     """Families: with and without each family of experts; subsets: every subset of them."""
     few_shot: bool = True
-    """Training with few faces (100, 300, 1000, 3000) too; the switch leaves it out."""
+    """Skip the runs with few training faces (100, 300, 1000, 3000)."""
     permutations: int = 10
-    """Of the training labels, as a sanity check."""
+    """Fits on permuted training labels, as a sanity check."""
     networks: tuple[str, ...] = ()
     """Networks on pixels: mesoinception4, ... or all."""
     weights_dir: Path | None = None
@@ -75,7 +75,7 @@ class Config(Settings):
     data_root: tuple[str, ...] = ()
     """DATASET=DIR: where pictures lie that have moved."""
     replicates: int = 1000
-    """Of the bootstrap."""
+    """Bootstrap draws for the intervals."""
     device: str = "cuda" if GPU else "cpu"
     """For networks and degraded dumps."""
 

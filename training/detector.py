@@ -42,7 +42,7 @@ class Settings:
     forgery_weight: float = 0.5
     """Weight of the pretrained forgery logit beside the trained head; 0: the head alone."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fpr < 1:
