@@ -40,12 +40,8 @@ def _with_short_help(config: type[Config]) -> type[Config]:
     options = {}
     for name, hint in get_type_hints(config, include_extras=True).items():
         if any(getattr(config, name, 0) is empty for empty in (None, False, (), "")):
-            kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-            metavar = (
-                kinds[0].__name__.upper() if [type(kind) for kind in kinds] == [type] else None
-            )
-            if type(None) not in get_args(hint):
-                metavar = None
+            kind, *more = get_args(hint) or (None,)
+            metavar = kind.__name__.upper() if more == [type(None)] and type(kind) is type else None
             options[name] = Annotated[hint, tyro.conf.arg(help_behavior_hint="", metavar=metavar)]
     defaults = {name: getattr(config, name) for name in options}
     defaults |= {"__annotations__": options, "__post_init__": lambda self: None}  # checked by `run`

@@ -1,0 +1,87 @@
+"""From a dataclass to a command line: spelling, help, exit codes, and what is printed where."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from command_line import BAD_INPUT, run
+
+
+@dataclass(frozen=True)
+class Toy:
+    data_root: Path
+    """Folder of the dataset."""
+    drop: tuple[str, ...] = ()
+    """Groups to leave out."""
+    limit: int | None = None
+    """Only so many."""
+    fpr: float = 0.05
+    """Of the threshold."""
+    one_class: bool = False
+    """Real faces only."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fpr < 1:
+            raise ValueError(f"--fpr lies between 0 and 1 (given: {self.fpr})")
+
+
+def toy(*arguments, main=lambda config: None) -> int:
+    return run(main, Toy, "Does it.", arguments, "toy.py")
+
+
+@pytest.mark.parametrize("option", ["--data-root", "--data_root"])
+def test_options_fill_the_dataclass(option):
+    found = []
+    more = ("--drop", "a", "b", "--one-class", "--limit", "3")
+    assert toy(option, "faces", *more, main=found.append) == 0
+    assert found == [Toy(Path("faces"), ("a", "b"), 3, 0.05, True)]
+
+
+def test_help_shows_texts_and_only_defaults_that_say_something(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        toy("--help")
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0 and "Does it." in text and "Groups to leave out." in text
+    assert "--limit INT" in text and "--data-root PATH" in text and "(default: 0.05)" in text
+    assert "None" not in text and "(default: )" not in text and "False" not in text
+
+
+@pytest.mark.parametrize("arguments", [(), ("--data-root", "x", "--limt", "3"), ("--data-root",)])
+def test_a_mistake_in_the_command_is_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        toy(*arguments)
+    assert stopped.value.code == BAD_INPUT and capsys.readouterr().err
+
+
+def test_errors_of_the_user_are_one_line(capsys):
+    def refuse(config: Toy) -> None:
+        raise FileNotFoundError(f"{config.data_root}: no such folder")
+
+    assert toy("--data-root", "gone", main=refuse) == BAD_INPUT
+    assert capsys.readouterr().err == "toy.py: gone: no such folder\n"
+    assert toy("--data-root", "x", "--fpr", "2") == BAD_INPUT
+    assert capsys.readouterr().err == "toy.py: --fpr lies between 0 and 1 (given: 2.0)\n"
+
+
+def test_other_errors_are_not_hidden():
+    def broken(config: Toy) -> None:
+        raise KeyError("a fault of ours")
+
+    with pytest.raises(KeyError):
+        toy("--data-root", "x", main=broken)
+
+
+def test_exit_codes_of_main_are_kept_and_progress_goes_to_standard_error(capsys):
+    def main(config: Toy) -> int:
+        logging.getLogger("masc").info("half way")
+        logging.getLogger("masc").warning("few faces")
+        print("result")
+        return 3
+
+    assert toy("--data-root", "x", main=main) == 3
+    assert toy("--data-root", "x", main=lambda config: config.data_root) == 0
+    assert capsys.readouterr() == ("result\n", "half way\nwarning: few faces\n")
