@@ -23,8 +23,8 @@ from scipy.special import logit
 from tqdm import tqdm
 
 from command_line import run
+from data.alignment import SIZE, similarity
 from data.dump import Dump, landmarks_of, read_dump
-from data.faces import SIZE, similarity
 from data.feature_dataset import join_dumps
 from data.files import write_json
 from data.images import read_image

@@ -31,8 +31,9 @@ from tqdm import tqdm
 
 import preprocessing_pipeline as pipeline
 from command_line import run, set_up_logging
+from data.alignment import align
 from data.dump import read_dump
-from data.faces import FaceCutter, align
+from data.faces import FaceCutter
 from data.filling import one_thread_per_operation
 from data.loading import in_order, load
 from models.ensemble import BATCH_CPU, BATCH_GPU, Ensemble, experts_of, find_device, usual_precision
@@ -82,7 +83,7 @@ class Benchmark:
             precision=config.precision or usual_precision(self.device, names),
         )
         self.ensemble = self.load_ensemble()
-        self.cutter = FaceCutter(crops=self.ensemble.crops.values(), detect_on=config.detect_on)
+        self.cutter = FaceCutter(crops=self.ensemble.crops.values())
         with tempfile.TemporaryDirectory() as folder:
             dump = read_dump(self.preprocess(folder))
         self.paths = [config.data_root / path for path in dict.fromkeys(dump.rows["path"])]

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.alignment import align, align_stack
 from data.degrade import Condition
 from data.dump import LANDMARKS, NO_FACE, Dump, landmarks_of
-from data.faces import FaceCrops, FaceCutter, align
+from data.faces import FaceCrops, FaceCutter
 from data.images import ImageError
 from data.loading import Picture, load_ahead
 from data.samples import Sample
+from data.stack import Stack
 from features.regions import Crop
 
 BOX = ("x0", "y0", "x1", "y1")
@@ -48,32 +50,39 @@ class KnownFaces:
         return (*known,) == (picture.phash, picture.file_bytes)
 
 
-def find_faces(batch: Batch, cutter: FaceCutter) -> tuple[list[dict], Failures]:
-    """A row for every face of a batch, and the pictures without one."""
+def find_faces(
+    batch: Batch, cutter: FaceCutter, stack: Stack | None = None
+) -> tuple[list[dict], Failures]:
+    """A row for every face of a batch, and the pictures without one. stack: of its pictures."""
     failures = [(s.path, item.reason) for s, item in batch if isinstance(item, ImageError)]
     pictures = [(s, item) for s, item in batch if isinstance(item, Picture)]
-    crops = cutter([picture.image for _, picture in pictures])
+    crops = cutter([picture.image for _, picture in pictures] if stack is None else stack)
     seen = set(crops.image.tolist())
     failures += [(sample.path, NO_FACE) for i, (sample, _) in enumerate(pictures) if i not in seen]
     return rows_of(crops, pictures), failures
 
 
 def cut_known(
-    batch: Batch, faces: KnownFaces, crops: Iterable[Crop]
+    batch: Batch, faces: KnownFaces, crops: Iterable[Crop], stack: Stack | None = None
 ) -> tuple[np.ndarray, dict[Crop, torch.Tensor], Failures]:
-    """Rows (F,) of a batch's faces in a dump, their crops (F, 4, px, px), and unusable pictures."""
+    """Rows (F,) of a batch's faces in a dump, their crops (F, 4, px, px), and unusable pictures.
+
+    stack: of its pictures, on the device that cuts; the crops stay there.
+    """
     images, which, rows, failures = [], [], [], []
     for sample, item in batch:
         if isinstance(item, ImageError):
             failures.append((sample.path, item.reason))
-        elif not faces.shows(item, sample.path):
-            failures.append((sample.path, CHANGED))
-        else:
+            continue
+        if faces.shows(item, sample.path):
             which += [len(images)] * len(faces.of[sample.path])
             rows += faces.of[sample.path]
-            images.append(item.image)
+        else:
+            failures.append((sample.path, CHANGED))
+        images.append(item.image)
     rows, which = np.array(rows, int), np.array(which, int)
-    views = {crop: align(images, which, faces.landmarks[rows], crop) for crop in set(crops)}
+    cut, pictures = (align, images) if stack is None else (align_stack, stack)
+    views = {crop: cut(pictures, which, faces.landmarks[rows], crop) for crop in set(crops)}
     return rows, views, failures
 
 

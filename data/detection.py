@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
+from data.mtcnn import batched, search
+from data.stack import Stack
+
 # (search size in px, empty space on each side as a fraction of the picture). Each is for pictures
 # in which those before found nothing: of 650 tight crops (DFDC) the first finds a face in 643, the
 # second in 4 more. The third finds faces down to 1/20 of the longer side instead of 1/6.
@@ -18,7 +21,7 @@ TRIES = ((224, 0.0), (224, 0.1), (960, 0.1))
 # px, the smallest face. MTCNN searches for sizes a factor of 1 / .709 apart, from this one up; the
 # last should just fill the letterbox, as faces do in tight crops: 40 / .709 ** 5 = 223.
 SMALLEST = 40
-TOGETHER = 64  # pictures that a GPU searches at a time
+PIXELS = 1 << 23  # that a GPU searches at a time: 167 pictures of the first search size
 SAME = 0.7  # of the smaller box covered by another: the same face, as in MTCNN itself
 
 T = TypeVar("T")
@@ -29,28 +32,101 @@ class FaceFinder:
     """Finds the faces of pictures, letterboxed to the same size.
 
     On a CPU each picture is searched by one thread: faster, and the same bytes whatever the batch.
-    On a GPU the batch is searched together; a landmark may move by a thousandth of a pixel.
+    On a GPU a stack of pictures is searched together. Boxes and landmarks then differ by rounding;
+    where a box ends between two pixels, another pixel may be taken, and a landmark moves by up to a
+    few hundredths of the face's width.
     """
 
     def __init__(self, device: torch.device, min_score: float) -> None:
-        self.device, self.min_score = device, min_score
-        mtcnn = MTCNN(min_face_size=SMALLEST, keep_all=True, device=device).eval()
+        self.device, self.min_score = torch.device(device), min_score
+        if (
+            self.device.type == "cuda"
+        ):  # on by default; landmarks would move by hundredths of a pixel
+            torch.backends.cudnn.allow_tf32 = False
+        mtcnn = MTCNN(min_face_size=SMALLEST, keep_all=True, device=self.device).eval()
         # A third faster on a CPU, with the same bits.
         self.mtcnn = mtcnn.to(memory_format=torch.channels_last)
 
     def __call__(self, images: list[np.ndarray]) -> list[np.ndarray]:
-        """The faces of each picture, the most central large one first.
+        """The faces of each picture, the most central large one first. Computed on the CPU.
 
         Returns:
             (n, 15) float64 each: box, score, and x, y of the viewer's left eye, right eye, the nose
             tip, left and right corner of the mouth.
         """
-        if self.device.type == "cpu":
-            found = one_thread_each(lambda image: self._find([image])[0], images)
-        else:
-            parts = [images[i : i + TOGETHER] for i in range(0, len(images), TOGETHER)]
-            found = [faces for part in parts for faces in self._find(part)]
+        found = one_thread_each(lambda image: self._find([image])[0], images)
         return [ranked(faces, *image.shape[:2]) for faces, image in zip(found, images, strict=True)]
+
+    @torch.inference_mode()
+    def of_stack(self, stack: Stack) -> list[np.ndarray]:
+        """As a call, for pictures on the device. One transfer brings all faces back."""
+        boxes, which, left = [], [], np.arange(len(stack))
+        for size, padding in TRIES:
+            some = stack if len(left) == len(stack) else stack.select(left)
+            found, image = self._search_stack(some, size, padding)
+            boxes.append(found)
+            which.append(stack.tensor(left)[image])
+            left = left[torch.bincount(image, minlength=len(left)).cpu().numpy() == 0]
+            if not len(left):
+                break
+        boxes, which = torch.cat(boxes), torch.cat(which)
+        box, landmarks = self._refine_stack(stack, which, boxes[:, :4])
+        rows = [which[:, None].double(), box, boxes[:, 4:], landmarks.flatten(1)]
+        rows = torch.cat(rows, dim=1).cpu().numpy()
+        found = (rows[rows[:, 0] == i, 1:] for i in range(len(stack)))
+        return [ranked(faces, *shape) for faces, shape in zip(found, stack.shapes, strict=True)]
+
+    def _search_stack(
+        self, stack: Stack, size: int, padding: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes and scores (n, 5) float64, pictures (n,). size, padding: see `letterbox`."""
+        height, width = stack.pixels.shape[1:3]
+        places = np.array([placement(h, w, size, padding) for h, w in stack.shapes])
+        shapes = stack.shapes[:, ::-1].copy()  # width, height
+        part = np.concatenate([np.zeros_like(shapes), shapes], axis=1)
+        part, places, shapes = map(stack.tensor, (part, places, shapes))
+        together = max(1, PIXELS // max(size * size, height * width))
+        found, image = [], []
+        for start in range(0, len(stack), together):
+            rows = slice(start, start + together)
+            pixels = stack.pixels[rows].permute(0, 3, 1, 2).float()
+            offset, inner = places[rows].split(2, dim=1)
+            squares = stack.resized(pixels, part[rows], inner, size, offset)
+            boxes, which = search(self.mtcnn, squares)
+            kept = (boxes[:, 4] >= self.min_score).nonzero()[:, 0]
+            found.append(boxes[kept].double())
+            image.append(which[kept] + start)
+        boxes, image = torch.cat(found), torch.cat(image)
+        corner, inner, outer = (places[image, :2], places[image, 2:], shapes[image])
+        corners = boxes[:, :4].view(-1, 2, 2) + 0.5 - corner[:, None]
+        corners = corners * (outer.double() / inner)[:, None] - 0.5
+        return torch.cat([corners.flatten(1), boxes[:, 4:]], dim=1), image
+
+    def _refine_stack(
+        self, stack: Stack, which: torch.Tensor, box: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `_refine`. which: (F,), the picture of each box (F, 4) float64."""
+        height, width = stack.pixels.shape[1:3]
+        shapes = stack.tensor(stack.shapes[:, ::-1])[which]
+        together = max(1, PIXELS // (height * width))
+        for _ in range(2):
+            size = (box[:, 2:] - box[:, :2]).amax(1, keepdim=True)
+            corner = ((box[:, :2] + box[:, 2:] - size) / 2).floor()
+            side = size.ceil().clamp_min(1)
+            part = torch.cat([corner, corner + side], dim=1)
+            views = [torch.empty(0, 3, 48, 48, device=stack.device)]
+            for start in range(0, len(which), together):
+                rows = slice(start, start + together)
+                pixels = stack.pixels[which[rows]].permute(0, 3, 1, 2).float()
+                zero, px = torch.zeros_like(corner[rows]), torch.full_like(corner[rows], 48)
+                views.append(stack.resized(pixels, part[rows], px, 48, zero, shapes[rows]))
+            moves, points, _ = batched(self.mtcnn.onet, (torch.cat(views) - 127.5) / 128)
+            moves = moves.view(-1, 2, 2).double()  # in sides
+            moves[:, 1] += 1
+            box = (corner[:, None] + side[:, None] * moves).flatten(1)
+            points = points.view(-1, 2, 5).transpose(1, 2).double()
+            landmarks = corner[:, None] + side[:, None] * points
+        return box, landmarks
 
     @torch.inference_mode()
     def _find(self, images: list[np.ndarray]) -> list[np.ndarray]:
@@ -98,10 +174,10 @@ class FaceFinder:
             side = np.ceil(size).clip(1)
             places = zip(which, corner.astype(int), side.astype(int), strict=True)
             views = [window(images[i], x, y, s) for i, (x, y), s in places]
-            pixels = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
             moves, points, _ = self.mtcnn.onet((pixels.float() - 127.5) / 128)  # in sides
-            moves = moves.view(-1, 2, 2).double().cpu().numpy() + [[0, 0], [1, 1]]
-            points = points.view(-1, 2, 5).transpose(1, 2).double().cpu().numpy()
+            moves = moves.view(-1, 2, 2).double().numpy() + [[0, 0], [1, 1]]
+            points = points.view(-1, 2, 5).transpose(1, 2).double().numpy()
             box = (corner[:, None] + side[:, None, None] * moves).reshape(-1, 4)
             landmarks = corner[:, None] + side[:, None, None] * points
         return box, landmarks

@@ -1,25 +1,23 @@
 """The two passes over the pictures of a dataset: finding faces, and computing experts' outputs.
 
-Threads decode ahead while others work on earlier batches. No batch belongs to two shards.
+On a CPU, threads decode ahead while others work on earlier batches. For a GPU, processes decode;
+one thread gives it work, others fetch the results of earlier batches. No batch is of two shards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from itertools import groupby, islice
-from pathlib import Path
+from itertools import groupby
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from data.cutting import Batch, cut_known, find_faces
-from data.degrade import Condition
+from data.cutting import cut_known, find_faces
+from data.decoding import Reading, decoded
 from data.faces import FaceCutter
-from data.images import MAX_PIXELS
-from data.loading import batches, in_order, load_ahead
+from data.loading import in_order
 from data.store import DumpWriter, Shards
 from features.regions import Crop
 
@@ -29,28 +27,21 @@ BAR = (
 )
 Views = dict[Crop, torch.Tensor]  # crop -> (F, 4, px, px) uint8 RGBA
 Predictions = dict[str, torch.Tensor]  # `<expert>.<output>` -> (F, R, D) float16
+IN_TURN = 2  # threads that find faces on a GPU: one sorts them while the other waits for it
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How the pictures of a dataset are read. workers: threads."""
-
-    root: Path
-    batch_size: int
-    workers: int
-    max_pixels: int = MAX_PIXELS
-    condition: Condition | None = None
-
-
-def fill_faces(writer: DumpWriter, reading: Reading, cutter: FaceCutter) -> None:
-    """The first pass: write index.csv and failures.csv."""
+def fill_faces(
+    writer: DumpWriter, reading: Reading, cutter: FaceCutter, stacked: bool = False
+) -> None:
+    """The first pass: write index.csv and failures.csv. stacked: work on stacks of pictures."""
 
     def write(number: int, parts: list) -> None:
         rows, failures = (sum(lists, []) for lists in zip(*parts, strict=True))
         writer.write_faces(number, rows, failures)
 
-    steps = [lambda batch: find_faces(batch, cutter)]
-    _each_shard(writer.pending_faces(), reading, "faces", len(writer.samples), steps, write)
+    steps = [(lambda part: find_faces(part[0], cutter, part[1]), IN_TURN if stacked else 0)]
+    shards = writer.pending_faces()
+    _each_shard(shards, reading, stacked, "faces", len(writer.samples), steps, write)
     writer.finish_faces()
 
 
@@ -59,20 +50,25 @@ def fill_outputs(
     reading: Reading,
     ensemble: Callable[[Views], Predictions],
     crops: Sequence[Crop],
-    on_cpu: bool,
+    stacks_on: torch.device | None = None,
 ) -> None:
     """The second pass: write the outputs of the new experts.
 
-    on_cpu: each thread cuts and infers a batch of its own. On a GPU, they cut while one infers.
+    stacks_on: a device that works on stacks of pictures. Then `ensemble.start` returns without
+    waiting for the device.
     """
-    faces = writer.faces
-
-    def cut(batch: Batch) -> tuple:
-        return cut_known(batch, faces, crops)
+    faces, stacked = writer.faces, stacks_on is not None
 
     def infer(part: tuple) -> tuple:
-        rows, views, failures = part
-        return rows, ensemble(views) if len(rows) else {}, failures
+        batch, stack = part
+        stack = stack and stack.to(stacks_on)
+        rows, views, failures = cut_known(batch, faces, crops, stack)
+        work = ensemble.start if stacked else ensemble
+        return rows, work(views) if len(rows) else {}, failures
+
+    def fetch(part: tuple) -> tuple:
+        rows, pending, failures = part
+        return rows, pending.result() if len(rows) else {}, failures
 
     def write(number: int, parts: list) -> None:
         rows, outputs, failures = zip(*parts, strict=True)
@@ -80,47 +76,48 @@ def fill_outputs(
         arrays = {name: torch.cat([p[name] for p in outputs if p]).numpy() for name in names}
         writer.write_outputs(number, np.concatenate(rows), arrays, sum(failures, []))
 
-    steps = [lambda batch: infer(cut(batch))] if on_cpu else [cut, infer]
-    _each_shard(writer.pending(), reading, "experts", len(faces.of), steps, write)
+    steps = [(infer, 1), (fetch, 1)] if stacked else [(infer, 0)]
+    _each_shard(writer.pending(), reading, stacked, "experts", len(faces.of), steps, write)
 
 
 def _each_shard(
     pending: Shards,
     reading: Reading,
+    stacked: bool,
     what: str,
     total: int,
-    steps: Sequence[Callable],
+    steps: Sequence[tuple[Callable, int]],
     write: Callable[[int, list], None],
 ) -> None:
     """Apply steps to the batches of the pending shards, and write each shard once it is whole.
 
-    The first step runs in `workers` threads, a second one in one. total: pictures of this pass.
+    Args:
+        stacked: for a GPU.
+        total: pictures of this pass.
+        steps: functions of what the one before returned, and in how many threads; 0: `workers`. The
+            first takes a batch and its stack.
     """
-    left = [sample for _, samples in pending for sample in samples]
-    paths = (reading.root / sample.path for sample in left)
-    workers, ahead = reading.workers, reading.batch_size + reading.workers
-    pictures = load_ahead(paths, workers, ahead, reading.max_pixels, reading.condition)
-    done, hide = total - len(left), not left
+    left = sum(len(samples) for _, samples in pending)
     with (
         one_thread_per_operation(),
-        closing(pictures),
+        closing(decoded(pending, reading, stacked)) as parts,
         tqdm(
-            total=total, initial=done, desc=what, unit=" images", bar_format=BAR, disable=hide
+            total=total,
+            initial=total - left,
+            desc=what,
+            unit=" images",
+            bar_format=BAR,
+            disable=not left,
         ) as bar,
     ):
-        loaded = zip(left, pictures, strict=True)
-        jobs = (
-            (number, len(batch), batch)
-            for number, samples in pending
-            for batch in batches(islice(loaded, len(samples)), reading.batch_size)
-        )
-        for step in steps:
-            threads = workers if step is steps[0] else 1
+        jobs = ((number, len(batch), (batch, stack)) for number, batch, stack in parts)
+        for step, threads in steps:
+            threads = threads or reading.workers
             jobs = in_order(lambda job, f=step: (*job[:2], f(job[2])), jobs, threads, threads)
         with closing(jobs):
-            for number, parts in groupby(jobs, key=lambda job: job[0]):
+            for number, done in groupby(jobs, key=lambda job: job[0]):
                 results = []
-                for _, images, result in parts:
+                for _, images, result in done:
                     results.append(result)
                     bar.update(images)
                 write(number, results)

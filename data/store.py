@@ -39,7 +39,7 @@ from data.splits import fill_groups_and_splits
 NOT_FINITE = "outputs that are not finite, or beyond the range of float16"
 SPOILED = 0.05  # of the faces with changed or unreadable pictures: not the dataset of the dump
 
-Shards = list[tuple[int, list[Sample]]]
+Shards = list[tuple[int, list[Sample]]]  # numbers of shards and their pictures
 
 
 class DumpWriter(DumpFolder):

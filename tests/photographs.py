@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from data.faces import align
+from data.alignment import align
 from training.aligned_crops import FACE_WINDOW, WIDE_CROP, AlignedCrops, on_crop
 
 # Of `astronaut` and `hopper`, (5, 2) px.

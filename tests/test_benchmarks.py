@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks import explanations, preprocess
 from benchmarks.explanations import PARTS, interval, localisation, manipulate, part_mask
-from data.faces import TEMPLATE
+from data.alignment import TEMPLATE
 from inference.verdict import Region, Verdict
 from tests.photographs import LANDMARKS
 

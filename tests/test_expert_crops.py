@@ -8,7 +8,8 @@ import torch
 from facenet_pytorch.models.mtcnn import extract_face
 from PIL import Image
 
-from data.faces import TEMPLATE, FaceCutter, align
+from data.alignment import TEMPLATE, align
+from data.faces import FaceCutter
 from features.regions import ALIGNED
 from models.fairface import FairFace
 from models.pyfeat import import_feat

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from data.alignment import SIZE, TEMPLATE, TOGETHER, align, similarity
 from data.detection import FaceFinder
-from data.faces import SIZE, TEMPLATE, TOGETHER, FaceCutter, align, similarity
+from data.faces import FaceCutter
 from data.images import read_image
 from features.regions import ALIGNED
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data import degrade
-from data.faces import align
+from data.alignment import align
 from features.regions import ALIGNED, Crop
 from models.trace_net import CROP, GRID
 from tests.photographs import HOPPER_LANDMARKS, LANDMARKS

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from data.faces import TEMPLATE, FaceCutter
+from data.alignment import TEMPLATE
+from data.faces import FaceCutter
 from data.quality import HEAD, pose, sharpness
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from command_line import BAD_INPUT, run
+from data.alignment import align
 from data.dump import landmarks_of, read_dump
-from data.faces import align
 from data.images import read_image
 from features.regions import REGIONS
 from models.lite0 import lite0_weights

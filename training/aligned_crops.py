@@ -12,9 +12,9 @@ import numpy as np
 from numpy.random import Generator
 from tqdm import tqdm
 
+from data.alignment import SIZE, similarity
 from data.cutting import cut_again
 from data.dump import Dump, landmarks_of
-from data.faces import SIZE, similarity
 from data.images import ImageError
 from features.regions import Crop
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from data.faces import TEMPLATE
+from data.alignment import TEMPLATE
 
 # Right halves of outlines on the 112 px template, from the top of its middle line, x = 56, down.
 _RIGHT_HALVES = {
