@@ -14,6 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from data.degrade import Condition
@@ -99,7 +100,8 @@ class _Jobs(Dataset):
     """Pictures of one shard, at most `batch_size` -> one or more `Packed`."""
 
     def __init__(self, jobs: list[list[Sample]], reading: Reading) -> None:
-        self.jobs, self.reading = jobs, replace(reading, workers=1)
+        self.jobs = jobs
+        self.reading = replace(reading, workers=0)  # a process that was forked may start no threads
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -133,7 +135,7 @@ def _by_processes(
         collate_fn=_as_is,
         num_workers=workers,
         prefetch_factor=1,
-        pin_memory=True,
+        pin_memory=torch.cuda.is_available(),
     )
     try:
         for (number, samples), parts in zip(jobs, loader, strict=True):

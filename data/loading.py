@@ -77,10 +77,14 @@ def in_order(
     """`function` of every item, in order, computed by threads ahead of the caller.
 
     Args:
+        threads: none: the caller computes.
         ahead: items that may be taken early, at least one per thread; fewer where the results that
             wait hold more than `AHEAD_BYTES`.
         size: for how many an item counts.
     """
+    if not threads:
+        yield from map(function, items)
+        return
     pool = ThreadPoolExecutor(threads)
     waiting = deque()  # (future, how many it counts for)
 
