@@ -76,4 +76,4 @@ class ClipImage(WholeFaceExpert):
         super().__init__(net, weights, bf16)
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"embedding": F.normalize(self.net(images).float(), dim=-1)}
+        return {"embedding": F.normalize(self.run(images).float(), dim=-1)}

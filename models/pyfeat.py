@@ -56,7 +56,7 @@ class PyFeat(WholeFaceExpert):
         super().__init__(model.model, weights, bf16)
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = self.net(images)
+        found = self.run(images)
         emotion = found["emotion_logits"].float().softmax(-1)
         return {"au": found["p_au"], "emotion": emotion, "affect": found["va"]}
 

@@ -157,7 +157,7 @@ class RegionExpert(Expert):
         repeated = faces.repeat_interleave(regions, 0)  # (B * R, ...), face by face
         images = masked_input(repeated, self.masks.repeat(batch, 1, 1), self.net.config["px"])
         with self.inference(faces.device):
-            predictions = self.net(images.contiguous(memory_format=torch.channels_last))
+            predictions = self.run(images.contiguous(memory_format=torch.channels_last))
         return {name: value.float().view(batch, regions, -1) for name, value in predictions.items()}
 
 

@@ -107,7 +107,7 @@ class TraceExpert(Expert):
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         colours = faces[:, :3] * (faces[:, 3:] > 127)
         with self.inference(faces.device):
-            plain, mirrored = (self.net(as_seen(images)) for images in (colours, colours.flip(-1)))
+            plain, mirrored = (self.run(as_seen(images)) for images in (colours, colours.flip(-1)))
         source = F.normalize(plain["source"] + mirrored["source"][:, MIRRORED], dim=-1)
         altered = (region_logits(plain) + region_logits(mirrored)[:, MIRRORED]) / 2
         return {"source": source, "altered": altered[..., None]}
