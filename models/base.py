@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from features.regions import REGIONS, Crop, region_masks
+from models.gpu_layers import cast
 
 KINDS = ("distribution", "embedding", "scalar", "vector", "forgery_logit")
 # Of R, G, B in [0, 1], as torchvision's and timm's networks were trained.
@@ -153,14 +154,27 @@ class WholeFaceExpert(Expert):
         """(N, 3, px, px), see `network_input` -> for each output (N, size), any float type."""
         raise NotImplementedError
 
+    def rewrite(self) -> None:
+        if self.bf16:
+            self.net, self.dtype = cast(self.rewritten(), torch.bfloat16), torch.bfloat16
+            self.net.to(memory_format=torch.channels_last)
+
+    def rewritten(self) -> nn.Module:
+        """`net` in another form (models/gpu_layers.py), before it is cast to bfloat16."""
+        return self.net
+
     def network_input(self, faces: torch.Tensor) -> torch.Tensor:
-        """Every region of every face: (B * R, 3, px, px) float32 normalised RGB, channels last."""
+        """Every region of every face: (B * R, 3, px, px) `dtype` normalised RGB, channels last."""
         colours = (faces[:, :3].float() / 255 - self.shift) / self.scale
         kept = (faces[:, 3:] > 127) & self.masks  # (B, R, px, px)
+        resized = self.input_px not in (None, self.crop.px)
+        if self.dtype != torch.float32 and not resized:  # channels last at once
+            colours = colours.to(self.dtype).permute(0, 2, 3, 1)
+            return (colours[:, None] * kept[..., None]).flatten(0, 1).permute(0, 3, 1, 2)
         images = (colours[:, None] * kept[:, :, None]).flatten(0, 1)
-        if self.input_px not in (None, self.crop.px):
+        if resized:
             images = F.interpolate(images, (self.input_px,) * 2, mode="bilinear", antialias=True)
-        return images.contiguous(memory_format=torch.channels_last)
+        return images.to(self.dtype, memory_format=torch.channels_last)
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         with self.inference(faces.device):
