@@ -58,9 +58,9 @@ class PyFeat(WholeFaceExpert):
             )
         super().__init__(model.model, weights, bf16)
 
-    def rewrite(self) -> None:
-        if self.bf16 and HalfAttributes.fits(self.net):
-            self.net, self.dtype = HalfAttributes(self.net), torch.bfloat16
+    def rewrite(self, dtype: torch.dtype = torch.bfloat16) -> None:
+        if self.bf16 and Attributes.fits(self.net):
+            self.net, self.dtype = Attributes(self.net, dtype), dtype
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         found = self.run(images)
@@ -68,12 +68,12 @@ class PyFeat(WholeFaceExpert):
         return {"au": found["p_au"], "emotion": emotion, "affect": found["va"]}
 
 
-class HalfAttributes(nn.Module):
-    """What the outputs above take of py-feat's network. The backbone computes in bfloat16, the
+class Attributes(nn.Module):
+    """What the outputs above take of py-feat's network. The backbone computes in `dtype`, the
     heads in float32: they choose each unit's nearest neighbours, and rounding changes these.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         replace(net.backbone, type(net.backbone.stages_0.blocks[0]), ConvNeXtBlock)
         replace(net.backbone, nn.Conv2d, Conv)
@@ -85,7 +85,7 @@ class HalfAttributes(nn.Module):
         self.units.weight = nn.Parameter(torch.cat([unit.weight.flatten(1) for unit in units]))
         self.units.bias = nn.Parameter(torch.cat([unit.bias for unit in units]))
         for part in (self.backbone, self.project, self.units):
-            cast(part, torch.bfloat16)
+            cast(part, dtype)
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
 
     @staticmethod
@@ -96,7 +96,7 @@ class HalfAttributes(nn.Module):
         return backbone and config.use_head_v3 and config.drop_mefl and config.emotion_use_au_prob
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """(N, 3, 224, 224) bfloat16 -> float32, as py-feat's network names them."""
+        """(N, 3, 224, 224) -> float32, as py-feat's network names them."""
         features = self.backbone(images)[-1]
         x = self.project(features)  # (N, C, 7, 7)
         cells = x.permute(0, 2, 3, 1).flatten(0, 2)
