@@ -168,7 +168,7 @@ class WholeFaceExpert(Expert):
         kept = (faces[:, 3:] > 127) & self.masks  # (B, R, px, px)
         resized = self.input_px not in (None, self.crop.px)
         if self.dtype != torch.float32 and not resized:  # channels last at once
-            colours = colours.to(self.dtype).permute(0, 2, 3, 1)
+            colours = colours.to(self.dtype).permute(0, 2, 3, 1).contiguous()
             return (colours[:, None] * kept[..., None]).flatten(0, 1).permute(0, 3, 1, 2)
         images = (colours[:, None] * kept[:, :, None]).flatten(0, 1)
         if resized:

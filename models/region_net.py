@@ -162,7 +162,8 @@ class RegionExpert(Expert):
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         batch, regions = len(faces), len(REGIONS)
-        repeated = faces.repeat_interleave(regions, 0)  # (B * R, ...), face by face
+        # (B * R, ...), face by face
+        repeated = faces[:, None].expand(-1, regions, -1, -1, -1).flatten(0, 1)
         images = masked_input(repeated, self.masks.repeat(batch, 1, 1), self.net.config["px"])
         images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
         with self.inference(faces.device):

@@ -112,6 +112,8 @@ class TraceExpert(Expert):
 
     def __init__(self, weights: Path = BUNDLED["traces"], bf16: bool = False) -> None:
         super().__init__(load_trace_net(weights), weights, bf16)
+        # On the device: the host would wait for the copy of a list.
+        self.register_buffer("mirror", torch.tensor(MIRRORED), persistent=False)
 
     def rewrite(self, dtype: torch.dtype = torch.float16) -> None:
         """float16, since bfloat16 moves the logit by up to .3; activations are at most 6."""
@@ -129,8 +131,8 @@ class TraceExpert(Expert):
                 plain, mirrored = ({k: v.chunk(2)[i] for k, v in both.items()} for i in range(2))
             else:
                 plain, mirrored = (self.run(as_seen(images, self.dtype)) for images in views)
-        source = F.normalize(plain["source"] + mirrored["source"][:, MIRRORED], dim=-1)
-        altered = (region_logits(plain) + region_logits(mirrored)[:, MIRRORED]) / 2
+        source = F.normalize(plain["source"] + mirrored["source"][:, self.mirror], dim=-1)
+        altered = (region_logits(plain) + region_logits(mirrored)[:, self.mirror]) / 2
         return {"source": source, "altered": altered[..., None]}
 
 
