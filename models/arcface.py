@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from features.regions import ALIGNED
 from models.base import Output, WholeFaceExpert
+from models.gpu_layers import Conv, replace
 from models.pyfeat import import_feat
 from models.tensors import load_strictly, read_tensors
 
@@ -28,5 +30,9 @@ class ArcFace(WholeFaceExpert):
         load_strictly(net, tensors, weights, lambda key: key.endswith("num_batches_tracked"))
         super().__init__(net, weights, bf16)
 
+    def rewritten(self) -> nn.Module:
+        replace(self.net, nn.Conv2d, Conv)
+        return self.net
+
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"identity": F.normalize(self.net(images).float(), dim=-1)}
+        return {"identity": F.normalize(self.run(images).float(), dim=-1)}

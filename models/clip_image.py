@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from features.regions import Crop
 from models import CLIP_MODEL
 from models.base import Output, WholeFaceExpert
+from models.gpu_layers import silu_for_quick_gelu
 from models.tensors import load_strictly, read_tensors
 from models.weights import WEIGHTS, Weights, from_hub
 
@@ -75,5 +77,11 @@ class ClipImage(WholeFaceExpert):
         load_strictly(net, tensors, weights)
         super().__init__(net, weights, bf16)
 
+    def rewritten(self) -> nn.Module:
+        from timm.layers.activations import QuickGELU
+
+        silu_for_quick_gelu(self.net, QuickGELU)
+        return self.net
+
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"embedding": F.normalize(self.net(images).float(), dim=-1)}
+        return {"embedding": F.normalize(self.run(images).float(), dim=-1)}

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 
 from features.regions import Crop
 from models import BUNDLED, CLIP_MODEL, EXPERTS, PROFILES, clip_image, expert_class
-from models.base import Expert, Output, native_bf16
+from models.base import Expert, Output, native_bf16, out_of_memory
 from models.tensors import MissingWeightsError, sha256_of
 from models.weights import WEIGHTS, Weights, folder_for, locate
 
 BATCH_CPU, BATCH_GPU = 8, 64  # images, by default
-SIZES = (16, 32, 64, 128, 256)  # faces at once that `largest_batch` tries on a GPU
+# Faces at once that `largest_batch` tries on a GPU; 256 take twice the memory of 128 for little.
+SIZES = (2, 4, 8, 16, 32, 64, 128)
 
 
 def find_device(name: str, option: str = "--device") -> torch.device:
@@ -28,13 +30,6 @@ def find_device(name: str, option: str = "--device") -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{option} {name}: not available here ({reason}); use cpu") from error
     return device
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; libraries raise different exceptions."""
-    words = ("out of memory", "alloc_failed", "can't allocate memory")
-    told = any(word in str(error).lower() for word in words)
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
 
 
 def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
@@ -87,20 +82,69 @@ def find_weights(
     return files
 
 
+@contextmanager
+def arithmetic(device: torch.device, tf32: bool, benchmark: bool) -> Iterator[None]:
+    """On a GPU: float32 products in TF32 or not, cuDNN's algorithms measured or guessed. Everybody
+    else's settings are back afterwards. It tells what is launched, not what runs meanwhile.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = tf32, tf32, benchmark
+    try:
+        with torch.cuda.device(device):
+            yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+
+
+class Pending:
+    """Outputs that the device may still be computing.
+
+    packed: (F, R, sum of sizes) on the device, sizes: of each output.
+    """
+
+    def __init__(self, packed: torch.Tensor, sizes: dict[str, int]) -> None:
+        self._packed, self._sizes, self._copied = packed, sizes, None
+        if packed.is_cuda:
+            self._packed = torch.empty(packed.shape, dtype=packed.dtype, pin_memory=True)
+            self._packed.copy_(packed, non_blocking=True)  # one transfer
+            self._copied = torch.cuda.Event(blocking=True)  # waiting takes no core
+            self._copied.record(torch.cuda.current_stream(packed.device))
+
+    def result(self) -> dict[str, torch.Tensor]:
+        """What `Ensemble.__call__` returns; waits for the device."""
+        if self._copied:
+            self._copied.synchronize()
+        parts = self._packed.split([*self._sizes.values()], dim=-1)
+        return dict(zip(self._sizes, parts, strict=True))
+
+
 class Ensemble:
     """Frozen experts on one device. All weights are located before the first network is built.
 
     Args:
         bf16: compute in bfloat16; faster on recent hardware, and different in the third digit.
         weights_dir: a folder with weight files, which are then never downloaded.
+        compiled: compile the networks with torch.compile, or its `mode` ("max-autotune-no-cudagraphs",
+            "reduce-overhead", ...). The first batch then takes a minute or more and needs a C
+            compiler; smaller batches are padded to the largest size so far, and a larger one
+            compiles again. Outputs differ by rounding, as between devices.
 
     Attributes:
         outputs: `<expert>.<output>` -> its kind and size.
         weights: expert -> SHA-256 of its file; tells which dumps and detectors fit together.
         faces_at_once: faces on the device at once (None: all); halves whenever memory runs out.
+        tf32: on a GPU, let float32 convolutions and products round their inputs to 10 bits.
+        benchmark: on a GPU, let cuDNN measure its algorithms for every new shape. Then two runs
+            need not choose the same, and their outputs may differ by rounding.
 
     Raises: ValueError, FileNotFoundError: an expert is unknown, or its weights missing or wrong.
     """
+
+    tf32 = benchmark = False
 
     def __init__(
         self,
@@ -109,14 +153,16 @@ class Ensemble:
         bf16: bool = False,
         weights_dir: Path | None = None,
         clip_model: str = CLIP_MODEL,
+        compiled: bool | str = False,
     ) -> None:
         device = torch.device(device)
-        if device.type == "cuda" and not bf16:  # on by default, hardly more precise than bfloat16
-            torch.backends.cudnn.allow_tf32 = False
         experts = []
         for name, file in find_weights(names, weights_dir, clip_model).items():
             options = {"tower": clip_model} if name == "clip" else {}
-            experts.append(expert_class(name)(file, bf16, **options).frozen(device))
+            expert = expert_class(name)(file, bf16, **options).frozen(device)
+            if compiled:
+                expert.compiled(mode="default" if compiled is True else compiled)
+            experts.append(expert)
         self._set_up(experts, device)
 
     @classmethod
@@ -128,6 +174,7 @@ class Ensemble:
     def _set_up(self, experts: list[Expert], device: torch.device) -> None:
         self.experts, self.device = experts, device
         self.faces_at_once: int | None = None
+        self._usual = 0  # faces of every batch, if an expert is compiled: the most so far
         self.crops = {expert.name: expert.crop for expert in experts}
         self.outputs: dict[str, Output] = {
             f"{expert.name}.{name}": x for expert in experts for name, x in expert.outputs.items()
@@ -137,42 +184,46 @@ class Ensemble:
     def __call__(self, views: Mapping[Crop, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Raw outputs for every region of every face.
 
-        views: crop -> (F, 4, px, px) uint8 RGBA on the CPU, F >= 1, for the crop of every expert.
+        views: crop -> (F, 4, px, px) uint8 RGBA on the CPU or the device, F >= 1, for the crop of
+        every expert.
         Returns: `<expert>.<output>` -> (F, R, size) float16 on the CPU, NaN for all outputs of an
         expert about a face where one of them is not finite in float16.
         """
-        faces, start, parts = len(next(iter(views.values()))), 0, []
-        while start < faces:
-            size = self.faces_at_once or faces
-            part = {crop: views[crop][start : start + size] for crop in set(self.crops.values())}
-            parts.append(self._infer(part))
-            start += size
-        packed = torch.cat(parts).cpu()  # one transfer
-        sizes = [output.size for output in self.outputs.values()]
-        outputs = dict(zip(self.outputs, packed.split(sizes, dim=-1), strict=True))
-        for expert in self.experts:
-            own = [outputs[f"{expert.name}.{name}"] for name in expert.outputs]
-            broken = ~torch.cat([value.flatten(1) for value in own], dim=1).isfinite().all(1)
-            for value in own:
-                value[broken] = torch.nan
-        return outputs
+        return self.start(views).result()
 
-    def _infer(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor:
-        """`_forward`, in halves where memory runs out."""
+    def start(self, views: Mapping[Crop, torch.Tensor]) -> Pending:
+        """As `__call__`, but a GPU is not waited for: prepare the next views, then ask for the
+        `result`. Memory that runs out does so here.
+        """
+        faces, start, parts = len(next(iter(views.values()))), 0, []
+        with arithmetic(self.device, self.tf32, self.benchmark):
+            while start < faces:
+                rows = slice(start, start + (self.faces_at_once or faces))
+                part = {crop: views[crop][rows] for crop in set(self.crops.values())}
+                found = self._infer(part)
+                if found is not None:
+                    parts.append(found)
+                    start = rows.stop
+            sizes = {name: output.size for name, output in self.outputs.items()}
+            return Pending(torch.cat(parts), sizes)
+
+    def _infer(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor | None:
+        """`_forward`. None where memory ran out: `faces_at_once` is half of what was tried now."""
         faces = len(next(iter(views.values())))
+        if any(expert.is_compiled for expert in self.experts):
+            self._usual = max(self._usual, faces)
+        tried = max(self._usual, faces)
         try:
-            return self._forward(views)
+            return self._forward({c: padded(view, tried) for c, view in views.items()})[:faces]
         except RuntimeError as error:
-            if faces == 1 or not out_of_memory(error):
+            if tried == 1 or not out_of_memory(error):
                 raise
         # Outside the handler, whose exception keeps the tensors of the failed call alive.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        half = (faces + 1) // 2
-        self.faces_at_once = min(half, self.faces_at_once or half)
-        halves = slice(half), slice(half, None)
-        parts = [self._infer({crop: view[rows] for crop, view in views.items()}) for rows in halves]
-        return torch.cat(parts)
+        self.faces_at_once = half = (tried + 1) // 2
+        self._usual = min(half, self._usual)
+        return None
 
     def _forward(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor:
         """All outputs side by side, (F, R, sum of sizes) float16 on the device."""
@@ -182,25 +233,34 @@ class Ensemble:
             view = on_device[expert.crop]
             size = expert.faces_on_cpu if self.device.type == "cpu" else len(view)
             found = [expert(part) for part in view.split(size)]
-            outputs += [torch.cat([one[name] for one in found]).half() for name in expert.outputs]
+            values = [torch.cat([one[name] for one in found]).half() for name in expert.outputs]
+            own = torch.cat(values, dim=-1)
+            broken = ~own.isfinite().flatten(1).all(1)
+            outputs.append(own.masked_fill(broken[:, None, None], torch.nan))
         return torch.cat(outputs, dim=-1)
 
     def _to_device(self, view: torch.Tensor) -> torch.Tensor:
         """From pinned memory, so that this thread does not wait for the copy."""
-        if self.device.type == "cpu":
-            return view
-        return view.pin_memory().to(self.device, non_blocking=True)
+        if self.device.type == "cuda" and view.device.type == "cpu":
+            view = view if view.is_pinned() else view.pin_memory()
+        return view.to(self.device, non_blocking=True)
 
     def largest_batch(self) -> int:
-        """Faces that fit on the device at once with room to spare; `BATCH_CPU` on a CPU."""
+        """Faces that fit on the device at once with room to spare; `BATCH_CPU` on a CPU.
+
+        Compiled networks are tried as they are before that.
+        """
         if self.device.type == "cpu":
             return BATCH_CPU
-        fits = 1
+        fits, compiled = 1, any(expert.is_compiled for expert in self.experts)
         for faces in SIZES:
             shapes = {crop: (faces, 4, crop.px, crop.px) for crop in self.crops.values()}
+            empty = {crop: torch.zeros(shape, dtype=torch.uint8) for crop, shape in shapes.items()}
             try:
-                self._forward({c: torch.zeros(x, dtype=torch.uint8) for c, x in shapes.items()})
-                torch.cuda.synchronize(self.device)
+                plain = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+                with arithmetic(self.device, self.tf32, False), plain:
+                    self._forward(empty)
+                    torch.cuda.synchronize(self.device)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -209,3 +269,9 @@ class Ensemble:
             fits = faces
         torch.cuda.empty_cache()
         return fits
+
+
+def padded(view: torch.Tensor, faces: int) -> torch.Tensor:
+    """So many faces; those that are added have no pixels."""
+    lacking = faces - len(view)
+    return torch.cat([view, view.new_zeros(lacking, *view.shape[1:])]) if lacking > 0 else view

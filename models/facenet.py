@@ -29,4 +29,4 @@ class FaceNet(WholeFaceExpert):
         super().__init__(net, weights, bf16)
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"identity": F.normalize(self.net(images).float(), dim=-1)}
+        return {"identity": F.normalize(self.run(images).float(), dim=-1)}

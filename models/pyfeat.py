@@ -10,9 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from features.regions import Crop
 from models.base import IMAGENET_MEAN, IMAGENET_STD, Output, WholeFaceExpert
+from models.gpu_layers import Conv, ConvNeXtBlock, cast, replace
 from models.tensors import DAMAGED, WeightsError
 
 UNITS = (
@@ -55,10 +58,53 @@ class PyFeat(WholeFaceExpert):
             )
         super().__init__(model.model, weights, bf16)
 
+    def rewrite(self, dtype: torch.dtype = torch.bfloat16) -> None:
+        if self.bf16 and Attributes.fits(self.net):
+            self.net, self.dtype = Attributes(self.net, dtype), dtype
+
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = self.net(images)
+        found = self.run(images)
         emotion = found["emotion_logits"].float().softmax(-1)
         return {"au": found["p_au"], "emotion": emotion, "affect": found["va"]}
+
+
+class Attributes(nn.Module):
+    """What the outputs above take of py-feat's network. The backbone computes in `dtype`, the
+    heads in float32: they choose each unit's nearest neighbours, and rounding changes these.
+    """
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        replace(net.backbone, type(net.backbone.stages_0.blocks[0]), ConvNeXtBlock)
+        replace(net.backbone, nn.Conv2d, Conv)
+        self.backbone, self.project = net.backbone, net.proj
+        self.landmarks, self.graph, self.prototypes = net.lmk, net.fgg, net.sc
+        self.unified, self.emotion = net.unified, net.emotion
+        units = [fuse_conv_bn_eval(head[0], head[1]) for head in net.afg.heads]
+        self.units = nn.Linear(units[0].in_channels, sum(unit.out_channels for unit in units))
+        self.units.weight = nn.Parameter(torch.cat([unit.weight.flatten(1) for unit in units]))
+        self.units.bias = nn.Parameter(torch.cat([unit.bias for unit in units]))
+        for part in (self.backbone, self.project, self.units):
+            cast(part, dtype)
+        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def fits(net: nn.Module) -> bool:
+        """Whether the network has the heads of the published file."""
+        config = net.cfg
+        backbone = config.backbone.startswith("convnextv2")
+        return backbone and config.use_head_v3 and config.drop_mefl and config.emotion_use_au_prob
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """(N, 3, 224, 224) -> float32, as py-feat's network names them."""
+        features = self.backbone(images)[-1]
+        x = self.project(features)  # (N, C, 7, 7)
+        cells = x.permute(0, 2, 3, 1).flatten(0, 2)
+        found = torch._addmm_activation(self.units.bias, cells, self.units.weight.t())  # ReLU
+        nodes = found.view(len(x), -1, len(UNITS), x.shape[1]).mean(1, dtype=torch.float32)
+        p_au = self.prototypes(self.graph(nodes))
+        unified = self.unified(features.float(), self.landmarks(x.float()))
+        return {"p_au": p_au, **self.emotion(unified, p_au)}
 
 
 def import_feat(module: str) -> ModuleType:

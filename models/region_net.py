@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from features.regions import ALIGNED, REGIONS, region_masks
 from models import BUNDLED
 from models.base import Expert, Output
+from models.gpu_layers import cast
 from models.tensors import write_half
 
 # FairFace's bins as [first, last] year (Karkkainen & Joo, WACV 2021): sums over the single years
@@ -152,12 +153,21 @@ class RegionExpert(Expert):
         self.outputs = self.net.outputs
         self.register_buffer("masks", torch.from_numpy(region_masks(self.crop)), persistent=False)
 
+    def rewrite(self, dtype: torch.dtype = torch.float16) -> None:
+        """float16, which is closer to float32 than bfloat16; the heads stay float32."""
+        if self.bf16:
+            self.dtype = dtype
+            for part in (self.net.trunk, self.net.local):
+                cast(part, dtype)
+
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         batch, regions = len(faces), len(REGIONS)
-        repeated = faces.repeat_interleave(regions, 0)  # (B * R, ...), face by face
+        # (B * R, ...), face by face
+        repeated = faces[:, None].expand(-1, regions, -1, -1, -1).flatten(0, 1)
         images = masked_input(repeated, self.masks.repeat(batch, 1, 1), self.net.config["px"])
+        images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
         with self.inference(faces.device):
-            predictions = self.net(images.contiguous(memory_format=torch.channels_last))
+            predictions = self.run(images)
         return {name: value.float().view(batch, regions, -1) for name, value in predictions.items()}
 
 

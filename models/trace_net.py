@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from features.regions import REGIONS, Crop, region_masks
 from models import BUNDLED
 from models.base import Expert, Output
+from models.gpu_layers import cast
 from models.tensors import load_strictly, read_tensors
 
 CROP = Crop.of_box(1.25, 160)
@@ -50,6 +51,12 @@ class TraceNet(nn.Module):
         self.verdict = nn.Linear(512, 1)
         self.drop = nn.Dropout(0.2)
         self.register_buffer("shares", region_shares(), persistent=False)
+
+    def reduce(self, dtype: torch.dtype) -> None:
+        """All convolutions in `dtype`; what follows them stays float32."""
+        for part in (self.stem, self.blocks, self.pyramid, self.mix, self.source, self.cell):
+            cast(part, dtype)
+        cast(self.whole, dtype)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Args: images: (N, 3, 160, 160) float, see `as_seen`.
@@ -85,9 +92,10 @@ def region_shares() -> torch.Tensor:
     return shares / shares.sum((1, 2), keepdim=True)
 
 
-def as_seen(faces: torch.Tensor) -> torch.Tensor:
-    """(N, 3, 160, 160) uint8 RGB -> float32 in [-1, 1], channels last."""
-    return ((faces.float() - 127.5) / 127.5).contiguous(memory_format=torch.channels_last)
+def as_seen(faces: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """(N, 3, 160, 160) uint8 RGB -> `dtype` in [-1, 1], channels last."""
+    seen = (faces.float() - 127.5) / 127.5
+    return seen.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 class TraceExpert(Expert):
@@ -100,16 +108,31 @@ class TraceExpert(Expert):
         "altered": Output("forgery_logit", 1, ("logit",)),
     }
     faces_on_cpu = 8
+    at_once = False  # both images in one batch
 
     def __init__(self, weights: Path = BUNDLED["traces"], bf16: bool = False) -> None:
         super().__init__(load_trace_net(weights), weights, bf16)
+        # On the device: the host would wait for the copy of a list.
+        self.register_buffer("mirror", torch.tensor(MIRRORED), persistent=False)
+
+    def rewrite(self, dtype: torch.dtype = torch.float16) -> None:
+        """float16, since bfloat16 moves the logit by up to .3; activations are at most 6."""
+        self.at_once = True
+        if self.bf16:
+            self.net.reduce(dtype)
+            self.dtype = dtype
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         colours = faces[:, :3] * (faces[:, 3:] > 127)
+        views = colours, colours.flip(-1)
         with self.inference(faces.device):
-            plain, mirrored = (self.net(as_seen(images)) for images in (colours, colours.flip(-1)))
-        source = F.normalize(plain["source"] + mirrored["source"][:, MIRRORED], dim=-1)
-        altered = (region_logits(plain) + region_logits(mirrored)[:, MIRRORED]) / 2
+            if self.at_once:
+                both = self.run(as_seen(torch.cat(views), self.dtype))
+                plain, mirrored = ({k: v.chunk(2)[i] for k, v in both.items()} for i in range(2))
+            else:
+                plain, mirrored = (self.run(as_seen(images, self.dtype)) for images in views)
+        source = F.normalize(plain["source"] + mirrored["source"][:, self.mirror], dim=-1)
+        altered = (region_logits(plain) + region_logits(mirrored)[:, self.mirror]) / 2
         return {"source": source, "altered": altered[..., None]}
 
 

@@ -1,5 +1,7 @@
 """The expert ensemble: batches, memory that runs out, and which weights it needs."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from models.base import Expert, Output, native_bf16
 from models.ensemble import (
     BATCH_CPU,
     Ensemble,
+    arithmetic,
     experts_of,
     find_device,
     out_of_memory,
@@ -92,14 +95,88 @@ def test_the_largest_batch_that_fits(weights, monkeypatch):
     assert ensemble.largest_batch() == BATCH_CPU
     monkeypatch.setattr(ensemble, "device", torch.device("cuda"))
     monkeypatch.setattr(ensemble, "_to_device", lambda view: view)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     for name in ("synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     assert ensemble.largest_batch() == 32  # 64 fit, 128 do not: room to spare
-    assert ensemble.experts[0].calls == [16, 32, 64, 128]
-    ensemble.experts[0].room = 10**9
-    assert ensemble.largest_batch() == 256
-    ensemble.experts[0].room = 5
-    assert ensemble.largest_batch() == 1
+    assert ensemble.experts[0].calls == [2, 4, 8, 16, 32, 64, 128]
+    for room, expected in ((10**9, 128), (5, 2), (3, 1), (1, 1)):
+        ensemble.experts[0].room = room
+        assert ensemble.largest_batch() == expected
+    ensemble.experts[0].compiled(backend=never)
+    assert ensemble.largest_batch() == 1  # tried without compiling for every size
+
+
+def never(*_):
+    raise NotImplementedError("no compiler here")
+
+
+def test_outputs_can_be_asked_for_later(weights):
+    ensemble = Ensemble.of([Toy("a", ALIGNED, weights), Toy("b", WIDE, weights)])
+    first, second = ensemble.start(views(3)), ensemble.start(views(5))
+    for pending, faces in ((second, 5), (first, 3)):
+        found, expected = pending.result(), ensemble(views(faces))
+        assert list(found) == list(expected)
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_settings_of_a_gpu_hold_for_the_forward_only(monkeypatch, tf32):
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+
+    def settings() -> tuple[bool, ...]:
+        return cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+
+    before = settings()
+    with pytest.raises(KeyError), arithmetic(torch.device("cuda"), tf32, benchmark=True):
+        assert settings() == (tf32, tf32, True)
+        raise KeyError
+    assert settings() == before
+    with arithmetic(torch.device("cpu"), tf32, benchmark=True):
+        assert settings() == before
+
+
+class Doubling(Toy):
+    """Its network is run, so that it can be compiled; tells for which batches."""
+
+    def __init__(self, weights, room=10**9) -> None:
+        super().__init__("a", ALIGNED, weights, room)
+        self.net, self.seen = nn.Linear(2, 2), []
+
+    def forward(self, faces):
+        self.seen.append(len(faces))
+        outputs = super().forward(faces)
+        return {**outputs, "twice": self.run(outputs["twice"])}
+
+
+def test_compiled_networks_see_batches_of_one_size(weights):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(inputs[-1].shape)
+        return graph.forward
+
+    expert = Doubling(weights).frozen("cpu")
+    plain, expert.faces_on_cpu = Ensemble.of([expert])(views(7)), 10**9
+    ensemble = Ensemble.of([expert.compiled(backend=backend)])
+    assert expert.is_compiled
+    expert.seen.clear()
+    parts = [ensemble({crop: view[i : i + 4] for crop, view in views(7).items()}) for i in (0, 4)]
+    assert expert.seen == [4, 4] and len(graphs) == 1
+    for name, value in plain.items():
+        assert torch.equal(torch.cat([part[name] for part in parts]), value)
+    expert.room = 3
+    assert torch.equal(ensemble(views(7))["a.light"], plain["a.light"])
+    assert ensemble.faces_at_once == 2 and expert.seen[2:] == [7, 4, 2, 2, 2, 2]  # padded
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is(weights, caplog):
+    expert = Doubling(weights).frozen("cpu")
+    plain = Ensemble.of([expert])(views(3))
+    found = Ensemble.of([expert.compiled(backend=never)])(views(3))
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
+    assert "a: not compiled, which is slower" in caplog.text and not expert.is_compiled
 
 
 def test_nothing_is_built_before_all_weights_are_there(tmp_path, monkeypatch):
