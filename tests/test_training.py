@@ -97,7 +97,7 @@ def test_learning_rate_rises_holds_and_falls() -> None:
 
 def test_average_follows_the_network() -> None:
     net = nn.BatchNorm1d(1)
-    average = loop.moving_average(net, 0.9)
+    average = loop.MovingAverage(net, 0.9)
     for step in range(60):
         with torch.no_grad():
             net.weight.fill_(float(step))
