@@ -51,7 +51,7 @@ class Faces:
 
     def __init__(self, crops: AlignedCrops, device: torch.device) -> None:
         order = np.argsort(crops.sources, kind="stable")
-        _, sizes = np.unique(crops.sources, return_counts=True)
+        _, source, sizes = np.unique(crops.sources, return_inverse=True, return_counts=True)
         self.images = _planes(crops.images[order]).to(device)  # (N, 4, 224, 224) uint8
         decoded = crops.reconstructed
         self.decoded = None if decoded is None else _planes(decoded[order]).to(device)
@@ -59,7 +59,7 @@ class Faces:
         self.appearance = torch.from_numpy(crops.appearance[order]).to(device)
         self.sizes = torch.from_numpy(sizes).to(device)  # of datasets
         self.starts = self.sizes.cumsum(0) - self.sizes
-        self.source = torch.arange(len(sizes), device=device).repeat_interleave(self.sizes)
+        self.source = torch.from_numpy(source[order]).to(device)
         self.device = device
 
     def __len__(self) -> int:

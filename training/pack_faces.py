@@ -150,11 +150,15 @@ def packed_faces(path: Path, limit: int = 0, workers: int = 2) -> AlignedCrops:
             if isinstance(face, ImageError):
                 failed.append(face)
             else:  # copied: the workers' memory is freed
-                images[row] = np.array(face.permute(1, 2, 0), order="C")
+                images[row] = face.permute(1, 2, 0).numpy().copy()
     if failed:
-        raise ValueError(f"{path}: {len(failed)} pictures cannot be read; the first: {failed[0]}")
-    sources = np.array([row[1] for row in rows])
-    return AlignedCrops(np.stack(list(images.values())), on_crop(landmarks, WIDE_CROP), sources)
+        log.warning(f"{path}: {len(failed)} pictures left out; the first: {failed[0]}")
+    if len(images) < 2:
+        raise ValueError(f"{path}: fewer than two faces could be read")
+    kept = list(images)
+    sources = np.array([rows[row][1] for row in kept])
+    marks = on_crop(landmarks[kept], WIDE_CROP)
+    return AlignedCrops(np.stack(list(images.values())), marks, sources)
 
 
 def main(config: Config) -> Path:
