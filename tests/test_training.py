@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from command_line import BAD_INPUT, run
 from data.dump import read_dump
@@ -53,13 +54,20 @@ class ToyBatches(torch.utils.data.Dataset):
         return x, x.sum(1)
 
 
-def run_toy(out: Path, stop: int | None = None, workers: int = 0, lr: float = 0.01) -> Toy:
+def run_toy(
+    out: Path,
+    stop: int | None = None,
+    workers: int = 0,
+    lr: float = 0.01,
+    seconds: float = 0,
+) -> Toy:
     def write(average: nn.Module, progress: str) -> dict[str, float]:
         torch.save(average.state_dict(), out / "weights.pt")
         return {"bias": average[-1].bias.item()}
 
     task, schedule = Toy(), Schedule(11, 4, warm_up=3, clip=1.0)
     options = Options(out=out, workers=workers, lr=lr, weight_decay=0.1, ema=0.9, seed=3)
+    options.seconds = seconds
     fit(task, ToyBatches(stop), write, options, schedule, faces=6)
     return task
 
@@ -80,6 +88,48 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.partial"))
 
 
+def test_a_run_stopped_by_the_clock_goes_on_as_if_it_never_had(tmp_path: Path) -> None:
+    whole = run_toy(tmp_path / "whole")
+    for step in range(1, 6):
+        stopped = run_toy(tmp_path / "broken", seconds=1e-9)
+        assert torch.load(tmp_path / "broken/state.pt", weights_only=True)["step"] == step
+        assert not torch.equal(stopped.scale, whole.scale)
+    resumed = run_toy(tmp_path / "broken")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    log = pd.read_csv(tmp_path / "broken" / "log.csv")
+    assert log["step"].tolist() == [1, 2, 3, 4, 5, 8, 11] and log["loss"].max() < 50
+
+
+def test_average_is_that_of_torch() -> None:
+    nets = [Toy().net.train() for _ in "ab"]
+    own = loop.MovingAverage(nets[0], 0.9)
+
+    def update(average: list, current: list, count: torch.Tensor) -> None:
+        decay = min(0.9, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(decay)(average, current, count)
+
+    other = AveragedModel(nets[1], multi_avg_fn=update, use_buffers=True)
+    for step in range(30):
+        for net, average in zip(nets, (own, other), strict=True):
+            torch.manual_seed(step)
+            net(torch.randn(6, 4))
+            with torch.no_grad():
+                for value in net.parameters():
+                    value += torch.randn_like(value)
+            average.update_parameters(net)
+    assert own.state_dict().keys() == other.state_dict().keys()
+    for name, value in other.state_dict().items():
+        assert torch.equal(own.state_dict()[name], value), name
+
+
+def test_warm_up_of_a_run_that_goes_on() -> None:
+    schedule = Schedule(1000, 100, warm_up=100, clip=1.0, constant=0.5, start=700)
+    rates = [schedule.rate(step) for step in (0, 49, 100, 299)]
+    cosine = [Schedule(1000, 100, 1, 1.0, 0.5).rate(700 + step) for step in (0, 49, 100, 299)]
+    assert rates == pytest.approx([0.01 * cosine[0], 0.5 * cosine[1], *cosine[2:]], rel=1e-6)
+
+
 def test_other_settings_and_damaged_states_are_refused(tmp_path: Path) -> None:
     run_toy(tmp_path)
     with pytest.raises(ValueError, match=r"lr 0.01, not 0.5\); choose another --out"):
@@ -97,7 +147,7 @@ def test_learning_rate_rises_holds_and_falls() -> None:
 
 def test_average_follows_the_network() -> None:
     net = nn.BatchNorm1d(1)
-    average = loop.moving_average(net, 0.9)
+    average = loop.MovingAverage(net, 0.9)
     for step in range(60):
         with torch.no_grad():
             net.weight.fill_(float(step))

@@ -73,6 +73,19 @@ class AlignedCrops:
         return int(pool[distance.argmin()])
 
 
+def training_rows(dump: Dump) -> np.ndarray:
+    """Rows of the real faces of the train split, or of all real faces where there are no fakes."""
+    rows = dump.rows
+    used = (rows["split"] == "train") | (rows["label"] == 0).all()
+    return np.flatnonzero((rows["label"] == 0) & used)
+
+
+def roots_of(dumps: Sequence[Dump], moved: Sequence[str]) -> list[Path]:
+    """Where the pictures of each dump lie. moved: DATASET=DIR."""
+    places = dict(pair.partition("=")[::2] for pair in moved)
+    return [Path(places.get(dump.meta["dataset"], dump.meta["data_root"])) for dump in dumps]
+
+
 def real_faces(
     dumps: Sequence[Dump], roots: Sequence[Path], limit: int = 0, workers: int = 2
 ) -> AlignedCrops:
@@ -83,8 +96,7 @@ def real_faces(
     images, landmarks, sources = [], [], []
     for dump, root in zip(dumps, roots, strict=True):
         rows, name, failed = dump.rows, dump.meta["dataset"], []
-        used = (rows["split"] == "train") | (rows["label"] == 0).all()
-        index = np.flatnonzero((rows["label"] == 0) & used)[: limit or None]
+        index = training_rows(dump)[: limit or None]
         points = landmarks_of(rows)[index]
         paths = [root / path for path in rows["path"][index]]
         faces = cut_again(paths, points, WIDE_CROP, workers)

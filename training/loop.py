@@ -9,9 +9,11 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain, compress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -26,7 +28,12 @@ from models.tensors import DAMAGED
 
 log = logging.getLogger("masc")
 LOWEST = 1e-3  # of the learning rate, at the end
-PLACES = ("device", "workers")  # may change between two starts, as may all paths
+PLACES = (
+    "device",
+    "workers",
+    "seconds",
+    "interval",
+)  # may change between two starts, as may all paths
 
 
 @dataclass(kw_only=True)
@@ -45,6 +52,8 @@ class Options:
     seed: int = 0
     limit: int = 0
     """number of faces (of each dump); 0: all"""
+    seconds: float = 0
+    """stop after so many, with weights and state written; the same command resumes. 0: never"""
 
 
 @dataclass(frozen=True)
@@ -56,22 +65,41 @@ class Schedule:
     warm_up: float  # steps until the full learning rate
     clip: float  # largest norm of the gradients
     constant: float = 0.0  # share of the steps after which the rate falls along a cosine
+    start: int = 0  # steps of an earlier run that this one goes on from
 
     def rate(self, step: int) -> float:
-        """Factor of the learning rate."""
-        fallen = max(0.0, (step / self.steps - self.constant) / (1 - self.constant))
+        """Factor of the learning rate. step: of this run."""
+        fallen = max(0.0, ((self.start + step) / self.steps - self.constant) / (1 - self.constant))
         cosine = 0.5 + 0.5 * math.cos(math.pi * min(1.0, fallen))
         return max(LOWEST, min(1.0, (step + 1) / self.warm_up) * cosine)
 
 
-def moving_average(net: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of weights and buffers, faster in the first steps."""
+class MovingAverage(AveragedModel):
+    """An exponential moving average of weights and buffers, faster in the first steps.
 
-    def update(average: list, current: list, count: torch.Tensor) -> None:
-        warm = (1 + int(count)) / (10 + int(count))
-        get_ema_multi_avg_fn(min(decay, warm))(average, current, count)
+    As AveragedModel's own, which waits for the device in every step.
+    """
 
-    return AveragedModel(net, multi_avg_fn=update, use_buffers=True)
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        super().__init__(net, use_buffers=True)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, net: nn.Module) -> None:
+        count = int(self.n_averaged)  # which stays on the CPU
+        own, current = (
+            list(chain(each.parameters(), each.buffers())) for each in (self.module, net)
+        )
+        if count == 0:
+            for average, value in zip(own, current, strict=True):
+                average.copy_(value)
+        else:
+            update = get_ema_multi_avg_fn(min(self.decay, (1 + count) / (10 + count)))
+            for floating in (True, False):
+                chosen = [x.is_floating_point() == floating for x in own]
+                if any(chosen):
+                    update(*(list(compress(each, chosen)) for each in (own, current)), count)
+        self.n_averaged += 1
 
 
 def fit(
@@ -81,19 +109,26 @@ def fit(
     options: Options,
     schedule: Schedule,
     faces: int,
+    begin: Mapping[str, Any] | None = None,
+    also: Callable[[dict], None] = lambda state: None,
 ) -> None:
     """Train `task`, or resume a stopped run of the same options.
 
     Args:
         task: holds the network as `task.net`. Of a batch it returns the loss and figures to log.
-        batches: step -> tuple of tensors on the CPU.
+        batches: step -> tuple of tensors: on the CPU, or where `batches.on_device`, on the device
+            of the task; then they are made in this process.
         write: writes the weights of the averaged network, given a note on the progress. May return
             more figures to log.
         faces: number of training faces, which must not change.
+        begin: what a new run goes on from, with a fresh optimizer and warm-up: the state dicts
+            "task" and "average", "step" and "log".
+        also: given every state that is written.
 
     Raises:
         ValueError: the folder holds a run of other options, or a damaged state.
     """
+    schedule = replace(schedule, start=begin["step"]) if begin else schedule
     cv2.setNumThreads(0)  # or workers that inherit OpenCV's pool wait for threads that they lack
     out, steps, settings = options.out, schedule.steps, {"faces": faces}
     out.mkdir(parents=True, exist_ok=True)
@@ -104,16 +139,26 @@ def fit(
     # No weight decay of biases, normalisations and scalars.
     decayed, others = ([p for p in task.parameters() if (p.ndim > 1) == x] for x in (True, False))
     groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay)
-    average, scheduler = moving_average(task.net, options.ema), LambdaLR(optimizer, schedule.rate)
-    parts = {"task": task, "average": average, "optimizer": optimizer, "scheduler": scheduler}
+    fused = {"fused": True} if device.type == "cuda" else {}
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, **fused)
+    average, scheduler = MovingAverage(task.net, options.ema), LambdaLR(optimizer, schedule.rate)
+    parts: dict[str, Any] = {
+        "task": task,
+        "average": average,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+    }
     start, rows = resume(out / "state.pt", settings, parts, device)
+    if begin and not start:
+        start, rows = begin["step"], list(begin["log"])
+        for name in ("task", "average"):
+            parts[name].load_state_dict(begin[name])
     if start:
         log.info("resuming after step %d of %d", start, steps)
-    loader = DataLoader(
-        batches, batch_size=None, sampler=range(start, steps), num_workers=options.workers
-    )
-    sums, began, done = Counter(), time.perf_counter(), start
+    workers = 0 if getattr(batches, "on_device", False) else options.workers
+    loader = DataLoader(batches, batch_size=None, sampler=range(start, steps), num_workers=workers)
+    sums, began, done, written = Counter(), time.perf_counter(), start, start
+    ends = began + options.seconds if options.seconds else math.inf
     try:
         for batch in tqdm(loader, initial=start, total=steps, unit=" steps", disable=None):
             torch.manual_seed(options.seed * 1_000_003 + done)
@@ -127,9 +172,10 @@ def fit(
             average.update_parameters(task.net)
             sums.update(figures)
             done += 1
-            if done % schedule.interval and done < steps:
+            late = time.perf_counter() > ends
+            if done % schedule.interval and done < steps and not late:
                 continue
-            count = (done - 1) % schedule.interval + 1
+            count, written = done - written, done
             row = {"step": done, "seconds": round(time.perf_counter() - began, 1)}
             row |= {name: round(float(value) / count, 4) for name, value in sums.items()}
             more = write(average.module, f"{done} of {steps} steps") or {}
@@ -138,13 +184,17 @@ def fit(
             write_csv(out / "log.csv", header, [[row.get(k, "") for k in header] for row in rows])
             state = {name: part.state_dict() for name, part in parts.items()}
             with replacing(out / "state.pt") as file:  # last: it says that the rest is there
-                torch.save(state | {"settings": settings, "step": done, "log": rows}, file)
+                state |= {"settings": settings, "step": done, "log": rows}
+                torch.save(state, file)
+            also(state)
             log.info(", ".join(f"{name} {value}" for name, value in rows[-1].items()))
+            if late:
+                log.info("stopped after %d of %d steps, as told by --seconds", done, steps)
+                return
             sums.clear()
             began = time.perf_counter()
     except KeyboardInterrupt:
-        kept = done - done % schedule.interval
-        log.warning("stopped; the same command resumes after step %d of %d", kept, steps)
+        log.warning("stopped; the same command resumes after step %d of %d", written, steps)
         raise SystemExit(130) from None
 
 

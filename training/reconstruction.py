@@ -64,12 +64,16 @@ def reconstruct(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, max(2, steps), pct_start=0.1)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device))
 
-    def batch(rows: np.ndarray) -> torch.Tensor:
-        images = torch.from_numpy(pictures[rows]).permute(0, 3, 1, 2).to(device)
+    faces = torch.from_numpy(pictures).to(device)
+    # Drawn and copied once, so that no step waits for the device.
+    drawn = torch.from_numpy(rng.integers(len(pictures), size=(steps, BATCH))).to(device)
+
+    def batch(rows: torch.Tensor | slice) -> torch.Tensor:
+        images = faces[rows].permute(0, 3, 1, 2)
         return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
-    for _ in tqdm(range(steps), desc="autoencoder", unit=" steps", disable=None):
-        images = batch(rng.integers(len(pictures), size=BATCH))
+    for rows in tqdm(drawn, desc="autoencoder", unit=" steps", disable=None):
+        images = batch(rows)
         with autocast:
             decoded = net(images, noise=0.05)
         error = decoded.float() - images  # of colours, and of their gradients
@@ -81,9 +85,10 @@ def reconstruct(
     net.eval()
     out = np.empty_like(pictures)
     with torch.inference_mode(), autocast:
-        for rows in np.split(np.arange(len(out)), range(64, len(out), 64)):
+        for start in range(0, len(out), 64):
+            rows = slice(start, start + 64)
             decoded = ((net(batch(rows)).float() + 1) * 127.5).round().clamp(0, 255).byte()
-            out[rows] = decoded.permute(0, 2, 3, 1).cpu()
+            out[rows] = decoded.permute(0, 2, 3, 1).cpu().numpy()
     return out
 
 

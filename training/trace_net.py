@@ -6,20 +6,24 @@ Much as the bundled network was trained at first (about 80 minutes on 2 cores; d
 
 Uses the landmarks of the dumps, and the pictures where the dump found them or --data-root says:
 real faces of the train split, or all where a dump has no fakes. Starts from the ImageNet weights of
-an installed package, or from --start FILE. Writes `trace_net.safetensors`, `log.csv` and
-`state.pt`: the same command resumes a stopped run.
+an installed package, or from --start FILE. Writes `trace_net.safetensors`, `log.csv`, `state.pt`, from
+which the same command resumes a stopped run, and `packed.safetensors`, a small state from which
+--start goes on elsewhere.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,35 +36,46 @@ from data.dump import read_dump
 from evaluation.metrics import auc
 from models.base import native_bf16
 from models.lite0 import lite0_weights
-from models.tensors import write_half
+from models.tensors import load_strictly, write_half
 from models.trace_net import CROP, GRID, TraceNet, as_seen, load_trace_net
-from training.aligned_crops import AlignedCrops, real_faces
+from training.aligned_crops import AlignedCrops, real_faces, roots_of
+from training.device_fakes import DeviceFakes
 from training.loop import Options, Schedule, fit
+from training.pack_faces import packed_faces
+from training.packed_state import part_of, read_state, write_state
 from training.pseudo_fakes import PseudoFakes
 from training.reconstruction import with_reconstructions
 
 log = logging.getLogger("masc")
 PAIRED_CELLS = 48  # of a face, compared in one step
 MANIPULATED = 0.06  # share of a region from which it counts as manipulated
+PACKED = "packed.safetensors"
 UNTOUCHED = 0.01  # ... and up to which as untouched
 WEIGHTS = {"whole": 1.0, "parts": 0.5, "cells": 0.5, "origins": 0.5}
 
 
 @dataclass(kw_only=True)
 class Config(Options):
-    features: tuple[Path, ...]
+    features: tuple[Path, ...] = ()
     """dumps whose real faces are used"""
+    faces: Path | None = None
+    """a file of training.pack_faces, instead of dumps"""
     data_root: tuple[str, ...] = ()
     """DATASET=DIR for pictures that have moved"""
     out: Path = Path("outputs/trace_net")
     start: str = ""
-    """a trace network to train further, instead of ImageNet's weights"""
+    """a trace network to train further, or the packed state of a run to go on from, instead of
+    ImageNet's weights"""
     steps: int = 5000
     pairs: int = 16
     """real faces, each with its pseudo-fake, in one step"""
     lr: float = 8e-4
     weight_decay: float = 0.02
     autoencoder_steps: int = 300
+    fakes_on: Literal["cpu", "device"] = "cpu"
+    """where pseudo-fakes are made: by --workers processes, or in batches on --device"""
+    interval: int = 100
+    """steps between rows of the log; weights and states are written with each"""
 
 
 class Pairs(torch.utils.data.Dataset):
@@ -100,8 +115,12 @@ class Localisation(nn.Module):
             outputs = self.predict(as_seen(faces))
         losses = self.losses(outputs, shares)
         figures = {name: loss.detach() for name, loss in losses.items()}
-        scores = outputs["whole"].detach().cpu().numpy()
-        figures["AUC on pseudo-fakes"] = auc(np.arange(len(scores)) % 2, scores)
+        scores = outputs["whole"].detach()
+        if scores.is_cuda:  # which is not waited for
+            gaps = scores[1::2, None] - scores[0::2]
+            figures["AUC on pseudo-fakes"] = (gaps.sign() / 2 + 0.5).mean()
+        else:
+            figures["AUC on pseudo-fakes"] = auc(np.arange(len(scores)) % 2, scores.numpy())
         return sum(WEIGHTS[name] * loss for name, loss in losses.items()), figures
 
     def losses(self, outputs: dict[str, Tensor], shares: Tensor) -> dict[str, Tensor]:
@@ -126,6 +145,10 @@ class Localisation(nn.Module):
 
 def initial(path: str = "") -> TraceNet:
     """The network in a file, or ImageNet's EfficientNet-Lite0. Raises: as load_trace_net."""
+    if path and (state := read_state(Path(path))):
+        net = TraceNet()
+        load_strictly(net, part_of(state, "net."), Path(path))
+        return net
     if path:
         return load_trace_net(Path(path))
     net, found = TraceNet(), lite0_weights()
@@ -164,7 +187,7 @@ def folded(net: TraceNet) -> Callable[[Tensor], dict[str, Tensor]]:
 
 
 def train(crops: AlignedCrops, config: Config) -> Path:
-    """Train, or resume. Returns: the weights. Raises: as `fit`."""
+    """Train, or resume. Returns: the weights. Raises: as `fit`; ValueError: no steps are left."""
     torch.manual_seed(config.seed)
     weights, device = config.out / "trace_net.safetensors", torch.device(config.device)
     net = initial(config.start).to(device, memory_format=torch.channels_last)
@@ -172,22 +195,48 @@ def train(crops: AlignedCrops, config: Config) -> Path:
     def write(average: TraceNet, progress: str) -> None:
         write_half(average, weights, {"trained": progress})
 
-    pairs = Pairs(PseudoFakes(crops), config.pairs, config.seed)
-    schedule = Schedule(config.steps, interval=100, warm_up=100, clip=3.0, constant=0.55)
-    fit(Localisation(net).to(device), pairs, write, config, schedule, len(crops))
+    fakes, task = PseudoFakes(crops), Localisation(net).to(device)
+    if config.fakes_on == "device":
+        pairs = DeviceFakes(fakes, config.pairs, config.seed, device)
+    else:
+        pairs = Pairs(fakes, config.pairs, config.seed)
+    schedule = Schedule(config.steps, config.interval, warm_up=100, clip=3.0, constant=0.55)
+    keep = partial(write_state, path=config.out / PACKED)
+    fit(task, pairs, write, config, schedule, len(crops), earlier(config), keep)
     return weights
 
 
-def main(config: Config) -> Path:
-    initial(config.start)  # report a wrong file before anything takes long
+def earlier(config: Config) -> dict | None:
+    """The packed state that --start names, if it is one. Raises: ValueError: no steps are left."""
+    state = read_state(Path(config.start)) if config.start else None
+    if state and state["step"] >= config.steps:
+        raise ValueError(f"{config.start}: had {state['step']} steps; give more --steps")
+    return state
+
+
+def faces_of(config: Config) -> AlignedCrops:
+    """Raises: OSError, ValueError: they cannot be read."""
+    workers = max(1, config.workers)
+    if bool(config.features) == bool(config.faces):
+        raise ValueError("give either --features, dumps, or --faces, a file of packed faces")
+    if config.faces:
+        return packed_faces(config.faces, config.limit, workers)
     dumps = [read_dump(path) for path in config.features]
-    moved = dict(pair.partition("=")[::2] for pair in config.data_root)
-    roots = [Path(moved.get(dump.meta["dataset"], dump.meta["data_root"])) for dump in dumps]
-    crops = real_faces(dumps, roots, config.limit, max(1, config.workers))
+    return real_faces(dumps, roots_of(dumps, config.data_root), config.limit, workers)
+
+
+def main(config: Config) -> Path:
+    begun = time.monotonic()
+    initial(config.start)  # report a wrong file before anything takes long
+    earlier(config)
+    crops = faces_of(config)
     counts = Counter(crops.sources.tolist())
     log.info("real faces: %s", ", ".join(f"{count} of {name}" for name, count in counts.items()))
     device = torch.device(config.device)
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # all batches are of one size
     crops = with_reconstructions(crops, config.autoencoder_steps, config.seed, device)
+    if config.seconds:  # what is left of them
+        config = replace(config, seconds=max(1.0, config.seconds - time.monotonic() + begun))
     weights = train(crops, config)
     print(f"weights: {weights}")
     return weights
