@@ -1,7 +1,8 @@
 """Pack what a bare PyTorch machine lacks into outputs/gpu/carry, at most 45 MiB.
 
     python -m scripts.gpu_pack                      # packages and two photographs
-    python -m scripts.gpu_pack --faces FILE         # also training faces, packed by training/
+    python -m scripts.gpu_pack --faces faces.zip    # also faces, by training/pack_faces.py
+    python -m scripts.gpu_pack --start packed.safetensors    # also a state to train further from
 
 Everything is copied from the environment that runs it; nothing is downloaded.
 """
@@ -64,9 +65,13 @@ def photographs() -> dict[str, Path]:
     return {"astronaut.png": skimage / "data" / "astronaut.png", "hopper.jpg": hopper}
 
 
-def pack(folder: Path = CARRIED, faces: Path | None = None) -> dict[str, int]:
-    """Fill the folder anew. Returns: bytes of each part. Raises: ValueError: larger than LARGEST."""
-    kept = sorted(folder.glob("faces*"))
+def pack(
+    folder: Path = CARRIED, faces: Path | None = None, start: Path | None = None
+) -> dict[str, int]:
+    """Fill the folder anew; faces and a start that are not given stay as they are.
+
+    Returns: bytes of each part. Raises: ValueError: larger than LARGEST.
+    """
     part = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(part, ignore_errors=True)
     site = part / "site"
@@ -83,9 +88,9 @@ def pack(folder: Path = CARRIED, faces: Path | None = None) -> dict[str, int]:
         path.write_text(text, encoding="utf-8")
     for name, path in photographs().items():
         shutil.copyfile(path, part / name)
-    for path in [faces] if faces else kept:
-        name = f"faces{path.suffix}" if faces else path.name
-        shutil.copyfile(path, part / name)
+    for name, given in (("faces", faces), ("start", start)):
+        for path in [given] if given else folder.glob(f"{name}.*"):
+            shutil.copyfile(path, part / f"{name}{path.suffix}")
     sizes = {top.name: weight(top) for top in sorted([*site.iterdir(), *part.iterdir()])}
     sizes.pop("site")
     if (total := weight(part)) > LARGEST:
@@ -100,8 +105,8 @@ def weight(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def main(folder: Path, faces: Path | None) -> None:
-    sizes = pack(folder, faces)
+def main(folder: Path, faces: Path | None, start: Path | None) -> None:
+    sizes = pack(folder, faces, start)
     for name, size in sizes.items():
         print(f"{size / 2**20:8.2f} MiB  {name}")
     print(f"{sum(sizes.values()) / 2**20:8.2f} MiB  {folder}")
@@ -111,8 +116,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=CARRIED)
     parser.add_argument("--faces", type=Path, help="training faces in one file")
+    parser.add_argument("--start", type=Path, help="a trace network, or the state of its training")
     options = parser.parse_args()
     try:
-        main(options.out, options.faces)
+        main(options.out, options.faces, options.start)
     except (OSError, ValueError) as error:
         sys.exit(f"gpu_pack: {error}")

@@ -35,7 +35,9 @@ PICTURES, FEW_PICTURES = 4000, 24
 GRACE = 8  # seconds after which a step over its limit loses its process
 TRAINING, STARTING = 90, 25  # seconds kept for it; those that pass before its first step
 TESTS = 40  # seconds of the suite's tests that need a GPU
-TRAINED = {"state.pt": "trace_state.pt", "trace_net.safetensors": "trace_net.safetensors"}
+TRAINED = ("packed.safetensors", "trace_net.safetensors")  # what is kept of it
+BUNDLED = ROOT / "checkpoints" / "trace_net.safetensors"
+PAIRS = 64  # real faces in a step of training
 LARGEST = 16 << 20  # bytes of a file that is kept
 
 
@@ -139,7 +141,9 @@ class Driver:
     # Commands that are steps themselves.
 
     def command(self, step: str, limit: float, arguments: list[str], log: Path) -> dict | None:
-        """Run one within `limit` seconds. Returns the figures of its row; None: it is written."""
+        """Run one within `limit` seconds. Returns the figures of its row; None: it failed, and the
+        row is written.
+        """
         start = time.time()
         with log.open("w", encoding="utf-8") as file:
             process = self.launch(*arguments, stdout=file, stderr=subprocess.STDOUT)
@@ -172,33 +176,36 @@ class Driver:
 
     def train(self) -> None:
         """Train the trace network in the time that is left, and keep its state."""
-        trained, packed = self.work / "trained", self.faces()
-        if not packed:
+        options, trained, log = self.options, self.work / "trained", self.out / "train.txt"
+        seconds = 3 if options.small else int(self.left() - STARTING)
+        if not self.faces():
             self.rows("train", skipped="no training faces were packed")
             return
-        faces, seconds = packed[0], self.left() - STARTING - 10
-        if self.options.small:
-            seconds = 3
         if seconds < LEAST:
             self.rows("train", skipped="no time left")
             return
-        log = self.out / "train.txt"
-        command = ["-m", "training.trace_net", "--faces", str(faces), "--out", str(trained)]
-        command += ["--fakes-on", self.options.device, "--device", self.options.device]
-        command += ["--seconds", str(int(seconds))]
-        figures = self.command("train", self.left() if not self.options.small else 90, command, log)
-        if figures is None:
-            return
-        for name, kept in TRAINED.items():
-            found = next(iter(trained.rglob(name)), None)
-            if found and found.stat().st_size < LARGEST:
-                shutil.copyfile(found, self.out / kept)
-                figures[kept] = found.stat().st_size
-        self.rows("train", **figures)
+        start = next(iter(options.carried.glob("start.*")), BUNDLED)
+        command = ["-m", "training.trace_net", "--faces", str(self.faces()[0])]
+        command += ["--start", str(start), "--out", str(trained), "--seconds", str(seconds)]
+        command += ["--fakes-on", "device", "--device", options.device]
+        command += ["--pairs", "2"] if options.small else ["--pairs", str(PAIRS)]
+        limit = 120 if options.small else self.left() + GRACE
+        figures = self.command("train", limit, command, log)
+        if (trained / "log.csv").is_file():
+            with log.open("a", encoding="utf-8") as file:
+                file.write((trained / "log.csv").read_text(encoding="utf-8"))
+        sizes = {}
+        for name in TRAINED:
+            found = trained / name
+            if found.is_file() and found.stat().st_size < LARGEST:
+                shutil.copyfile(found, self.out / name)
+                sizes[name] = found.stat().st_size
+        if figures is not None:
+            self.rows("train", start=start.name, kept=sizes, **figures)
 
     def faces(self) -> list[Path]:
         """The packed training faces: one file, or none."""
-        return sorted(self.options.carried.glob("faces*"))
+        return sorted(self.options.carried.glob("faces.*"))
 
     def left(self) -> float:
         return max(1.0, self.end - time.time())

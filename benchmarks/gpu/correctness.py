@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import torch
 
-from benchmarks.gpu.material import Visit, tiled
+from benchmarks.gpu.material import Visit, float32, tiled
 from benchmarks.gpu.worker import Step
-from data.faces import FaceCutter, align
+from data.alignment import align
+from data.faces import FaceCutter
 from models import EXPERTS
 from models.base import Output
 from tests.test_experts import APART, apart
@@ -52,31 +53,19 @@ def installed(package: str) -> str:
         return "?"
 
 
-class ExactFloat32:
-    """float32 without TF32, within the `with` block."""
-
-    def __enter__(self) -> None:
-        convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-        self.before = convolutions.allow_tf32, products.allow_tf32
-        convolutions.allow_tf32 = products.allow_tf32 = False
-
-    def __exit__(self, *error: object) -> None:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = self.before
-
-
 def expert(name: str, visit: Visit) -> dict:
     """The largest differences of each output, and those above the tolerance of the tests."""
     if name not in visit.experts:
         return {"skipped": "left out by --experts"}
     few, many = (2, 3) if visit.small else (16, 256)
-    exact = visit.expert(name, False, "cpu")
-    faces = visit.cut[exact.crop][:few]
-    on_cpu = joined(exact(part) for part in faces.split(exact.faces_on_cpu))
-    exact = exact.to(visit.device)
+    here = visit.expert(name, False, "cpu")
+    faces = visit.cut[here.crop][:few]
+    on_cpu = joined(here(part) for part in faces.split(here.faces_on_cpu))
+    exact = visit.expert(name, False, visit.device)
     rough = visit.expert(name, True, visit.device)
     here = tiled(visit.cut[exact.crop], many).to(visit.device)
     few = len(faces)
-    with ExactFloat32():
+    with float32(tf32=False):
         batch, alone = exact(here), joined(exact(face[None]) for face in here[:few])
     in_bf16, alone_bf16 = rough(here), joined(rough(face[None]) for face in here[:few])
     figures, above = {}, []
@@ -108,15 +97,13 @@ def difference(output: Output, one: torch.Tensor, other: torch.Tensor) -> float:
 def finding(visit: Visit) -> dict:
     """All faces, found on the device and on the CPU: how far landmarks move, in px."""
     images = visit.read(6 if visit.small else 256)
-    here, there = (
-        FaceCutter("all", 0.9, (), where)(images) for where in (torch.device("cpu"), visit.device)
-    )
+    cutter = FaceCutter("all", 0.9, (), visit.device)
+    here, there = cutter(images), cutter(visit.stack(images))
     counts = [np.bincount(crops.image, minlength=len(images)) for crops in (here, there)]
     moved = []
-    for crops, other in ((here, there),):
-        for image in np.flatnonzero((counts[0] == counts[1]) & (counts[0] > 0)):
-            one, two = (each.landmarks[each.image == image] for each in (crops, other))
-            moved.append(np.abs(one - two).max((1, 2)))
+    for image in np.flatnonzero((counts[0] == counts[1]) & (counts[0] > 0)):
+        one, two = (crops.landmarks[crops.image == image] for crops in (here, there))
+        moved.append(np.abs(one - two).max((1, 2)))
     moved = np.concatenate(moved)
     parts = {"moved_median": np.median(moved), "moved_99": np.quantile(moved, 0.99)}
     other = int((counts[0] != counts[1]).sum())
@@ -129,7 +116,7 @@ def finding(visit: Visit) -> dict:
 def cutting(visit: Visit) -> dict:
     """Crops cut on the device against those cut on the CPU at the same landmarks, in 0..255."""
     images = visit.read(4 if visit.small else 128)
-    there = FaceCutter("one", 0.9, visit.cut, visit.device)(images)
+    there = FaceCutter("one", 0.9, visit.cut, visit.device)(visit.stack(images))
     levels = {}
     for crop, view in there.views.items():
         here = align(images, there.image, there.landmarks, crop)

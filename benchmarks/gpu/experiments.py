@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from benchmarks.gpu.correctness import difference
-from benchmarks.gpu.material import Visit
+from benchmarks.gpu.material import Visit, float32
 from benchmarks.gpu.worker import NeedsCudaError, Step
 from models.base import Expert
 
@@ -40,13 +40,14 @@ def compare(visit: Visit, way: str, make: Way, experts: dict[str, Expert]) -> di
         view = visit.views([expert.crop], size)[expert.crop]
         row = f"try.{way}.{name.replace(' ', '-')}"
         try:
-            eager, wanted = 1e3 * visit.best(partial(expert, view)) / size, expert(view)
-            start = time.perf_counter()
-            work = make(expert, view)
-            found = {key: value.clone() for key, value in work().items()}
-            visit.synchronize()
-            first = time.perf_counter() - start
-            taken = 1e3 * visit.best(work) / size
+            with float32(tf32=False):
+                eager, wanted = visit.best(partial(expert, view)), expert(view)
+                start = time.perf_counter()
+                work = make(expert, view)
+                found = {key: value.clone() for key, value in work().items()}
+                visit.synchronize()
+                first, taken = time.perf_counter() - start, visit.best(work)
+            eager, taken = 1e3 * eager / size, 1e3 * taken / size
         except NeedsCudaError:
             raise
         except Exception as error:
@@ -111,16 +112,11 @@ def streams(visit: Visit) -> dict:
 
 def tf32(visit: Visit) -> dict:
     """The float32 ensemble with TF32 in convolutions and products."""
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
 
     def make(expert: Expert, view: torch.Tensor) -> Callable[[], Answers]:
         def work() -> Answers:
-            before = convolutions.allow_tf32, products.allow_tf32
-            convolutions.allow_tf32 = products.allow_tf32 = True
-            try:
+            with float32(tf32=True):
                 return expert(view)
-            finally:
-                convolutions.allow_tf32, products.allow_tf32 = before
 
         return work
 
@@ -194,14 +190,14 @@ def compiled(mode: str, profile: str, visit: Visit) -> dict:
     def make(expert: Expert, view: torch.Tensor) -> Callable[[], Answers]:
         torch.compiler.reset()
         other = copy.deepcopy(expert)
-        if visit.cuda:
-            other.net.compile(mode=mode)
-        else:
-            other.net.compile(backend="eager")
+        other.compiled(**({"mode": mode} if visit.cuda else {"backend": "eager"}))
 
         def work() -> Answers:
             torch.compiler.cudagraph_mark_step_begin()
-            return other(view)
+            answers = other(view)
+            if not other.is_compiled:
+                raise RuntimeError("torch.compile failed, and the network went on without")
+            return answers
 
         return work
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from benchmarks.gpu.pictures import picture
 from benchmarks.gpu.worker import NeedsCudaError, Rows, read_rows
 from data.faces import FaceCutter
+from data.stack import Stack
 from features.regions import Crop
 from models import BUNDLED, CLIP_MODEL, EXPERTS, PROFILES, expert_class
 from models.base import Expert
@@ -89,6 +91,11 @@ class Visit:
         """`count` crops on the device, repeated as often as needed."""
         return {crop: tiled(self.cut[crop], count).to(self.device) for crop in set(crops)}
 
+    def stack(self, images: list[np.ndarray]) -> Stack:
+        """As a GPU takes pictures; the CPU works on stacks too, in a rehearsal."""
+        stack = Stack.of(images)
+        return stack.pin_memory() if self.cuda else stack
+
     def only_on_cuda(self) -> None:
         if not self.cuda:
             raise NeedsCudaError
@@ -130,6 +137,18 @@ class Visit:
         if default is None:
             raise KeyError(f"no row {step} with {key}")
         return default
+
+
+@contextmanager
+def float32(tf32: bool) -> Iterator[None]:
+    """float32 products with TF32 or without, in experts that are asked by themselves."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
 
 
 def tiled(values: torch.Tensor, count: int) -> torch.Tensor:

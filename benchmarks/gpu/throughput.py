@@ -18,13 +18,16 @@ from torch.profiler import profile as profiler
 from torch.utils.flop_counter import FlopCounterMode
 
 import preprocessing_pipeline as pipeline
-from benchmarks.gpu.material import Busy, Visit
+from benchmarks.gpu.material import Busy, Visit, float32
 from benchmarks.gpu.worker import Step, TooLongError
+from data.datasets import find_samples
+from data.decoding import Reading, decoded
 from data.dump import read_dump
-from data.faces import FaceCutter
-from data.filling import one_thread_per_operation
+from data.faces import FaceCrops, FaceCutter
+from data.filling import IN_TURN, one_thread_per_operation
 from data.images import MAX_PIXELS
-from data.loading import in_order, load, load_ahead
+from data.loading import in_order, load
+from data.samples import even_subsample
 from features.regions import REGIONS
 from models.base import Expert, WholeFaceExpert
 from models.ensemble import BATCH_CPU, BATCH_GPU
@@ -32,6 +35,7 @@ from models.region_net import RegionExpert, masked_input
 
 SIZES = (32, 64, 128, 256, 512, 1024)
 IMAGES = {"full": 1500, "lite": 4000}  # end to end
+AT_MOST = 20  # seconds of them, at the pace of a first run
 PLAIN = 8  # pictures of the plain loop
 KERNELS = 30  # rows of the profiler's table
 
@@ -64,7 +68,8 @@ def forwards(profile: str, visit: Visit) -> dict:
     times, giga = {}, {}
     for expert in ensemble.experts:
         view = views[expert.crop]
-        times[expert.name] = 1e3 * visit.best(partial(expert, view)) / size
+        with float32(ensemble.tf32):
+            times[expert.name] = 1e3 * visit.best(partial(expert, view)) / size
         with FlopCounterMode(display=False) as counter:
             expert(view[:1])
         giga[expert.name] = counter.get_total_flops() / 1e9
@@ -141,7 +146,9 @@ def dumped(profile: str, visit: Visit, count: int, **settings: object) -> dict:
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()), Busy(visit) as busy:
         config.out = Path(folder) / "dump"
-        with clock.on(pipeline, "fill_faces", "fill_outputs"):
+        # The ways of a GPU, also on the CPU of a rehearsal.
+        ways = patch.object(pipeline, "works_on_stacks", lambda device: True)
+        with ways, clock.on(pipeline, "fill_faces", "fill_outputs"):
             pipeline.main(config)
         taken = time.perf_counter() - clock.began
         dump = read_dump(config.out)
@@ -154,8 +161,13 @@ def dumped(profile: str, visit: Visit, count: int, **settings: object) -> dict:
 
 def files(profile: str, visit: Visit) -> dict:
     """End to end with the settings that a user gets; then a row with the best batch."""
-    count = 4 if visit.small else min(IMAGES[profile], len(visit.paths))
-    dumped(profile, visit, min(64, count))  # kernels and plans are chosen
+    few = 4 if visit.small else 128
+    rate = dumped(profile, visit, few)["images_s"]  # kernels and plans are chosen
+    count = (
+        few
+        if visit.small
+        else min(IMAGES[profile], len(visit.paths), max(256, int(rate * AT_MOST)))
+    )
     usual = {"batch": BATCH_GPU if visit.cuda else BATCH_CPU}
     figures = usual | dumped(profile, visit, count)
     best = int(visit.figure(f"{profile}.batches", "best_batch", usual["batch"]))
@@ -167,21 +179,28 @@ def files(profile: str, visit: Visit) -> dict:
 
 
 def pictures(profile: str, visit: Visit) -> dict:
-    """End to end with decoded pictures in memory; one thread finds and cuts, one asks the experts."""
+    """End to end with decoded pictures in memory: threads find and cut while one asks the experts."""
     ensemble, size = visit.ensemble(profile), 2 if visit.small else BATCH_GPU
     images = visit.read(4 if visit.small else IMAGES[profile] // 2)
     cutter = FaceCutter("one", 0.9, ensemble.crops.values(), visit.device)
     parts = [images[i : i + size] for i in range(0, len(images), size)]
-    ensemble(cutter(parts[0]).views)
+    name = next(iter(ensemble.outputs))
     found = 0
+
+    def cut(part: list[np.ndarray]) -> FaceCrops:
+        return cutter(visit.stack(part))
+
+    ensemble(cut(parts[0]).views)
 
     def work() -> None:
         nonlocal found
+        before = None
         with one_thread_per_operation():
-            for crops in in_order(cutter, parts, 1, 2):
-                found += len(crops)
-                if len(crops):
-                    ensemble(crops.views)
+            for crops in in_order(cut, parts, IN_TURN, IN_TURN):
+                pending = ensemble.start(crops.views) if len(crops) else None
+                found += len(before.result()[name]) if before else 0
+                before = pending
+            found += len(before.result()[name]) if before else 0
 
     with Busy(visit) as busy:
         taken = visit.seconds(work)
@@ -190,23 +209,25 @@ def pictures(profile: str, visit: Visit) -> dict:
 
 
 def stages(profile: str, visit: Visit) -> dict:
-    """Images per second of each stage by itself, on its usual threads; the slowest is the limit."""
+    """Images per second of each stage by itself, on its usual threads or processes; the slowest is the limit."""
     ensemble, count = visit.ensemble(profile), 4 if visit.small else 512
-    size, workers = 2 if visit.small else BATCH_GPU, pipeline.Config.workers
-    paths = visit.paths[:count]
+    root, size = visit.wait_for("pictures"), 2 if visit.small else BATCH_GPU
+    reading = Reading(root, size, pipeline.Config.workers)
+    shards = [(0, even_subsample(find_samples(root), count))]
     cutter = FaceCutter("one", 0.9, ensemble.crops.values(), visit.device)
     with one_thread_per_operation():
-        decode = visit.seconds(lambda: list(load_ahead(paths, workers, size)))
-        images = visit.read(count)
-        parts = [images[i : i + size] for i in range(0, len(images), size)]
-        cutter(parts[0])
-        find = visit.seconds(lambda: [cutter.find(part) for part in parts])
-        both = visit.seconds(lambda: [cutter(part) for part in parts])
-        views = [cutter(part).views for part in parts]
+        stacks = []
+        decode = visit.seconds(
+            lambda: stacks.extend(stack for _, _, stack in decoded(shards, reading, True))
+        )
+        views = [cutter(stack).views for stack in stacks]
+        there = [stack.to(visit.device) for stack in stacks]
+        find = visit.seconds(lambda: [cutter.find_in_stack(stack) for stack in there])
+        both = visit.seconds(lambda: [cutter(stack) for stack in there])
         infer = visit.seconds(lambda: [ensemble(part) for part in views])
     taken = {"decode": decode, "find": find, "cut": max(both - find, 1e-9), "experts": infer}
-    rates = {name: len(paths) / seconds for name, seconds in taken.items()}
-    return {"images": len(paths), "images_s": rates, "limit": min(rates, key=rates.get)}
+    rates = {name: count / seconds for name, seconds in taken.items()}
+    return {"images": count, "images_s": rates, "limit": min(rates, key=rates.get)}
 
 
 def plain(profile: str, visit: Visit) -> dict:
@@ -216,7 +237,7 @@ def plain(profile: str, visit: Visit) -> dict:
 
     def work(paths: list[Path]) -> None:
         for path in paths:
-            views = cutter([load(path, MAX_PIXELS).image]).views
+            views = cutter(visit.stack([load(path, MAX_PIXELS).image])).views
             for expert in ensemble.experts:
                 one_by_one(expert, views[expert.crop].to(visit.device))
 
