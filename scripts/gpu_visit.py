@@ -188,7 +188,8 @@ class Driver:
         command = ["-m", "training.trace_net", "--faces", str(self.faces()[0])]
         command += ["--start", str(start), "--out", str(trained), "--seconds", str(seconds)]
         command += ["--fakes-on", "device", "--device", options.device]
-        command += ["--pairs", "2"] if options.small else ["--pairs", str(PAIRS)]
+        few = ["--pairs", "2", "--autoencoder-steps", "2"]
+        command += few if options.small else ["--pairs", str(PAIRS)]
         limit = 120 if options.small else self.left() + GRACE
         figures = self.command("train", limit, command, log)
         if (trained / "log.csv").is_file():
@@ -246,6 +247,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 
 def terminated(number: int, frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not stop the cleaning up
     raise SystemExit(128 + number)
 
 

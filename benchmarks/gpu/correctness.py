@@ -57,7 +57,7 @@ def expert(name: str, visit: Visit) -> dict:
     """The largest differences of each output, and those above the tolerance of the tests."""
     if name not in visit.experts:
         return {"skipped": "left out by --experts"}
-    few, many = (2, 3) if visit.small else (16, 256)
+    few, many = (1, 2) if visit.small else (16, 256)
     here = visit.expert(name, False, "cpu")
     faces = visit.cut[here.crop][:few]
     on_cpu = joined(here(part) for part in faces.split(here.faces_on_cpu))

@@ -203,7 +203,7 @@ def compiled(mode: str, profile: str, visit: Visit) -> dict:
 
     experts = experts_of(visit, profile)
     if visit.small:
-        experts = dict([*experts.items()][:1])
+        experts = dict([*experts.items()][-1:])
     found = compare(visit, f"compile-{mode}", make, experts)
     torch.compiler.reset()
     return found

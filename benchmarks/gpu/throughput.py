@@ -161,19 +161,14 @@ def dumped(profile: str, visit: Visit, count: int, **settings: object) -> dict:
 
 def files(profile: str, visit: Visit) -> dict:
     """End to end with the settings that a user gets; then a row with the best batch."""
-    few = 4 if visit.small else 128
-    rate = dumped(profile, visit, few)["images_s"]  # kernels and plans are chosen
-    count = (
-        few
-        if visit.small
-        else min(IMAGES[profile], len(visit.paths), max(256, int(rate * AT_MOST)))
-    )
     usual = {"batch": BATCH_GPU if visit.cuda else BATCH_CPU}
-    figures = usual | dumped(profile, visit, count)
+    first = dumped(profile, visit, 2 if visit.small else 128)  # kernels and plans are chosen
+    count = min(IMAGES[profile], max(256, int(first["images_s"] * AT_MOST)), len(visit.paths))
+    figures = usual | (first if visit.small else dumped(profile, visit, count))
     best = int(visit.figure(f"{profile}.batches", "best_batch", usual["batch"]))
     if best not in usual.values():
         visit.note(f"{profile}.files", **figures)  # kept should the second run be cut
-        again = {"batch": best} | dumped(profile, visit, count, batch_size=best)
+        again = {"batch": best} | dumped(profile, visit, figures["images"], batch_size=best)
         figures = max(figures, again, key=lambda row: row["images_s"])
     return figures
 

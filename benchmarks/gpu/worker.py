@@ -67,6 +67,8 @@ class Rows:
         name = type(error).__name__
         told = reason[0] if isinstance(error, NeedsCudaError) else f"{name}: {reason[0][:300]}"
         self(step, error=told, **figures)
+        if isinstance(error, NeedsCudaError):
+            return
         text = "".join(traceback.format_exception(error))
         self._append("errors.txt", f"== {step}\n{text}")
 
