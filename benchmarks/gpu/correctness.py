@@ -57,10 +57,11 @@ def expert(name: str, visit: Visit) -> dict:
     """The largest differences of each output, and those above the tolerance of the tests."""
     if name not in visit.experts:
         return {"skipped": "left out by --experts"}
-    few, many = (1, 2) if visit.small else (16, 256)
+    few, many = (1, 2) if visit.small else (8, 256)
     here = visit.expert(name, False, "cpu")
     faces = visit.cut[here.crop][:few]
     on_cpu = joined(here(part) for part in faces.split(here.faces_on_cpu))
+    giga = visit.gflop(here, faces)
     exact = visit.expert(name, False, visit.device)
     rough = visit.expert(name, True, visit.device)
     here = tiled(visit.cut[exact.crop], many).to(visit.device)
@@ -81,7 +82,7 @@ def expert(name: str, visit: Visit) -> dict:
         allowed = APART.get(output.kind, {})
         limits = {how: allowed.get(how.partition(" ")[0], float("inf")) for how in found}
         above += [f"{key} {how}" for how in found if not found[how] <= limits[how]]
-    return {"differences": figures, "above": above}
+    return {"differences": figures, "above": above, "gflop_face": giga}
 
 
 def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -153,10 +154,11 @@ def memory(visit: Visit) -> dict:
     return given | {"faces_at_once": at_once, "difference": apart}
 
 
-ORDER = sorted(EXPERTS, key=lambda name: name == "pyfeat")  # whose import takes long
+ORDER = sorted(EXPERTS, key=lambda name: name == "pyfeat")
+LIMITS = {"pyfeat": 45}  # whose import takes long
 STEPS = [
     Step("machine", 40, machine),
-    *(Step(f"correct.{name}", 30, partial(expert, name)) for name in ORDER),
+    *(Step(f"correct.{name}", LIMITS.get(name, 25), partial(expert, name)) for name in ORDER),
     Step("correct.finding", 20, finding),
     Step("correct.cutting", 15, cutting),
     Step("correct.memory", 20, memory),

@@ -52,6 +52,7 @@ def compare(visit: Visit, way: str, make: Way, experts: dict[str, Expert]) -> di
             raise
         except Exception as error:
             visit.note.failed(row, error)
+            visit.synchronize()  # raises where the device is lost for this process
             continue
         outputs = expert.outputs.items()
         differs = max(difference(output, found[key], wanted[key]) for key, output in outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu.pictures import picture
 from benchmarks.gpu.worker import NeedsCudaError, Rows, read_rows
@@ -25,7 +27,8 @@ from models.base import Expert
 from models.ensemble import Ensemble, find_weights
 from models.weights import WEIGHTS
 
-PATIENCE = 90  # seconds to wait for what is made in the background
+PATIENCE = 60  # seconds to wait, in all, for what is made in the background
+INTERVAL = 0.1  # seconds between two looks at the GPU
 Views = dict[Crop, torch.Tensor]
 
 
@@ -35,8 +38,10 @@ class Visit:
     def __init__(self, options: argparse.Namespace, rows: Rows) -> None:
         self.note, self.out, self.work = rows, Path(options.out), Path(options.work)
         self.device, self.small = torch.device(options.device), options.small
+        if self.device.type == "cuda" and self.device.index is None:
+            self.device = torch.device("cuda", 0)  # some functions of torch want a number
         self.experts = tuple(options.experts) or tuple(EXPERTS)
-        self.cuda = self.device.type == "cuda"
+        self.cuda, self.opened = self.device.type == "cuda", time.time()
         for name, entry in WEIGHTS.items():  # random values have no published SHA-256
             WEIGHTS[name] = replace(entry, sha256=None, size=None)
 
@@ -45,9 +50,9 @@ class Visit:
 
     def wait_for(self, name: str) -> Path:
         """A folder that is made in the background. Raises: TimeoutError."""
-        path, until = self.work / name, time.time() + PATIENCE
+        path = self.work / name
         while not path.is_dir():
-            if time.time() > until:
+            if time.time() > self.opened + PATIENCE:
                 raise TimeoutError(f"{path}: not there after {PATIENCE} s")
             time.sleep(0.2)
         return path
@@ -117,6 +122,12 @@ class Visit:
         work()
         return min(self.seconds(work) for _ in range(1 if self.small else rounds))
 
+    def gflop(self, expert: Expert, faces: torch.Tensor) -> float:
+        """What the networks compute for one face; kernels of our own are not seen."""
+        with FlopCounterMode(display=False) as counter:
+            expert(faces[:1])
+        return counter.get_total_flops() / 1e9
+
     def forget_peak(self) -> None:
         if self.cuda:
             torch.cuda.empty_cache()
@@ -156,8 +167,12 @@ def tiled(values: torch.Tensor, count: int) -> torch.Tensor:
 
 
 class Busy:
-    """The GPU's busy share (0..1) and power while something runs, by nvidia-smi in a process."""
+    """The GPU's busy share (0..1) and power while something runs, by nvidia-smi in a process.
 
+    since: of time.perf_counter(), when what counts began; from the start, unless set meanwhile.
+    """
+
+    since = 0.0
     share: float | None = None
     watts: float | None = None
 
@@ -166,9 +181,10 @@ class Busy:
 
     def __enter__(self) -> Busy:
         what = ["--query-gpu=utilization.gpu,power.draw", "--format=csv,noheader,nounits"]
-        command = ["nvidia-smi", f"--id={self.visit.device.index or 0}", *what, "-lms", "100"]
+        command = ["nvidia-smi", f"--id={self.visit.device.index or 0}", *what]
+        command += ["-lms", str(round(1e3 * INTERVAL))]
         self.process = None
-        if self.visit.cuda:
+        if self.visit.cuda and shutil.which(command[0]):
             pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
             self.process = subprocess.Popen(command, stdout=pipe, stderr=nothing, text=True)
         return self
@@ -178,6 +194,8 @@ class Busy:
             return
         self.process.terminate()
         lines = self.process.communicate()[0].splitlines()
+        last = max(1, round((time.perf_counter() - self.since) / INTERVAL))
+        lines = lines[-last:]
         rows = [line.split(",") for line in lines if line.replace(",", "").strip()]
         rows = [row for row in rows if len(row) == 2 and row[0].strip().isdigit()]
         if rows:

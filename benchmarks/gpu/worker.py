@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = work_off(import_module(options.plan), options)
     except Exception as error:
-        Rows(options.out, options.start).failed("worker", error)
+        Rows(options.out, options.start).failed("worker", error, s=0)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
