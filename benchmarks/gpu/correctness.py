@@ -58,12 +58,12 @@ def expert(name: str, visit: Visit) -> dict:
     if name not in visit.experts:
         return {"skipped": "left out by --experts"}
     few, many = (1, 2) if visit.small else (8, 256)
-    here = visit.expert(name, False, "cpu")
+    here = visit.expert(name, False, plain=True)
     faces = visit.cut[here.crop][:few]
     on_cpu = joined(here(part) for part in faces.split(here.faces_on_cpu))
     giga = visit.gflop(here, faces)
-    exact = visit.expert(name, False, visit.device)
-    rough = visit.expert(name, True, visit.device)
+    exact = visit.expert(name, False)
+    rough = visit.expert(name, True)
     here = tiled(visit.cut[exact.crop], many).to(visit.device)
     few = len(faces)
     with float32(tf32=False):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -124,29 +123,13 @@ def tf32(visit: Visit) -> dict:
     return compare(visit, "tf32", make, experts_of(visit, "lite"))
 
 
-def float16(visit: Visit) -> dict:
-    """float16 instead of float32, where a network of our own is asked."""
-
-    @contextmanager
-    def inference(device: torch.device) -> Iterator[None]:
-        with torch.inference_mode(), torch.autocast(device.type, torch.float16):
-            yield
+def sixteen_bits(visit: Visit) -> dict:
+    """The bundled networks as `--precision bfloat16` makes them, against float32."""
 
     def make(expert: Expert, view: torch.Tensor) -> Callable[[], Answers]:
-        other = copy.deepcopy(expert)
-        other.inference = inference
-        return partial(other, view)
+        return partial(visit.expert(expert.name, True), view)
 
-    return compare(visit, "float16", make, experts_of(visit, "lite"))
-
-
-def bfloat16(visit: Visit) -> dict:
-    """The bundled networks in bfloat16."""
-
-    def make(expert: Expert, view: torch.Tensor) -> Callable[[], Answers]:
-        return partial(visit.expert(expert.name, True, visit.device), view)
-
-    return compare(visit, "bfloat16", make, experts_of(visit, "lite"))
+    return compare(visit, "sixteen_bits", make, experts_of(visit, "lite"))
 
 
 def cudnn(visit: Visit) -> dict:
@@ -210,7 +193,7 @@ def compiled(mode: str, profile: str, visit: Visit) -> dict:
     return found
 
 
-QUICK = (graphs, streams, tf32, float16, bfloat16, cudnn, contiguous)
+QUICK = (graphs, streams, tf32, sixteen_bits, cudnn, contiguous)
 LIMITS = {graphs: 20, streams: 10, cudnn: 25, contiguous: 20}
 MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
 STEPS = [Step(f"try.{work.__name__}", LIMITS.get(work, 10), work) for work in QUICK]

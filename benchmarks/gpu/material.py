@@ -68,10 +68,12 @@ class Visit:
     def read(self, count: int) -> list[np.ndarray]:
         return [cv2.imread(str(path))[..., ::-1].copy() for path in self.paths[:count]]
 
-    def expert(self, name: str, bf16: bool, device: torch.device | str) -> Expert:
+    def expert(self, name: str, bf16: bool, plain: bool = False) -> Expert:
+        """On the device, in a GPU's form (also in a rehearsal); plain: as it is, on the CPU."""
         folder = None if name in BUNDLED else self.weights
         file = find_weights([name], folder, CLIP_MODEL)[name]
-        return expert_class(name)(file, bf16).frozen(device)
+        expert = expert_class(name)(file, bf16)
+        return expert.frozen("cpu" if plain else self.device, for_gpu=not plain)
 
     @cache  # noqa: B019  one visit per process
     def ensemble(self, profile: str) -> Ensemble:
@@ -83,7 +85,7 @@ class Visit:
     def crop_of(self, name: str) -> Crop:
         """That of CLIP depends on its tower."""
         known = getattr(expert_class(name), "crop", None)
-        return known or self.expert(name, False, "cpu").crop
+        return known or self.expert(name, False, plain=True).crop
 
     @cached_property
     def cut(self) -> Views:
@@ -119,8 +121,10 @@ class Visit:
 
     def best(self, work: Callable[[], object], rounds: int = 3) -> float:
         """The shortest of some rounds, after one that warms up."""
+        if self.small:
+            return self.seconds(work)
         work()
-        return min(self.seconds(work) for _ in range(1 if self.small else rounds))
+        return min(self.seconds(work) for _ in range(rounds))
 
     def gflop(self, expert: Expert, faces: torch.Tensor) -> float:
         """What the networks compute for one face; kernels of our own are not seen."""
