@@ -7,10 +7,10 @@ PY := .venv/bin/python
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app test lint bench study lock clean
+.PHONY: help demo app test lint bench gpu gpu-pack gpu-rehearsal study lock clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(READY)  ## make pseudo-fakes of faces that ship with the packages, train on them, predict one of each (offline)
 	@$(PY) -m scripts.demo
@@ -27,6 +27,15 @@ lint: $(READY)  ## check style and formatting
 
 bench: $(READY)  ## measure images per second, end to end and by stage
 	$(PY) -m benchmarks.preprocess
+
+gpu: $(READY)  ## on a GPU: is it right, how fast is it; at most 8 minutes (docs/gpu.md)
+	$(PY) -m scripts.gpu_visit
+
+gpu-pack: $(READY)  ## pack what a machine with a GPU and no network lacks, into outputs/gpu/carry
+	$(PY) -m scripts.gpu_pack
+
+gpu-rehearsal: $(READY)  ## that visit on this CPU, tiny, in a bare environment without network
+	$(PY) -m scripts.gpu_rehearsal
 
 DATA ?= ../shared/data
 SETS := dfdc openforensics
