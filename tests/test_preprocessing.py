@@ -15,12 +15,12 @@ import torch
 from data import filling
 from data.cutting import KnownFaces, cut_known
 from data.datasets import find_samples
-from data.dump import NO_FACE, read_dump
+from data.dump import NO_FACE, landmarks_of, read_dump
 from data.faces import FaceCutter
-from data.filling import Reading, fill_faces, fill_outputs
+from data.images import ImageError
 from data.loading import load
 from data.samples import even_subsample
-from data.store import DumpWriter
+from data.stack import Stack
 from features.regions import REGIONS
 from models.ensemble import Ensemble
 from preprocessing_pipeline import cli, main
@@ -124,28 +124,40 @@ def test_batches_are_no_larger_than_asked_and_operations_use_one_thread(
     assert sorted(seen) == [(1, 1)] * 3 + [(2, 1)] + [(3, 1)] * 3
 
 
-def test_on_a_gpu_one_thread_infers_while_others_cut(dataset, weights, whole, tmp_path):
-    class Elsewhere(Ensemble):
-        threads: set[int] = set()
+def test_stacks_change_nothing_but_rounding(dataset, weights, whole, tmp_path, monkeypatch):
+    """As on a GPU: processes decode, faces are found and cut in stacks, one thread infers."""
+    threads, start = set(), Ensemble.start
 
-        def __call__(self, views):
-            self.threads.add(threading.get_ident())
-            return super().__call__(views)
+    def noting(self, views):
+        threads.add(threading.get_ident())
+        return start(self, views)
 
-        def _to_device(self, view):
-            return view
+    monkeypatch.setattr(Ensemble, "start", noting)
+    monkeypatch.setattr("preprocessing_pipeline.works_on_stacks", lambda device: True)
+    monkeypatch.setattr("data.filling.find_faces", only_stacks(filling.find_faces))
+    monkeypatch.setattr("data.filling.cut_known", only_stacks(filling.cut_known))
+    other = main(configured(dataset, weights, tmp_path, workers=2))
+    assert len(threads) == 1 and threading.get_ident() not in threads
+    dump, expected = read_dump(other), read_dump(whole)
+    assert contents(other)["failures.csv"] == contents(whole)["failures.csv"]
+    assert dump.rows["path"].tolist() == expected.rows["path"].tolist()
+    moved = np.abs(landmarks_of(dump.rows) - landmarks_of(expected.rows)).max((1, 2))
+    assert np.median(moved) < 0.01 and (moved < 0.05 * expected.rows["face_px"]).all()
+    for name, array in expected.arrays.items():
+        apart = np.abs(array.astype(np.float32) - dump.arrays[name])
+        assert np.median(apart) < 2e-3 and apart.mean() < 0.05 * np.abs(array).mean(), name
 
-    ensemble = Elsewhere(["lite"], weights_dir=weights)
-    samples, made = find_samples(dataset), read_dump(whole).meta
-    with DumpWriter(tmp_path / "dump", {"any": "thing"}, ensemble.weights, samples, 4) as writer:
-        reading = Reading(dataset, 4, 3)
-        fill_faces(writer, reading, FaceCutter())
-        fill_outputs(writer, reading, ensemble, list(ensemble.crops.values()), on_cpu=False)
-        dump = writer.finish({key: made[key] for key in ("regions", "outputs", "weights")})
-    assert len(ensemble.threads) == 1 and threading.get_ident() not in ensemble.threads
-    assert contents(whole)["index.csv"] == contents(dump.path)["index.csv"]
-    for name, array in read_dump(whole).arrays.items():
-        assert np.allclose(array.astype(np.float32), dump.arrays[name], atol=2e-3, rtol=2e-3), name
+
+def only_stacks(function):
+    """`function`, which must get a stack for every batch with a picture."""
+
+    def checked(batch, *rest):
+        assert any(isinstance(part, Stack) for part in rest) or all(
+            isinstance(item, ImageError) for _, item in batch
+        )
+        return function(batch, *rest)
+
+    return checked
 
 
 # The command line.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.faces import TEMPLATE
+from data.alignment import TEMPLATE
 from training.aligned_crops import FACE_WIDTH
 from training.device_images import Draws, constant, each, gaussian, pixels, separable
 from training.face_masks import OUTLINES

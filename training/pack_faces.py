@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from command_line import run
 from data.dump import LANDMARKS, landmarks_of, read_dump
-from data.faces import align
+from data.alignment import align
 from data.files import replacing
 from data.images import ImageError, read_image
 from training.aligned_crops import WIDE_CROP, AlignedCrops, on_crop, roots_of, training_rows
