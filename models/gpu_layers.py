@@ -95,7 +95,7 @@ class ConvNeXtBlock(nn.Module):
         if channels < height * width:
             y = torch.bmm(y, (weight * times[..., None]).to(y.dtype))
         else:
-            y = (y * times[:, None]).to(y.dtype) @ weight
+            y = (y * times[:, None].to(y.dtype)) @ weight
         y = y.view(count, height, width, channels).permute(0, 3, 1, 2)
         return self.add(y) + x
 
