@@ -80,7 +80,8 @@ def test_a_killed_visit_leaves_rows(tmp_path):
         f"o = v.arguments(['--out', {str(tmp_path)!r}, '--only', 'odd']); "
         "v.Driver(o, 'tests.gpu_plan').visit()"
     )
-    process = subprocess.Popen([sys.executable, "-c", start], cwd=ROOT, start_new_session=True)
+    where = {"cwd": ROOT, "env": os.environ | {"TMPDIR": str(tmp_path)}}  # it cannot clean up
+    process = subprocess.Popen([sys.executable, "-c", start], **where, start_new_session=True)
     until = time.time() + 30
     while len(read_rows(tmp_path / "visit.json")) < 5 and time.time() < until:
         time.sleep(0.05)

@@ -168,7 +168,7 @@ def compiled(mode: str, profile: str, visit: Visit) -> dict:
 
     On a CPU, only that it can be traced.
     """
-    if mode != "default":
+    if (mode, profile) != ("default", "lite"):
         visit.only_on_cuda()
 
     def make(expert: Expert, view: torch.Tensor) -> Callable[[], Answers]:
