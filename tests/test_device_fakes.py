@@ -54,6 +54,16 @@ def test_pairs_alternate_and_repeat_for_a_seed(crops: AlignedCrops) -> None:
     assert shares.max() <= 1
 
 
+def test_several_steps_may_be_made_together(crops: AlignedCrops) -> None:
+    made = DeviceFakes(PseudoFakes(crops), 2, 0, CPU, together=5)
+    faces, shares = made.batch(3)
+    assert len(faces) == len(shares) == 8
+    for step in (6, 7, 6):
+        part = slice(4 * (step % 2), 4 * (step % 2) + 4)
+        assert torch.equal(made[step][0], faces[part]) and torch.equal(made[step][1], shares[part])
+    assert not torch.equal(made[8][0], made[6][0])
+
+
 def test_nothing_but_the_mask_distinguishes_a_pair(crops: AlignedCrops) -> None:
     """Without a channel, the real picture is the face through the window, and the fake around it."""
     kinds = {kind: 1.0 for kind in KINDS if kind != "self_blend"}  # it may change the surroundings

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -143,6 +144,7 @@ def packed_faces(path: Path, limit: int = 0, workers: int = 2) -> AlignedCrops:
             landmarks = np.array([row[2:] for row in rows], float).reshape(-1, 5, 2)
         except (zipfile.BadZipFile, LookupError, ValueError) as error:
             raise ValueError(f"{path}: not a file of training.pack_faces ({error})") from error
+        cv2.setNumThreads(0)  # as in training/loop.py
         cut = _Cut([files[row[0]] for row in rows], landmarks)
         loader = DataLoader(cut, batch_size=None, num_workers=workers)
         images, failed = {}, []

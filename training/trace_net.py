@@ -49,8 +49,9 @@ from training.reconstruction import with_reconstructions
 log = logging.getLogger("masc")
 PAIRED_CELLS = 48  # of a face, compared in one step
 MANIPULATED = 0.06  # share of a region from which it counts as manipulated
-PACKED = "packed.safetensors"
 UNTOUCHED = 0.01  # ... and up to which as untouched
+PACKED = "packed.safetensors"
+TOGETHER = 128  # pairs made at once on a GPU
 WEIGHTS = {"whole": 1.0, "parts": 0.5, "cells": 0.5, "origins": 0.5}
 
 
@@ -197,7 +198,8 @@ def train(crops: AlignedCrops, config: Config) -> Path:
 
     fakes, task = PseudoFakes(crops), Localisation(net).to(device)
     if config.fakes_on == "device":
-        pairs = DeviceFakes(fakes, config.pairs, config.seed, device)
+        together = TOGETHER if device.type == "cuda" else config.pairs
+        pairs = DeviceFakes(fakes, config.pairs, config.seed, device, together)
     else:
         pairs = Pairs(fakes, config.pairs, config.seed)
     schedule = Schedule(config.steps, config.interval, warm_up=100, clip=3.0, constant=0.55)
