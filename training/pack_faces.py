@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from command_line import run
-from data.dump import LANDMARKS, landmarks_of, read_dump
 from data.alignment import align
+from data.dump import LANDMARKS, landmarks_of, read_dump
 from data.files import replacing
 from data.images import ImageError, read_image
 from training.aligned_crops import WIDE_CROP, AlignedCrops, on_crop, roots_of, training_rows
