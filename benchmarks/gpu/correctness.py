@@ -79,8 +79,9 @@ def expert(name: str, visit: Visit) -> dict:
         }
         found = {how: difference(output, *pair) for how, pair in pairs.items()}
         figures[key] = found
-        allowed = APART.get(output.kind, {})
-        limits = {how: allowed.get(how.partition(" ")[0], float("inf")) for how in found}
+        allowed = APART[output.kind]
+        kinds = {"cuda": "same", "bf16 alone": "bf16"}
+        limits = {how: allowed[kinds.get(how, how)] for how in found}
         above += [f"{key} {how}" for how in found if not found[how] <= limits[how]]
     return {"differences": figures, "above": above, "gflop_face": giga}
 
