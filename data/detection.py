@@ -73,7 +73,9 @@ class FaceFinder:
         box, landmarks = self._refine_stack(stack, which, boxes[:, :4])
         rows = [which[:, None].double(), box, boxes[:, 4:], landmarks.flatten(1)]
         rows = torch.cat(rows, dim=1).cpu().numpy()
-        found = (rows[rows[:, 0] == i, 1:] for i in range(len(stack)))
+        rows = rows[rows[:, 0].argsort(kind="stable")]
+        ends = np.searchsorted(rows[:, 0], np.arange(1, len(stack)))
+        found = np.split(rows[:, 1:], ends)
         return [ranked(faces, *shape) for faces, shape in zip(found, stack.shapes, strict=True)]
 
     def _search_stack(
@@ -215,6 +217,8 @@ def ranked(faces: np.ndarray, height: int, width: int) -> np.ndarray:
 
     The weight falls from the side of the box in the middle of the picture to 0 in its corners.
     """
+    if len(faces) < 2:
+        return faces
     low, high = faces[:, :2], faces[:, 2:4]
     away = np.linalg.norm(low + high + 1 - (width, height), axis=1) / np.hypot(width, height)
     weight = np.sqrt((high - low).clip(0).prod(1)) * (1 - away).clip(0)

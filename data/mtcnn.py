@@ -2,7 +2,8 @@
 
 The networks, thresholds and roundings of facenet-pytorch, whose `detect_face` cuts and scales every
 candidate by itself; here all candidates of a stage are one tensor. The device is waited for only
-where a stage has to know how many candidates are left.
+where a stage has to know how many candidates are left. torchvision's `nms` goes through the
+candidates of all pictures one after another; here each picture has its own.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import torch
 from facenet_pytorch import MTCNN
 from torch.nn import functional as F
-from torchvision.ops import nms
 
 CELL, STRIDE = 12, 2  # px of the first network's window, and of its steps
-SMALLEST_BATCH = 64  # candidates; their number is padded to this or a power of two times it
-SWEEPS = 8  # of `_suppress`
+SMALLEST_BATCH = 4  # pictures or candidates: padded to this or a power of two times it
+SWEEPS = 8  # of `_kept`, before it looks whether any box was still decided
+PAIRS = 1 << 24  # of boxes that are compared at once
 
 
 def search(mtcnn: MTCNN, squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,8 +33,9 @@ def search(mtcnn: MTCNN, squares: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     boxes = _square(_moved(boxes, moves))
     moves, _, logits = batched(mtcnn.onet, _cut(sums, boxes, image, 48))
     boxes, image, moves = _passed(boxes, image, logits[:, 1], mtcnn.thresholds[2], moves)
-    kept = _suppress(_moved(boxes, moves), image, 0.7)
-    return _moved(boxes, moves)[kept], image[kept]
+    boxes = _moved(boxes, moves)
+    kept = _nms(boxes, image, 0.7, of_smaller=True)
+    return boxes[kept], image[kept]
 
 
 def batched(net: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -57,7 +59,8 @@ def _proposals(mtcnn: MTCNN, squares: torch.Tensor) -> tuple[torch.Tensor, torch
     found = []
     while side * scale >= CELL:
         size = (int(side * scale + 1),) * 2
-        moves, scores = mtcnn.pnet(_normalised(F.interpolate(squares, size=size, mode="area")))
+        small = _normalised(F.interpolate(squares, size=size, mode="area"))
+        moves, scores = batched(mtcnn.pnet, small)
         image, row, column = (scores[:, 1] >= mtcnn.thresholds[0]).nonzero().unbind(1)
         corner = torch.stack([column, row], dim=1).float() * STRIDE
         ends = [((corner + more) / scale).floor() for more in (1, CELL)]
@@ -74,34 +77,55 @@ def _proposals(mtcnn: MTCNN, squares: torch.Tensor) -> tuple[torch.Tensor, torch
     return torch.cat([corners, boxes[:, 4:5]], dim=1), image
 
 
-def _nms(boxes: torch.Tensor, image: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Rows that non-maximum suppression keeps, each picture by itself."""
-    corners = boxes[:, :4].double()
-    if not len(corners):
-        return image
-    apart = (corners.max() - corners.min() + 1) * image[:, None]
-    return nms(corners + apart, boxes[:, 4].double(), threshold)
+def _nms(
+    boxes: torch.Tensor, image: torch.Tensor, threshold: float, of_smaller: bool = False
+) -> torch.Tensor:
+    """Rows that non-maximum suppression keeps, each picture by itself; the highest score first.
 
-
-def _suppress(boxes: torch.Tensor, image: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Rows kept by non-maximum suppression with the shared area over that of the smaller box.
-
-    A box goes if a kept one with a higher score covers it, or a later one with the same score:
-    scores of large faces are often equal. Each sweep decides those that depend on decided ones;
-    chains longer than `SWEEPS` do not occur.
+    A box goes if a kept one with a higher score covers more than `threshold` of the union of both.
+    of_smaller: of the smaller one, in whole pixels; of equal scores, as those of large faces often
+    are, the last one is kept.
     """
-    order = boxes[:, 4].argsort(stable=True).flip(0)
-    corners, of = boxes[order, :4], image[order]
-    low = torch.maximum(corners[:, None, :2], corners[None, :, :2])
-    high = torch.minimum(corners[:, None, 2:], corners[None, :, 2:])
-    shared = (high - low + 1).clamp_min(0).prod(-1)
-    area = (corners[:, 2:] - corners[:, :2] + 1).prod(-1)
-    over = shared / torch.minimum(area[:, None], area) > threshold
-    over = (over & (of[:, None] == of)).triu(1)  # [i, j]: i, if kept, removes j
-    kept = torch.ones_like(of, dtype=torch.bool)
-    for _ in range(SWEEPS):
-        kept = ~(over & kept[:, None]).any(0)
-    return order[kept]
+    if of_smaller:
+        order = boxes[:, 4].argsort(stable=True).flip(0)
+    else:
+        order = boxes[:, 4].argsort(descending=True, stable=True)
+    if not len(order):
+        return order
+    grouped = image[order].argsort(stable=True)
+    of = image[order][grouped]
+    counts = torch.bincount(of)
+    place = torch.arange(len(of), device=of.device) - (counts.cumsum(0) - counts)[of]
+    corners = boxes.new_zeros(len(counts), int(counts.max()), 4)
+    corners[of, place] = boxes[order[grouped], :4]
+    together = max(1, PAIRS // corners.shape[1] ** 2)
+    parts = corners.split(together)
+    kept = torch.cat([_kept(_overlaps(part, of_smaller) > threshold) for part in parts])
+    rows = torch.empty_like(of, dtype=torch.bool)
+    rows[grouped] = kept[of, place]
+    return order[rows.nonzero()[:, 0]]
+
+
+def _kept(over: torch.Tensor) -> torch.Tensor:
+    """(B, K) bool: which boxes are left. over: (B, K, K) bool, which cover which, sorted."""
+    over = over.triu(1)  # [b, i, j]: i, if kept, removes j
+    kept, before = torch.ones_like(over[:, 0]), None
+    while before is None or not torch.equal(kept, before):
+        before = kept
+        for _ in range(SWEEPS):  # each decides the boxes that depend on decided ones
+            kept = ~(over & kept[:, :, None]).any(1)
+    return kept
+
+
+def _overlaps(corners: torch.Tensor, of_smaller: bool) -> torch.Tensor:
+    """(B, K, K) of boxes (B, K, 4): shared area over that of the union, or of the smaller one."""
+    more = 1 if of_smaller else 0
+    low = torch.maximum(corners[:, :, None, :2], corners[:, None, :, :2])
+    high = torch.minimum(corners[:, :, None, 2:], corners[:, None, :, 2:])
+    shared = (high - low + more).clamp_min(0).prod(-1)
+    area = (corners[..., 2:] - corners[..., :2] + more).prod(-1)
+    one, other = area[:, :, None], area[:, None]
+    return shared / (torch.minimum(one, other) if of_smaller else one + other - shared)
 
 
 def _passed(

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import nms
 
 from data.detection import FaceFinder
 from data.faces import FaceCutter
-from data.mtcnn import _suppress, search
+from data.mtcnn import _nms, search
 from data.stack import Stack
 from features.regions import ALIGNED, Crop
 
@@ -64,9 +65,28 @@ def test_of_equal_scores_the_last_is_kept_and_pictures_are_apart():
         [[0, 0, 99, 99, 0.9], [5, 5, 94, 94, 0.9], [300, 0, 399, 99, 0.8], [0, 0, 99, 99, 0.7]]
     )
     image = torch.tensor([0, 0, 0, 1])
-    assert sorted(_suppress(boxes, image, 0.7).tolist()) == [1, 2, 3]
+    assert _nms(boxes, image, 0.7, of_smaller=True).tolist() == [1, 2, 3]
     chain = torch.tensor([[0, 0, 99, 99, 0.9], [20, 0, 119, 99, 0.8], [40, 0, 139, 99, 0.7]])
-    assert sorted(_suppress(chain, torch.zeros(3), 0.7).tolist()) == [0, 2]
+    assert _nms(chain, torch.zeros(3, dtype=torch.long), 0.7, True).tolist() == [0, 2]
+    assert not len(_nms(boxes[:0], image[:0], 0.5))
+
+
+def test_suppression_is_torchvisions():
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(900, 2, generator=generator) * 150
+    side = 20 + torch.rand(900, 2, generator=generator) * 60
+    scores = torch.rand(900, 1, generator=generator).round(decimals=2)  # many are equal
+    boxes = torch.cat([corner, corner + side, scores], dim=1)
+    image = torch.randint(3, (900,), generator=generator) * 2  # of five pictures, two have none
+    for threshold in (0.3, 0.5, 0.7):
+        expected = [
+            rows[nms(boxes[rows, :4], boxes[rows, 4], threshold)]
+            for rows in ((image == i).nonzero()[:, 0] for i in range(5))
+        ]
+        found = _nms(boxes, image, threshold)
+        assert (boxes[found, 4].diff() <= 0).all()
+        for i, rows in enumerate(expected):
+            assert found[image[found] == i].tolist() == rows.tolist()
 
 
 @pytest.mark.parametrize("device", DEVICES)
