@@ -31,13 +31,13 @@ ROOT = Path(__file__).parent.parent
 PLAN = "benchmarks.gpu.plan"
 CARRIED = ROOT / "outputs" / "gpu" / "carry"
 SECONDS = 480
-PICTURES, FEW_PICTURES = 4000, 24
+PICTURES, TIMES, FEW_PICTURES = 4000, 3, 24
 GRACE = 8  # seconds after which a step over its limit loses its process
 TRAINING, STARTING = 90, 25  # seconds kept for it; those that pass before its first step
 TESTS = 40  # seconds of the suite's tests that need a GPU
 TRAINED = ("packed.safetensors", "trace_net.safetensors")  # what is kept of it
 BUNDLED = ROOT / "checkpoints" / "trace_net.safetensors"
-PAIRS = 64  # real faces in a step of training
+PAIRS, TRAIN_STEPS, RATE = 64, 2500, 6e-4  # real faces in a step, and how many fit the time
 LARGEST = 16 << 20  # bytes of a file that is kept
 
 
@@ -85,8 +85,10 @@ class Driver:
         command = ["-m", "benchmarks.gpu.random_weights", str(self.work / "weights"), *published]
         if not self.options.experts or published:
             self.launch(*command)
-        count = FEW_PICTURES if self.options.small else PICTURES
-        self.launch("-m", "benchmarks.gpu.pictures", str(self.work / "pictures"), str(count))
+        count = (
+            [str(FEW_PICTURES)] if self.options.small else [str(PICTURES), "--times", str(TIMES)]
+        )
+        self.launch("-m", "benchmarks.gpu.pictures", str(self.work / "pictures"), *count)
 
     # The measured steps.
 
@@ -189,7 +191,14 @@ class Driver:
         command += ["--start", str(start), "--out", str(trained), "--seconds", str(seconds)]
         command += ["--fakes-on", "device", "--device", options.device]
         few = ["--pairs", "2", "--autoencoder-steps", "2"]
-        command += few if options.small else ["--pairs", str(PAIRS)]
+        command += (
+            few
+            if options.small
+            else [
+                *("--pairs", str(PAIRS), "--steps", str(TRAIN_STEPS)),
+                *("--lr", str(RATE), "--interval", "250", "--workers", "16"),
+            ]
+        )
         limit = 120 if options.small else self.left() + GRACE
         figures = self.command("train", limit, command, log)
         if (trained / "log.csv").is_file():

@@ -65,13 +65,16 @@ def draw(first: int, folder: Path, count: int) -> None:
         cv2.imwrite(str(path), picture(number)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
 
 
-def draw_all(folder: Path, count: int, processes: int) -> None:
-    """A dataset of `count` pictures; its folder appears when all are there."""
+def draw_all(folder: Path, count: int, processes: int, times: int = 1) -> None:
+    """A dataset of `count` pictures, each `times` times; its folder appears when all are there."""
     part = folder.with_name(f"{folder.name}.part")
     part.mkdir(parents=True)
     with get_context("fork").Pool(processes) as pool:
         starts = range(0, count, TOGETHER)
         pool.map(partial(draw, folder=part, count=count), starts, chunksize=1)
+    for path in sorted(part.rglob("*.jpg")):
+        for again in range(1, times):
+            path.with_stem(f"{path.stem}_{again}").hardlink_to(path)
     part.rename(folder)
 
 
@@ -79,5 +82,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("count", type=int)
+    parser.add_argument("--times", type=int, default=1, help="each picture so often")
     options = parser.parse_args()
-    draw_all(options.folder, options.count, max(1, (os.cpu_count() or 1) * 3 // 4))
+    draw_all(options.folder, options.count, max(1, (os.cpu_count() or 1) * 3 // 4), options.times)

@@ -33,8 +33,8 @@ from models.ensemble import BATCH_CPU, BATCH_GPU
 from models.region_net import RegionExpert, masked_input
 
 SIZES = (32, 64, 128, 256, 512, 1024)
-IMAGES = {"full": 1500, "lite": 4000}  # end to end
-AT_MOST = 20  # seconds of them, at the pace of a first run
+IMAGES = {"full": 4000, "lite": 12000}  # end to end
+FEW, SLOW = 256, 60  # images of a first run; the pace, images/s, below which no more are taken
 PLAIN = 8  # pictures of the plain loop
 KERNELS = 30  # rows of the profiler's table
 
@@ -159,23 +159,18 @@ def dumped(profile: str, visit: Visit, count: int, **settings: object) -> dict:
 
 
 def files(profile: str, visit: Visit) -> dict:
-    """End to end with the settings that a user gets; then a row with the best batch."""
-    usual = {"batch": BATCH_GPU if visit.cuda else BATCH_CPU}
-    first = dumped(profile, visit, 2 if visit.small else 128)  # kernels and plans are chosen
-    count = min(IMAGES[profile], max(256, int(first["images_s"] * AT_MOST)), len(visit.paths))
-    figures = usual | (first if visit.small else dumped(profile, visit, count))
-    best = int(visit.figure(f"{profile}.batches", "best_batch", usual["batch"]))
-    if best not in usual.values():
-        visit.note(f"{profile}.files", **figures)  # kept should the second run be cut
-        again = {"batch": best} | dumped(profile, visit, figures["images"], batch_size=best)
-        figures = max(figures, again, key=lambda row: row["images_s"])
-    return figures
+    """End to end with the settings that a user gets, after a few that choose kernels and plans."""
+    few = 2 if visit.small else FEW
+    first = dumped(profile, visit, few)
+    count = few if visit.small or first["images_s"] < SLOW else IMAGES[profile]
+    batch = {"batch": BATCH_GPU if visit.cuda else BATCH_CPU, "first_images_s": first["images_s"]}
+    return batch | dumped(profile, visit, count)
 
 
 def pictures(profile: str, visit: Visit) -> dict:
     """End to end with decoded pictures in memory: threads find and cut while one asks the experts."""
     ensemble, size = visit.ensemble(profile), 2 if visit.small else BATCH_GPU
-    images = visit.read(4 if visit.small else IMAGES[profile] // 2)
+    images = visit.read(4 if visit.small else IMAGES[profile] // 6)
     cutter = FaceCutter("one", 0.9, ensemble.crops.values(), visit.device)
     parts = [images[i : i + size] for i in range(0, len(images), size)]
     name = next(iter(ensemble.outputs))
@@ -203,25 +198,33 @@ def pictures(profile: str, visit: Visit) -> dict:
 
 
 def stages(profile: str, visit: Visit) -> dict:
-    """Images per second of each stage by itself, on its usual threads or processes; the slowest is the limit."""
+    """Images per second of each stage by itself, on its usual threads or processes; the slowest is
+    the limit. `decode` is without the time until its first batch, which is `decode_starts_s`.
+    """
     ensemble, count = visit.ensemble(profile), 4 if visit.small else 512
     root, size = visit.wait_for("pictures"), 2 if visit.small else BATCH_GPU
     reading = Reading(root, size, pipeline.Config.workers)
-    shards = [(0, even_subsample(find_samples(root), count))]
+    many = 8 if visit.small else IMAGES[profile] // 3
+    shards = [(0, even_subsample(find_samples(root), many))]
     cutter = FaceCutter("one", 0.9, ensemble.crops.values(), visit.device)
     with one_thread_per_operation():
-        stacks = []
-        decode = visit.seconds(
-            lambda: stacks.extend(stack for _, _, stack in decoded(shards, reading, True))
-        )
+        stacks, times = [], [time.perf_counter()]
+        for _, _, stack in decoded(shards, reading, True):
+            times.append(time.perf_counter())
+            stacks += [stack][: count // size - len(stacks)]
         views = [cutter(stack).views for stack in stacks]
         there = [stack.to(visit.device) for stack in stacks]
-        find = visit.seconds(lambda: [cutter.find_in_stack(stack) for stack in there])
-        both = visit.seconds(lambda: [cutter(stack) for stack in there])
+        find = visit.seconds(
+            lambda: [*in_order(cutter.find_in_stack, there, IN_TURN, IN_TURN)],
+        )
+        both = visit.seconds(lambda: [*in_order(cutter, there, IN_TURN, IN_TURN)])
         infer = visit.seconds(lambda: [ensemble(part) for part in views])
-    taken = {"decode": decode, "find": find, "cut": max(both - find, 1e-9), "experts": infer}
-    rates = {name: count / seconds for name, seconds in taken.items()}
-    return {"images": count, "images_s": rates, "limit": min(rates, key=rates.get)}
+    count = sum(map(len, stacks))
+    taken = {"find": find, "cut": max(both - find, 1e-9), "experts": infer}
+    rates = {"decode": (many - size) / max(1e-9, times[-1] - times[1])}
+    rates |= {name: count / seconds for name, seconds in taken.items()}
+    starts = {"decode_starts_s": times[1] - times[0]}
+    return {"images": count, "images_s": rates, "limit": min(rates, key=rates.get), **starts}
 
 
 def plain(profile: str, visit: Visit) -> dict:
@@ -261,7 +264,7 @@ def one_by_one(expert: Expert, face: torch.Tensor) -> list[np.ndarray]:
 def steps(profile: str) -> list[Step]:
     works = (
         *((40, batches), (30, forwards), (75, files), (20, profiled)),
-        *((25, pictures), (20, stages), (20, plain)),
+        *((25, pictures), (25, stages), (20, plain)),
     )
     names = {profiled: "profile"}
     return [
@@ -270,4 +273,14 @@ def steps(profile: str) -> list[Step]:
     ]
 
 
+def compiled_files(visit: Visit) -> dict:
+    """`full` from files with compiled networks, as `--compile` makes them."""
+    visit.only_on_cuda()
+    first = dumped("full", visit, FEW, compile=True)
+    return {"first_s": first["fill_outputs_s"]} | dumped(
+        "full", visit, IMAGES["full"], compile=True
+    )
+
+
 STEPS = [*steps("full"), *steps("lite")]
+COMPILED = [Step("full.compiled-files", 120, compiled_files)]
