@@ -97,7 +97,9 @@ class Benchmark:
     def load_ensemble(self) -> Ensemble:
         c, names = self.config, experts_of(self.config.profile, self.config.experts)
         bf16 = c.precision == "bfloat16"
-        return Ensemble(names, self.device, bf16, c.weights_dir, c.clip_model)
+        ensemble = Ensemble(names, self.device, bf16, c.weights_dir, c.clip_model, c.compile)
+        ensemble.tf32 = c.precision == "tf32"
+        return ensemble
 
     def preprocess(self, folder: str) -> Path:
         """The whole pipeline, silently."""

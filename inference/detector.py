@@ -137,6 +137,7 @@ class Detector(Explainer):
             weights_dir=weights_dir,
             clip_model=info.get("clip_model", CLIP_MODEL),
         )
+        self.ensemble.tf32 = info.get("precision") == "tf32"
         if info["weights"] != self.ensemble.weights:
             found = self.ensemble.weights
             other = [f"{k} {v[:12]}" for k, v in info["weights"].items() if v != found.get(k)]

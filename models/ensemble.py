@@ -44,9 +44,10 @@ def experts_of(profile: str, experts: Iterable[str] = ()) -> tuple[str, ...]:
 
 
 def usual_precision(device: torch.device, names: tuple[str, ...]) -> str:
-    """bfloat16 for published experts on a GPU that computes in it, else float32."""
-    published = set(names) - set(BUNDLED)
-    return "bfloat16" if published and device.type == "cuda" and native_bf16(device) else "float32"
+    """On a recent GPU bfloat16 for published experts and tf32 for bundled ones, else float32."""
+    if device.type != "cuda" or not native_bf16(device):
+        return "float32"
+    return "bfloat16" if set(names) - set(BUNDLED) else "tf32"
 
 
 def profile_of(profile: str, names: tuple[str, ...]) -> str:
@@ -130,13 +131,17 @@ class Ensemble:
         weights_dir: a folder with weight files, which are then never downloaded.
         compiled: compile the networks with torch.compile, or its `mode` ("max-autotune-no-cudagraphs",
             "reduce-overhead", ...). The first batch then takes a minute or more and needs a C
-            compiler; smaller batches are padded to the largest size so far, and a larger one
-            compiles again. Outputs differ by rounding, as between devices.
+            compiler. Outputs differ by rounding, as between devices.
+
+    A GPU plans every convolution anew for every size of a batch, which takes seconds, and a compiler
+    a minute. Batches are therefore padded: to `faces_at_once`, where that is set, else to the next
+    power of two, and where a network is compiled, to the largest so far.
 
     Attributes:
         outputs: `<expert>.<output>` -> its kind and size.
         weights: expert -> SHA-256 of its file; tells which dumps and detectors fit together.
-        faces_at_once: faces on the device at once (None: all); halves whenever memory runs out.
+        faces_at_once: faces on the device at once (None: all), to be set to the size of the batches
+            of a long run; halves whenever memory runs out.
         tf32: on a GPU, let float32 convolutions and products round their inputs to 10 bits.
         benchmark: on a GPU, let cuDNN measure its algorithms for every new shape. Then two runs
             need not choose the same, and their outputs may differ by rounding.
@@ -174,7 +179,7 @@ class Ensemble:
     def _set_up(self, experts: list[Expert], device: torch.device) -> None:
         self.experts, self.device = experts, device
         self.faces_at_once: int | None = None
-        self._usual = 0  # faces of every batch, if an expert is compiled: the most so far
+        self._largest = 0  # faces of a batch, padded, where an expert is compiled
         self.crops = {expert.name: expert.crop for expert in experts}
         self.outputs: dict[str, Output] = {
             f"{expert.name}.{name}": x for expert in experts for name, x in expert.outputs.items()
@@ -207,12 +212,29 @@ class Ensemble:
             sizes = {name: output.size for name, output in self.outputs.items()}
             return Pending(torch.cat(parts), sizes)
 
+    @property
+    def is_compiled(self) -> bool:
+        return any(expert.is_compiled for expert in self.experts)
+
+    @property
+    def pads(self) -> bool:
+        """Whether a new size of a batch is dear."""
+        return self.device.type == "cuda" or self.is_compiled
+
+    def _padded_size(self, faces: int) -> int:
+        if not self.pads:
+            return faces
+        if self.faces_at_once:
+            return self.faces_at_once
+        size = 1 << (faces - 1).bit_length()
+        if self.is_compiled:
+            self._largest = size = max(self._largest, size)
+        return size
+
     def _infer(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor | None:
         """`_forward`. None where memory ran out: `faces_at_once` is half of what was tried now."""
         faces = len(next(iter(views.values())))
-        if any(expert.is_compiled for expert in self.experts):
-            self._usual = max(self._usual, faces)
-        tried = max(self._usual, faces)
+        tried = self._padded_size(faces)
         try:
             return self._forward({c: padded(view, tried) for c, view in views.items()})[:faces]
         except RuntimeError as error:
@@ -221,8 +243,7 @@ class Ensemble:
         # Outside the handler, whose exception keeps the tensors of the failed call alive.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.faces_at_once = half = (tried + 1) // 2
-        self._usual = min(half, self._usual)
+        self.faces_at_once = (tried + 1) // 2
         return None
 
     def _forward(self, views: Mapping[Crop, torch.Tensor]) -> torch.Tensor:
@@ -252,12 +273,14 @@ class Ensemble:
         """
         if self.device.type == "cpu":
             return BATCH_CPU
-        fits, compiled = 1, any(expert.is_compiled for expert in self.experts)
+        fits = 1
         for faces in SIZES:
             shapes = {crop: (faces, 4, crop.px, crop.px) for crop in self.crops.values()}
             empty = {crop: torch.zeros(shape, dtype=torch.uint8) for crop, shape in shapes.items()}
             try:
-                plain = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+                plain = (
+                    torch.compiler.set_stance("force_eager") if self.is_compiled else nullcontext()
+                )
                 with arithmetic(self.device, self.tf32, False), plain:
                     self._forward(empty)
                     torch.cuda.synchronize(self.device)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import torch
 from facenet_pytorch import InceptionResnetV1
+from facenet_pytorch.models import inception_resnet_v1 as parts
+from torch import nn
 from torch.nn import functional as F
 
 from features.regions import Crop
 from models.base import Output, WholeFaceExpert
+from models.gpu_layers import Affine, ConvNorm, replace, without_bias
 from models.tensors import load_strictly, read_tensors
 
 
@@ -28,5 +31,27 @@ class FaceNet(WholeFaceExpert):
         load_strictly(net, read_tensors(weights), weights, lambda key: key.startswith("logits."))
         super().__init__(net, weights, bf16)
 
+    def rewritten(self) -> nn.Module:
+        for kind in (parts.Block35, parts.Block17, parts.Block8):
+            replace(self.net, kind, Block)
+        replace(self.net, parts.BasicConv2d, lambda x: ConvNorm(x.conv, x.bn, relu=True))
+        return self.net
+
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"identity": F.normalize(self.run(images).float(), dim=-1)}
+
+
+class Block(nn.Module):
+    """A residual block of any of the three kinds: branches side by side, then a convolution."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        names = ("branch0", "branch1", "branch2")
+        self.branches = nn.ModuleList(getattr(block, x) for x in names if hasattr(block, x))
+        self.conv, bias = without_bias(block.conv2d)
+        scale, relu = block.scale, not getattr(block, "noReLU", False)
+        self.add = Affine(torch.full_like(bias, scale), scale * bias, relu)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = torch.cat([branch(x) for branch in self.branches], dim=1)
+        return self.add(self.conv(found), x)

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from features.regions import Crop
 from models.base import IMAGENET_MEAN, IMAGENET_STD, Output, WholeFaceExpert
-from models.gpu_layers import Conv, ConvNeXtBlock, cast, replace
+from models.gpu_layers import Conv, ConvNeXtBlock, Norm, cast, replace
 from models.tensors import DAMAGED, WeightsError
 
 UNITS = (
@@ -77,6 +77,9 @@ class Attributes(nn.Module):
         super().__init__()
         replace(net.backbone, type(net.backbone.stages_0.blocks[0]), ConvNeXtBlock)
         replace(net.backbone, nn.Conv2d, Conv)
+        replace(
+            net.backbone, nn.LayerNorm, lambda norm: Norm(norm, first=True)
+        )  # timm's LayerNorm2d
         self.backbone, self.project = net.backbone, net.proj
         self.landmarks, self.graph, self.prototypes = net.lmk, net.fgg, net.sc
         self.unified, self.emotion = net.unified, net.emotion

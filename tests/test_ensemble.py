@@ -85,6 +85,23 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on(weights):
     assert greedy.calls == [3, 3, 3, 2]  # remembered: nothing is tried in vain again
 
 
+def test_batches_for_a_gpu_have_few_sizes(weights, monkeypatch):
+    monkeypatch.setattr(Ensemble, "pads", True)
+    expert = Toy("a", ALIGNED, weights)
+    ensemble = Ensemble.of([expert])
+
+    def seen(faces: int) -> list[int]:
+        expert.calls.clear()
+        assert ensemble(views(faces))["a.light"][:, 0, 0].tolist() == list(range(faces))
+        return expert.calls
+
+    assert [seen(faces)[:] for faces in (1, 3, 64, 61, 65)] == [[1], [4], [64], [64], [128]]
+    ensemble.faces_at_once = 12
+    assert [seen(faces)[:] for faces in (1, 12, 30)] == [[12], [12], [12, 12, 12]]
+    expert.room = 5
+    assert seen(8) == [12, 6, 3, 3, 3] and seen(1) == [3]
+
+
 def test_one_face_that_does_not_fit_raises(weights):
     with pytest.raises(torch.OutOfMemoryError):
         Ensemble.of([Toy("a", ALIGNED, weights, room=0)])(views(4))
@@ -168,7 +185,7 @@ def test_compiled_networks_see_batches_of_one_size(weights):
         assert torch.equal(torch.cat([part[name] for part in parts]), value)
     expert.room = 3
     assert torch.equal(ensemble(views(7))["a.light"], plain["a.light"])
-    assert ensemble.faces_at_once == 2 and expert.seen[2:] == [7, 4, 2, 2, 2, 2]  # padded
+    assert ensemble.faces_at_once == 2 and expert.seen[2:] == [8, 4, 2, 2, 2, 2]  # padded
 
 
 def test_a_network_that_cannot_be_compiled_runs_as_it_is(weights, caplog):
@@ -235,15 +252,17 @@ def test_unknown_profiles_and_experts():
     assert experts_of("full", ["clip", "fairface"]) == ("fairface", "clip")  # always in one order
 
 
-def test_bfloat16_is_the_default_of_published_experts_only(monkeypatch):
+def test_usual_precision(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     gpu = torch.device("cuda")
     found = [
         usual_precision(gpu, names)
         for names in (("lite",), ("traces",), ("lite", "traces"), ("traces", "clip"))
     ]
-    assert found == ["float32", "float32", "float32", "bfloat16"]
+    assert found == ["tf32", "tf32", "tf32", "bfloat16"]
     assert usual_precision(torch.device("cpu"), ("clip",)) == "float32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert usual_precision(gpu, ("lite", "clip")) == "float32"
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from torch import nn
 from benchmarks.flops import flops_per_face
 from data.faces import FaceCutter
 from features.regions import ALIGNED, REGIONS
-from models import BUNDLED, CLIP_MODEL, EXPERTS
+from models import BUNDLED, CLIP_MODEL, EXPERTS, gpu_kernels
 from models.base import Expert
 from models.ensemble import Ensemble, arithmetic, expert_class, find_weights
-from models.gpu_layers import Bias, Conv
+from models.gpu_layers import Affine, Conv, Norm
 from models.trace_net import CROP
 from tests.test_experts import agree
 
@@ -127,8 +127,60 @@ def test_a_bias_is_a_bias():
     images = torch.randn(2, 3, 9, 9)
     expected = conv(images)
     assert torch.allclose(Conv(conv).eval()(images), expected, atol=1e-5)
-    shift, still = torch.arange(3.0), torch.ones(2, 3, 4, 4)
-    assert torch.allclose(Bias(shift).eval()(still), still + shift.view(3, 1, 1), atol=1e-6)
+
+
+def randoms(*shape: int) -> torch.Tensor:
+    """Channels last, in bfloat16."""
+    return torch.randn(*shape).bfloat16().contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("after", ["nothing", "relu", "prelu"])
+@pytest.mark.parametrize("shape", [(3, 96, 7, 5), (1, 8, 1, 1), (2, 200, 9, 9)])
+def test_one_pass_over_memory(shape, after, device):
+    torch.manual_seed(0)
+    x, other, scale, shift, slope = (
+        *(randoms(*shape) for _ in range(2)),
+        *torch.randn(3, shape[1]),
+    )
+    layer = Affine(scale, shift, after == "relu", slope if after == "prelu" else None).to(device)
+    column = (slice(None), None, None)
+    for more in (None, other):
+        expected = x.float() * scale[column] + shift[column]
+        expected = expected if more is None else expected + more.float()
+        if after != "nothing":
+            below = slope[column] if after == "prelu" else 0
+            expected = torch.where(expected < 0, expected * below, expected)
+        found = layer(x.to(device), None if more is None else more.to(device))
+        assert found.dtype == torch.bfloat16
+        assert torch.allclose(found.cpu().float(), expected, atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("channels", [8, 96, 768, 1024])
+def test_layer_normalisation(channels, device):
+    torch.manual_seed(0)
+    x, bias, norm = randoms(3, channels, 5, 3), torch.randn(channels), nn.LayerNorm(channels)
+    norm.weight.data, norm.bias.data = torch.randn(2, channels)
+    layer, add = Norm(norm, first=True).to(device), Affine.of_bias(bias).to(device)
+    for more in (None, add):
+        rows = x.float().permute(0, 2, 3, 1) + (0 if more is None else bias)
+        found = layer(x.to(device), more)
+        assert found.dtype == torch.bfloat16
+        expected = norm(rows).permute(0, 3, 1, 2)
+        assert torch.allclose(found.cpu().float(), expected, atol=0.05, rtol=0.02)
+
+
+@GPU
+def test_the_kernels_are_used():
+    x = randoms(2, 16, 3, 3).permute(0, 2, 3, 1).cuda()
+    numbers = torch.randn(16, device="cuda")
+    assert gpu_kernels.scale_and_shift(x, numbers, numbers) is not None
+    assert gpu_kernels.normalised(x, numbers, numbers, numbers, 1e-6) is not None
+    each = torch.randn(2, 16, device="cuda")
+    found = gpu_kernels.scale_and_shift(x, each, numbers)
+    expected = x.float() * each[:, None, None] + numbers
+    assert torch.allclose(found.float(), expected, atol=0.05, rtol=0.02)
 
 
 def test_arithmetic_per_face(built):

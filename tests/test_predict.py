@@ -287,9 +287,10 @@ def test_a_weights_folder_without_the_bundled_weights_is_no_error(tmp_path, dete
     assert predict.Detector(weights_dir=tmp_path).ensemble.weights == detector.ensemble.weights
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_precision_is_that_of_the_training_dumps(tmp_path, precision):
     bundled = Checkpoint.load(predict.BUNDLED)
     bundled.info["precision"] = precision
-    expert = predict.Detector(bundled.save(tmp_path)).ensemble.experts[0]
-    assert expert.bf16 == (precision == "bfloat16")
+    ensemble = predict.Detector(bundled.save(tmp_path)).ensemble
+    assert ensemble.experts[0].bf16 == (precision == "bfloat16")
+    assert ensemble.tf32 == (precision == "tf32")
