@@ -77,10 +77,12 @@ class Visit:
 
     @cache  # noqa: B019  one visit per process
     def ensemble(self, profile: str) -> Ensemble:
-        """`full` in bfloat16, `lite` in float32: what a run on a GPU takes by default."""
+        """`full` in bfloat16, `lite` in tf32: what a run on a GPU takes by default."""
         names = self.names(profile)
         folder = self.weights if set(names) - set(BUNDLED) else None
-        return Ensemble(names, self.device, profile == "full", folder)
+        ensemble = Ensemble(names, self.device, profile == "full", folder)
+        ensemble.tf32 = profile == "lite"
+        return ensemble
 
     def crop_of(self, name: str) -> Crop:
         """That of CLIP depends on its tower."""

@@ -1,4 +1,4 @@
-"""How fast `full` (bfloat16) and `lite` (float32) are: forwards alone, end to end, stage by stage."""
+"""How fast `full` (bfloat16) and `lite` (tf32) are: forwards alone, end to end, stage by stage."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from models.region_net import RegionExpert, masked_input
 SIZES = (32, 64, 128, 256, 512, 1024)
 IMAGES = {"full": 4000, "lite": 12000}  # end to end
 FEW, SLOW = 256, 60  # images of a first run; the pace, images/s, below which no more are taken
+OTHER_SIZES = (128, 256)  # of batches, end to end; a shard has 256 pictures
 PLAIN = 8  # pictures of the plain loop
 KERNELS = 30  # rows of the profiler's table
 
@@ -163,8 +164,15 @@ def files(profile: str, visit: Visit) -> dict:
     few = 2 if visit.small else FEW
     first = dumped(profile, visit, few)
     count = few if visit.small or first["images_s"] < SLOW else IMAGES[profile]
-    batch = {"batch": BATCH_GPU if visit.cuda else BATCH_CPU, "first_images_s": first["images_s"]}
-    return batch | dumped(profile, visit, count)
+    usual = {"batch": BATCH_GPU if visit.cuda else BATCH_CPU, "first_images_s": first["images_s"]}
+    figures = usual | dumped(profile, visit, count)
+    if visit.small or count == few:
+        return figures
+    for size in OTHER_SIZES:
+        dumped(profile, visit, 2 * size, batch_size=size)
+        found = dumped(profile, visit, count // 2, batch_size=size)
+        visit.note(f"{profile}.files.batch-{size}", batch=size, **found)
+    return figures
 
 
 def pictures(profile: str, visit: Visit) -> dict:
