@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 CELL, STRIDE = 12, 2  # px of the first network's window, and of its steps
 SMALLEST_BATCH = 4  # pictures or candidates: padded to this or a power of two times it
-SWEEPS = 8  # of `_kept`, before it looks whether any box was still decided
+SWEEPS = 6  # of `_kept`, before it looks whether the last one changed anything
 PAIRS = 1 << 24  # of boxes that are compared at once
 
 
@@ -109,12 +109,12 @@ def _nms(
 def _kept(over: torch.Tensor) -> torch.Tensor:
     """(B, K) bool: which boxes are left. over: (B, K, K) bool, which cover which, sorted."""
     over = over.triu(1)  # [b, i, j]: i, if kept, removes j
-    kept, before = torch.ones_like(over[:, 0]), None
-    while before is None or not torch.equal(kept, before):
-        before = kept
+    kept = torch.ones_like(over[:, 0])
+    while True:
         for _ in range(SWEEPS):  # each decides the boxes that depend on decided ones
-            kept = ~(over & kept[:, :, None]).any(1)
-    return kept
+            before, kept = kept, ~(over & kept[:, :, None]).any(1)
+        if torch.equal(kept, before):
+            return kept
 
 
 def _overlaps(corners: torch.Tensor, of_smaller: bool) -> torch.Tensor:
