@@ -18,6 +18,7 @@ THREADS = 256  # of a block
 MOST = 2**31 - THREADS  # threads, counted in int
 WIDEST = 1024  # channels that `normalised` keeps in registers
 RELU, SLOPE, OTHER = 1, 2, 4
+failed: set[str] = set()  # kernels that could not be started
 log = logging.getLogger("masc")
 
 SOURCE = r"""
@@ -207,11 +208,24 @@ def kernel(name: str, device: int) -> Callable | None:
         return None
 
 
+def launched(name: str, threads: int, x: torch.Tensor, *arguments: object) -> bool:
+    """Start a kernel of x and others on so many threads or a few more. False where that fails."""
+    run = kernel(name, x.device.index)
+    if run is None or name in failed:
+        return False
+    try:
+        run((-(-threads // THREADS), 1, 1), (THREADS, 1, 1), [x, *arguments])
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.warning(f"{name}: no kernel of our own, which is slower ({error})")
+        failed.add(name)
+    return name not in failed
+
+
 def usable(x: torch.Tensor, *others: torch.Tensor) -> bool:
     """Contiguous bfloat16 on a GPU, whole vectors of 16 bytes, and not being compiled."""
     if torch.compiler.is_compiling() or not x.is_cuda:
         return False
-    fits = x.shape[-1] % 8 == 0 and 0 < x.numel() // 4 < MOST
+    fits = x.shape[-1] % 8 == 0 and 0 < x.numel() // 4 < MOST // 2
     same = (y.dtype == torch.bfloat16 and y.shape == x.shape for y in (x, *others))
     return fits and all(same) and all(map(_aligned, (x, *others)))
 
@@ -235,9 +249,6 @@ def scale_and_shift(
     """
     if not usable(x, *([] if other is None else [other])):
         return None
-    run = kernel("scale_and_shift", x.device.index)
-    if run is None:
-        return None
     out, channels = torch.empty_like(x), x.shape[-1]
     eights, count = channels // 8, x.numel() // 8
     rows = count // eights  # all
@@ -247,8 +258,7 @@ def scale_and_shift(
     scale = scale.contiguous()
     inputs = (x, scale, shift, scale if slope is None else slope, x if other is None else other)
     numbers = (count, eights, apart, rows_alike, flags)
-    run((-(-apart // THREADS), 1, 1), (THREADS, 1, 1), [*inputs, out, *numbers])
-    return out
+    return out if launched("scale_and_shift", apart, *inputs, out, *numbers) else None
 
 
 def normalised(
@@ -257,14 +267,11 @@ def normalised(
     """Layer normalisation over C of x + bias. x: (..., C) bfloat16; the others: (C,) float32."""
     if x.shape[-1] > WIDEST or not usable(x):
         return None
-    run = kernel("normalised", x.device.index)
-    if run is None:
-        return None
     out, channels = torch.empty_like(x), x.shape[-1]
     rows = x.numel() // channels
-    grid = (-(-rows // (THREADS // 32)), 1, 1)
-    run(grid, (THREADS, 1, 1), [x, bias, weight, shift, out, rows, channels // 4, float(eps)])
-    return out
+    inputs = (x, bias, weight, shift, out)
+    told = launched("normalised", 32 * rows, *inputs, rows, channels // 4, float(eps))
+    return out if told else None
 
 
 def depthwise(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor | None:
@@ -273,27 +280,19 @@ def depthwise(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor | None:
     """
     if x.shape[2] % 7 or not usable(x):
         return None
-    run = kernel("depthwise", x.device.index)
-    if run is None:
-        return None
     out, (_, height, width, channels) = torch.empty_like(x), x.shape
     count = x.numel() // 14
     numbers = (count, channels // 2, height, width)
-    run((-(-count // THREADS), 1, 1), (THREADS, 1, 1), [x, taps.contiguous(), out, *numbers])
-    return out
+    return out if launched("depthwise", count, x, taps.contiguous(), out, *numbers) else None
 
 
 def largest(x: torch.Tensor, padding: int) -> torch.Tensor | None:
     """The largest of 3 x 3 pixels, two apart. x: (N, H, W, C) bfloat16; padding: 0 or 1."""
     if not usable(x) or min(x.shape[1:3]) < 3:
         return None
-    run = kernel("largest", x.device.index)
-    if run is None:
-        return None
     many, height, width, channels = x.shape
     rows, columns = ((side + 2 * padding - 3) // 2 + 1 for side in (height, width))
     out = x.new_empty(many, rows, columns, channels)
     count = out.numel() // 8
     numbers = (count, channels // 8, height, width, rows, columns, padding)
-    run((-(-count // THREADS), 1, 1), (THREADS, 1, 1), [x, out, *numbers])
-    return out
+    return out if launched("largest", count, x, out, *numbers) else None

@@ -159,6 +159,29 @@ class Depthwise(nn.Module):
         return self.conv(x) if found is None else found.permute(0, 3, 1, 2)
 
 
+class Patches(nn.Module):
+    """A convolution of patches that do not overlap, as a product of matrices: those of three channels
+    are slow otherwise.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        if not conv.kernel_size == conv.stride == 2 * conv.stride[:1] or any(conv.padding):
+            raise ValueError("patches overlap, or are not squares")
+        self.side = conv.stride[0]
+        rows = conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C, side * side * 3)
+        self.product = nn.Linear(*reversed(rows.shape), bias=conv.bias is not None)
+        self.product.weight, self.product.bias = nn.Parameter(rows), conv.bias
+        self.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count, channels, height, width = x.shape
+        down, across = height // self.side, width // self.side
+        rows = x.permute(0, 2, 3, 1).reshape(count, down, self.side, across, self.side * channels)
+        y = self.product(rows.transpose(2, 3).reshape(count * down * across, -1))
+        return y.view(count, down, across, -1).permute(0, 3, 1, 2)
+
+
 class Largest(nn.Module):
     """nn.MaxPool2d of 3 x 3 pixels, two apart."""
 

@@ -17,7 +17,7 @@ from features.regions import ALIGNED, REGIONS
 from models import BUNDLED, CLIP_MODEL, EXPERTS, gpu_kernels
 from models.base import Expert
 from models.ensemble import Ensemble, arithmetic, expert_class, find_weights
-from models.gpu_layers import Affine, Conv, Depthwise, Largest, Norm, cast
+from models.gpu_layers import Affine, Conv, Depthwise, Largest, Norm, Patches, cast
 from models.trace_net import CROP
 from tests.test_experts import agree
 
@@ -183,6 +183,20 @@ def test_depthwise_convolution(shape, device):
     found = layer(x.to(device))
     assert found.dtype == torch.bfloat16
     assert torch.allclose(found.cpu().float(), expected, atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_patches(bias):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(3, 10, 4, stride=4, bias=bias)
+    images = torch.randn(2, 3, 12, 8)
+    expected = conv(images)
+    for x in (images, images.contiguous(memory_format=torch.channels_last)):
+        found = Patches(conv)(x)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert torch.allclose(found, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="overlap"):
+        Patches(nn.Conv2d(3, 10, 4, stride=2))
 
 
 @pytest.mark.parametrize("device", DEVICES)
