@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from features.regions import Crop
 from models import CLIP_MODEL
 from models.base import Output, WholeFaceExpert
-from models.gpu_layers import Norm, replace, silu_for_quick_gelu
+from models.gpu_layers import Norm, Patches, replace, silu_for_quick_gelu
 from models.tensors import load_strictly, read_tensors
 from models.weights import WEIGHTS, Weights, from_hub
 
@@ -82,6 +82,7 @@ class ClipImage(WholeFaceExpert):
 
         silu_for_quick_gelu(self.net, QuickGELU)
         replace(self.net, nn.LayerNorm, Norm)
+        replace(self.net, nn.Conv2d, Patches)
         return self.net
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from features.regions import Crop
 from models.base import Output, WholeFaceExpert
-from models.gpu_layers import Affine, ConvNorm, replace, without_bias
+from models.gpu_layers import Affine, ConvNorm, Largest, replace, without_bias
 from models.tensors import load_strictly, read_tensors
 
 
@@ -35,6 +35,7 @@ class FaceNet(WholeFaceExpert):
         for kind in (parts.Block35, parts.Block17, parts.Block8):
             replace(self.net, kind, Block)
         replace(self.net, parts.BasicConv2d, lambda x: ConvNorm(x.conv, x.bn, relu=True))
+        replace(self.net, nn.MaxPool2d, Largest)
         return self.net
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:

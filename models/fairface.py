@@ -14,7 +14,7 @@ from torchvision.models.resnet import BasicBlock
 
 from features.regions import Crop
 from models.base import IMAGENET_MEAN, IMAGENET_STD, Output, WholeFaceExpert
-from models.gpu_layers import ConvNorm, replace
+from models.gpu_layers import ConvNorm, Largest, replace
 from models.region_net import AGE_NAMES
 from models.tensors import load_strictly, read_tensors
 
@@ -46,7 +46,7 @@ class FairFace(WholeFaceExpert):
         net = self.net
         replace(net, BasicBlock, Block)
         net.conv1, net.bn1 = ConvNorm(net.conv1, net.bn1, relu=True), nn.Identity()
-        net.relu = nn.Identity()
+        net.relu, net.maxpool = nn.Identity(), Largest(net.maxpool)
         return net
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ THREADS = 256  # of a block
 MOST = 2**31 - THREADS  # threads, counted in int
 WIDEST = 1024  # channels that `normalised` keeps in registers
 RELU, SLOPE, OTHER = 1, 2, 4
+failed: set[str] = set()  # kernels that could not be started
 log = logging.getLogger("masc")
 
 SOURCE = r"""
@@ -122,6 +123,73 @@ extern "C" __global__ void normalised(
         }
     }
 }
+
+// A depthwise convolution, 7 x 7: a thread for two channels of seven pixels of a row.
+extern "C" __global__ void depthwise(
+    const unsigned* x, const float2* taps, unsigned* out, int count, int pairs, int height, int width)
+{
+    int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= count) return;
+    int pair = at % pairs, row = at / pairs % height, part = at / pairs / height;
+    int left = part % (width / 7) * 7, image = part / (width / 7);
+    x += (size_t)image * height * width * pairs + pair;
+    float one[7] = {}, two[7] = {};
+    for (int v = 0; v < 7; v++) {
+        int y = row + v - 3;
+        if (y < 0 || y >= height) continue;
+        float a[13], b[13];
+        #pragma unroll
+        for (int u = 0; u < 13; u++) {
+            int column = left + u - 3;
+            bool inside = column >= 0 && column < width;
+            unsigned in = inside ? x[(y * width + column) * pairs] : 0;
+            a[u] = low(in);
+            b[u] = high(in);
+        }
+        #pragma unroll
+        for (int u = 0; u < 7; u++) {
+            float2 tap = taps[(7 * v + u) * pairs + pair];
+            #pragma unroll
+            for (int k = 0; k < 7; k++) {
+                one[k] += a[k + u] * tap.x;
+                two[k] += b[k + u] * tap.y;
+            }
+        }
+    }
+    out += (((size_t)image * height + row) * width + left) * pairs + pair;
+    #pragma unroll
+    for (int k = 0; k < 7; k++) out[k * pairs] = packed(one[k], two[k]);
+}
+
+// The largest of 3 x 3 pixels, two apart: a thread for eight channels.
+extern "C" __global__ void largest(
+    const Eight* x, Eight* out, int count, int eights, int height, int width, int rows, int columns,
+    int padding)
+{
+    int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= count) return;
+    int eight = at % eights, cell = at / eights;
+    int left = cell % columns * 2 - padding, top = cell / columns % rows * 2 - padding;
+    x += (size_t)(cell / columns / rows) * height * width * eights + eight;
+    float most[8];
+    #pragma unroll
+    for (int k = 0; k < 8; k++) most[k] = __uint_as_float(0xff800000u);
+    #pragma unroll
+    for (int i = 0; i < 9; i++) {
+        int row = top + i / 3, column = left + i % 3;
+        if (row < 0 || row >= height || column < 0 || column >= width) continue;
+        Eight in = x[(row * width + column) * eights];
+        #pragma unroll
+        for (int k = 0; k < 8; k++) {
+            float y = k % 2 ? high(in.pair[k / 2]) : low(in.pair[k / 2]);
+            if (y > most[k] || y != y) most[k] = y;
+        }
+    }
+    Eight y;
+    #pragma unroll
+    for (int k = 0; k < 4; k++) y.pair[k] = packed(most[2 * k], most[2 * k + 1]);
+    out[at] = y;
+}
 """
 
 
@@ -140,11 +208,24 @@ def kernel(name: str, device: int) -> Callable | None:
         return None
 
 
+def launched(name: str, threads: int, x: torch.Tensor, *arguments: object) -> bool:
+    """Start a kernel of x and others on so many threads or a few more. False where that fails."""
+    run = kernel(name, x.device.index)
+    if run is None or name in failed:
+        return False
+    try:
+        run((-(-threads // THREADS), 1, 1), (THREADS, 1, 1), [x, *arguments])
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.warning(f"{name}: no kernel of our own, which is slower ({error})")
+        failed.add(name)
+    return name not in failed
+
+
 def usable(x: torch.Tensor, *others: torch.Tensor) -> bool:
     """Contiguous bfloat16 on a GPU, whole vectors of 16 bytes, and not being compiled."""
     if torch.compiler.is_compiling() or not x.is_cuda:
         return False
-    fits = x.shape[-1] % 8 == 0 and 0 < x.numel() // 4 < MOST
+    fits = x.shape[-1] % 8 == 0 and 0 < x.numel() // 4 < MOST // 2
     same = (y.dtype == torch.bfloat16 and y.shape == x.shape for y in (x, *others))
     return fits and all(same) and all(map(_aligned, (x, *others)))
 
@@ -168,19 +249,16 @@ def scale_and_shift(
     """
     if not usable(x, *([] if other is None else [other])):
         return None
-    run = kernel("scale_and_shift", x.device.index)
-    if run is None:
-        return None
     out, channels = torch.empty_like(x), x.shape[-1]
     eights, count = channels // 8, x.numel() // 8
     rows = count // eights  # all
     apart = -(-rows // 4) * eights
     rows_alike = rows if scale.ndim == 1 else rows // len(x)
     flags = RELU * relu + SLOPE * (slope is not None) + OTHER * (other is not None)
+    scale = scale.contiguous()
     inputs = (x, scale, shift, scale if slope is None else slope, x if other is None else other)
     numbers = (count, eights, apart, rows_alike, flags)
-    run((-(-apart // THREADS), 1, 1), (THREADS, 1, 1), [*inputs, out, *numbers])
-    return out
+    return out if launched("scale_and_shift", apart, *inputs, out, *numbers) else None
 
 
 def normalised(
@@ -189,11 +267,32 @@ def normalised(
     """Layer normalisation over C of x + bias. x: (..., C) bfloat16; the others: (C,) float32."""
     if x.shape[-1] > WIDEST or not usable(x):
         return None
-    run = kernel("normalised", x.device.index)
-    if run is None:
-        return None
     out, channels = torch.empty_like(x), x.shape[-1]
     rows = x.numel() // channels
-    grid = (-(-rows // (THREADS // 32)), 1, 1)
-    run(grid, (THREADS, 1, 1), [x, bias, weight, shift, out, rows, channels // 4, float(eps)])
-    return out
+    inputs = (x, bias, weight, shift, out)
+    told = launched("normalised", 32 * rows, *inputs, rows, channels // 4, float(eps))
+    return out if told else None
+
+
+def depthwise(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor | None:
+    """Each channel convolved by itself, zeros around. x: (N, H, W, C) bfloat16, W a multiple of 7;
+    taps: (49, C) float32.
+    """
+    if x.shape[2] % 7 or not usable(x):
+        return None
+    out, (_, height, width, channels) = torch.empty_like(x), x.shape
+    count = x.numel() // 14
+    numbers = (count, channels // 2, height, width)
+    return out if launched("depthwise", count, x, taps.contiguous(), out, *numbers) else None
+
+
+def largest(x: torch.Tensor, padding: int) -> torch.Tensor | None:
+    """The largest of 3 x 3 pixels, two apart. x: (N, H, W, C) bfloat16; padding: 0 or 1."""
+    if not usable(x) or min(x.shape[1:3]) < 3:
+        return None
+    many, height, width, channels = x.shape
+    rows, columns = ((side + 2 * padding - 3) // 2 + 1 for side in (height, width))
+    out = x.new_empty(many, rows, columns, channels)
+    count = out.numel() // 8
+    numbers = (count, channels // 8, height, width, rows, columns, padding)
+    return out if launched("largest", count, x, out, *numbers) else None

@@ -22,7 +22,7 @@ EPS = 1e-5  # that batch normalisation adds to a variance
 def replace(net: nn.Module, kind: type, make: Callable[[nn.Module], nn.Module]) -> None:
     """Every module of that kind inside `net` becomes what `make` makes of it."""
     for parent in [*net.modules()]:
-        if isinstance(parent, Conv | ConvNorm | ConvNeXtBlock):  # made already
+        if isinstance(parent, Conv | ConvNorm | ConvNeXtBlock | Largest):  # made already
             continue
         for name, child in [*parent.named_children()]:
             if isinstance(child, kind):
@@ -31,10 +31,12 @@ def replace(net: nn.Module, kind: type, make: Callable[[nn.Module], nn.Module]) 
 
 def cast(net: nn.Module, dtype: torch.dtype) -> nn.Module:
     """In `dtype`, but for what normalisations and biases add and multiply, which stays float32."""
-    net.to(dtype)
     for module in net.modules():
-        if isinstance(module, _BatchNorm | Affine | Norm):
-            module.float()
+        if isinstance(module, _BatchNorm | Affine | Norm | Kept):
+            continue
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)
     return net
 
 
@@ -135,6 +137,65 @@ class ConvNorm(nn.Module):
         return self.add(self.conv(x), *other)
 
 
+class Kept(nn.Module):
+    """Numbers that stay float32."""
+
+    def __init__(self, numbers: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("numbers", numbers.detach().float().contiguous(), persistent=False)
+
+
+class Depthwise(nn.Module):
+    """A depthwise convolution of 7 x 7 pixels."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        if conv.groups != conv.in_channels or conv.kernel_size != (7, 7) or conv.padding != (3, 3):
+            raise ValueError("not a depthwise convolution of 7 x 7 pixels")
+        self.conv, self.taps = conv, Kept(conv.weight.flatten(1).t())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = gpu_kernels.depthwise(x.permute(0, 2, 3, 1), self.taps.numbers)
+        return self.conv(x) if found is None else found.permute(0, 3, 1, 2)
+
+
+class Patches(nn.Module):
+    """A convolution of patches that do not overlap, as a product of matrices: those of three channels
+    are slow otherwise.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        if not conv.kernel_size == conv.stride == 2 * conv.stride[:1] or any(conv.padding):
+            raise ValueError("patches overlap, or are not squares")
+        self.side = conv.stride[0]
+        rows = conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C, side * side * 3)
+        self.product = nn.Linear(*reversed(rows.shape), bias=conv.bias is not None)
+        self.product.weight, self.product.bias = nn.Parameter(rows), conv.bias
+        self.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count, channels, height, width = x.shape
+        down, across = height // self.side, width // self.side
+        rows = x.permute(0, 2, 3, 1).reshape(count, down, self.side, across, self.side * channels)
+        y = self.product(rows.transpose(2, 3).reshape(count * down * across, -1))
+        return y.view(count, down, across, -1).permute(0, 3, 1, 2)
+
+
+class Largest(nn.Module):
+    """nn.MaxPool2d of 3 x 3 pixels, two apart."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        if (pool.kernel_size, pool.stride, pool.dilation, pool.ceil_mode) != (3, 2, 1, False):
+            raise ValueError("not a pool of 3 x 3 pixels, two apart")
+        self.pool = pool
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = gpu_kernels.largest(x.permute(0, 2, 3, 1), self.pool.padding)
+        return self.pool(x) if found is None else found.permute(0, 3, 1, 2)
+
+
 class ConvNeXtBlock(nn.Module):
     """timm's block of ConvNeXt V2 (Woo et al., CVPR 2023): depthwise convolution, normalisation,
     two products with a GELU and a response normalisation between them, sum with the input.
@@ -149,13 +210,13 @@ class ConvNeXtBlock(nn.Module):
         if block.gamma is not None or block.use_conv_mlp or block.conv_dw.stride != (1, 1):
             raise ValueError("not a block of ConvNeXt V2")
         mlp, grn = block.mlp, block.mlp.grn
-        self.spatial, bias = without_bias(block.conv_dw)
+        conv, bias = without_bias(block.conv_dw)
+        self.spatial = Depthwise(conv)
         self.bias, self.norm = Affine.of_bias(bias), Norm(block.norm, first=True)
         self.wide, self.narrow, self.eps = mlp.fc1, mlp.fc2, grn.eps
         self.response = grn.weight
         self.add = Affine.of_bias(mlp.fc2.bias + mlp.fc2.weight @ grn.bias)
-        zeros = torch.zeros(mlp.fc2.in_features)
-        self.register_buffer("none", zeros, persistent=False)
+        self.none = Kept(torch.zeros(mlp.fc2.in_features))
         self.narrow.bias = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -169,7 +230,7 @@ class ConvNeXtBlock(nn.Module):
         if channels < height * width:
             y = torch.bmm(y, (weight * times[..., None]).to(y.dtype))
         else:
-            found = gpu_kernels.scale_and_shift(y, times, self.none.float())
+            found = gpu_kernels.scale_and_shift(y, times, self.none.numbers)
             y = (y * times[:, None].to(y.dtype) if found is None else found) @ weight
         y = y.view(count, height, width, channels).permute(0, 3, 1, 2)
         return self.add(y, x)

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from features.regions import Crop
 from models.base import IMAGENET_MEAN, IMAGENET_STD, Output, WholeFaceExpert
-from models.gpu_layers import Conv, ConvNeXtBlock, Norm, cast, replace
+from models.gpu_layers import Conv, ConvNeXtBlock, Norm, Patches, cast, replace
 from models.tensors import DAMAGED, WeightsError
 
 UNITS = (
@@ -76,6 +76,7 @@ class Attributes(nn.Module):
     def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         replace(net.backbone, type(net.backbone.stages_0.blocks[0]), ConvNeXtBlock)
+        net.backbone.stem_0 = Patches(net.backbone.stem_0)
         replace(net.backbone, nn.Conv2d, Conv)
         replace(
             net.backbone, nn.LayerNorm, lambda norm: Norm(norm, first=True)
