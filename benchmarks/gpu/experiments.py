@@ -198,7 +198,7 @@ LIMITS = {graphs: 20, streams: 10, cudnn: 25, contiguous: 20}
 MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
 STEPS = [Step(f"try.{work.__name__}", LIMITS.get(work, 10), work) for work in QUICK]
 COMPILING = [
-    Step(f"try.compile-{mode}-{profile}", 60, partial(compiled, mode, profile))
+    Step(f"try.compile-{mode}-{profile}", 75, partial(compiled, mode, profile))
     for mode in MODES
-    for profile in ("lite", "full")
+    for profile in ("full", "lite")
 ]
