@@ -154,7 +154,10 @@ def _as_is(parts: list[Packed]) -> list[Packed]:
 
 
 def _processes(batch_size: int) -> int:
-    """How many have room for the largest stacks in shared memory; containers often have little."""
+    """How many have room for the largest stacks in shared memory; containers often have little.
+
+    Each is at work on one batch, or waits until it is taken.
+    """
     if not SHARED.is_dir():
         return 0
-    return shutil.disk_usage(SHARED).free // (2 * batch_size * 3 * LARGEST**2)
+    return shutil.disk_usage(SHARED).free // (batch_size * 3 * LARGEST**2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -27,7 +28,7 @@ BAR = (
 )
 Views = dict[Crop, torch.Tensor]  # crop -> (F, 4, px, px) uint8 RGBA
 Predictions = dict[str, torch.Tensor]  # `<expert>.<output>` -> (F, R, D) float16
-IN_TURN = 2  # threads that find faces on a GPU: one sorts them while the other waits for it
+FOUND_TOGETHER = 256  # pictures in which a GPU finds faces at once: it waits for the launches
 
 
 def fill_faces(
@@ -39,7 +40,10 @@ def fill_faces(
         rows, failures = (sum(lists, []) for lists in zip(*parts, strict=True))
         writer.write_faces(number, rows, failures)
 
-    steps = [(lambda part: find_faces(part[0], cutter, part[1]), IN_TURN if stacked else 0)]
+    if stacked:
+        reading = replace(reading, batch_size=max(reading.batch_size, FOUND_TOGETHER))
+    # One thread gives a GPU work: a second one would only wait for the interpreter.
+    steps = [(lambda part: find_faces(part[0], cutter, part[1]), 1 if stacked else 0)]
     shards = writer.pending_faces()
     _each_shard(shards, reading, stacked, "faces", len(writer.samples), steps, write)
     writer.finish_faces()

@@ -63,7 +63,7 @@ def test_by_processes_as_by_threads(shards):
 def test_little_shared_memory_leaves_it_to_threads(shards, monkeypatch):
     root, some = shards
     usage = namedtuple("usage", "free")
-    room = 2 * 3 * 3 * LARGEST**2  # for one process
+    room = 3 * 3 * LARGEST**2  # for one process
     monkeypatch.setattr(decoding.shutil, "disk_usage", lambda _: usage(room - 1))
     monkeypatch.setattr(decoding, "_by_processes", lambda *_: pytest.fail("processes"))
     found = listed(root, some, stacked=True)

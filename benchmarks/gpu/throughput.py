@@ -23,7 +23,7 @@ from data.datasets import find_samples
 from data.decoding import Reading, decoded
 from data.dump import read_dump
 from data.faces import FaceCrops, FaceCutter
-from data.filling import IN_TURN, one_thread_per_operation
+from data.filling import FOUND_TOGETHER, one_thread_per_operation
 from data.images import MAX_PIXELS
 from data.loading import in_order, load
 from data.samples import even_subsample
@@ -34,7 +34,7 @@ from models.region_net import RegionExpert, masked_input
 
 SIZES = (32, 64, 128, 256, 512, 1024)
 IMAGES = {"full": 4000, "lite": 12000}  # end to end
-FEW, SLOW = 256, 60  # images of a first run; the pace, images/s, below which no more are taken
+FEW = 256  # images of a first run, which plans kernels and tells what starting takes
 OTHER_SIZES = (128, 256)  # of batches, end to end; a shard has 256 pictures
 PLAIN = 8  # pictures of the plain loop
 KERNELS = 30  # rows of the profiler's table
@@ -163,10 +163,11 @@ def files(profile: str, visit: Visit) -> dict:
     """End to end with the settings that a user gets, after a few that choose kernels and plans."""
     few = 2 if visit.small else FEW
     first = dumped(profile, visit, few)
-    count = few if visit.small or first["images_s"] < SLOW else IMAGES[profile]
+    count = few if visit.small else IMAGES[profile]
     usual = {"batch": BATCH_GPU if visit.cuda else BATCH_CPU, "first_images_s": first["images_s"]}
     figures = usual | dumped(profile, visit, count)
-    if visit.small or count == few:
+    visit.note(f"{profile}.files", **figures)  # kept should a later run be cut
+    if visit.small:
         return figures
     for size in OTHER_SIZES:
         dumped(profile, visit, 2 * size, batch_size=size)
@@ -176,7 +177,7 @@ def files(profile: str, visit: Visit) -> dict:
 
 
 def pictures(profile: str, visit: Visit) -> dict:
-    """End to end with decoded pictures in memory: threads find and cut while one asks the experts."""
+    """End to end with decoded pictures in memory: one thread finds and cuts, one asks the experts."""
     ensemble, size = visit.ensemble(profile), 2 if visit.small else BATCH_GPU
     images = visit.read(4 if visit.small else IMAGES[profile] // 6)
     cutter = FaceCutter("one", 0.9, ensemble.crops.values(), visit.device)
@@ -193,7 +194,7 @@ def pictures(profile: str, visit: Visit) -> dict:
         nonlocal found
         before = None
         with one_thread_per_operation():
-            for crops in in_order(cut, parts, IN_TURN, IN_TURN):
+            for crops in in_order(cut, parts, 1, 1):
                 pending = ensemble.start(crops.views) if len(crops) else None
                 found += len(before.result()[name]) if before else 0
                 before = pending
@@ -221,11 +222,12 @@ def stages(profile: str, visit: Visit) -> dict:
             times.append(time.perf_counter())
             stacks += [stack][: count // size - len(stacks)]
         views = [cutter(stack).views for stack in stacks]
-        there = [stack.to(visit.device) for stack in stacks]
-        find = visit.seconds(
-            lambda: [*in_order(cutter.find_in_stack, there, IN_TURN, IN_TURN)],
-        )
-        both = visit.seconds(lambda: [*in_order(cutter, there, IN_TURN, IN_TURN)])
+        images = visit.read(count)
+        wide = [images[i : i + FOUND_TOGETHER] for i in range(0, count, FOUND_TOGETHER)]
+        there = [visit.stack(some).to(visit.device) for some in wide]
+        cutter(there[0])
+        find = visit.seconds(lambda: [cutter.find_in_stack(stack) for stack in there])
+        both = visit.seconds(lambda: [cutter(stack) for stack in there])
         infer = visit.seconds(lambda: [ensemble(part) for part in views])
     count = sum(map(len, stacks))
     taken = {"find": find, "cut": max(both - find, 1e-9), "experts": infer}
