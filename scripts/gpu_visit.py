@@ -36,8 +36,8 @@ GRACE = 8  # seconds after which a step over its limit loses its process
 TRAINING, STARTING = 90, 25  # seconds kept for it; those that pass before its first step
 TESTS = 40  # seconds of the suite's tests that need a GPU
 TRAINED = ("packed.safetensors", "trace_net.safetensors")  # what is kept of it
-BUNDLED = ROOT / "checkpoints" / "trace_net.safetensors"
-PAIRS, TRAIN_STEPS, RATE = 64, 2500, 6e-4  # real faces in a step, and how many fit the time
+STATE = ROOT / "checkpoints" / "trace_net_training.safetensors"  # of the visit before
+PAIRS, TRAIN_STEPS, RATE = 64, 3600, 6e-4  # real faces in a step; steps of all visits
 LARGEST = 16 << 20  # bytes of a file that is kept
 
 
@@ -186,7 +186,7 @@ class Driver:
         if seconds < LEAST and not options.small:
             self.rows("train", skipped="no time left")
             return
-        start = next(iter(options.carried.glob("start.*")), BUNDLED)
+        start = next(iter(options.carried.glob("start.*")), STATE)
         command = ["-m", "training.trace_net", "--faces", str(self.faces()[0])]
         command += ["--start", str(start), "--out", str(trained), "--seconds", str(seconds)]
         command += ["--fakes-on", "device", "--device", options.device]
