@@ -97,8 +97,8 @@ class Config:
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Device of the experts: cpu, cuda, cuda:1, ..."""
     detect_on: str | None = None
-    """The device of the face detector (default: that of the experts). A GPU is ten times as fast; landmarks
-    differ by rounding, now and then by some hundredths of the face's width."""
+    """The device of the face detector (default: that of the experts). A GPU is ten times as fast; its landmarks
+    differ by rounding, one in a hundred by half a pixel or more."""
     batch_size: int | Literal["auto"] | None = None
     """Images per batch; auto: what fits on the GPU (default: 8, on a GPU 64)."""
     workers: int = min(16 if torch.cuda.is_available() else 8, os.cpu_count() or 1)
