@@ -48,13 +48,12 @@ from data.video import file_of, split_frame
 from features.regions import REGIONS
 from models import CLIP_MODEL, EXPERTS, PROFILES
 from models.ensemble import (
-    BATCH_CPU,
-    BATCH_GPU,
     Ensemble,
     experts_of,
     find_device,
     out_of_memory,
     profile_of,
+    usual_batch,
     usual_precision,
 )
 
@@ -100,15 +99,14 @@ class Config:
     """The device of the face detector (default: that of the experts). A GPU is ten times as fast; its landmarks
     differ by rounding, one in a hundred by half a pixel or more."""
     batch_size: int | Literal["auto"] | None = None
-    """Images per batch; auto: what fits on the GPU (default: 8, on a GPU 64)."""
+    """Images per batch; auto: what is fastest on the GPU, after some seconds of trying (default: 8; on a GPU 64,
+    for bundled experts alone 256)."""
     workers: int = min(16 if torch.cuda.is_available() else 8, os.cpu_count() or 1)
     """Threads that decode pictures, find and cut faces; for a GPU, processes that decode."""
     precision: Literal["float32", "tf32", "bfloat16"] | None = None
     """Precision of the experts (default: that of the dump; else, on a GPU, bfloat16 for published experts and
     tf32 for bundled ones). tf32 is float32 on a CPU; on a GPU it is twice as fast and moves the outputs of
     `lite`: years by .02, the forgery logit by .005 at most on 128 faces. bfloat16 moves them by up to .03."""
-    compile: bool = False
-    """Compile the networks (torch.compile): a minute or more for the first batch, then faster on a GPU."""
     max_pixels: int = MAX_PIXELS
     """Larger images are refused."""
     shard_size: int = 256
@@ -143,8 +141,7 @@ def main(config: Config) -> Path:
     if "clip" in names and tower != config.clip_model and not config.overwrite:
         raise ValueError(f"{out}: holds outputs of CLIP {tower}; choose another --out")
     bf16 = precision == "bfloat16"
-    options = (config.weights_dir, config.clip_model, config.compile)
-    ensemble = Ensemble(names, device, bf16, *options)
+    ensemble = Ensemble(names, device, bf16, config.weights_dir, config.clip_model)
     settings = {"faces": config.faces, "precision": precision, "max_pixels": config.max_pixels}
     settings |= {"degrade": config.degrade, "regions": list(REGIONS)}
     how = (ensemble.weights, samples, config.shard_size, config.overwrite)
@@ -154,9 +151,9 @@ def main(config: Config) -> Path:
             new = [expert for expert in ensemble.experts if expert.name in writer.new]
             ensemble = Ensemble.of(new, device)
             ensemble.tf32 = precision == "tf32"
-            batch_size = config.batch_size or (BATCH_CPU if device.type == "cpu" else BATCH_GPU)
+            batch_size = config.batch_size or usual_batch(device, ensemble.crops)
             if batch_size == "auto":
-                batch_size = ensemble.largest_batch()
+                batch_size = ensemble.best_batch()
             if ensemble.pads:
                 ensemble.faces_at_once = batch_size
             batches = f"batches of {batch_size}, {config.workers} workers"

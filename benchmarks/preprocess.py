@@ -36,7 +36,7 @@ from data.dump import read_dump
 from data.faces import FaceCutter
 from data.filling import one_thread_per_operation
 from data.loading import in_order, load
-from models.ensemble import BATCH_CPU, BATCH_GPU, Ensemble, experts_of, find_device, usual_precision
+from models.ensemble import Ensemble, experts_of, find_device, usual_batch, usual_precision
 
 PLAIN = 8  # pictures of the plain loop
 
@@ -79,7 +79,7 @@ class Benchmark:
         self.config = config = replace(
             config,
             limit=config.images,
-            batch_size=config.batch_size or (BATCH_CPU if cpu else BATCH_GPU),
+            batch_size=config.batch_size or usual_batch(self.device, names),
             precision=config.precision or usual_precision(self.device, names),
         )
         self.ensemble = self.load_ensemble()
@@ -97,7 +97,7 @@ class Benchmark:
     def load_ensemble(self) -> Ensemble:
         c, names = self.config, experts_of(self.config.profile, self.config.experts)
         bf16 = c.precision == "bfloat16"
-        ensemble = Ensemble(names, self.device, bf16, c.weights_dir, c.clip_model, c.compile)
+        ensemble = Ensemble(names, self.device, bf16, c.weights_dir, c.clip_model)
         ensemble.tf32 = c.precision == "tf32"
         return ensemble
 

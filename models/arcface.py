@@ -38,7 +38,7 @@ class ArcFace(WholeFaceExpert):
         return net
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"identity": F.normalize(self.run(images).float(), dim=-1)}
+        return {"identity": F.normalize(self.net(images).float(), dim=-1)}
 
 
 class Block(nn.Module):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from models.gpu_layers import cast
 KINDS = ("distribution", "embedding", "scalar", "vector", "forgery_logit")
 # Of R, G, B in [0, 1], as torchvision's and timm's networks were trained.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-log = logging.getLogger("masc")
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,6 @@ class Expert(nn.Module):
         self.weights = Path(weights)
         self.bf16 = bf16
         self.dtype = torch.float32  # of the network's weights and input
-        self._compiled: Callable | None = None
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         """Every output for every region of every face: (B, R, size) float32.
@@ -106,31 +103,6 @@ class Expert(nn.Module):
         """Give `net` the form that a GPU computes fastest; with `bf16`, in 16 bits. By default it
         stays as it is, and mixed precision does the rest.
         """
-
-    def compiled(self, **options: object) -> Expert:
-        """From now on `run` compiles the network, when it first sees a batch of some size.
-
-        options: of torch.compile, such as `mode`.
-        """
-        self._compiled = torch.compile(self.net.forward, dynamic=False, **options)
-        return self
-
-    @property
-    def is_compiled(self) -> bool:
-        return self._compiled is not None
-
-    def run(self, *inputs: torch.Tensor) -> object:
-        """What `net` computes; compiled where that was asked for and works."""
-        if self._compiled is not None:
-            try:
-                return self._compiled(*inputs)
-            except RuntimeError as error:  # those of torch.compile are
-                if out_of_memory(error):
-                    raise
-                reason = str(error).strip().splitlines()[0]
-                log.warning(f"{self.name}: not compiled, which is slower ({reason})")
-                self._compiled = None
-        return self.net(*inputs)
 
 
 class WholeFaceExpert(Expert):

@@ -86,4 +86,4 @@ class ClipImage(WholeFaceExpert):
         return self.net
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"embedding": F.normalize(self.run(images).float(), dim=-1)}
+        return {"embedding": F.normalize(self.net(images).float(), dim=-1)}

@@ -39,7 +39,7 @@ class FaceNet(WholeFaceExpert):
         return self.net
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"identity": F.normalize(self.run(images).float(), dim=-1)}
+        return {"identity": F.normalize(self.net(images).float(), dim=-1)}
 
 
 class Block(nn.Module):

@@ -51,7 +51,7 @@ class FairFace(WholeFaceExpert):
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         sizes = [output.size for output in self.outputs.values()]
-        parts = self.run(images).float().split(sizes, dim=1)
+        parts = self.net(images).float().split(sizes, dim=1)
         return {name: part.softmax(-1) for name, part in zip(self.outputs, parts, strict=True)}
 
 

@@ -3,6 +3,14 @@ channels last, computing in float32.
 
 NVRTC, which comes with PyTorch, compiles them when they are first asked for. Each function returns
 None where its kernel cannot be used; callers then use PyTorch's own functions.
+
+What they win, in ms for 256 faces of `full` on an H200, by PyTorch's profiler; all in all 349 where
+PyTorch's own functions took 510, of which `Patches` of gpu_layers.py won some:
+
+    scale_and_shift  147 -> 51     at 3.9 TB/s, near the card's 4.8
+    normalised        60 -> 23     at 1.4 TB/s
+    largest           12 -> < 5    at 1.5 TB/s or more
+    depthwise      34-38 -> 33     at .54 TB/s, and 13 TFLOP/s; the least
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class PyFeat(WholeFaceExpert):
             self.net, self.dtype = Attributes(self.net, dtype), dtype
 
     def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = self.run(images)
+        found = self.net(images)
         emotion = found["emotion_logits"].float().softmax(-1)
         return {"au": found["p_au"], "emotion": emotion, "affect": found["va"]}
 

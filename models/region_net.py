@@ -167,7 +167,7 @@ class RegionExpert(Expert):
         images = masked_input(repeated, self.masks.repeat(batch, 1, 1), self.net.config["px"])
         images = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
         with self.inference(faces.device):
-            predictions = self.run(images)
+            predictions = self.net(images)
         return {name: value.float().view(batch, regions, -1) for name, value in predictions.items()}
 
 

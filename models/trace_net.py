@@ -127,10 +127,10 @@ class TraceExpert(Expert):
         views = colours, colours.flip(-1)
         with self.inference(faces.device):
             if self.at_once:
-                both = self.run(as_seen(torch.cat(views), self.dtype))
+                both = self.net(as_seen(torch.cat(views), self.dtype))
                 plain, mirrored = ({k: v.chunk(2)[i] for k, v in both.items()} for i in range(2))
             else:
-                plain, mirrored = (self.run(as_seen(images, self.dtype)) for images in views)
+                plain, mirrored = (self.net(as_seen(images, self.dtype)) for images in views)
         source = F.normalize(plain["source"] + mirrored["source"][:, self.mirror], dim=-1)
         altered = (region_logits(plain) + region_logits(mirrored)[:, self.mirror]) / 2
         return {"source": source, "altered": altered[..., None]}

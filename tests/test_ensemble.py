@@ -16,6 +16,7 @@ from models.ensemble import (
     experts_of,
     find_device,
     out_of_memory,
+    usual_batch,
     usual_precision,
 )
 
@@ -107,25 +108,48 @@ def test_one_face_that_does_not_fit_raises(weights):
         Ensemble.of([Toy("a", ALIGNED, weights, room=0)])(views(4))
 
 
-def test_the_largest_batch_that_fits(weights, monkeypatch):
-    ensemble = Ensemble.of([Toy("a", ALIGNED, weights, room=100)])
-    assert ensemble.largest_batch() == BATCH_CPU
+def test_the_batch_that_is_fastest(weights, monkeypatch):
+    expert = Toy("a", ALIGNED, weights)
+    ensemble = Ensemble.of([expert])
+    assert ensemble.best_batch() == BATCH_CPU
     monkeypatch.setattr(ensemble, "device", torch.device("cuda"))
     monkeypatch.setattr(ensemble, "_to_device", lambda view: view)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
-    for name in ("synchronize", "empty_cache"):
-        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
-    assert ensemble.largest_batch() == 32  # 64 fit, 128 do not: room to spare
-    assert ensemble.experts[0].calls == [2, 4, 8, 16, 32, 64, 128]
-    for room, expected in ((10**9, 128), (5, 2), (3, 1), (1, 1)):
-        ensemble.experts[0].room = room
-        assert ensemble.largest_batch() == expected
-    ensemble.experts[0].compiled(backend=never)
-    assert ensemble.largest_batch() == 1  # tried without compiling for every size
+    now, freed = 0.0, []
+    rates = {16: 300, 32: 528, 64: 696, 128: 719, 256: 724}  # faces/s; `full` on an H200
+    forward = ensemble._forward
+
+    def timed(given):
+        nonlocal now
+        faces, first = len(given[ALIGNED]), expert.calls.count(len(given[ALIGNED])) == 0
+        found = forward(given)
+        now += faces / rates.get(faces, 1) + 9 * first  # the first one plans
+        return found
+
+    monkeypatch.setattr(ensemble, "_forward", timed)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
+    monkeypatch.setattr(ensembles.time, "perf_counter", lambda: now)
+
+    def best(room: int = 10**9) -> tuple[int, list[int]]:
+        expert.room = room
+        expert.calls.clear()
+        freed.clear()
+        size = ensemble.best_batch()
+        assert len(freed) == len({*expert.calls})
+        return size, expert.calls
+
+    assert best() == (64, 4 * [16] + 4 * [32] + 4 * [64] + 4 * [128])
+    assert best(room=100)[0] == 64 and best(room=63)[0] == 32
+    assert best(room=5) == (4, [16, 8] + 4 * [4]) and best(room=1)[0] == best(room=0)[0] == 1
+    rates |= {16: 900, 32: 1941, 64: 5784, 128: 7739, 256: 8392}  # `lite`
+    assert best()[0] == 256
 
 
-def never(*_):
-    raise NotImplementedError("no compiler here")
+def test_batches_by_default():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert usual_batch(cpu, ["clip"]) == usual_batch(cpu, ["lite"]) == BATCH_CPU
+    assert usual_batch(gpu, ["lite", "traces"]) == 256 and usual_batch(gpu, ["lite", "clip"]) == 64
 
 
 def test_outputs_can_be_asked_for_later(weights):
@@ -152,48 +176,6 @@ def test_settings_of_a_gpu_hold_for_the_forward_only(monkeypatch, tf32):
     assert settings() == before
     with arithmetic(torch.device("cpu"), tf32, benchmark=True):
         assert settings() == before
-
-
-class Doubling(Toy):
-    """Its network is run, so that it can be compiled; tells for which batches."""
-
-    def __init__(self, weights, room=10**9) -> None:
-        super().__init__("a", ALIGNED, weights, room)
-        self.net, self.seen = nn.Linear(2, 2), []
-
-    def forward(self, faces):
-        self.seen.append(len(faces))
-        outputs = super().forward(faces)
-        return {**outputs, "twice": self.run(outputs["twice"])}
-
-
-def test_compiled_networks_see_batches_of_one_size(weights):
-    graphs = []
-
-    def backend(graph, inputs):
-        graphs.append(inputs[-1].shape)
-        return graph.forward
-
-    expert = Doubling(weights).frozen("cpu")
-    plain, expert.faces_on_cpu = Ensemble.of([expert])(views(7)), 10**9
-    ensemble = Ensemble.of([expert.compiled(backend=backend)])
-    assert expert.is_compiled
-    expert.seen.clear()
-    parts = [ensemble({crop: view[i : i + 4] for crop, view in views(7).items()}) for i in (0, 4)]
-    assert expert.seen == [4, 4] and len(graphs) == 1
-    for name, value in plain.items():
-        assert torch.equal(torch.cat([part[name] for part in parts]), value)
-    expert.room = 3
-    assert torch.equal(ensemble(views(7))["a.light"], plain["a.light"])
-    assert ensemble.faces_at_once == 2 and expert.seen[2:] == [8, 4, 2, 2, 2, 2]  # padded
-
-
-def test_a_network_that_cannot_be_compiled_runs_as_it_is(weights, caplog):
-    expert = Doubling(weights).frozen("cpu")
-    plain = Ensemble.of([expert])(views(3))
-    found = Ensemble.of([expert.compiled(backend=never)])(views(3))
-    assert all(torch.equal(found[name], plain[name]) for name in plain)
-    assert "a: not compiled, which is slower" in caplog.text and not expert.is_compiled
 
 
 def test_nothing_is_built_before_all_weights_are_there(tmp_path, monkeypatch):

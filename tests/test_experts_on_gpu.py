@@ -85,15 +85,6 @@ def test_a_gpu_computes_what_a_cpu_does(built, faces, exact, name):
     agree(expert, seen(expert, faces[name], "cuda", tf32=True), exact[name], "tf32")
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_a_compiled_expert_computes_the_same(built, faces, device):
-    expert = built("traces", True, device, for_gpu=True)
-    before = seen(expert, faces["traces"], device)
-    expert.compiled(backend="aot_eager", fullgraph=True)
-    agree(expert, seen(expert, faces["traces"], device), before)
-    assert expert.is_compiled
-
-
 @GPU
 def test_a_gpu_is_not_waited_for(official_weights, faces):
     ensemble = Ensemble(("lite", "traces"), "cuda")

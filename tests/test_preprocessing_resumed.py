@@ -169,7 +169,7 @@ def test_a_picture_that_changed_costs_only_the_new_outputs(
             assert np.array_equal(dump.arrays[name], array)
 
 
-def test_tf32_is_float32_on_a_cpu_and_compiled_networks_agree(dataset, weights, tmp_path):
+def test_tf32_is_float32_on_a_cpu(dataset, weights, tmp_path):
     def made(name: str, **settings) -> dict:
         dump = read_dump(
             main(configured(dataset, weights, tmp_path / name, "lite", limit=2, **settings))
@@ -180,8 +180,6 @@ def test_tf32_is_float32_on_a_cpu_and_compiled_networks_agree(dataset, weights, 
     plain = made("plain")
     for name, value in made("tf32", precision="tf32").items():
         assert np.array_equal(value, plain[name])
-    for name, value in made("compiled", compile=True, batch_size=2).items():
-        assert np.allclose(value, plain[name], rtol=0, atol=0.01)
 
 
 def test_a_dump_keeps_its_precision(dataset, weights, tmp_path):

@@ -29,35 +29,41 @@ def experts_of(visit: Visit, *profiles: str) -> dict[str, Expert]:
     return found
 
 
+def tried(visit: Visit, make: Way, expert: Expert) -> dict:
+    """One way for one expert, against the eager forward."""
+    size = 1 if visit.small else BATCH
+    view = visit.views([expert.crop], size)[expert.crop]
+    with float32(tf32=False):
+        eager, wanted = visit.best(partial(expert, view)), expert(view)
+        start = time.perf_counter()
+        work = make(expert, view)
+        found = {key: value.clone() for key, value in work().items()}
+        visit.synchronize()
+        first, taken = time.perf_counter() - start, visit.best(work)
+    figures = {"ms_face": 1e3 * taken / size, "eager_ms_face": 1e3 * eager / size}
+    outputs = expert.outputs.items()
+    differs = max(difference(output, found[key], wanted[key]) for key, output in outputs)
+    return figures | {"gain": eager / taken, "differs": differs, "first_call_s": first}
+
+
 def compare(visit: Visit, way: str, make: Way, experts: dict[str, Expert]) -> dict:
     """A row for each expert; the step's own says by how much each way wins.
 
     What one expert refuses is told in its row, and the others are still tried.
     """
-    size, gains = 1 if visit.small else BATCH, {}
+    gains = {}
     for name, expert in experts.items():
-        view = visit.views([expert.crop], size)[expert.crop]
         row = f"try.{way}.{name.replace(' ', '-')}"
         try:
-            with float32(tf32=False):
-                eager, wanted = visit.best(partial(expert, view)), expert(view)
-                start = time.perf_counter()
-                work = make(expert, view)
-                found = {key: value.clone() for key, value in work().items()}
-                visit.synchronize()
-                first, taken = time.perf_counter() - start, visit.best(work)
-            eager, taken = 1e3 * eager / size, 1e3 * taken / size
+            figures = tried(visit, make, expert)
         except NeedsCudaError:
             raise
         except Exception as error:
             visit.note.failed(row, error)
             visit.synchronize()  # raises where the device is lost for this process
             continue
-        outputs = expert.outputs.items()
-        differs = max(difference(output, found[key], wanted[key]) for key, output in outputs)
-        gains[name] = eager / taken
-        figures = {"ms_face": taken, "eager_ms_face": eager, "gain": gains[name]}
-        visit.note(row, **figures, differs=differs, first_call_s=first)
+        gains[name] = figures["gain"]
+        visit.note(row, **figures)
     return {"gains": gains}
 
 
@@ -163,42 +169,48 @@ def contiguous(visit: Visit) -> dict:
     return compare(visit, "contiguous", make, every(visit))
 
 
-def compiled(mode: str, profile: str, visit: Visit) -> dict:
-    """torch.compile of the network; the first call's seconds are those of the compiler.
+def compiled(mode: str, name: str, visit: Visit) -> dict:
+    """torch.compile of one network; the first call's seconds are those of the compiler.
 
     On a CPU, only that it can be traced.
     """
-    if (mode, profile) != ("default", "lite"):
+    if (mode, name) != (MODES[0], "traces lite"):
         visit.only_on_cuda()
 
     def make(expert: Expert, view: torch.Tensor) -> Callable[[], Answers]:
         torch.compiler.reset()
         other = copy.deepcopy(expert)
-        other.compiled(**({"mode": mode} if visit.cuda else {"backend": "eager"}))
+        other.net.compile(dynamic=False, **({"mode": mode} if visit.cuda else {"backend": "eager"}))
 
         def work() -> Answers:
             torch.compiler.cudagraph_mark_step_begin()
-            answers = other(view)
-            if not other.is_compiled:
-                raise RuntimeError("torch.compile failed, and the network went on without")
-            return answers
+            return other(view)
 
         return work
 
-    experts = experts_of(visit, profile)
-    if visit.small:
-        experts = dict([*experts.items()][-1:])
-    found = compare(visit, f"compile-{mode}", make, experts)
+    expert = every(visit).get(name)
+    figures = tried(visit, make, expert) if expert else {"skipped": "not one of --experts"}
     torch.compiler.reset()
-    return found
+    return figures
 
 
 QUICK = (graphs, streams, tf32, sixteen_bits, cudnn, contiguous)
 LIMITS = {graphs: 20, streams: 10, cudnn: 25, contiguous: 20}
 MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
 STEPS = [Step(f"try.{work.__name__}", LIMITS.get(work, 10), work) for work in QUICK]
+# A step each, so that an expert that takes too long costs no other; those that take longest first.
+COMPILED = (
+    "pyfeat",
+    "arcface",
+    "fairface",
+    "clip",
+    "facenet",
+    "lite",
+    "traces full",
+    "traces lite",
+)
 COMPILING = [
-    Step(f"try.compile-{mode}-{profile}", 75, partial(compiled, mode, profile))
+    Step(f"try.compile-{mode}.{name.replace(' ', '-')}", 75, partial(compiled, mode, name))
     for mode in MODES
-    for profile in ("full", "lite")
+    for name in COMPILED
 ]

@@ -29,13 +29,13 @@ from data.loading import in_order, load
 from data.samples import even_subsample
 from features.regions import REGIONS
 from models.base import Expert, WholeFaceExpert
-from models.ensemble import BATCH_CPU, BATCH_GPU
+from models.ensemble import usual_batch
 from models.region_net import RegionExpert, masked_input
 
 SIZES = (32, 64, 128, 256, 512, 1024)
 IMAGES = {"full": 4000, "lite": 12000}  # end to end
 FEW = 256  # images of a first run, which plans kernels and tells what starting takes
-OTHER_SIZES = (128, 256)  # of batches, end to end; a shard has 256 pictures
+OTHER_SIZES = (64, 128, 256)  # of batches, end to end; a shard has 256 pictures
 PLAIN = 8  # pictures of the plain loop
 KERNELS = 30  # rows of the profiler's table
 
@@ -164,21 +164,25 @@ def files(profile: str, visit: Visit) -> dict:
     few = 2 if visit.small else FEW
     first = dumped(profile, visit, few)
     count = few if visit.small else IMAGES[profile]
-    usual = {"batch": BATCH_GPU if visit.cuda else BATCH_CPU, "first_images_s": first["images_s"]}
-    figures = usual | dumped(profile, visit, count)
+    usual = usual_batch(visit.device, visit.names(profile))
+    figures = {"batch": usual, "first_images_s": first["images_s"]} | dumped(profile, visit, count)
     visit.note(f"{profile}.files", **figures)  # kept should a later run be cut
     if visit.small:
         return figures
-    for size in OTHER_SIZES:
+    for size in sorted({*OTHER_SIZES} - {usual}):
         dumped(profile, visit, 2 * size, batch_size=size)
         found = dumped(profile, visit, count // 2, batch_size=size)
         visit.note(f"{profile}.files.batch-{size}", batch=size, **found)
     return figures
 
 
+def usual_size(profile: str, visit: Visit) -> int:
+    return 2 if visit.small else usual_batch(visit.device, visit.names(profile))
+
+
 def pictures(profile: str, visit: Visit) -> dict:
     """End to end with decoded pictures in memory: one thread finds and cuts, one asks the experts."""
-    ensemble, size = visit.ensemble(profile), 2 if visit.small else BATCH_GPU
+    ensemble, size = visit.ensemble(profile), usual_size(profile, visit)
     images = visit.read(4 if visit.small else IMAGES[profile] // 6)
     cutter = FaceCutter("one", 0.9, ensemble.crops.values(), visit.device)
     parts = [images[i : i + size] for i in range(0, len(images), size)]
@@ -211,7 +215,7 @@ def stages(profile: str, visit: Visit) -> dict:
     the limit. `decode` is without the time until its first batch, which is `decode_starts_s`.
     """
     ensemble, count = visit.ensemble(profile), 4 if visit.small else 512
-    root, size = visit.wait_for("pictures"), 2 if visit.small else BATCH_GPU
+    root, size = visit.wait_for("pictures"), usual_size(profile, visit)
     reading = Reading(root, size, pipeline.Config.workers)
     many = 8 if visit.small else IMAGES[profile] // 3
     shards = [(0, even_subsample(find_samples(root), many))]
@@ -283,14 +287,4 @@ def steps(profile: str) -> list[Step]:
     ]
 
 
-def compiled_files(visit: Visit) -> dict:
-    """`full` from files with compiled networks, as `--compile` makes them."""
-    visit.only_on_cuda()
-    first = dumped("full", visit, FEW, compile=True)
-    return {"first_s": first["fill_outputs_s"]} | dumped(
-        "full", visit, IMAGES["full"], compile=True
-    )
-
-
 STEPS = [*steps("full"), *steps("lite")]
-COMPILED = [Step("full.compiled-files", 120, compiled_files)]
