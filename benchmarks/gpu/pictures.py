@@ -58,7 +58,6 @@ def picture(number: int) -> np.ndarray:
 
 
 def draw(first: int, folder: Path, count: int) -> None:
-    cv2.setNumThreads(1)
     for number in range(first, min(first + TOGETHER, count)):
         path = folder / ("real", "fake")[number // 2 % 2] / f"{number:05d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,9 +68,13 @@ def draw_all(folder: Path, count: int, processes: int, times: int = 1) -> None:
     """A dataset of `count` pictures, each `times` times; its folder appears when all are there."""
     part = folder.with_name(f"{folder.name}.part")
     part.mkdir(parents=True)
-    with get_context("fork").Pool(processes) as pool:
-        starts = range(0, count, TOGETHER)
-        pool.map(partial(draw, folder=part, count=count), starts, chunksize=1)
+    work, starts = partial(draw, folder=part, count=count), range(0, count, TOGETHER)
+    if processes == 1:  # no fork, which hangs where threads of the caller hold a lock
+        for start in starts:
+            work(start)
+    else:
+        with get_context("fork").Pool(processes, cv2.setNumThreads, (1,)) as pool:
+            pool.map(work, starts, chunksize=1)
     for path in sorted(part.rglob("*.jpg")):
         for again in range(1, times):
             path.with_stem(f"{path.stem}_{again}").hardlink_to(path)
