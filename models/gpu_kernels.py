@@ -5,12 +5,12 @@ NVRTC, which comes with PyTorch, compiles them when they are first asked for. Ea
 None where its kernel cannot be used; callers then use PyTorch's own functions.
 
 What they win, in ms for 256 faces of `full` on an H200, by PyTorch's profiler; all in all 349 where
-PyTorch's own functions took 510, of which `Patches` of gpu_layers.py won some:
+PyTorch's own functions took 510. `Patches` of gpu_layers.py won some of it, and a kernel for depthwise
+convolutions 1% (it is gone):
 
     scale_and_shift  147 -> 51     at 3.9 TB/s, near the card's 4.8
     normalised        60 -> 23     at 1.4 TB/s
     largest           12 -> < 5    at 1.5 TB/s or more
-    depthwise      34-38 -> 33     at .54 TB/s, and 13 TFLOP/s; the least
 """
 
 from __future__ import annotations
@@ -132,43 +132,6 @@ extern "C" __global__ void normalised(
     }
 }
 
-// A depthwise convolution, 7 x 7: a thread for two channels of seven pixels of a row.
-extern "C" __global__ void depthwise(
-    const unsigned* x, const float2* taps, unsigned* out, int count, int pairs, int height, int width)
-{
-    int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= count) return;
-    int pair = at % pairs, row = at / pairs % height, part = at / pairs / height;
-    int left = part % (width / 7) * 7, image = part / (width / 7);
-    x += (size_t)image * height * width * pairs + pair;
-    float one[7] = {}, two[7] = {};
-    for (int v = 0; v < 7; v++) {
-        int y = row + v - 3;
-        if (y < 0 || y >= height) continue;
-        float a[13], b[13];
-        #pragma unroll
-        for (int u = 0; u < 13; u++) {
-            int column = left + u - 3;
-            bool inside = column >= 0 && column < width;
-            unsigned in = inside ? x[(y * width + column) * pairs] : 0;
-            a[u] = low(in);
-            b[u] = high(in);
-        }
-        #pragma unroll
-        for (int u = 0; u < 7; u++) {
-            float2 tap = taps[(7 * v + u) * pairs + pair];
-            #pragma unroll
-            for (int k = 0; k < 7; k++) {
-                one[k] += a[k + u] * tap.x;
-                two[k] += b[k + u] * tap.y;
-            }
-        }
-    }
-    out += (((size_t)image * height + row) * width + left) * pairs + pair;
-    #pragma unroll
-    for (int k = 0; k < 7; k++) out[k * pairs] = packed(one[k], two[k]);
-}
-
 // The largest of 3 x 3 pixels, two apart: a thread for eight channels.
 extern "C" __global__ void largest(
     const Eight* x, Eight* out, int count, int eights, int height, int width, int rows, int columns,
@@ -280,18 +243,6 @@ def normalised(
     inputs = (x, bias, weight, shift, out)
     told = launched("normalised", 32 * rows, *inputs, rows, channels // 4, float(eps))
     return out if told else None
-
-
-def depthwise(x: torch.Tensor, taps: torch.Tensor) -> torch.Tensor | None:
-    """Each channel convolved by itself, zeros around. x: (N, H, W, C) bfloat16, W a multiple of 7;
-    taps: (49, C) float32.
-    """
-    if x.shape[2] % 7 or not usable(x):
-        return None
-    out, (_, height, width, channels) = torch.empty_like(x), x.shape
-    count = x.numel() // 14
-    numbers = (count, channels // 2, height, width)
-    return out if launched("depthwise", count, x, taps.contiguous(), out, *numbers) else None
 
 
 def largest(x: torch.Tensor, padding: int) -> torch.Tensor | None:

@@ -145,20 +145,6 @@ class Kept(nn.Module):
         self.register_buffer("numbers", numbers.detach().float().contiguous(), persistent=False)
 
 
-class Depthwise(nn.Module):
-    """A depthwise convolution of 7 x 7 pixels."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        if conv.groups != conv.in_channels or conv.kernel_size != (7, 7) or conv.padding != (3, 3):
-            raise ValueError("not a depthwise convolution of 7 x 7 pixels")
-        self.conv, self.taps = conv, Kept(conv.weight.flatten(1).t())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        found = gpu_kernels.depthwise(x.permute(0, 2, 3, 1), self.taps.numbers)
-        return self.conv(x) if found is None else found.permute(0, 3, 1, 2)
-
-
 class Patches(nn.Module):
     """A convolution of patches that do not overlap, as a product of matrices: those of three channels
     are slow otherwise.
@@ -210,8 +196,7 @@ class ConvNeXtBlock(nn.Module):
         if block.gamma is not None or block.use_conv_mlp or block.conv_dw.stride != (1, 1):
             raise ValueError("not a block of ConvNeXt V2")
         mlp, grn = block.mlp, block.mlp.grn
-        conv, bias = without_bias(block.conv_dw)
-        self.spatial = Depthwise(conv)
+        self.spatial, bias = without_bias(block.conv_dw)
         self.bias, self.norm = Affine.of_bias(bias), Norm(block.norm, first=True)
         self.wide, self.narrow, self.eps = mlp.fc1, mlp.fc2, grn.eps
         self.response = grn.weight

@@ -17,7 +17,7 @@ from features.regions import ALIGNED, REGIONS
 from models import BUNDLED, CLIP_MODEL, EXPERTS, gpu_kernels
 from models.base import Expert
 from models.ensemble import Ensemble, arithmetic, expert_class, find_weights
-from models.gpu_layers import Affine, Conv, Depthwise, Largest, Norm, Patches, cast
+from models.gpu_layers import Affine, Conv, Largest, Norm, Patches
 from models.trace_net import CROP
 from tests.test_experts import agree
 
@@ -162,20 +162,6 @@ def test_layer_normalisation(channels, device):
         assert torch.allclose(found.cpu().float(), expected, atol=0.05, rtol=0.02)
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("shape", [(2, 8, 7, 7), (1, 96, 5, 14), (3, 16, 28, 21)])
-def test_depthwise_convolution(shape, device):
-    torch.manual_seed(0)
-    conv = nn.Conv2d(shape[1], shape[1], 7, padding=3, groups=shape[1], bias=False)
-    x = randoms(*shape)
-    expected = conv(x.float())
-    layer = cast(Depthwise(conv.requires_grad_(False)), torch.bfloat16).to(device)
-    assert layer.taps.numbers.dtype == torch.float32
-    found = layer(x.to(device))
-    assert found.dtype == torch.bfloat16
-    assert torch.allclose(found.cpu().float(), expected, atol=0.05, rtol=0.02)
-
-
 @pytest.mark.parametrize("bias", [False, True])
 def test_patches(bias):
     torch.manual_seed(0)
@@ -208,8 +194,6 @@ def test_the_kernels_are_used():
     assert gpu_kernels.scale_and_shift(x, numbers, numbers) is not None
     assert gpu_kernels.normalised(x, numbers, numbers, numbers, 1e-6) is not None
     assert gpu_kernels.largest(x, 1) is not None
-    taps = torch.randn(49, 16, device="cuda")
-    assert gpu_kernels.depthwise(x.new_zeros(2, 5, 7, 16), taps) is not None
     each = torch.randn(2, 16, device="cuda")
     found = gpu_kernels.scale_and_shift(x, each, numbers)
     expected = x.float() * each[:, None, None] + numbers
