@@ -99,6 +99,7 @@ def rehearse(out: Path, experts: list[str], carried: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         pack(carried, training_faces(Path(folder)))
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "OUT", "MASC"))}
+    clean["OMP_NUM_THREADS"] = "1"  # beside other work, threads on tiny sizes wait for each other
     with tempfile.TemporaryDirectory() as folder:
         python = bare_environment(Path(folder) / "bare")
         command = [*without_network(), str(python), "-m", "scripts.gpu_visit", "--device", "cpu"]
