@@ -13,8 +13,9 @@ With the published experts (`python -m models.weights list` shows their weights 
 `faces` has real/ and fake/ in it, or train/, val/ and test/ with both in each, or an index.csv
 (path,label[,group][,split]), or is a published dataset (docs/datasets.md). Stop it at any time: the
 same command continues and ends with the same bytes. failures.csv says why a picture has no face,
-missing.csv why a face has no output. --batch-size, --workers, --device and --detect-on change the
-stored values by rounding at most. A dump with other settings is refused without --overwrite.
+missing.csv why a face has no output. --batch-size and --workers change the stored values by rounding
+at most; on a GPU landmarks, and what depends on them, now and then differ by more (--detect-on). A
+dump with other settings is refused without --overwrite.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import logging
 import os
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -58,6 +59,7 @@ from models.ensemble import (
 )
 
 DEGRADED = Path("outputs/degraded")  # <dataset>/<profile>/<family>-<level> below it
+FOUND_TOGETHER = 256  # pictures in which a GPU finds faces at once: launching is what takes time
 log = logging.getLogger("masc")
 
 
@@ -159,8 +161,11 @@ def main(config: Config) -> Path:
             batches = f"batches of {batch_size}, {config.workers} workers"
             log.info(f"device    {device}, {precision}; faces found on {detect_on}; {batches}")
             reading = Reading(root, batch_size, config.workers, config.max_pixels, condition)
-            cutter = FaceCutter(config.faces, device=detect_on)
-            fill_faces(writer, reading, cutter, works_on_stacks(detect_on))
+            cutter, stacked = FaceCutter(config.faces, device=detect_on), works_on_stacks(detect_on)
+            together = batch_size
+            if stacked and config.batch_size in (None, "auto"):
+                together = max(batch_size, FOUND_TOGETHER)
+            fill_faces(writer, replace(reading, batch_size=together), cutter, stacked)
             crops = list(ensemble.crops.values())
             stacks_on = device if works_on_stacks(device) else None
             fill_outputs(writer, reading, ensemble, crops, stacks_on)

@@ -39,9 +39,9 @@ class FaceFinder:
 
     def __init__(self, device: torch.device, min_score: float) -> None:
         self.device, self.min_score = torch.device(device), min_score
-        if (
-            self.device.type == "cuda"
-        ):  # on by default; landmarks would move by hundredths of a pixel
+        self.threads = 0  # of the CPU; 0: as many as torch uses
+        if self.device.type == "cuda":
+            # For the whole process. On by default, and landmarks would move by hundredths of a pixel.
             torch.backends.cudnn.allow_tf32 = False
         mtcnn = MTCNN(min_face_size=SMALLEST, keep_all=True, device=self.device).eval()
         # A third faster on a CPU, with the same bits.
@@ -54,7 +54,7 @@ class FaceFinder:
             (n, 15) float64 each: box, score, and x, y of the viewer's left eye, right eye, the nose
             tip, left and right corner of the mouth.
         """
-        found = one_thread_each(lambda image: self._find([image])[0], images)
+        found = one_thread_each(lambda image: self._find([image])[0], images, self.threads)
         return [ranked(faces, *image.shape[:2]) for faces, image in zip(found, images, strict=True)]
 
     @torch.inference_mode()
@@ -235,8 +235,10 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     return shared / max(min((box[2:4] - box[:2]).clip(0).prod() for box in (a, b)), 1e-9)
 
 
-def one_thread_each(work: Callable[[T], R], items: list[T]) -> list[R]:
-    """`[work(item) for item in items]` on torch's number of threads, one torch thread each."""
+def one_thread_each(work: Callable[[T], R], items: list[T], count: int = 0) -> list[R]:
+    """`[work(item) for item in items]` on `count` threads, else torch's number of them, one torch
+    thread each.
+    """
     threads = torch.get_num_threads()
 
     def alone() -> None:
@@ -244,7 +246,7 @@ def one_thread_each(work: Callable[[T], R], items: list[T]) -> list[R]:
         torch.set_num_threads(1)
 
     try:
-        with ThreadPoolExecutor(threads, initializer=alone) as pool:
+        with ThreadPoolExecutor(count or threads, initializer=alone) as pool:
             return list(pool.map(work, items))
     finally:
         torch.set_num_threads(threads)  # threads still to come start from the last setting

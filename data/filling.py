@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -28,7 +27,6 @@ BAR = (
 )
 Views = dict[Crop, torch.Tensor]  # crop -> (F, 4, px, px) uint8 RGBA
 Predictions = dict[str, torch.Tensor]  # `<expert>.<output>` -> (F, R, D) float16
-FOUND_TOGETHER = 256  # pictures in which a GPU finds faces at once: it waits for the launches
 
 
 def fill_faces(
@@ -41,7 +39,7 @@ def fill_faces(
         writer.write_faces(number, rows, failures)
 
     if stacked:
-        reading = replace(reading, batch_size=max(reading.batch_size, FOUND_TOGETHER))
+        cutter.find.threads = reading.workers  # for pictures too large for a stack
     # One thread gives a GPU work: a second one would only wait for the interpreter.
     steps = [(lambda part: find_faces(part[0], cutter, part[1]), 1 if stacked else 0)]
     shards = writer.pending_faces()

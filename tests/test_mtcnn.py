@@ -39,6 +39,7 @@ def test_the_faces_of_a_stack_are_those_of_each_picture(pictures, device):
     for one, other in zip(found, expected, strict=True):
         width = other[:, 2] - other[:, 0]
         assert (np.abs(one - other).max(1) < 0.02 * width).all()
+    assert not any(map(len, FaceFinder(torch.device(device), 1.0).of_stack(stack)))
     moved = [np.abs(a - b).max(initial=0) for a, b in zip(found, expected, strict=True)]
     assert np.median(moved) < 0.01
 
