@@ -70,10 +70,32 @@ def pack(
 ) -> dict[str, int]:
     """Fill the folder anew; faces and a start that are not given stay as they are.
 
-    Returns: bytes of each part. Raises: ValueError: larger than LARGEST.
+    Returns: bytes of each part. Raises: ValueError: larger than LARGEST; FileNotFoundError.
     """
+    for given in (faces, start):
+        if given and not given.is_file():
+            raise FileNotFoundError(f"{given}: no such file")
     part = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(part, ignore_errors=True)
+    try:
+        copy_all(part)
+        for name, given in (("faces", faces), ("start", start)):
+            for path in [given] if given else folder.glob(f"{name}.*"):
+                shutil.copyfile(path, part / f"{name}{path.suffix}")
+        sizes = {top.name: weight(top) for top in [*(part / "site").iterdir(), *part.iterdir()]}
+        sizes.pop("site")
+        if (total := weight(part)) > LARGEST:
+            told = f"{total / 2**20:.1f} MiB, at most {LARGEST >> 20}"
+            raise ValueError(f"{folder}: {told}: {sizes}")
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return dict(sorted(sizes.items()))
+
+
+def copy_all(part: Path) -> None:
+    """Packages, what stands in the place of others, and photographs."""
     site = part / "site"
     for package in CARRY:
         for top in tops(distribution(package)):
@@ -88,16 +110,6 @@ def pack(
         path.write_text(text, encoding="utf-8")
     for name, path in photographs().items():
         shutil.copyfile(path, part / name)
-    for name, given in (("faces", faces), ("start", start)):
-        for path in [given] if given else folder.glob(f"{name}.*"):
-            shutil.copyfile(path, part / f"{name}{path.suffix}")
-    sizes = {top.name: weight(top) for top in sorted([*site.iterdir(), *part.iterdir()])}
-    sizes.pop("site")
-    if (total := weight(part)) > LARGEST:
-        raise ValueError(f"{part}: {total / 2**20:.1f} MiB, at most {LARGEST >> 20}: {sizes}")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
-    return sizes
 
 
 def weight(path: Path) -> int:

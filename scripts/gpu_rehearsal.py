@@ -23,8 +23,9 @@ from pathlib import Path
 
 import preprocessing_pipeline as pipeline
 from benchmarks.gpu.pictures import draw_all
-from benchmarks.gpu.worker import NEEDS_CUDA, read_rows
+from benchmarks.gpu.worker import read_rows
 from scripts.gpu_pack import BARE, NATIVE, ROOT, pack, tops
+from scripts.gpu_report import errors
 from training import pack_faces
 
 SECONDS = 1500
@@ -113,11 +114,9 @@ def rehearse(out: Path, experts: list[str], carried: Path) -> int:
 def wrong(rows: list[dict], steps: list[str]) -> list[str]:
     """What a rehearsal must not show: failures, and steps without a row."""
     seen = {row["step"] for row in rows}
-    bad = [row for row in rows if row.get("error", NEEDS_CUDA) != NEEDS_CUDA]
     late = [row["step"] for row in rows if row.get("skipped") == "no time left"]
-    found = [f"{row['step']}: {row['error']}" for row in bad]
     return (
-        found
+        errors(rows)
         + [f"{step}: no time left" for step in late]
         + [f"{step}: no row" for step in steps if step not in seen]
     )

@@ -85,7 +85,6 @@ def rates(found: Results) -> list[str]:
     def stage(name: str) -> list[object]:
         return [(rates or {}).get(name) for rates in both("stages", "images_s")]
 
-    lines = head("", *(f"`{profile}`" for profile in PROFILES))
     table = {
         "end to end from files, images/s": both("files", "images_s"),
         "batch of it": both("files", "batch"),
@@ -101,10 +100,11 @@ def rates(found: Results) -> list[str]:
         "--batch-size auto chooses": both("auto", "batch"),
         "and reaches, of the best": both("auto", "share_of_best"),
     }
-    lines += [line(name, *values) for name, values in table.items()]
     for name in ("decode", "find", "cut", "experts"):
-        lines.append(line(f"{name} alone, images/s", *stage(name)))
-    return lines
+        table[f"{name} alone, images/s"] = stage(name)
+    measured = [(name, values) for name, values in table.items() if values != [None, None]]
+    columns = head("", *(f"`{profile}`" for profile in PROFILES))
+    return columns + [line(name, *values) for name, values in measured]
 
 
 def experts(found: Results) -> list[str]:
@@ -150,6 +150,17 @@ def correctness(found: Results) -> list[str]:
     return lines
 
 
+def errors(rows: list[dict]) -> list[str]:
+    """Steps that failed, other than that they need CUDA, and outputs that are too far apart."""
+    found = [
+        f"{row['step']}: {row['error']}"
+        for row in rows
+        if row.get("error", NEEDS_CUDA) != NEEDS_CUDA
+    ]
+    above = [(row["step"], ", ".join(row["above"])) for row in rows if row.get("above")]
+    return found + [f"{step}: above the tests' tolerance: {names}" for step, names in above]
+
+
 def report(rows: list[dict]) -> str:
     """Markdown; a part that no row speaks of is left out."""
     found = Results(rows)
@@ -172,9 +183,8 @@ def report(rows: list[dict]) -> str:
     for title, part in parts.items():
         if len(part) > 2:
             lines += ["", f"{title}:", "", *part]
-    errors = [row for row in rows if row.get("error", NEEDS_CUDA) != NEEDS_CUDA]
-    if errors:
-        lines += ["", "Failed:", "", *(f"- {row['step']}: {row['error']}" for row in errors)]
+    if failed := errors(rows):
+        lines += ["", "Failed:", "", *(f"- {each}" for each in failed)]
     return "\n".join(lines) + "\n"
 
 

@@ -22,10 +22,15 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
+import torch
+
 from benchmarks.gpu.worker import LEAST, Rows, chosen, read_rows
-from scripts.gpu_report import report
+from models import EXPERTS
+from scripts.gpu_report import errors, report
+from training.packed_state import read_header
 
 ROOT = Path(__file__).parent.parent
 PLAN = "benchmarks.gpu.plan"
@@ -180,13 +185,13 @@ class Driver:
         """Train the trace network in the time that is left, and keep its state."""
         options, trained, log = self.options, self.work / "trained", self.out / "train.txt"
         seconds = 1 if options.small else int(self.left() - STARTING)
-        if not self.faces():
-            self.rows("train", skipped="no training faces were packed")
+        if reason := self.nothing_to_train():
+            self.rows("train", skipped=reason)
             return
         if seconds < LEAST and not options.small:
             self.rows("train", skipped="no time left")
             return
-        start = next(iter(options.carried.glob("start.*")), STATE)
+        start = self.start_of_training()
         command = ["-m", "training.trace_net", "--faces", str(self.faces()[0])]
         command += ["--start", str(start), "--out", str(trained), "--seconds", str(seconds)]
         command += ["--fakes-on", "device", "--device", options.device]
@@ -217,13 +222,28 @@ class Driver:
         """The packed training faces: one file, or none."""
         return sorted(self.options.carried.glob("faces.*"))
 
+    def start_of_training(self) -> Path:
+        """What was packed to train further, or the state of the visit before."""
+        return next(iter(self.options.carried.glob("start.*")), STATE)
+
+    def nothing_to_train(self) -> str:
+        """Why no training can be; empty where it can."""
+        if not self.faces():
+            return "no training faces were packed"
+        start = self.start_of_training()
+        before = read_header(start)
+        if before and before["step"] >= TRAIN_STEPS and not self.options.small:
+            return f"{start.name} has had all of its {TRAIN_STEPS} steps"
+        return ""
+
     def left(self) -> float:
         return max(1.0, self.end - time.time())
 
     def visit(self) -> int:
+        """Returns: 1 where a step failed or an output is too far from the CPU's, else 0."""
         wanted = [name for name in ("tests", "train") if chosen(name, self.options.only)]
-        packed = bool(self.faces()) and "train" in wanted and not self.options.small
-        later = TESTS * ("tests" in wanted) + TRAINING * packed
+        trains = "train" in wanted and not self.options.small and not self.nothing_to_train()
+        later = TESTS * ("tests" in wanted) + TRAINING * trains
         try:
             self.prepare()
             self.measure(self.end - later)
@@ -232,11 +252,13 @@ class Driver:
             self.rows("end", seconds=round(time.time() - self.start, 1))
         finally:
             self.close()
-        print(report(read_rows(self.out / "visit.json")))
-        return 0
+        rows = read_rows(self.out / "visit.json")
+        print(report(rows))
+        return 1 if errors(rows) else 0
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
+def arguments(given: list[str] | None = None, checked: bool = False) -> argparse.Namespace:
+    """checked: ends the process where an option cannot be."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.gpu_visit",
         description=__doc__,
@@ -252,7 +274,42 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--experts", nargs="*", default=[], help="some instead of all")
     options = parser.parse_args(given)
     options.out, options.carried = options.out.resolve(), options.carried.resolve()
+    if checked:
+        try:
+            check(options)
+        except (ImportError, ValueError) as error:
+            parser.error(str(error))
     return options
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises: ValueError, naming the option that cannot be: before anything takes long."""
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=options.out).close()
+    except OSError as error:
+        raise ValueError(f"--out {options.out}: cannot be written ({error.strerror})") from error
+    if unknown := sorted(set(options.experts) - set(EXPERTS)):
+        raise ValueError(f"--experts {' '.join(unknown)}: not of {', '.join(EXPERTS)}")
+    if not available(options.device):
+        raise ValueError(f"--device {options.device}: not available here")
+    if options.only:
+        sys.path.append(str(options.carried / "site"))
+        names = [*(step.name for step in import_module(PLAN).STEPS), "tests", "train"]
+        groups = dict.fromkeys(name.partition(".")[0] for name in names)
+        for each in options.only:
+            if not any(chosen(name, [each]) for name in names):
+                raise ValueError(f"--only {each}: no such step or group of {', '.join(groups)}")
+
+
+def available(device: str) -> bool:
+    """Whether there is such a CPU or GPU; takes no memory of a GPU, which is to be measured."""
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        return False
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return found.type == "cpu" or (found.type == "cuda" and (found.index or 0) < count)
 
 
 def terminated(number: int, frame: object) -> None:
@@ -262,7 +319,7 @@ def terminated(number: int, frame: object) -> None:
 
 def main(given: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, terminated)
-    return Driver(arguments(given)).visit()
+    return Driver(arguments(given, checked=True)).visit()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.gpu.worker import NEEDS_CUDA, chosen, read_rows
 from scripts import gpu_pack, gpu_rehearsal, gpu_visit
-from scripts.gpu_report import report
+from scripts.gpu_report import errors, report
 
 ROOT = Path(__file__).parent.parent
 EXPERTS = ["lite", "traces", "facenet"]
@@ -30,7 +30,7 @@ def driver(tmp_path, monkeypatch) -> gpu_visit.Driver:
 
 
 def test_a_step_costs_no_other_step(driver, tmp_path, capfd):
-    assert driver.visit() == 0
+    assert driver.visit() == 1
     rows = {row["step"]: row for row in read_rows(tmp_path / "out" / "visit.json")}
     assert [row.removeprefix("odd.") for row in rows] == [
         *(
@@ -71,6 +71,45 @@ def test_steps_by_name_and_without_time(driver, tmp_path):
     (driver.work / "begun.txt").write_text("odd.first 5\n")
     driver.measure(time.time() + 2)  # less than a step must have
     assert [row["step"] for row in read_rows(driver.out / "visit.json")] == ["odd.first"]
+    driver.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--device cuda:99", "--device cuda:99: not available"),
+        ("--device nonsense", "--device nonsense: not available"),
+        ("--device cpu --experts lite nobody", "--experts nobody: not of lite,"),
+        ("--device cpu --only lite full.nothing", "--only full.nothing: no such step or group"),
+        ("--device cpu --out Makefile", "Makefile: cannot be written"),
+    ],
+)
+def test_options_that_cannot_be(option, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    out = [] if "--out" in option else ["--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match="2"):
+        gpu_visit.arguments([*option.split(), *out], checked=True)
+    assert told in capsys.readouterr().err
+    only = ["--device", "cpu", "--only", "full", "lite.files", "train", "--out", str(tmp_path)]
+    assert gpu_visit.arguments(only, checked=True).only == only[3:6]
+
+
+def test_what_counts_as_an_error():
+    fine = [{"step": "a", "error": NEEDS_CUDA}, {"step": "b", "skipped": "no time left"}]
+    assert errors([*fine, {"step": "c", "above": []}]) == []
+    bad = [{"step": "d", "error": "no"}, {"step": "e", "above": ["clip"]}]
+    assert errors(fine + bad) == ["d: no", "e: above the tests' tolerance: clip"]
+
+
+def test_no_training_after_its_last_step(driver, tmp_path, monkeypatch):
+    driver.options.carried = tmp_path
+    assert driver.nothing_to_train() == "no training faces were packed"
+    (tmp_path / "faces.zip").touch()
+    assert driver.nothing_to_train() == ""
+    monkeypatch.setattr(gpu_visit, "TRAIN_STEPS", 10)
+    driver.train()
+    row = read_rows(driver.out / "visit.json")[-1]
+    assert row["skipped"] == "trace_net_training.safetensors has had all of its 10 steps"
     driver.close()
 
 
@@ -150,10 +189,14 @@ def test_goals_of_a_card():
     assert "matrix peak in its forwards | at least 0.35 | 0.25 | no |" in text
     assert "| `lite`, images/s from files | at least 3500 |  | not measured |" in text
     assert "- try.graphs: RuntimeError: no" in text
+    assert "| end to end from files, images/s | 600 |  |" in text and "batch of it" not in text
+    assert "Rates" not in report(rows[:1])
 
 
 def test_too_much_to_carry_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_pack, "LARGEST", 1 << 20)
     with pytest.raises(ValueError, match=r"MiB, at most 1"):
         gpu_pack.pack(tmp_path / "carry")
-    assert not (tmp_path / "carry").exists()
+    with pytest.raises(FileNotFoundError, match=r"none.zip: no such file"):
+        gpu_pack.pack(tmp_path / "carry", faces=tmp_path / "none.zip")
+    assert not [*tmp_path.iterdir()]

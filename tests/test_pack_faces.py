@@ -18,7 +18,7 @@ from models.trace_net import TraceNet, load_trace_net
 from training import pack_faces, reconstruction, trace_net
 from training.aligned_crops import AlignedCrops, real_faces
 from training.pack_faces import INDEX, Config, pack, packed_faces
-from training.packed_state import read_state
+from training.packed_state import read_header, read_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NET = TraceNet()
@@ -133,6 +133,7 @@ def test_a_run_goes_on_from_a_packed_state(
         trace_net.train(crops, small(steps=2, start=str(packed), out=second))
     on = small(steps=3, lr=0.0, start=str(packed), out=second)
     weights = trace_net.train(crops, on)
+    assert read_header(second / trace_net.PACKED)["settings"]["start"] == packed.name
     assert pd.read_csv(second / "log.csv")["step"].tolist() == [1, 2, 3]
     last = torch.load(second / "state.pt", weights_only=True)
     assert all(torch.equal(last["task"][k], v) for k, v in found["task"].items())  # at a rate of 0

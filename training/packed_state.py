@@ -30,8 +30,19 @@ def write_state(state: dict, path: Path) -> None:
     }
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     header = {name: state[name] for name in ("step", "settings", "log")}
+    if start := header["settings"].get("start"):  # its folder is of this machine alone
+        header["settings"] = header["settings"] | {"start": Path(start).name}
     with replacing(path) as file:
         file.write(save(tensors, metadata={HEADER: json.dumps(header)}))
+
+
+def read_header(path: Path) -> dict | None:
+    """Step, settings and log, without the tensors; None where the file holds something else."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {})[HEADER])
+    except DAMAGED:
+        return None
 
 
 def read_state(path: Path) -> dict | None:
@@ -39,10 +50,8 @@ def read_state(path: Path) -> dict | None:
 
     Raises: WeightsError: the tensors are damaged.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[HEADER])
-    except DAMAGED:
+    header = read_header(path)
+    if header is None:
         return None
     state = {**header, **{part: {} for part in PARTS}}
     for name, value in read_tensors(path).items():
