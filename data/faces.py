@@ -80,7 +80,9 @@ class FaceCutter:
         self.crops = tuple(dict.fromkeys((ALIGNED, *crops)))
         self.device = torch.device(device)
         self.find = FaceFinder(torch.device("cpu"), min_score)
-        self.find_in_stack = FaceFinder(self.device, min_score).of_stack
+        on_cpu = self.device.type == "cpu"
+        finder = self.find if on_cpu else FaceFinder(self.device, min_score)
+        self.find_in_stack = finder.of_stack
 
     def __call__(self, images: list[np.ndarray] | Stack) -> FaceCrops:
         """Pictures without a face have no rows. images: (H, W, 3) uint8 RGB each, of any sizes; or

@@ -148,6 +148,23 @@ def test_stacks_change_nothing_but_rounding(dataset, weights, whole, tmp_path, m
         assert np.median(apart) < 2e-3 and apart.mean() < 0.05 * np.abs(array).mean(), name
 
 
+@pytest.mark.parametrize(("batch_size", "together"), [(4, 4), (None, 14)])
+def test_a_gpu_finds_faces_in_many_pictures_at_once(
+    dataset, weights, tmp_path, monkeypatch, batch_size, together
+):
+    """In a whole shard, unless a size was asked for: it may be all that its memory holds."""
+    find, seen = filling.find_faces, []
+
+    def noting(batch, *rest):
+        seen.append(len(batch))
+        return find(batch, *rest)
+
+    monkeypatch.setattr("preprocessing_pipeline.works_on_stacks", lambda device: True)
+    monkeypatch.setattr("data.filling.find_faces", noting)
+    main(configured(dataset, weights, tmp_path, batch_size=batch_size, shard_size=64))
+    assert max(seen) == together
+
+
 def only_stacks(function):
     """`function`, which must get a stack for every batch with a picture."""
 

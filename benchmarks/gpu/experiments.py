@@ -58,7 +58,7 @@ def compare(visit: Visit, way: str, make: Way, experts: dict[str, Expert]) -> di
             figures = tried(visit, make, expert)
         except NeedsCudaError:
             raise
-        except Exception as error:
+        except Exception as error:  # of any library; the next expert is still tried
             visit.note.failed(row, error)
             visit.synchronize()  # raises where the device is lost for this process
             continue

@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         code = work_off(import_module(options.plan), options)
-    except Exception as error:
+    except Exception as error:  # whatever it is, it belongs among the results
         Rows(options.out, options.start).failed("worker", error, s=0)
         code = 1
     sys.stdout.flush()
