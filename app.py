@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from command_line import run
-from data.images import ImageError, read_image
+from data.images import ImageError
+from data.reader import Reader
 from data.samples import is_video
 from inference.card import COLOURS, GREY, draw_card, draw_scores
 from inference.clips import predict_clip, read_worst_frame
@@ -113,6 +114,7 @@ def _data_uri(kind: str, content: bytes) -> str:
 class Page:
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
+        self.reader = Reader(MAX_PIXELS)
         self.examples = examples()
 
     def predict_picture(self, image: np.ndarray, name: str) -> list[Prediction]:
@@ -125,12 +127,12 @@ class Page:
 
     def predict_video(self, path: Path) -> list[Prediction]:
         """One for every person. Raises: ImageError where there is none."""
-        people, found = predict_clip(self.detector, path, FRAMES, MAX_PIXELS), []
+        people, found = predict_clip(self.detector, path, FRAMES, self.reader), []
         if people[0].error:
             raise ImageError(path, people[0].error)
         curve = f'<img alt="Scores over time" width="100%" src="{_png(draw_scores(people))}">'
         for person in people:
-            frame = read_worst_frame(path, person, MAX_PIXELS)
+            frame = read_worst_frame(path, person, self.reader)
             person.path = person.worst_frame.path = path.name
             face = Prediction.of(person, frame)
             text = f"<p>P{person.in_frames[1:]}.</p>{face.text}{curve}"
@@ -148,7 +150,7 @@ class Page:
         try:
             if is_video(path.name):
                 return self.predict_video(path)
-            return self.predict_picture(read_image(path, MAX_PIXELS), path.name)
+            return self.predict_picture(self.reader.image(path), path.name)
         except ImageError as error:
             raise ImageError(Path(path.name), error.reason) from None
         finally:

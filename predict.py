@@ -41,6 +41,7 @@ from data.dump import Dump, newest_dump, read_dump
 from data.files import write_csv
 from data.images import MAX_PIXELS
 from data.quality import QUALITIES
+from data.reader import Reader
 from data.samples import FRAMES
 from evaluation.metrics import summary, table
 from inference.detector import BUNDLED, Detector, Explainer, default_device
@@ -141,15 +142,15 @@ def main(config: Config) -> int:
     if isinstance(sys.stdout, TextIOWrapper):  # file names need not be UTF-8
         sys.stdout.reconfigure(errors="surrogateescape")
     verdicts, inputs = [], [Path(name) for name in config.inputs]
-    sizes = config.batch_size, config.max_pixels, config.frames
-    for verdict in predict_files(detector, inputs, *sizes):
+    reader = Reader(config.max_pixels)
+    for verdict in predict_files(detector, inputs, config.batch_size, reader, config.frames):
         verdicts.append(verdict)
         if SCREEN not in (config.json, config.csv):
             tqdm.write(verdict.to_text())
         elif verdict.error:
             log.warning("%s: not scored: %s", verdict.path, verdict.error)
         if config.explain and not verdict.error:
-            write_explanation(verdict, config.explain, len(verdicts), config.max_pixels)
+            write_explanation(verdict, config.explain, len(verdicts), reader)
         verdict.aligned = verdict.worst_frame = verdict.identity = None  # frees memory
     if config.explain:
         write_curves(verdicts, config.explain)

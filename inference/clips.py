@@ -13,8 +13,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 
-from data.images import MAX_PIXELS, ImageError
-from data.video import read_frames, seconds_of
+from data.images import ImageError
+from data.reader import Reader
 from inference.detector import Detector
 from inference.verdict import UNSURE, FalseAlarmRate, Verdict, decide, out_of_distribution
 
@@ -77,15 +77,16 @@ def assign(tracks: list[Track], verdicts: list[Verdict], frame: int) -> None:
 
 
 def predict_clip(
-    detector: Detector, path: Path, frames: int, max_pixels: int = MAX_PIXELS
+    detector: Detector, path: Path, frames: int, reader: Reader | None = None
 ) -> list[Verdict]:
     """One verdict per person, those in most frames first, or one verdict with an error."""
     detector, tracks, read, failure = detector.for_all_faces(), [], 0, ""
+    reader = reader or Reader()
     bar = tqdm(total=frames, unit="frame", desc=path.name[:30], leave=False, disable=None)
     for start in range(0, frames, FRAMES_IN_MEMORY):
         wanted = [(n, frames) for n in range(start, min(frames, start + FRAMES_IN_MEMORY))]
         images = {}
-        for (number, _), image in zip(wanted, read_frames(path, wanted, max_pixels), strict=True):
+        for (number, _), image in zip(wanted, reader.frames(path, wanted), strict=True):
             if isinstance(image, ImageError):
                 failure = failure or image.reason
             else:
@@ -100,7 +101,7 @@ def predict_clip(
     if not tracks:
         return [Verdict(str(path), error=f"no face found in {read} frames" if read else failure)]
     tracks.sort(key=lambda track: -len(track.frames))
-    counts = read, frames, seconds_of(path)
+    counts = read, frames, reader.seconds(path)
     return [summarise(detector, track, number, *counts) for number, track in enumerate(tracks)]
 
 
@@ -146,8 +147,8 @@ def summarise(
 
 
 def read_worst_frame(
-    path: Path, verdict: Verdict, max_pixels: int = MAX_PIXELS
+    path: Path, verdict: Verdict, reader: Reader | None = None
 ) -> np.ndarray | ImageError:
     """The frame with a person's highest score, (H, W, 3) uint8 RGB."""
     worst = verdict.clip["worst"]
-    return read_frames(path, [(worst["frame"], worst["of"])], max_pixels)[0]
+    return (reader or Reader()).frames(path, [(worst["frame"], worst["of"])])[0]

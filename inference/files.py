@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from data.images import SUFFIXES, ImageError, read_image
+from data.images import SUFFIXES, ImageError
 from data.layouts.tree import files_below
+from data.reader import Reader
 from data.samples import FRAMES, is_video
 from data.video import VIDEO_SUFFIXES
 from inference.clips import predict_clip, read_worst_frame
@@ -26,7 +27,7 @@ def predict_files(
     detector: Detector,
     inputs: Sequence[Path],
     batch_size: int,
-    max_pixels: int,
+    reader: Reader,
     frames: int = FRAMES,
 ) -> Iterator[Verdict]:
     """Verdicts as they come; an unreadable file gets one with an error.
@@ -47,13 +48,13 @@ def predict_files(
         for path in batch:
             try:
                 if not is_video(path):
-                    images[path] = read_image(path, max_pixels)
+                    images[path] = reader.image(path)
             except ImageError as error:
                 found[path] = [Verdict(str(path), error=error.reason)]
         faces = detector.predict_batch(list(images.values()), [str(path) for path in images])
         found |= zip(images, faces, strict=True)
         for path in batch:
-            yield from found.get(path) or predict_clip(detector, path, frames, max_pixels)
+            yield from found.get(path) or predict_clip(detector, path, frames, reader)
         bar.update(len(batch))
     bar.close()
 
@@ -75,16 +76,16 @@ def write_verdicts(
             Path(file).write_bytes(content)
 
 
-def write_explanation(verdict: Verdict, folder: Path, number: int, max_pixels: int) -> None:
+def write_explanation(verdict: Verdict, folder: Path, number: int, reader: Reader) -> None:
     """The card and the JSON of one face; for a person in a video those of the worst frame."""
     from inference.card import write_card
 
     path, place = Path(verdict.path), ""
     if verdict.clip:
-        image = read_worst_frame(path, verdict, max_pixels)
+        image = read_worst_frame(path, verdict, reader)
         place = f"_person_{verdict.face + 1}_frame_{verdict.clip['worst']['frame'] + 1}"
     else:
-        image = read_image(path, max_pixels)
+        image = reader.image(path)
     if not isinstance(image, ImageError):
         shown = verdict.worst_frame or verdict
         label = shown.verdict.replace(" ", "_")

@@ -10,6 +10,7 @@ from PIL import Image
 
 import predict
 from command_line import run
+from data import reader
 from data.video import seconds_of
 from inference import clips
 from inference.card import draw_scores
@@ -73,14 +74,14 @@ def test_the_score_is_the_mean_and_the_worst_frame_is_reported(people, film):
 
 
 def test_few_frames_are_in_memory_at_once(detector, film, monkeypatch):
-    counts, read = [], clips.read_frames
+    counts, read = [], reader.read_frames
 
     def count(path, wanted, *rest):
         counts.append(len(wanted))
         return read(path, wanted, *rest)
 
     monkeypatch.setattr(clips, "FRAMES_IN_MEMORY", 2)
-    monkeypatch.setattr(clips, "read_frames", count)
+    monkeypatch.setattr(reader, "read_frames", count)
     assert len(predict_clip(detector, film, FRAMES)) == 2 and counts == [2, 2, 2]
 
 

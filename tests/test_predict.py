@@ -12,6 +12,7 @@ from PIL import Image
 import predict
 from command_line import BAD_INPUT, run
 from data.images import ORIENTATION, ImageError
+from data.reader import Reader
 from features.disagreement import PARTS
 from features.explain import HIGH, LOW, MEDIAN, PERCENTILES, topic
 from features.regions import REGIONS
@@ -127,13 +128,13 @@ def test_any_file_name_works(pictures, tmp_path, capfdbinary):
 
 def test_verdicts_come_in_the_order_of_the_pictures(detector, pictures):
     paths = sorted(pictures.iterdir())[::-1]
-    found = [verdict.path for verdict in predict_files(detector, paths, 3, 10**8)]
+    found = [verdict.path for verdict in predict_files(detector, paths, 3, Reader())]
     assert found == [str(path) for path in paths]
 
 
 def test_a_file_that_is_named_twice_is_read_once(detector, pictures):
     given = [pictures / "mirrored.jpg", pictures, pictures / "mirrored.jpg"]
-    found = [verdict.path for verdict in predict_files(detector, given, 4, 10**8)]
+    found = [verdict.path for verdict in predict_files(detector, given, 4, Reader())]
     assert sorted(found) == sorted(str(path) for path in pictures.iterdir())
 
 
