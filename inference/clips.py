@@ -6,6 +6,7 @@ their boxes adds to the similarity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def predict_clip(
     detector: Detector, path: Path, frames: int, reader: Reader | None = None
 ) -> list[Verdict]:
     """One verdict per person, those in most frames first, or one verdict with an error."""
-    detector, tracks, read, failure = detector.for_all_faces(), [], 0, ""
+    detector, tracks, read, lost = detector.for_all_faces(), [], 0, []
     reader = reader or Reader()
     bar = tqdm(total=frames, unit="frame", desc=path.name[:30], leave=False, disable=None)
     for start in range(0, frames, FRAMES_IN_MEMORY):
@@ -88,7 +89,7 @@ def predict_clip(
         images = {}
         for (number, _), image in zip(wanted, reader.frames(path, wanted), strict=True):
             if isinstance(image, ImageError):
-                failure = failure or image.reason
+                lost += [] if image.repeated else [image.reason]
             else:
                 images[number] = image
         read += len(images)
@@ -99,16 +100,35 @@ def predict_clip(
         bar.update(len(wanted))
     bar.close()
     if not tracks:
-        return [Verdict(str(path), error=f"no face found in {read} frames" if read else failure)]
+        return [Verdict(str(path), error=_without_faces(read, lost))]
     tracks.sort(key=lambda track: -len(track.frames))
-    counts = read, frames, reader.seconds(path)
+    counts = read, frames, reader.seconds(path), lost
     return [summarise(detector, track, number, *counts) for number, track in enumerate(tracks)]
 
 
+def _without_faces(read: int, lost: list[str]) -> str:
+    unreadable = (
+        f"{len(lost)} of {read + len(lost)} frames cannot be read ({lost[0]})" if lost else ""
+    )
+    return "; ".join(filter(None, [f"no face found in {read} frames" if read else "", unreadable]))
+
+
 def summarise(
-    detector: Detector, track: Track, number: int, read: int, frames: int, duration: float | None
+    detector: Detector,
+    track: Track,
+    number: int,
+    read: int,
+    frames: int,
+    duration: float | None,
+    lost: Sequence[str] = (),
 ) -> Verdict:
-    """The verdict for one person. read: how many of `frames` could be read; duration: seconds."""
+    """The verdict for one person.
+
+    Args:
+        read: how many of `frames` there are and could be read.
+        duration: seconds.
+        lost: why others could not.
+    """
     scores, abstain = np.array(track.p_fake), []
     draws = np.random.default_rng(0).integers(len(scores), size=(BOOTSTRAP, len(scores)))
     low, high = map(float, np.percentile(scores[draws].mean(1), [2.5, 97.5]))
@@ -125,7 +145,10 @@ def summarise(
     times = [duration and round((n + 0.5) / frames * duration, 2) for n in track.frames]
     worst = int(scores.argmax())
     clip = {
+        "frames_asked": frames,
         "frames_looked_at": read,
+        "frames_unreadable": len(lost),
+        "unreadable_because": lost[0] if lost else "",
         "frames": track.frames,
         "seconds": times,
         "p_fake": scores.round(4).tolist(),

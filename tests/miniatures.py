@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -55,8 +56,10 @@ def write_video(
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
     sound: bool = False,
+    ratio: Fraction | None = None,
 ) -> Path:
-    """times: of each frame, in 1/25 s. options, container: of the encoder and the container."""
+    """times: of each frame, in 1/25 s. options, container: of the encoder and the container. ratio:
+    of the sides of a pixel."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", container_options=container or {}) as file:
         stream = file.add_stream(codec, rate=25, options=options or {})
@@ -66,6 +69,8 @@ def write_video(
             if not number:
                 stream.height, stream.width = image.shape[:2]
                 stream.pix_fmt = "yuv420p"
+                if ratio:
+                    stream.codec_context.sample_aspect_ratio = ratio
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = number if times is None else times[number]
             file.mux(stream.encode(frame))
