@@ -24,10 +24,9 @@ from features.explain import MEDIAN, reasons
 from inference.scorer import Scorer
 from inference.verdict import FAKE, UNSURE, FalseAlarmRate, Region, Verdict, decide, outside_limits
 from models import CLIP_MODEL
-from models.checkpoint import Checkpoint
+from models.checkpoint import BUNDLED, Checkpoint
 from models.ensemble import Ensemble, find_device
 
-BUNDLED = Path(__file__).parent.parent / "checkpoints" / "default"
 # Of a checkpoint.
 ARRAYS = ("reference", "real_scores", "disagreement")
 NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold", "limits")

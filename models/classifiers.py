@@ -5,6 +5,7 @@ A new head is one class and one row of `MODELS`.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ class Model:
     rounds: int  # epochs or trees it was trained for; 0 where that has no meaning
     choices: ClassVar[list[dict]]  # the hyper-parameters to choose from, as arguments of `fit`
     real_only: ClassVar[bool] = False  # trained on real faces only
+    shapes: ClassVar[dict[str, str]]  # of its arrays, a letter for each axis; F: the columns
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, **choice) -> Model:
@@ -46,6 +48,7 @@ class Linear(Model):
     coef: np.ndarray
     bias: np.ndarray
     rounds: int = 0
+    shapes: ClassVar = {"coef": "F", "bias": ""}
     choices: ClassVar = [
         {"c": c} for c in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1.0)
     ]
@@ -74,6 +77,7 @@ class Mlp(Model):
     w1: np.ndarray
     b1: np.ndarray
     rounds: int = 0
+    shapes: ClassVar = {"w0": "FH", "b0": "H", "w1": "H", "b1": ""}
     choices: ClassVar = [{"decay": decay} for decay in (0.03, 0.3, 3.0)]
 
     @classmethod
@@ -139,17 +143,24 @@ class Trees(Model):
 
     booster: np.ndarray
     rounds: int = 0
+    shapes: ClassVar = {"booster": "B"}
     choices: ClassVar = [{"depth": depth} for depth in (1, 2, 3, 4)]
 
     def __post_init__(self) -> None:
         import xgboost
 
+        if "learner" not in json.loads(self.booster.tobytes()):  # others end the process
+            raise ValueError("head.model.booster: not XGBoost's JSON")
         self._booster = xgboost.Booster({"nthread": 1})
-        self._booster.load_model(bytearray(self.booster.tobytes()))
+        self._booster.load_model(bytearray(self.booster.tobytes()))  # XGBoostError: a ValueError
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, depth: int) -> Trees:
-        """Early stopping with a patience of 30 trees; the best number of trees is kept."""
+        """Early stopping with a patience of 30 trees; the best number of trees is kept.
+
+        The rarer label weighs as much as the other: else its leaves fall below `min_child_weight`,
+        and nothing is learned.
+        """
         import xgboost
 
         settings = {
@@ -164,9 +175,12 @@ class Trees(Model):
             "seed": seed,
             "nthread": 1 if z.size < SMALL else 0,  # 0: all
         }
-        data, rounds, options = xgboost.DMatrix(z, y), stop, {}
+        counts = np.bincount(y.astype(int), minlength=2)
+        weight = counts.max() / np.maximum(counts, 1)
+        data, rounds, options = xgboost.DMatrix(z, y, weight=weight[y.astype(int)]), stop, {}
         if not isinstance(stop, int):
-            watched, rounds = [(xgboost.DMatrix(*stop), "held_out")], 800
+            held_out = xgboost.DMatrix(*stop, weight=weight[stop[1].astype(int)])
+            watched, rounds = [(held_out, "held_out")], 800
             options = {"evals": watched, "early_stopping_rounds": 30, "verbose_eval": False}
         fitted = xgboost.train(settings, data, rounds, **options)
         if options:

@@ -18,6 +18,7 @@ from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
 from models.classifiers import MODELS
 from models.heads import fit_head
+from training.remarks import on_columns
 
 LOG = logging.getLogger("masc")
 HEADS = tuple(kind for kind, model in MODELS.items() if not model.real_only)
@@ -82,8 +83,12 @@ def fit(
     if without := len(train) - len(usable):
         notes.append(f"{without} training faces have not a single feature and are left out")
     train, values = train.select(usable), columns.values[usable]
+    for name in sorted(outputs.keys() - pipeline.outputs.keys()):
+        if not np.isfinite(train.arrays[name][train.rows["label"] == 0]).any():
+            notes.append(f"{name} has no value on any real training face and is left out")
     if missing := float(np.isnan(values).mean()):
         notes.append(f"{missing:.2%} of the training values are missing: median-imputed")
+    notes += on_columns(names, values, train.rows["label"])
     val_values = pipeline.transform(val.arrays).values
     known = ~np.isnan(val_values).all(1)
     val_values, val_labels = val_values[known], val.rows["label"][known]
