@@ -13,6 +13,7 @@ import numpy as np
 
 SMALL = 1_000_000  # values; with fewer, threads wait for each other longer than they work
 HIDDEN = 32  # units of the MLP
+BALANCED = 2  # times as many of one label as of the other: up to here, all faces weigh the same
 Watched = tuple[np.ndarray, np.ndarray]  # (M, F) columns and (M,) labels, for early stopping
 
 
@@ -39,6 +40,17 @@ class Model:
 
     def state(self) -> dict[str, np.ndarray]:
         return {x.name: getattr(self, x.name) for x in fields(self) if x.name != "rounds"}
+
+
+def weights(y: np.ndarray) -> np.ndarray:
+    """(N,) float32: the rarer label weighs as much as the other, where it is much rarer.
+
+    Else a tree has too little of it for a leaf, and early stopping sees the share of fakes only.
+    """
+    counts = np.bincount(y.astype(int), minlength=2)
+    if counts.max() <= BALANCED * counts.min() or not counts.min():
+        return np.ones(len(y), np.float32)
+    return (counts.max() / counts)[y.astype(int)].astype(np.float32)
 
 
 @dataclass
@@ -87,7 +99,7 @@ class Mlp(Model):
         from torch import nn
         from torch.nn.functional import binary_cross_entropy_with_logits as loss_of
 
-        x, target = torch.from_numpy(z).float(), torch.from_numpy(y).float()
+        x, target, weight = (torch.from_numpy(part).float() for part in (z, y, weights(y)))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         with torch.random.fork_rng(devices=[]):
@@ -99,19 +111,20 @@ class Mlp(Model):
             best, best_loss, best_round = net.state_dict(), np.inf, 0
             fixed = isinstance(stop, int)
             if not fixed:
-                x_stop, y_stop = (torch.from_numpy(part).float() for part in stop)
+                parts = (*stop, weights(stop[1]))
+                x_stop, y_stop, w_stop = (torch.from_numpy(part).float() for part in parts)
             for epoch in range(1, (stop if fixed else 200) + 1):
                 net.train()
                 for rows in torch.randperm(len(x)).split(64):
                     optimizer.zero_grad()
-                    loss_of(net(x[rows])[:, 0], target[rows]).backward()
+                    loss_of(net(x[rows])[:, 0], target[rows], weight[rows]).backward()
                     optimizer.step()
                 if fixed:
                     best, best_round = net.state_dict(), epoch
                     continue
                 net.eval()
                 with torch.no_grad():
-                    loss = loss_of(net(x_stop)[:, 0], y_stop).item()
+                    loss = loss_of(net(x_stop)[:, 0], y_stop, w_stop).item()
                 if loss < best_loss:
                     best_loss, best_round = loss, epoch
                     best = {name: value.clone() for name, value in net.state_dict().items()}
@@ -156,11 +169,7 @@ class Trees(Model):
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, depth: int) -> Trees:
-        """Early stopping with a patience of 30 trees; the best number of trees is kept.
-
-        The rarer label weighs as much as the other: else its leaves fall below `min_child_weight`,
-        and nothing is learned.
-        """
+        """Early stopping with a patience of 30 trees; the best number of trees is kept."""
         import xgboost
 
         settings = {
@@ -175,11 +184,9 @@ class Trees(Model):
             "seed": seed,
             "nthread": 1 if z.size < SMALL else 0,  # 0: all
         }
-        counts = np.bincount(y.astype(int), minlength=2)
-        weight = counts.max() / np.maximum(counts, 1)
-        data, rounds, options = xgboost.DMatrix(z, y, weight=weight[y.astype(int)]), stop, {}
+        data, rounds, options = xgboost.DMatrix(z, y, weight=weights(y)), stop, {}
         if not isinstance(stop, int):
-            held_out = xgboost.DMatrix(*stop, weight=weight[stop[1].astype(int)])
+            held_out = xgboost.DMatrix(*stop, weight=weights(stop[1]))
             watched, rounds = [(held_out, "held_out")], 800
             options = {"evals": watched, "early_stopping_rounds": 30, "verbose_eval": False}
         fitted = xgboost.train(settings, data, rounds, **options)

@@ -23,7 +23,7 @@ def on_faces(faces: FeatureDataset, train: FeatureDataset, one_class: bool) -> l
     """About the faces of all splits, and those that train. one_class: fakes do not train."""
     return [
         *_few(train, one_class),
-        *_one_label(faces, one_class),
+        *_one_label(faces),
         *_on_two_sides(faces),
         *_twins(faces.select(np.isin(faces.rows["split"], SPLITS[:2]))),
     ]
@@ -46,11 +46,11 @@ def _few(train: FeatureDataset, one_class: bool) -> Iterator[str]:
         )
 
 
-def _one_label(faces: FeatureDataset, one_class: bool) -> Iterator[str]:
+def _one_label(faces: FeatureDataset) -> Iterator[str]:
     for split in SPLITS[1:]:
         counts = faces.split(split).counts()
         found = [label for label in LABELS if counts[label]]
-        if len(found) == 1 and not (one_class and found == ["real"]):
+        if len(found) == 1:
             yield f"all faces of the {split} split are {found[0]}: nothing tells there how good it is"
         elif split == "val" and 0 < counts["fake"] < FEW_HELD_OUT:
             yield f"only {counts['fake']} fake validation faces: the figures are rough"
