@@ -48,9 +48,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.fpr < 1:
             raise ValueError(f"--fpr lies between 0 and 1 (given: {self.fpr})")
-        for option, value in (("seed", self.seed), ("forgery-weight", self.forgery_weight)):
-            if value < 0:
-                raise ValueError(f"--{option} is at least 0 (given: {value})")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"--seed is a number from 0 to {2**31 - 1} (given: {self.seed})")
+        if not 0 <= self.forgery_weight < np.inf:
+            weight = self.forgery_weight
+            raise ValueError(f"--forgery-weight is a number of at least 0 (given: {weight})")
 
     @property
     def kind(self) -> str:
