@@ -49,7 +49,7 @@ class Settings:
         if not 0 < self.fpr < 1:
             raise ValueError(f"--fpr lies between 0 and 1 (given: {self.fpr})")
         if not 0 <= self.seed < 2**31:
-            raise ValueError(f"--seed is a number from 0 to {2**31 - 1} (given: {self.seed})")
+            raise ValueError(f"--seed is at least 0 and below {2**31} (given: {self.seed})")
         if not 0 <= self.forgery_weight < np.inf:
             weight = self.forgery_weight
             raise ValueError(f"--forgery-weight is a number of at least 0 (given: {weight})")
