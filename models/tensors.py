@@ -94,11 +94,12 @@ def load_strictly(
     path: Path,
     optional: Callable[[str], bool] = lambda key: False,
 ) -> None:
-    """Load a state dict. Raises: WeightsError: keys or shapes differ.
+    """Load a state dict. Raises: WeightsError: keys, shapes or kinds of numbers differ, or not finite.
 
     path: where it comes from. optional: keys that may be missing in either, and are then ignored.
     """
-    own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    wanted = module.state_dict()
+    own = {key: tuple(value.shape) for key, value in wanted.items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     problems = {
         "missing": [key for key in own if key not in found and not optional(key)],
@@ -107,6 +108,16 @@ def load_strictly(
             f"{key}: {found[key]}, not {own[key]}"
             for key in own
             if found.get(key, own[key]) != own[key]
+        ],
+        "mistyped": [
+            f"{key}: {value.dtype}, not {wanted[key].dtype}"
+            for key, value in tensors.items()
+            if key in own and value.is_floating_point() != wanted[key].is_floating_point()
+        ],
+        "not finite": [
+            key
+            for key, value in tensors.items()
+            if key in own and value.is_floating_point() and not value.float().isfinite().all()
         ],
     }
     wrong = [
