@@ -18,6 +18,7 @@ a detector made in another way is replaced with --overwrite only.
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -118,6 +119,9 @@ def check_folder(out: Path, config: Config, dumps: Sequence[Dump]) -> None:
     data = ("index.csv", "meta.json", "unfinished", "real", "fake", "train/real", "train/fake")
     if out.resolve() in roots or any((out / name).exists() for name in data):
         raise ValueError(f"{out}: a dataset or a dump; choose another --out")
+    there = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"{out}: {there} is no folder that can be written; choose another --out")
     if config.overwrite or not (out / INFO).is_file():
         return
     differing = ["the bundled one"] if out.resolve() == BUNDLED else []

@@ -80,6 +80,13 @@ def test_the_same_face_with_two_labels_is_named(plain):
         "1 fakes show the same face as a real picture, such as fake/0002.jpg = real/0000.jpg"
         in found
     )
+    phash = plain.rows["phash"].copy()
+    phash[[0, 2, 4, 6]] = ["0f" * 8, "0f" * 8, "a" * 16, "a" * 16]
+    more = found + (
+        "\n1 fakes have the perceptual hash of a real picture, such as fake/0006.jpg = "
+        "real/0004.jpg: they were made from it, or one of the two labels is wrong"
+    )
+    assert said(changed(FeatureDataset(arrays, plain.rows), phash=phash)) == more
     for value in arrays.values():
         value[20:40] = np.nan
     assert said(FeatureDataset(arrays, plain.rows)) == found, "nothing is known of those faces"

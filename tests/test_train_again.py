@@ -114,6 +114,17 @@ def test_metrics_and_splits_name_their_detector(tmp_path):
     assert metrics["checkpoint_sha256"] == Checkpoint.load(out).sha256
 
 
+def test_a_place_that_cannot_be_written_is_told_before_training(dump, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "fit", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match=f"{out}: .*file is no folder that can be written"):
+            main(Config(features=(dump,), out=out))
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(ValueError, match="no folder that can be written; choose another --out"):
+        main(Config(features=(dump,), out=tmp_path / "new"))
+
+
 @pytest.mark.parametrize("option", ["--fpr", "--forgery-weight"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e309"])
 def test_numbers_out_of_range_are_refused(capsys, option, value):

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from data.feature_dataset import FeatureDataset
+from data.names import for_screen
 from data.splits import SPLITS
 
 LABELS = ("real", "fake")
@@ -65,7 +66,7 @@ def _on_two_sides(faces: FeatureDataset) -> Iterator[str]:
         if shared := sorted(name for name, found in sides.items() if len(found - {""}) > 1):
             yield (
                 f"{len(shared)} {what}s have faces in more than one split, such as "
-                f"{', '.join(shared[:NAMED])}: the figures are too good"
+                f"{for_screen(', '.join(shared[:NAMED]))}: the figures are too good"
             )
             return
 
@@ -73,7 +74,8 @@ def _on_two_sides(faces: FeatureDataset) -> Iterator[str]:
 def _twins(faces: FeatureDataset) -> Iterator[str]:
     """The same face as real and as fake: the outputs of its whole face are those of the other.
 
-    Perceptual hashes do not tell: a face swap often has that of the picture that it was made from.
+    The perceptual hash alone does not tell that: a face swap may have that of its source. One of zeros
+    is that of a flat picture.
     """
     rng, places = np.random.default_rng(0), np.zeros((len(faces), DIRECTIONS), np.float32)
     known = np.zeros(len(faces), bool)
@@ -88,15 +90,27 @@ def _twins(faces: FeatureDataset) -> Iterator[str]:
     reals, fakes = (np.flatnonzero(known & (faces.rows["label"] == label)) for label in (0, 1))
     if not len(reals) or not len(fakes):
         return
+    names = faces.rows["path"]
     distance, nearest = KDTree(places[reals]).query(places[fakes])
-    rows = np.flatnonzero(distance < SAME)
-    if len(rows):
-        names, pairs = faces.rows["path"], zip(fakes[rows], reals[nearest[rows]], strict=True)
-        shown = "; ".join(f"{names[fake]} = {names[real]}" for fake, real in list(pairs)[:NAMED])
+    same = distance < SAME
+    pairs = [(names[a], names[b]) for a, b in zip(fakes[same], reals[nearest[same]], strict=True)]
+    if pairs:
         yield (
-            f"{len(rows)} fakes show the same face as a real picture, such as {shown}: one of the "
-            "two labels must be wrong"
+            f"{len(pairs)} fakes show the same face as a real picture, such as {_shown(pairs)}: one "
+            "of the two labels must be wrong"
         )
+    hashes = faces.rows["phash"]
+    looks = {hashes[row]: names[row] for row in reals[::-1] if hashes[row].strip("0")}
+    alike = [(names[row], looks[hashes[row]]) for row in fakes[~same] if hashes[row] in looks]
+    if alike:
+        yield (
+            f"{len(alike)} fakes have the perceptual hash of a real picture, such as {_shown(alike)}: "
+            "they were made from it, or one of the two labels is wrong"
+        )
+
+
+def _shown(pairs: list[tuple[str, str]]) -> str:
+    return for_screen("; ".join(f"{fake} = {real}" for fake, real in pairs[:NAMED]))
 
 
 def on_columns(names: Sequence[str], values: np.ndarray, labels: np.ndarray) -> list[str]:
