@@ -117,11 +117,12 @@ class Checkpoint:
             raise ValueError(f"{path}: {error}; train again") from error
         return cls(info, arrays, str(path))
 
-    def warning_for(self, meta: Mapping, digest: str) -> str:
+    def warning_for(self, meta: Mapping, digest: str = "") -> str:
         """One line where a dump was made anew since this detector was trained on it, else empty.
 
-        meta: the dump's meta.json; digest: of the dump (data/dump.py).
+        meta: the dump's meta.json; digest: of its pictures (default: as the settings in `meta` say).
         """
+        digest = digest or meta["config"].get("samples", "")
         now = (meta["dataset"], meta["profile"], meta["config"].get("degrade", ""))
         dumps = self.info.get("dumps", ())
         made = [x["digest"] for x in dumps if (x["dataset"], x["profile"], x["condition"]) == now]
