@@ -64,10 +64,11 @@ class Checkpoint:
             current = _arrays_of(info)
             with replacing(folder / current) as file:
                 file.write(numbers)
-            for name in (METRICS, SPLITS):
-                (folder / name).unlink(missing_ok=True)
             with replacing(folder / INFO) as file:
                 file.write((json.dumps(info, indent=1, ensure_ascii=False) + "\n").encode())
+                file.flush()  # raises where the disk is full, and the former figures stay
+                for name in (METRICS, SPLITS):
+                    (folder / name).unlink(missing_ok=True)
             yield
             for old in folder.iterdir():
                 if ARRAYS.fullmatch(old.name) and old.name != current:
