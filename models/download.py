@@ -33,7 +33,7 @@ class Budget:
         if max(done, total or 0) > self.bytes:
             raise RefusedError(f"the source sends more than {self.bytes} bytes")
         if time.monotonic() > self.end:
-            raise RefusedError(f"not done after {HOURS} hours")
+            raise RefusedError(f"not done after {HOURS:g} hours")
 
 
 class _StaysEncrypted(HTTPRedirectHandler):
@@ -87,7 +87,7 @@ def _write(answer: http.client.HTTPResponse, file: Path, start: int, budget: Bud
     bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, leave=False, disable=None)
     with file.open("ab") as out, bar:
         out.truncate(start)
-        while chunk := answer.read(1 << 16):
+        while chunk := answer.read1(1 << 16):  # what has come: one byte a minute is seen, too
             out.write(chunk)
             bar.update(len(chunk))
             budget(out.tell())

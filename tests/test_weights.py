@@ -52,6 +52,12 @@ class Handler(BaseHTTPRequestHandler):
                 while True:
                     self.wfile.write(BODY)
             return
+        if kind == "drip":
+            self.start(200, len(BODY), DIGEST)
+            with suppress(ConnectionError):
+                while not threading.Event().wait(0.01):
+                    self.wfile.write(b"x")
+            return
         self.start(404 if kind == "absent" else 206 if asked else 200, len(body), DIGEST)
         breaks = kind == "breaks" and not asked
         self.wfile.write(body[: 100_000 if breaks else None])
@@ -170,6 +176,8 @@ def test_a_source_may_send_only_so_much_for_so_long(source, monkeypatch):
     refused(MissingWeightsError, told, locate, direct(source, "endless"))
     monkeypatch.setattr(download, "HOURS", 0)
     refused(MissingWeightsError, ("", "not done after 0 hours"), locate, hub(source, "good"))
+    monkeypatch.setattr(download, "HOURS", 0.3 / 3600)
+    refused(MissingWeightsError, ("", "not done after 8.3"), locate, direct(source, "drip"))
     assert visible() <= {"mine.bin.incomplete"} and not cached().exists()
 
 
