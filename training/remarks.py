@@ -26,7 +26,7 @@ def on_faces(faces: FeatureDataset, train: FeatureDataset, one_class: bool) -> l
         *_few(train, one_class),
         *_one_label(faces),
         *_on_two_sides(faces),
-        *_twins(faces.select(np.isin(faces.rows["split"], SPLITS[:2]))),
+        *_twins(faces),
     ]
 
 
@@ -77,20 +77,21 @@ def _twins(faces: FeatureDataset) -> Iterator[str]:
     The perceptual hash alone does not tell that: a face swap may have that of its source. One of zeros
     is that of a flat picture.
     """
-    rng, places = np.random.default_rng(0), np.zeros((len(faces), DIRECTIONS), np.float32)
-    known = np.zeros(len(faces), bool)
+    used = np.flatnonzero(np.isin(faces.rows["split"], SPLITS[:2]))
+    names, hashes, labels = (faces.rows[name][used] for name in ("path", "phash", "label"))
+    rng, places = np.random.default_rng(0), np.zeros((len(used), DIRECTIONS), np.float32)
+    known = np.zeros(len(used), bool)
     for name in sorted(faces.arrays):
-        values = faces.arrays[name][:, 0].astype(np.float32)
+        values = faces.arrays[name][used, 0].astype(np.float32)
         finite = np.isfinite(values)
         known |= finite.any(1)
         values = np.where(finite, values, 0)
         spread = values.std() or 1.0
         places += values / spread @ rng.normal(size=(values.shape[1], DIRECTIONS)).astype("f4")
     places /= np.sqrt(max(1, sum(value.shape[2] for value in faces.arrays.values())))
-    reals, fakes = (np.flatnonzero(known & (faces.rows["label"] == label)) for label in (0, 1))
+    reals, fakes = (np.flatnonzero(known & (labels == label)) for label in (0, 1))
     if not len(reals) or not len(fakes):
         return
-    names = faces.rows["path"]
     distance, nearest = KDTree(places[reals]).query(places[fakes])
     same = distance < SAME
     pairs = [(names[a], names[b]) for a, b in zip(fakes[same], reals[nearest[same]], strict=True)]
@@ -99,7 +100,6 @@ def _twins(faces: FeatureDataset) -> Iterator[str]:
             f"{len(pairs)} fakes show the same face as a real picture, such as {_shown(pairs)}: one "
             "of the two labels must be wrong"
         )
-    hashes = faces.rows["phash"]
     looks = {hashes[row]: names[row] for row in reals[::-1] if hashes[row].strip("0")}
     alike = [(names[row], looks[hashes[row]]) for row in fakes[~same] if hashes[row] in looks]
     if alike:
@@ -116,10 +116,8 @@ def _shown(pairs: list[tuple[str, str]]) -> str:
 def on_columns(names: Sequence[str], values: np.ndarray, labels: np.ndarray) -> list[str]:
     """About the columns of the training faces. values: (N, F), NaN where missing."""
     notes, missing = [], np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        spread = np.where(missing, -np.inf, values).max(0) - np.where(missing, np.inf, values).min(
-            0
-        )
+    low, high = (np.where(missing, x, values) for x in (np.inf, -np.inf))
+    spread = high.max(0) - low.min(0)
     if constant := int((~(spread > 0)).sum()):
         first = names[int(np.argmin(spread > 0))]
         notes.append(
