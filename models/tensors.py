@@ -47,7 +47,8 @@ def is_page(path: Path) -> bool:
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """A flat state dict on the CPU, from `.safetensors` or from what torch.save wrote.
 
-    Raises: MissingWeightsError; WeightsError: damaged, or a pickle that would run code.
+    Raises: MissingWeightsError; WeightsError: damaged, numbers that are not finite, or a pickle that
+        would run code.
     """
     if not path.is_file():
         raise MissingWeightsError(f"{path}: no such file; see python -m models.weights list")
@@ -67,6 +68,11 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(
             f"{path}: expected a flat dict of one or more tensors by name, found {content}"
         )
+    for name, value in items:
+        if value.is_floating_point() and not value.float().isfinite().all():
+            raise WeightsError(
+                f"{path}: damaged: not every number in {name} is finite; fetch it again"
+            )
     return dict(items)
 
 
@@ -94,7 +100,7 @@ def load_strictly(
     path: Path,
     optional: Callable[[str], bool] = lambda key: False,
 ) -> None:
-    """Load a state dict. Raises: WeightsError: keys, shapes or kinds of numbers differ, or not finite.
+    """Load a state dict. Raises: WeightsError: keys, shapes or kinds of numbers differ.
 
     path: where it comes from. optional: keys that may be missing in either, and are then ignored.
     """
@@ -112,12 +118,7 @@ def load_strictly(
         "mistyped": [
             f"{key}: {value.dtype}, not {wanted[key].dtype}"
             for key, value in tensors.items()
-            if key in own and value.is_floating_point() != wanted[key].is_floating_point()
-        ],
-        "not finite": [
-            key
-            for key, value in tensors.items()
-            if key in own and value.is_floating_point() and not value.float().isfinite().all()
+            if key in own and wanted[key].is_floating_point() and not value.is_floating_point()
         ],
     }
     wrong = [

@@ -133,8 +133,11 @@ def test_load_strictly_says_what_does_not_fit():
         (torch.ones(2, 3, dtype=torch.complex64), "1 mistyped (0.weight: torch.complex64, not"),
         (torch.ones(2, 3, dtype=torch.bool), "1 mistyped (0.weight: torch.bool, not"),
         (torch.ones(2, 3, dtype=torch.int8), "1 mistyped (0.weight: torch.int8, not"),
-        (torch.full((2, 3), float("nan")), "1 not finite (0.weight)"),
-        (torch.full((2, 3), float("inf"), dtype=torch.bfloat16), "1 not finite (0.weight)"),
+        (torch.full((2, 3), float("nan")), "not every number in 0.weight is finite"),
+        (
+            torch.full((2, 3), float("inf"), dtype=torch.bfloat16),
+            "not every number in 0.weight is finite",
+        ),
     ],
 )
 def test_other_kinds_of_numbers_are_converted_or_refused(tmp_path, suffix, value, told):
@@ -142,9 +145,9 @@ def test_other_kinds_of_numbers_are_converted_or_refused(tmp_path, suffix, value
     tensors = {"0.weight": value, "0.bias": torch.ones(2)}
     save_file(tensors, path) if suffix == "safetensors" else torch.save(tensors, path)
     if told:
-        refused(
-            WeightsError, (f"{path}: does not", told), load_strictly, net, read_tensors(path), path
-        )
+        with pytest.raises(WeightsError, match=f"^{path}: ") as caught:
+            load_strictly(net, read_tensors(path), path)
+        assert told in str(caught.value)
     else:
         load_strictly(net, read_tensors(path), path)
         assert net[0].weight.dtype == torch.float32 and (net[0].weight == 1).all()
