@@ -10,28 +10,32 @@
     python train.py --identity-disjoint       # as far as the embedding can tell people apart
 
 The head is fitted on `train`; hyper-parameters, calibration, threshold and the percentiles of real
-faces come from `val`; `test` is never read. Writes checkpoint.json, arrays.safetensors and
-metrics.json; with --identity-disjoint also splits.csv, the split that was used.
+faces come from `val`; `test` is never read. Writes checkpoint.json, arrays-<SHA-256>.safetensors and
+metrics.json; with --identity-disjoint also splits.csv, the split that was used. A folder that holds
+a detector made in another way is replaced with --overwrite only.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from command_line import run
 from data import splits
-from data.dump import newest_dump, read_dump
+from data.dump import Dump, newest_dump, read_dump
 from data.feature_dataset import FeatureDataset, join_dumps
 from data.files import write_csv, write_json
 from data.people import largest_share
 from evaluation.metrics import table
 from features.regions import REGIONS
-from models.checkpoint import CHECKPOINTS
+from models.checkpoint import BUNDLED, CHECKPOINTS, INFO, METRICS, SPLITS, Checkpoint
+from training import remarks
 from training.detector import Settings, figures, fit
 
 LOG = logging.getLogger("masc")
@@ -50,6 +54,8 @@ class Config(Settings):
     """Folder below checkpoints/ (default: from datasets and head)."""
     out: Path | None = None
     """The checkpoint's folder itself, instead of --name."""
+    overwrite: bool = False
+    """Replace a detector that was made from other dumps or settings, or the bundled one."""
 
 
 def main(config: Config) -> Path:
@@ -58,33 +64,88 @@ def main(config: Config) -> Path:
     dumps = [read_dump(path) for path in dict.fromkeys(Path(path).resolve() for path in paths)]
     datasets = sorted({dump.meta["dataset"] for dump in dumps})
     out = config.out or CHECKPOINTS / (config.name or "-".join([*datasets, config.kind]))
+    check_folder(out, config, dumps)
     newest = "" if config.features else " (the newest dump)"
     LOG.info(f"features    {', '.join(map(str, paths))}{newest}")
     faces, notes = join_dumps(dumps), []
     if config.identity_disjoint:
         faces = identity_disjoint(faces, notes)
     train, val = splits.train_and_val(faces, notes, config.one_class)
+    notes += remarks.on_faces(faces, train, config.one_class)
     LOG.info(f"train       {train.counts()}\nval         {val.counts()}")
     LOG.info(f"test        {int((faces.rows['split'] == 'test').sum())} faces, not read")
     LOG.info(f"head        {config.kind}, seed {config.seed}, threshold at {config.fpr:.0%} FPR")
     checkpoint, report = fit(train, val, dumps[0].meta["outputs"], config, notes)
     experts = {name.partition(".")[0] for name in checkpoint.info["outputs"]}
     checkpoint.info |= origins(config, dumps[0].meta, experts, {"train": train, "val": val})
+    checkpoint.info["dumps"] = made_from(dumps)
     rows = figures(checkpoint, val, "val", config.seed)
+    notes += remarks.on_figures(rows)
     LOG.info(f"chosen      {report['chosen']} on the {report['held_out']}")
     print(f"threshold   p_fake {checkpoint.info['threshold']['p_fake']:.3f}\n\n{table(rows)}\n")
     for note in notes:
         LOG.warning(note)
-    checkpoint.save(out)
-    settings = {k: v for k, v in asdict(config).items() if k not in ("features", "out")}
+    settings = {
+        k: v for k, v in asdict(config).items() if k not in ("features", "out", "overwrite")
+    }
     about = {k: v for k, v in checkpoint.info.items() if k not in ("features", "outputs")}
     parts = {"config": settings, "figures": rows, "choice": report, "warnings": notes}
-    write_json(out / "metrics.json", {**parts, "checkpoint": about})
-    if config.identity_disjoint:
-        columns = [faces.rows[name].tolist() for name in SPLIT_COLUMNS]
-        write_csv(out / "splits.csv", SPLIT_COLUMNS, zip(*columns, strict=True))
+    parts |= {"checkpoint": about, "checkpoint_sha256": checkpoint.sha256}
+    with checkpoint.saving(out):
+        write_json(out / METRICS, parts)
+        if config.identity_disjoint:
+            columns = [faces.rows[name].tolist() for name in SPLIT_COLUMNS]
+            write_csv(out / SPLITS, SPLIT_COLUMNS, zip(*columns, strict=True))
     print(f"written: {out}")
     return out
+
+
+def made_from(dumps: Sequence[Dump]) -> list[dict]:
+    """The dumps of a detector, as its checkpoint.json names them."""
+    return [
+        {
+            "dataset": dump.meta["dataset"],
+            "profile": dump.meta["profile"],
+            "condition": dump.meta["config"].get("degrade", ""),
+            "digest": getattr(dump, "digest", "") or dump.meta["config"].get("samples", ""),
+        }
+        for dump in dumps
+    ]
+
+
+def check_folder(out: Path, config: Config, dumps: Sequence[Dump]) -> None:
+    """Raises: ValueError where `out` is no place for this detector, or holds another one."""
+    roots = [Path(dump.meta["data_root"]).resolve() for dump in dumps]
+    data = ("index.csv", "meta.json", "unfinished", "real", "fake", "train/real", "train/fake")
+    if out.resolve() in roots or any((out / name).exists() for name in data):
+        raise ValueError(f"{out}: a dataset or a dump; choose another --out")
+    there = next(path for path in (out.resolve(), *out.resolve().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f"{out}: {there} is no folder that can be written; choose another --out")
+    if config.overwrite or not (out / INFO).is_file():
+        return
+    differing = ["the bundled one"] if out.resolve() == BUNDLED else []
+    try:
+        found = Checkpoint.load(out).info
+    except (OSError, ValueError) as error:
+        differing.append(str(error))
+    else:
+        made = {
+            "head": config.kind,
+            "groups_dropped": list(config.drop),
+            "groups_only": list(config.only),
+            "forgery_weight": config.forgery_weight,
+            "threshold": {**found["threshold"], "fpr": config.fpr},
+            "identity_disjoint": config.identity_disjoint,
+            "seed": config.seed,
+            "dumps": made_from(dumps),
+        }
+        differing += [f"other {name}" for name in made if found.get(name) != made[name]]
+    if differing:
+        raise ValueError(
+            f"{out}: holds another detector ({', '.join(differing)}); use --overwrite to replace "
+            "it, or choose another --name"
+        )
 
 
 def identity_disjoint(faces: FeatureDataset, notes: list[str]) -> FeatureDataset:

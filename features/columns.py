@@ -28,6 +28,7 @@ from features.measures import Arrays, Outputs
 from features.regions import PAIRS, REGIONS
 
 INDEX = {region: index for index, region in enumerate(REGIONS)}
+BEYOND = 65520  # the least number that float16 rounds to infinity
 EXPECTED = ("expected", "expected_cos")  # the measures of features/expectations.py
 # By the name of an output. `appearance`, an ImageNet embedding, replaces CLIP's in `lite`.
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -85,9 +86,10 @@ def check_outputs(arrays: Arrays, outputs: Outputs) -> None:
 
 
 def finite(values: np.ndarray) -> np.ndarray:
-    """As float32, NaN where not finite."""
-    values = np.asarray(values, dtype=np.float32)
-    return np.where(np.isfinite(values), values, np.nan)
+    """As float32, NaN where not finite as float16: what a dump cannot hold is missing everywhere."""
+    with np.errstate(over="ignore"):
+        values = np.asarray(values, dtype=np.float32)
+    return np.where(np.abs(values) < BEYOND, values, np.nan)
 
 
 def raw_features(arrays: Arrays, outputs: Outputs) -> FeatureTable:

@@ -5,6 +5,7 @@ A new head is one class and one row of `MODELS`.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import numpy as np
 
 SMALL = 1_000_000  # values; with fewer, threads wait for each other longer than they work
 HIDDEN = 32  # units of the MLP
+BALANCED = 2  # times as many of one label as of the other: up to here, all faces weigh the same
 Watched = tuple[np.ndarray, np.ndarray]  # (M, F) columns and (M,) labels, for early stopping
 
 
@@ -21,6 +23,7 @@ class Model:
     rounds: int  # epochs or trees it was trained for; 0 where that has no meaning
     choices: ClassVar[list[dict]]  # the hyper-parameters to choose from, as arguments of `fit`
     real_only: ClassVar[bool] = False  # trained on real faces only
+    shapes: ClassVar[dict[str, str]]  # of its arrays, a letter for each axis; F: the columns
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, **choice) -> Model:
@@ -39,6 +42,17 @@ class Model:
         return {x.name: getattr(self, x.name) for x in fields(self) if x.name != "rounds"}
 
 
+def weights(y: np.ndarray) -> np.ndarray:
+    """(N,) float32: the rarer label weighs as much as the other, where it is much rarer.
+
+    Else a tree has too little of it for a leaf, and early stopping sees the share of fakes only.
+    """
+    counts = np.bincount(y.astype(int), minlength=2)
+    if counts.max() <= BALANCED * counts.min() or not counts.min():
+        return np.ones(len(y), np.float32)
+    return (counts.max() / counts)[y.astype(int)].astype(np.float32)
+
+
 @dataclass
 class Linear(Model):
     """Logistic regression with an L2 penalty. coef: (F,); bias: ()."""
@@ -46,6 +60,7 @@ class Linear(Model):
     coef: np.ndarray
     bias: np.ndarray
     rounds: int = 0
+    shapes: ClassVar = {"coef": "F", "bias": ""}
     choices: ClassVar = [
         {"c": c} for c in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1.0)
     ]
@@ -74,6 +89,7 @@ class Mlp(Model):
     w1: np.ndarray
     b1: np.ndarray
     rounds: int = 0
+    shapes: ClassVar = {"w0": "FH", "b0": "H", "w1": "H", "b1": ""}
     choices: ClassVar = [{"decay": decay} for decay in (0.03, 0.3, 3.0)]
 
     @classmethod
@@ -83,7 +99,7 @@ class Mlp(Model):
         from torch import nn
         from torch.nn.functional import binary_cross_entropy_with_logits as loss_of
 
-        x, target = torch.from_numpy(z).float(), torch.from_numpy(y).float()
+        x, target, weight = (torch.from_numpy(part).float() for part in (z, y, weights(y)))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         with torch.random.fork_rng(devices=[]):
@@ -95,19 +111,20 @@ class Mlp(Model):
             best, best_loss, best_round = net.state_dict(), np.inf, 0
             fixed = isinstance(stop, int)
             if not fixed:
-                x_stop, y_stop = (torch.from_numpy(part).float() for part in stop)
+                parts = (*stop, weights(stop[1]))
+                x_stop, y_stop, w_stop = (torch.from_numpy(part).float() for part in parts)
             for epoch in range(1, (stop if fixed else 200) + 1):
                 net.train()
                 for rows in torch.randperm(len(x)).split(64):
                     optimizer.zero_grad()
-                    loss_of(net(x[rows])[:, 0], target[rows]).backward()
+                    loss_of(net(x[rows])[:, 0], target[rows], weight[rows]).backward()
                     optimizer.step()
                 if fixed:
                     best, best_round = net.state_dict(), epoch
                     continue
                 net.eval()
                 with torch.no_grad():
-                    loss = loss_of(net(x_stop)[:, 0], y_stop).item()
+                    loss = loss_of(net(x_stop)[:, 0], y_stop, w_stop).item()
                 if loss < best_loss:
                     best_loss, best_round = loss, epoch
                     best = {name: value.clone() for name, value in net.state_dict().items()}
@@ -139,13 +156,16 @@ class Trees(Model):
 
     booster: np.ndarray
     rounds: int = 0
+    shapes: ClassVar = {"booster": "B"}
     choices: ClassVar = [{"depth": depth} for depth in (1, 2, 3, 4)]
 
     def __post_init__(self) -> None:
         import xgboost
 
+        if "learner" not in json.loads(self.booster.tobytes()):  # others end the process
+            raise ValueError("head.model.booster: not XGBoost's JSON")
         self._booster = xgboost.Booster({"nthread": 1})
-        self._booster.load_model(bytearray(self.booster.tobytes()))
+        self._booster.load_model(bytearray(self.booster.tobytes()))  # XGBoostError: a ValueError
 
     @classmethod
     def fit(cls, z: np.ndarray, y: np.ndarray, seed: int, stop: Watched | int, depth: int) -> Trees:
@@ -164,9 +184,10 @@ class Trees(Model):
             "seed": seed,
             "nthread": 1 if z.size < SMALL else 0,  # 0: all
         }
-        data, rounds, options = xgboost.DMatrix(z, y), stop, {}
+        data, rounds, options = xgboost.DMatrix(z, y, weight=weights(y)), stop, {}
         if not isinstance(stop, int):
-            watched, rounds = [(xgboost.DMatrix(*stop), "held_out")], 800
+            held_out = xgboost.DMatrix(*stop, weight=weights(stop[1]))
+            watched, rounds = [(held_out, "held_out")], 800
             options = {"evals": watched, "early_stopping_rounds": 30, "verbose_eval": False}
         fitted = xgboost.train(settings, data, rounds, **options)
         if options:

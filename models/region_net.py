@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,7 +19,7 @@ from features.regions import ALIGNED, REGIONS, region_masks
 from models import BUNDLED
 from models.base import Expert, Output
 from models.gpu_layers import cast
-from models.tensors import write_half
+from models.tensors import load_strictly, read_tensors, write_half
 
 # FairFace's bins as [first, last] year (Karkkainen & Joo, WACV 2021): sums over the single years
 # 0..100 that the age head scores (deep label distribution learning: Gao et al., IJCAI 2018).
@@ -187,7 +186,7 @@ def load_region_net(path: Path) -> RegionNet:
             header = file.metadata() or {}
         outputs = {k: Output.from_json(v) for k, v in json.loads(header["outputs"]).items()}
         net = RegionNet(outputs, **json.loads(header["config"]))
-        net.load_state_dict(load_file(path))  # into float32
+        load_strictly(net, read_tensors(Path(path)), Path(path))  # into float32
     except (KeyError, TypeError, RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a region network of this project ({error})") from error
     return net

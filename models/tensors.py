@@ -47,7 +47,8 @@ def is_page(path: Path) -> bool:
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """A flat state dict on the CPU, from `.safetensors` or from what torch.save wrote.
 
-    Raises: MissingWeightsError; WeightsError: damaged, or a pickle that would run code.
+    Raises: MissingWeightsError; WeightsError: damaged, numbers that are not finite, or a pickle that
+        would run code.
     """
     if not path.is_file():
         raise MissingWeightsError(f"{path}: no such file; see python -m models.weights list")
@@ -67,6 +68,11 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(
             f"{path}: expected a flat dict of one or more tensors by name, found {content}"
         )
+    for name, value in items:
+        if value.is_floating_point() and not value.float().isfinite().all():
+            raise WeightsError(
+                f"{path}: damaged: not every number in {name} is finite; fetch it again"
+            )
     return dict(items)
 
 
@@ -94,11 +100,12 @@ def load_strictly(
     path: Path,
     optional: Callable[[str], bool] = lambda key: False,
 ) -> None:
-    """Load a state dict. Raises: WeightsError: keys or shapes differ.
+    """Load a state dict. Raises: WeightsError: keys, shapes or kinds of numbers differ.
 
     path: where it comes from. optional: keys that may be missing in either, and are then ignored.
     """
-    own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    wanted = module.state_dict()
+    own = {key: tuple(value.shape) for key, value in wanted.items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     problems = {
         "missing": [key for key in own if key not in found and not optional(key)],
@@ -107,6 +114,11 @@ def load_strictly(
             f"{key}: {found[key]}, not {own[key]}"
             for key in own
             if found.get(key, own[key]) != own[key]
+        ],
+        "mistyped": [
+            f"{key}: {value.dtype}, not {wanted[key].dtype}"
+            for key, value in tensors.items()
+            if key in own and wanted[key].is_floating_point() and not value.is_floating_point()
         ],
     }
     wrong = [

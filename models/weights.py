@@ -28,6 +28,7 @@ import torch
 from tyro.conf import Positional
 
 from models import expert_class
+from models.download import STALLED, Budget, receive
 from models.tensors import MissingWeightsError, WeightsError, is_page, sha256_of
 
 LOG = logging.getLogger("masc")
@@ -203,26 +204,35 @@ def _download(entry: Weights, path: Path) -> None:
 def _receive(entry: Weights, folder: Path) -> tuple[Path, str | None]:
     """Download into `folder`. Returns: the file, and the SHA-256 that its source reports.
 
-    Downloads from the hub resume within a run, those from Drive also after a killed one.
+    A killed download is resumed where the SHA-256 is known, and from Drive.
     """
-    file = folder / entry.file
-    if not entry.url.startswith(DRIVE):
-        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(exist_ok=True)
-    if hub := HUB_URL.fullmatch(entry.url):
-        from huggingface_hub import get_hf_file_metadata, hf_hub_download
-
-        etag = get_hf_file_metadata(entry.url).etag or ""  # of a large file, its SHA-256
-        file = hf_hub_download(hub["repo"], hub["file"], local_dir=folder, endpoint=hub["endpoint"])
-        return Path(file), etag if SHA256.fullmatch(etag) else None
+    file = folder / entry.file
     if entry.url.startswith(DRIVE):
         import gdown
 
-        gdown.download(entry.url, str(file), resume=True)
-    else:
-        digest = torch.hub.HASH_REGEX.search(entry.url)  # name-43020ad28.pth
-        torch.hub.download_url_to_file(entry.url, str(file), digest and digest[1])
-    return file, None
+        limits = {"progress": Budget(entry.size), "timeout": STALLED}
+        gdown.download(entry.url, str(file), resume=True, **limits)
+        return file, None
+    url, size, published = entry.url, entry.size, None
+    if HUB_URL.fullmatch(url):
+        from huggingface_hub import get_hf_file_metadata
+
+        found = get_hf_file_metadata(url)
+        size = size or found.size
+        if SHA256.fullmatch(found.etag or ""):  # of a large file, its SHA-256
+            published = found.etag
+        if found.commit_hash:  # the same revision to the end
+            url = url.replace("/resolve/main/", f"/resolve/{found.commit_hash}/")
+    file = folder / (entry.sha256 or published or entry.file)
+    if not (entry.sha256 or published):
+        file.unlink(missing_ok=True)
+    receive(url, file, size)
+    digest = torch.hub.HASH_REGEX.search(entry.url)  # name-43020ad28.pth
+    if digest and not sha256_of(file).startswith(digest[1]):
+        file.unlink()
+        raise OSError(f"invalid hash value: the address says {digest[1]}")
+    return file, published
 
 
 def verify(entry: Weights, path: Path) -> str:

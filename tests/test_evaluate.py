@@ -124,7 +124,7 @@ def test_a_checkpoint_is_measured_as_it_is_beside_refits_with_its_settings(dumps
     assert aucs[0] == aucs[1]  # the same faces, settings and seed
     text = card.read_text(encoding="utf-8")
     assert f"{aucs[0]:.3f}" in text and "metadata" in text
-    train(Config(features=(dumps[1],), out=tmp_path / "mine"))
+    train(Config(features=(dumps[1],), out=tmp_path / "mine", overwrite=True))
     assert main(command) == 2
     assert "other settings (checkpoint_sha256" in capsys.readouterr().err
 

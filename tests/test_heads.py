@@ -239,3 +239,14 @@ def test_arrays_of_another_kind_are_refused(head):
         Head.from_state(info, head.state())
     with pytest.raises(ValueError, match="unknown head"):
         Head.from_state({**info, "head": "svm"}, head.state())
+
+
+@pytest.mark.parametrize("kind", TWO_CLASS)
+@pytest.mark.parametrize("rare", [0, 1])
+def test_one_face_of_a_label_among_fifty_is_learned_from(kind, rare):
+    x, y, groups = columns(1200, 4)
+    kept = np.flatnonzero((y != rare) | (np.arange(len(y)) % 100 == rare))
+    assert (y[kept] == rare).sum() == 12
+    fitted = fit_head(kind, x[kept], y[kept], [groups[i] for i in kept], X_VAL, Y_VAL)
+    p = fitted.p_fake(X_NEW)
+    assert (p[Y_NEW == 1][:, None] > p[Y_NEW == 0][None]).mean() > 0.75

@@ -4,6 +4,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -121,3 +122,52 @@ def test_load_strictly_says_what_does_not_fit():
     assert torch.equal(net[0].weight, without["0.weight"]) and torch.equal(
         net[0].bias, good["0.bias"]
     )
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (torch.ones(2, 3, dtype=torch.bfloat16), ""),
+        (torch.ones(2, 3, dtype=torch.float64), ""),
+        (torch.ones(2, 3, dtype=torch.complex64), "1 mistyped (0.weight: torch.complex64, not"),
+        (torch.ones(2, 3, dtype=torch.bool), "1 mistyped (0.weight: torch.bool, not"),
+        (torch.ones(2, 3, dtype=torch.int8), "1 mistyped (0.weight: torch.int8, not"),
+        (torch.full((2, 3), float("nan")), "not every number in 0.weight is finite"),
+        (
+            torch.full((2, 3), float("inf"), dtype=torch.bfloat16),
+            "not every number in 0.weight is finite",
+        ),
+    ],
+)
+def test_other_kinds_of_numbers_are_converted_or_refused(tmp_path, suffix, value, told):
+    path, net = tmp_path / f"x.{suffix}", nn.Sequential(nn.Linear(3, 2))
+    tensors = {"0.weight": value, "0.bias": torch.ones(2)}
+    save_file(tensors, path) if suffix == "safetensors" else torch.save(tensors, path)
+    if told:
+        with pytest.raises(WeightsError, match=f"^{path}: ") as caught:
+            load_strictly(net, read_tensors(path), path)
+        assert told in str(caught.value)
+    else:
+        load_strictly(net, read_tensors(path), path)
+        assert net[0].weight.dtype == torch.float32 and (net[0].weight == 1).all()
+
+
+def test_changed_bytes_of_a_file_are_read_or_refused(tmp_path):
+    """Nothing but a WeightsError, whatever is changed; each changed file would also fail its SHA-256."""
+    rng, net = np.random.default_rng(0), nn.Sequential(nn.Linear(3, 2))
+    save_file(net.state_dict(), tmp_path / "x.safetensors")
+    torch.save(net.state_dict(), tmp_path / "x.pt")
+    for path in (tmp_path / "x.safetensors", tmp_path / "x.pt"):
+        whole, wrong = path.read_bytes(), 0
+        for _ in range(400):
+            content = bytearray(whole)
+            for _ in range(int(rng.integers(1, 6))):
+                content[int(rng.integers(len(content)))] = rng.integers(256)
+            path.write_bytes(content)
+            try:
+                load_strictly(net, read_tensors(path), path)
+            except WeightsError as error:
+                assert str(error).startswith(str(path)) and "\n" not in str(error)
+                wrong += 1
+        assert wrong > 50

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from gdown.exceptions import FileURLRetrievalError
 
 import command_line
-from models import weights
+from models import download, weights
 from models.tensors import MissingWeightsError, WeightsError, read_tensors, sha256_of
 from models.weights import WEIGHTS, Weights, locate
 from tests.test_tensors import HTML, TENSORS, refused
@@ -44,6 +45,19 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append((kind, asked))
         first = int(asked[6:].split("-")[0]) if asked else 0
         body = HTML if kind == "page" else BODY[first:]
+        if kind == "endless":
+            self.send_response(200)
+            self.end_headers()
+            with suppress(ConnectionError):
+                while True:
+                    self.wfile.write(BODY)
+            return
+        if kind == "drip":
+            self.start(200, len(BODY), DIGEST)
+            with suppress(ConnectionError):
+                while not threading.Event().wait(0.01):
+                    self.wfile.write(b"x")
+            return
         self.start(404 if kind == "absent" else 206 if asked else 200, len(body), DIGEST)
         breaks = kind == "breaks" and not asked
         self.wfile.write(body[: 100_000 if breaks else None])
@@ -67,7 +81,6 @@ def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("MASC_WEIGHTS", raising=False)
     monkeypatch.setattr("time.sleep", lambda _: None)  # between retries
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50_000)
 
 
 @pytest.fixture(scope="module")
@@ -128,34 +141,80 @@ def test_a_download_is_checked_renamed_and_noted(source, where):
     assert locate(where(source, "good")) == path and len(source.requests) == 1
 
 
-def test_a_download_from_the_hub_resumes(source):
-    assert locate(hub(source, "breaks")).read_bytes() == BODY
+@pytest.mark.parametrize("where", [hub, direct])
+def test_a_download_goes_on_where_the_connection_breaks(source, where):
+    assert locate(where(source, "breaks")).read_bytes() == BODY
     assert [asked for _, asked in source.requests] == [None, "bytes=100000-"]
+
+
+def test_a_killed_download_goes_on_where_its_sha256_is_known(source):
+    folder = cached("mine.bin.incomplete")
+    for entry, begun, asked in (
+        (hub(source, "good"), DIGEST, "bytes=70000-"),
+        (direct(source, "good", sha256=DIGEST), DIGEST, "bytes=70000-"),
+        (direct(source, "good"), "mine.bin", None),
+    ):
+        source.requests.clear()
+        folder.mkdir(parents=True)
+        (folder / begun).write_bytes(BODY[:70_000])
+        assert locate(entry).read_bytes() == BODY and visible() == {"mine.bin", "mine.bin.sha256"}
+        assert [x for _, x in source.requests] == [asked]
+        cached().unlink()
+    folder.mkdir()
+    (folder / DIGEST).write_bytes(b"damaged" * 100)
+    refused(WeightsError, ("", "fetch it again"), locate, hub(source, "good"))
+    assert not folder.exists() and locate(hub(source, "good")).read_bytes() == BODY
+
+
+def test_a_source_may_send_only_so_much_for_so_long(source, monkeypatch):
+    """More than was announced, than the table says, or than any file has; or without an end."""
+    for entry in (direct(source, "good", size=299_999), direct(source, "endless", size=400_000)):
+        told = (f"{cached()}: ", f"the source sends more than {entry.size} bytes")
+        refused(MissingWeightsError, told, locate, entry)
+    monkeypatch.setattr(download, "LARGEST", 500_000)
+    told = ("", "the source sends more than 500000 bytes")
+    refused(MissingWeightsError, told, locate, direct(source, "endless"))
+    monkeypatch.setattr(download, "HOURS", 0)
+    refused(MissingWeightsError, ("", "not done after 0 hours"), locate, hub(source, "good"))
+    monkeypatch.setattr(download, "HOURS", 0.3 / 3600)
+    refused(MissingWeightsError, ("", "not done after 8.3"), locate, direct(source, "drip"))
+    assert visible() <= {"mine.bin.incomplete"} and not cached().exists()
+
+
+@pytest.mark.parametrize("target", ["http://x.org/a", "HTTP://x.org/a", "ftp://x.org/a"])
+def test_an_encrypted_address_leads_to_no_other(target):
+    request = download.Request("https://huggingface.co/a")
+    redirect = download._StaysEncrypted().redirect_request
+    with pytest.raises(OSError, match="leads to .*, which is not encrypted"):
+        redirect(request, None, 302, "Found", {}, target)
+    assert redirect(request, None, 302, "Found", {}, "https://cdn.org/a").full_url
 
 
 def test_drive_is_left_to_gdown(monkeypatch):
     entry, calls = replace(WEIGHTS["fairface"], file="mine.bin"), []
 
-    def download(url, output, **options):
+    def fetch(url, output, **options):
         calls.append((url, options))
         if len(calls) == 1:
             raise FileURLRetrievalError("too many users have viewed this file")
         Path(output).write_bytes(BODY)
 
-    monkeypatch.setattr(gdown, "download", download)
+    monkeypatch.setattr(gdown, "download", fetch)
     refused(MissingWeightsError, (f"{cached()}: ", "too many users", entry.page), locate, entry)
     assert locate(entry).read_bytes() == BODY
-    assert calls == [(entry.url, {"resume": True})] * 2
+    for url, options in calls:
+        assert url == entry.url and options["resume"] and options["timeout"] == download.STALLED
+        options["progress"](1000, 2000)
+        with pytest.raises(OSError, match="more than"):
+            options["progress"](1000, download.LARGEST + 1)
 
 
 def test_a_wrong_file_is_refused_and_discarded(source):
     wrong = (f"{cached()}: ", f"SHA-256 is {DIGEST}, expected {'0' * 64} ", "fetch it again")
     refused(WeightsError, wrong, locate, hub(source, "liar"))
     refused(WeightsError, wrong, locate, direct(source, "good", sha256="0" * 64))
-    refused(WeightsError, ("", "300000 bytes, expected 7;"), locate, direct(source, "good", size=7))
-    assert visible() == set()
-    cut_off = direct(source, "breaks", sha256=DIGEST)
-    refused(WeightsError, ("", f"expected {DIGEST}"), locate, cut_off)
+    too_short = direct(source, "good", size=300_001)
+    refused(WeightsError, ("", "300000 bytes, expected 300001;"), locate, too_short)
     assert visible() == set() and locate(hub(source, "good")).read_bytes() == BODY
 
 

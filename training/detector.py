@@ -18,6 +18,7 @@ from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
 from models.classifiers import MODELS
 from models.heads import fit_head
+from training.remarks import on_columns
 
 LOG = logging.getLogger("masc")
 HEADS = tuple(kind for kind, model in MODELS.items() if not model.real_only)
@@ -47,9 +48,11 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.fpr < 1:
             raise ValueError(f"--fpr lies between 0 and 1 (given: {self.fpr})")
-        for option, value in (("seed", self.seed), ("forgery-weight", self.forgery_weight)):
-            if value < 0:
-                raise ValueError(f"--{option} is at least 0 (given: {value})")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"--seed is at least 0 and below {2**31} (given: {self.seed})")
+        if not 0 <= self.forgery_weight < np.inf:
+            weight = self.forgery_weight
+            raise ValueError(f"--forgery-weight is a number of at least 0 (given: {weight})")
 
     @property
     def kind(self) -> str:
@@ -82,8 +85,12 @@ def fit(
     if without := len(train) - len(usable):
         notes.append(f"{without} training faces have not a single feature and are left out")
     train, values = train.select(usable), columns.values[usable]
+    for name in sorted(outputs.keys() - pipeline.outputs.keys()):
+        if not np.isfinite(train.arrays[name][train.rows["label"] == 0]).any():
+            notes.append(f"{name} has no value on any real training face and is left out")
     if missing := float(np.isnan(values).mean()):
         notes.append(f"{missing:.2%} of the training values are missing: median-imputed")
+    notes += on_columns(names, values, train.rows["label"])
     val_values = pipeline.transform(val.arrays).values
     known = ~np.isnan(val_values).all(1)
     val_values, val_labels = val_values[known], val.rows["label"][known]
