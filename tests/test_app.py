@@ -7,13 +7,11 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -25,6 +23,7 @@ import app
 from data.images import ImageError
 from data.reader import Reader
 from tests.conftest import ROOT
+from tests.toy_page import NoFaces, free_port, serving
 from training.examples import examples as made
 from web.page import Page
 from web.uploads import Uploads
@@ -52,32 +51,11 @@ def examples() -> dict[str, np.ndarray]:
     return dict(zip(NAMES, made().values(), strict=True))
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-def toy() -> SimpleNamespace:
-    """A detector that finds no face."""
-    found = SimpleNamespace(cutter=SimpleNamespace(find=None))
-    found.for_all_faces = lambda: found
-    return found
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, detector) -> Iterator[tuple[str, Path]]:
     """The address of a running page, and the folder of its files."""
-    kept = tmp_path_factory.mktemp("served")
-    port = free_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(kept))
-        patch.setenv("no_proxy", "127.0.0.1")
-        for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "GRADIO_ANALYTICS_MAX_EVENTS"):
-            patch.setenv(name, "")  # restored afterwards
-        with app.serve(detector.for_all_faces(), "127.0.0.1", port):
-            yield f"http://127.0.0.1:{port}", kept
-    assert not list(kept.glob("masc-app-*"))
+    with serving(tmp_path_factory.mktemp("served"), detector) as running:
+        yield running.address, running.kept
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +123,25 @@ def test_programs_get_the_same_json_and_nothing_stays(served, pictures):
     assert uploads(kept) == []
 
 
+@pytest.mark.parametrize("name", ["predict", "judge"])
+def test_no_file_of_the_page_is_named_at_any_depth(served, clip, name):
+    """A client of gradio would fetch it, and be refused."""
+    from gradio_client import Client, handle_file
+
+    def keys(value):
+        if isinstance(value, dict):
+            yield from value
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, dict | list):
+                yield from keys(item)
+
+    address, kept = served
+    faces = Client(address, verbose=False).predict(handle_file(clip), api_name=f"/{name}")
+    assert faces[0]["picture"] == faces[0]["worst_frame"]["picture"] == "still.mp4"
+    assert "path" not in keys(faces) and str(kept) not in json.dumps(faces)
+    assert uploads(kept) == []
+
+
 def test_files_of_this_machine_are_neither_read_nor_deleted(served, pictures):
     path = pictures["photograph"]  # never uploaded by this name
     (events,) = predict_over_http(served[0], str(path))
@@ -161,7 +158,7 @@ def test_only_uploads_are_opened(tmp_path, monkeypatch, name):
     (uploads.folder / "link").symlink_to(tmp_path / "elsewhere")
     path = uploads.folder / name
     path.resolve().write_text("not for visitors")
-    page = Page(toy(), uploads, Reader())
+    page = Page(NoFaces(), uploads, Reader())
     for wrong in (str(path), "", None, str(uploads.folder), "http://127.0.0.1/a.png"):
         with pytest.raises(ImageError, match="choose one first"):
             page.predict_upload(wrong)

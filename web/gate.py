@@ -42,6 +42,7 @@ READ = re.compile(
 )
 CALLS = {f"{API}/call/{name}": name for name in NAMES}
 JOIN, UPLOAD, RESET = f"{API}/queue/join", f"{API}/upload", f"{API}/reset"
+PROGRESS = f"{API}/upload_progress"
 LOCAL = ("localhost", "127.0.0.1", "::1")
 ANY = ("0.0.0.0", "::")
 TOO_LARGE = "more than {:.2g} MB"
@@ -147,7 +148,7 @@ class Gate:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, visitor: str) -> None:
         headers, path = Headers(scope=scope), scope["path"]
         if headers.get("host", "") not in self.hosts:
-            raise RefusedError(421, "this page does not answer to that name; see --allow-host")
+            raise RefusedError(400, "this page does not answer to that name; see --allow-host")
         if "origin" in headers and urlsplit(headers["origin"]).netloc not in self.hosts:
             raise RefusedError(403, "a page from elsewhere may not use this one")
         if scope["method"] == "POST" and path in (*CALLS, JOIN, UPLOAD):
@@ -159,6 +160,9 @@ class Gate:
                 await self.app(*with_body(scope, receive, self._asked(path, body)), send)
         elif scope["method"] == "POST" and path == RESET:  # by gradio's client, of no effect
             await JSONResponse({"success": True})(scope, receive, send)
+        elif path == PROGRESS:  # of uploads, which gradio does not see
+            done = PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")
+            await done(scope, receive, send)
         elif scope["method"] in ("GET", "HEAD"):
             await self.app(self._read(scope), receive, send)
         else:

@@ -81,7 +81,7 @@ class Uploads:
 
 def safe(name: str) -> str:
     """One that any disk can hold, of at most 160 bytes, with its suffix."""
-    path = Path(for_screen(name).replace("\\", "/"))
+    path = Path(for_screen(Path(name.replace("\\", "/")).name))
     suffix = path.suffix.encode()[:20].decode(errors="ignore")
     stem = path.stem.lstrip(".").encode()[:140].decode(errors="ignore")
     return f"{stem or 'picture'}{suffix}"

@@ -1,0 +1,132 @@
+"""The page itself: uploads leave nothing behind, and little is drawn, looked at and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import app
+from command_line import run
+from tests.toy_page import free_port
+from web import page
+from web.answer import Answer
+from web.uploads import Uploads, safe
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_old_uploads_go_unless_they_wait(folder):
+    kept = Uploads()
+    places = [kept.find(kept.add(f"{number}.png", io.BytesIO(b"a"))) for number in range(3)]
+    for place in places[:2]:
+        os.utime(place.parent, (0, 0))
+    kept.sweep([places[0]])
+    assert [place.is_file() for place in places] == [True, False, True]
+    kept.close()
+    assert not list(folder.iterdir())
+
+
+def test_the_page_sweeps_now_and_then(folder, monkeypatch):
+    kept = Uploads()
+    waiting, old = (kept.find(kept.add("a.png", io.BytesIO(b"a"))) for _ in range(2))
+    for place in (waiting, old):
+        os.utime(place.parent, (0, 0))
+    event = SimpleNamespace(session_hash="a", data=SimpleNamespace(data=[{"path": str(waiting)}]))
+    queue = SimpleNamespace(
+        event_ids_to_events={"a": event},
+        pending_messages_per_session={},
+        pending_event_ids_session={},
+    )
+    blocks = SimpleNamespace(_queue=queue, state_holder=SimpleNamespace(time_last_used={}))
+
+    async def serve() -> None:
+        async with page.tidying(blocks, kept, seconds=0.01)(None):
+            while old.exists():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(serve(), 30))
+    assert waiting.is_file()
+    kept.close()
+
+
+def test_what_a_killed_page_left_is_deleted_by_the_next(folder):
+    script = "import sys, io, time; from web.uploads import Uploads; u = Uploads();"
+    script += "u.add('a.png', io.BytesIO(b'a')); print(u.folder, flush=True); time.sleep(60)"
+    options = {"cwd": Path(app.__file__).parent, "env": os.environ | {"TMPDIR": str(folder)}}
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as other:
+        theirs = Path(other.stdout.readline().strip())
+        Uploads().close()
+        assert len(list(theirs.rglob("*.png"))) == 1  # it runs
+        other.send_signal(signal.SIGKILL)
+    (folder / "masc-app-file").write_text("no folder")
+    Uploads().close()
+    assert [path.name for path in folder.iterdir()] == ["masc-app-file"]
+
+
+def test_names_on_the_disk():
+    assert safe("../../etc/passwd") == "passwd" and safe("..") == safe("") == "picture"
+    assert safe(".png") == "png" and safe("a\\b.png") == "b.png" and safe("a\nb.mp4") == "a\\nb.mp4"
+    assert (
+        len(safe("顔" * 200 + ".jpg").encode()) < 200 and safe("顔" * 200 + ".jpg")[-4:] == ".jpg"
+    )
+
+
+def test_only_the_first_faces_are_looked_at():
+    rows = [np.zeros((400, 15)), np.zeros((1, 15)), np.zeros((0, 15))]
+    find = page.at_most(page.FACES, lambda images: rows)
+    assert [len(faces) for faces in find([])] == [page.FACES, 1, 0]
+    assert f"at most {page.FACES}" in page.SEVERAL and f"{page.FACES} most" in page.LIMITS
+
+
+def test_cards_are_drawn_only_when_they_are_shown(detector, monkeypatch):
+    drawn, images = [], [page.examples()["two people"]]
+    monkeypatch.setattr("web.answer.draw_card", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr("web.answer._png", lambda figure: "data:,")
+    answer = Answer.of(detector.for_all_faces().predict_images(images, ["a.png"]), images * 2)
+    assert len(answer.rows()) == 2 and not drawn
+    answer.card(1)
+    ((verdict, image),) = drawn
+    scale = image.shape[1] / images[0].shape[1]
+    assert max(image.shape) == 640
+    np.testing.assert_allclose(verdict.box, np.array(answer.verdicts[1].box) * scale)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--port", "99999"], "--port 99999: give a number from 1 to 65535"),
+        (["--port", "0"], "--port 0: give"),
+        (["--host", "no.such.host.invalid"], "--host no.such.host.invalid: no such host"),
+        (["--host", "a..b"], "--host a..b: no such host"),
+        (["--host", "203.0.113.5"], "--host 203.0.113.5 --port 7860: "),
+        (["--per-minute", "0"], "--per-minute must be"),
+    ],
+)
+def test_mistakes_in_the_command(options, reason, capfd):
+    assert run(app.main, app.Config, None, options, "app.py") == 2
+    assert (lines := capfd.readouterr().err.splitlines()) and len(lines) == 1
+    assert reason in lines[0]
+
+
+def test_a_port_that_is_taken(capfd):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port := free_port()))
+        other.listen()
+        assert run(app.main, app.Config, None, ["--port", str(port)], "app.py") == 2
+    assert f"--port {port}: Address already in use" in capfd.readouterr().err
