@@ -66,16 +66,40 @@ def test_doors_that_the_page_does_not_need_are_closed(served, path):
 @pytest.mark.parametrize(
     "path",
     [
+        *("/assets/../../../../etc/passwd", "/static/..%2f..%2f..%2fetc%2fpasswd", "/assets/%00"),
+        *(f"/gradio_api/file={'0' * 32}/{name}" for name in ("%00", "a" * 300, "%ed%a0%80", "..")),
+        *("/static/%2e%2e/%2e%2e/routes.py", "/gradio_api/file=%2fetc%2fpasswd", "/svelte/../x"),
+    ],
+)
+def test_paths_as_no_browser_sends_them(served, path):
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+        connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        assert connection.recv(4096).split()[1] in (b"404", b"403", b"400")
+
+
+def test_it_speaks_no_other_protocol(served):
+    wanted = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    wanted += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+        connection.sendall(f"GET /config HTTP/1.1\r\nHost: evil.org\r\n{wanted}".encode())
+        assert connection.recv(4096).split()[1] in (b"400", b"403")
+
+
+def test_errors_of_the_page_itself_tell_no_place(served, monkeypatch, capfd):
+    def fail(*arguments):
+        raise RuntimeError(f"cannot read {served.kept}/weights")
+
+    monkeypatch.setattr(NoFaces, "predict_images", fail)
+    events = served.predict({"path": served.send(png()).json()[0]})
+    assert "event: error" in events and str(served.kept) not in events
+    assert "weights" in capfd.readouterr().err  # in the log
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
         *("run/predict", "api/predict", "call/nothing", "call/v2/predict", "component_server"),
-        *(
-            "cancel",
-            "vibe-edit",
-            "process_recording",
-            "stream/a",
-            "login",
-            "queue/join/",
-            "upload/",
-        ),
+        *("cancel", "vibe-edit", "process_recording", "stream/a", "login", "queue/join/"),
     ],
 )
 def test_nothing_goes_past_the_queue(served, path):

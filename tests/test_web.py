@@ -79,12 +79,23 @@ def test_what_a_killed_page_left_is_deleted_by_the_next(folder):
     assert [path.name for path in folder.iterdir()] == ["masc-app-file"]
 
 
-def test_names_on_the_disk():
-    assert safe("../../etc/passwd") == "passwd" and safe("..") == safe("") == "picture"
-    assert safe(".png") == "png" and safe("a\\b.png") == "b.png" and safe("a\nb.mp4") == "a\\nb.mp4"
-    assert (
-        len(safe("顔" * 200 + ".jpg").encode()) < 200 and safe("顔" * 200 + ".jpg")[-4:] == ".jpg"
-    )
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        *(("../../etc/passwd", "passwd"), ("..", "picture"), ("", "picture"), (".png", "png")),
+        *(("a\\b.png", "b.png"), ("a\nb.mp4", "a_nb.mp4"), ("a\0.png", "a_x00.png")),
+        *(("\ud800.jpg", "_ud800.jpg"), ("顔" * 200 + ".jpg", "顔" * 46 + ".jpg"), ("a.", "a.")),
+        *(("a" * 300, "a" * 140), ("a." + "b" * 99, "a." + "b" * 19), ("...a..b", "a..b")),
+    ],
+)
+def test_names_on_the_disk(folder, name, stored):
+    assert safe(name) == safe(stored) == stored
+    kept = Uploads()
+    address = kept.add(name, io.BytesIO(b"a"))
+    assert (place := kept.find(address)).read_bytes() == b"a" and kept.holds(str(place))
+    for wrong in ("a\0.png", "..", "a" * 300, "\ud800", "a\nb"):
+        assert kept.find(f"{place.parent.name}/{wrong}") is None
+    kept.close()
 
 
 def test_only_the_first_faces_are_looked_at():

@@ -132,7 +132,9 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-        elif scope["type"] == "http":
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        else:
             visitor = visitor_of(scope)
             try:
                 self.visitors.enter(visitor)

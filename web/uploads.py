@@ -55,13 +55,14 @@ class Uploads:
     def find(self, address: str) -> Path | None:
         """The place of an upload, which may be gone by now; None for what never was one."""
         match = ADDRESS.fullmatch(address)
-        return match and self.folder / match[1] / match[2]
+        known = match and match[2] == safe(match[2])
+        return self.folder / match[1] / match[2] if known else None
 
-    def holds(self, path: str | Path) -> bool:
+    def holds(self, path: str) -> bool:
         """Whether this is the place of an upload, also one that is gone."""
-        path = Path(path)
-        inside = path.resolve().is_relative_to(self.folder) and path.is_relative_to(self.folder)
-        return inside and bool(ADDRESS.fullmatch(path.relative_to(self.folder).as_posix()))
+        address = path.removeprefix(f"{self.folder}/")
+        found = self.find(address)
+        return found is not None and address != path and found.resolve() == found
 
     def delete(self, path: Path) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
@@ -81,9 +82,9 @@ class Uploads:
 
 def safe(name: str) -> str:
     """One that any disk can hold, of at most 160 bytes, with its suffix."""
-    path = Path(for_screen(Path(name.replace("\\", "/")).name))
-    suffix = path.suffix.encode()[:20].decode(errors="ignore")
-    stem = path.stem.lstrip(".").encode()[:140].decode(errors="ignore")
+    name = for_screen(Path(name.replace("\\", "/")).name).replace("\\", "_")
+    suffix = Path(name).suffix.encode()[:20].decode(errors="ignore")
+    stem = Path(name).stem.lstrip(".").encode()[:140].decode(errors="ignore")
     return f"{stem or 'picture'}{suffix}"
 
 
