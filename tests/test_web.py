@@ -53,6 +53,14 @@ def test_the_page_sweeps_now_and_then(folder, monkeypatch):
         pending_event_ids_session={},
     )
     blocks = SimpleNamespace(_queue=queue, state_holder=SimpleNamespace(time_last_used={}))
+    sweep, rounds = kept.sweep, iter([OSError("at first")])
+
+    def at_first_not(waiting):
+        for error in rounds:
+            raise error
+        sweep(waiting)
+
+    monkeypatch.setattr(kept, "sweep", at_first_not)
 
     async def serve() -> None:
         async with page.tidying(blocks, kept, seconds=0.01)(None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ from web.answer import Answer
 from web.gate import NAMES
 from web.uploads import Uploads
 
+log = logging.getLogger("masc")
 TITLE = "MASC: is this face real or a deepfake?"
 MAX_PIXELS = 40_000_000
 FRAMES = 12  # of a video
@@ -171,10 +173,13 @@ def tidying(blocks: Any, uploads: Uploads, seconds: float = 20) -> Callable:
     async def tidy() -> None:
         while True:
             await asyncio.sleep(seconds)
-            events = list(blocks._queue.event_ids_to_events.values())
-            items = (item for event in events for item in event.data.data)
-            uploads.sweep([Path(item["path"]) for item in items if isinstance(item, dict)])
-            forget(blocks, {event.session_hash for event in events})
+            try:
+                events = list(blocks._queue.event_ids_to_events.values())
+                items = (item for event in events for item in event.data.data)
+                uploads.sweep([Path(item["path"]) for item in items if isinstance(item, dict)])
+                forget(blocks, {event.session_hash for event in events})
+            except Exception:  # whatever it is: without a next round pictures would stay
+                log.exception("uploads could not be swept")
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
