@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -108,7 +110,7 @@ def test_nothing_goes_past_the_queue(served, path):
     assert requests.put(f"{served.api}/upload", timeout=60).status_code == 404
 
 
-@pytest.mark.parametrize("key", ["path", "url", "both", "nested", "list", "text"])
+@pytest.mark.parametrize("key", ["path", "url", "data", "both", "nested", "list", "text"])
 @pytest.mark.parametrize("route", ["call/predict", "queue/join", "run/predict", "call/v2/predict"])
 def test_the_page_fetches_nothing(served, key, route, monkeypatch):
     from gradio import processing_utils
@@ -125,6 +127,7 @@ def test_the_page_fetches_nothing(served, key, route, monkeypatch):
         item = {
             "path": {"path": url, **meta},
             "url": {"path": file, "url": url, **meta},
+            "data": {"path": "data:image/png;base64,AA==", "url": "data:image/png,a", **meta},
             "both": {"path": url, "url": url, "is_stream": True, **meta},
             "nested": {"path": file, "orig_name": {"path": url, **meta}, **meta},
             "list": [{"path": url, **meta}],
@@ -288,6 +291,37 @@ def test_a_session_waits_for_its_own_predictions(served, monkeypatch):
     queue = served.blocks._queue
     monkeypatch.setitem(queue.pending_event_ids_session, "stranger", set("abcde"))
     assert "wait for them" in served.predict(None, "queue/join")
+
+
+def test_answers_of_others_cannot_be_brought_along(served):
+    """Nor numbers of faces that there are not."""
+    functions = served.blocks.fns.items()
+    number = next(number for number, each in functions if len(each.inputs) == 2)
+    for state, face in ((None, None), ({"verdicts": [{}]}, "face 1"), ([1], "face -1")):
+        asked = {"data": [state, face], "fn_index": number, "session_hash": "b"}
+        assert requests.post(f"{served.api}/queue/join", json=asked, timeout=60).ok
+        events = requests.get(f"{served.api}/queue/data?session_hash=b", timeout=60).text
+        assert "not kept any more" in events
+
+
+def test_many_visitors_at_once(served):
+    """Each is answered, or asked to come back; asking again ends well."""
+
+    def visit(number: int) -> str:
+        while not (sent := served.send(png())).ok:
+            assert sent.status_code == 503 and "come back" in sent.text
+            time.sleep(0.05)
+        while "Queue is full" in (answer := served.predict({"path": sent.json()[0]})):
+            time.sleep(0.05)
+        return answer
+
+    for path in served.left():  # of other tests
+        shutil.rmtree(path.parent)
+    before = len(served.blocks.state_holder.session_data)
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(visit, range(50)))
+    assert all("no face found" in answer for answer in answers) and served.left() == []
+    assert len(served.blocks.state_holder.session_data) <= max(before, page.SESSIONS)
 
 
 def test_answers_are_forgotten(served, monkeypatch):

@@ -232,7 +232,8 @@ class Gate:
             raise RefusedError(
                 400, "send a form with one file, as -F files=@photo.jpg of curl does"
             )
-        if self.uploads.full or self.arriving >= MOST:
+        busy = len(queue := self.blocks._queue) >= queue.max_size
+        if busy or self.uploads.full or self.arriving >= MOST:
             raise RefusedError(503, "too many visitors; come back in a minute")
         self.arriving += 1
         try:
