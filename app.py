@@ -93,7 +93,7 @@ def serve(
         hosts = Hosts(host, allow_host)
         gate = Middleware(Gate, blocks=blocks, uploads=uploads, hosts=hosts, per_minute=per_minute)
         blocks.launch(
-            server_name=host,
+            server_name=f"[{host.strip('[]')}]" if ":" in host else host,
             server_port=port,
             max_file_size=MAX_BYTES,
             state_session_capacity=SESSIONS,

@@ -228,6 +228,13 @@ def test_what_is_broken_off_leaves_nothing(served):
     assert served.send(png()).ok and len(served.left()) == len(before) + 1
 
 
+@pytest.mark.parametrize("name", ["a.html", "a.svg"])
+def test_a_browser_runs_no_upload(served, name):
+    sent = served.send(b"<script>alert(1)</script>", name).json()[0]
+    answer = requests.get(f"{served.api}/file={sent}", timeout=60)
+    assert answer.ok and answer.headers["Content-Disposition"].startswith("attachment")
+
+
 def test_slow_requests_end(served, monkeypatch):
     monkeypatch.setattr(gate, "BODY_SECONDS", 0.1)
     for path in ("upload", "queue/join"):

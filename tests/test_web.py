@@ -15,10 +15,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import requests
 
 import app
 from command_line import run
-from tests.toy_page import free_port
+from tests.toy_page import NoFaces, free_port, serving
 from web import page
 from web.answer import Answer
 from web.uploads import Uploads, safe
@@ -141,6 +142,18 @@ def test_mistakes_in_the_command(options, reason, capfd):
     assert run(app.main, app.Config, None, options, "app.py") == 2
     assert (lines := capfd.readouterr().err.splitlines()) and len(lines) == 1
     assert reason in lines[0]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "localhost", "::1", "[::1]"])
+def test_hosts(tmp_path, monkeypatch, host):
+    if ":" in host and not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    monkeypatch.setattr(page, "examples", dict)
+    with serving(tmp_path, NoFaces(), host) as served:
+        address = "[::1]" if ":" in host else "127.0.0.1"
+        asked = {"url": f"http://{address}:{served.port}/config", "timeout": 60}
+        for name, right in ((address, True), ("10.1.2.3", host == "0.0.0.0"), ("a.org", False)):
+            assert requests.get(headers={"Host": name}, **asked).ok is right
 
 
 def test_a_port_that_is_taken(capfd):

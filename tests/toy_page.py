@@ -75,14 +75,14 @@ class Served:
 
 
 @contextmanager
-def serving(kept: Path, detector: Any) -> Iterator[Served]:
+def serving(kept: Path, detector: Any, host: str = "127.0.0.1") -> Iterator[Served]:
     port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(kept))
-        patch.setenv("no_proxy", "127.0.0.1")
+        patch.setenv("no_proxy", "*")
         for name in ENVIRONMENT:
             patch.setenv(name, "")  # restored afterwards
-        with app.serve(detector, "127.0.0.1", port) as blocks:
+        with app.serve(detector, host, port) as blocks:
             yield Served(port, kept, blocks)
     assert not list(kept.iterdir())
 
