@@ -20,8 +20,9 @@ import requests
 import app
 from command_line import run
 from tests.toy_page import NoFaces, free_port, serving
-from web import page
+from web import gate, page
 from web.answer import Answer
+from web.gate import Hosts, RefusedError, Visitors, visitor_of
 from web.uploads import Uploads, safe
 
 
@@ -74,7 +75,8 @@ def test_the_page_sweeps_now_and_then(folder, monkeypatch):
 
 
 def test_what_a_killed_page_left_is_deleted_by_the_next(folder):
-    script = "import sys, io, time; from web.uploads import Uploads; u = Uploads();"
+    script = "import sys, io, time; from web.gate import Hosts, RefusedError, Visitors, visitor_of
+from web.uploads import Uploads; u = Uploads();"
     script += "u.add('a.png', io.BytesIO(b'a')); print(u.folder, flush=True); time.sleep(60)"
     options = {"cwd": Path(app.__file__).parent, "env": os.environ | {"TMPDIR": str(folder)}}
     command = [sys.executable, "-c", script]
@@ -105,6 +107,34 @@ def test_names_on_the_disk(folder, name, stored):
     for wrong in ("a\0.png", "..", "a" * 300, "\ud800", "a\nb"):
         assert kept.find(f"{place.parent.name}/{wrong}") is None
     kept.close()
+
+
+def test_visitors():
+    visitors = Visitors(2)
+    for visitor in ("", "a"):
+        visitors.ask(visitor), visitors.ask(visitor)
+    visitors.ask(""), visitors.ask("b")
+    with pytest.raises(RefusedError, match="wait"):
+        visitors.ask("a")
+    for _ in range(gate.OPEN_EACH):
+        visitors.enter("a")
+    with pytest.raises(RefusedError, match="at once"):
+        visitors.enter("a")
+    for _ in range(gate.OPEN_EACH + 1):
+        visitors.leave("a")
+    visitors.enter("a")
+    assert dict(visitors.open) == {"a": 1}
+    clients = ("127.0.0.1", "::1", "2001:db8::5", "2001:db8::6", "203.0.113.5", "a socket")
+    names = [visitor_of({"client": (client, 1)}) for client in clients]
+    network = "2001:db8::/64"
+    assert names == ["", "", network, network, "203.0.113.5/32", "unknown"]
+
+
+def test_names_by_which_others_call_the_page():
+    assert "masc.example.org" in Hosts("127.0.0.1", ["MASC.example.org"])
+    everywhere = Hosts("0.0.0.0")
+    assert "192.168.1.5:7860" in everywhere and "[fe80::1]:80" in everywhere
+    assert "example.org" not in everywhere and "1.2.3.4.example.org" not in everywhere
 
 
 def test_only_the_first_faces_are_looked_at():

@@ -151,7 +151,7 @@ class Gate:
         headers, path = Headers(scope=scope), scope["path"]
         if headers.get("host", "") not in self.hosts:
             raise RefusedError(400, "this page does not answer to that name; see --allow-host")
-        if "origin" in headers and urlsplit(headers["origin"]).netloc not in self.hosts:
+        if "origin" in headers and headers["origin"].partition("://")[2] not in self.hosts:
             raise RefusedError(403, "a page from elsewhere may not use this one")
         if scope["method"] == "POST" and path in (*CALLS, JOIN, UPLOAD):
             self.visitors.ask(visitor)
