@@ -75,8 +75,7 @@ def test_the_page_sweeps_now_and_then(folder, monkeypatch):
 
 
 def test_what_a_killed_page_left_is_deleted_by_the_next(folder):
-    script = "import sys, io, time; from web.gate import Hosts, RefusedError, Visitors, visitor_of
-from web.uploads import Uploads; u = Uploads();"
+    script = "import sys, io, time; from web.uploads import Uploads; u = Uploads();"
     script += "u.add('a.png', io.BytesIO(b'a')); print(u.folder, flush=True); time.sleep(60)"
     options = {"cwd": Path(app.__file__).parent, "env": os.environ | {"TMPDIR": str(folder)}}
     command = [sys.executable, "-c", script]
