@@ -7,10 +7,10 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -21,7 +21,12 @@ from PIL import Image
 
 import app
 from data.images import ImageError
+from data.reader import Reader
 from tests.conftest import ROOT
+from tests.toy_page import NoFaces, free_port, serving
+from training.examples import examples as made
+from web.page import Page
+from web.uploads import Uploads
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SHOTS = ROOT / "outputs" / "screenshots"
@@ -43,24 +48,14 @@ def browser() -> str:
 
 @pytest.fixture(scope="module")
 def examples() -> dict[str, np.ndarray]:
-    return dict(zip(NAMES, app.examples().values(), strict=True))
+    return dict(zip(NAMES, made().values(), strict=True))
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, detector) -> Iterator[tuple[str, Path]]:
     """The address of a running page, and the folder of its files."""
-    kept = tmp_path_factory.mktemp("served")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(kept))
-        patch.setenv("no_proxy", "127.0.0.1")
-        for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
-            patch.setenv(name, "")  # restored afterwards
-        with app.serve(detector.for_all_faces(), "127.0.0.1", port):
-            yield f"http://127.0.0.1:{port}", kept
-    assert not list(kept.glob("masc-app-*"))
+    with serving(tmp_path_factory.mktemp("served"), detector) as running:
+        yield running.address, running.kept
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +88,13 @@ def uploads(kept: Path) -> list[Path]:
     ]
 
 
+def upload(address: str, path: Path) -> str:
+    """What the page calls the file from then on."""
+    files = {"files": (path.name, path.read_bytes())}
+    (sent,) = requests.post(f"{address}/gradio_api/upload", files=files, timeout=60).json()
+    return sent
+
+
 def predict_over_http(address: str, *paths: str) -> list[str]:
     """The events of one request for each path; all requests are sent first."""
     url, events = f"{address}/gradio_api/call/predict", []
@@ -121,69 +123,87 @@ def test_programs_get_the_same_json_and_nothing_stays(served, pictures):
     assert uploads(kept) == []
 
 
+@pytest.mark.parametrize("name", ["predict", "judge"])
+def test_no_file_of_the_page_is_named_at_any_depth(served, clip, name):
+    """A client of gradio would fetch it, and be refused."""
+    from gradio_client import Client, handle_file
+
+    def keys(value):
+        if isinstance(value, dict):
+            yield from value
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, dict | list):
+                yield from keys(item)
+
+    address, kept = served
+    faces = Client(address, verbose=False).predict(handle_file(clip), api_name=f"/{name}")
+    assert faces[0]["picture"] == faces[0]["worst_frame"]["picture"] == "still.mp4"
+    assert "path" not in keys(faces) and str(kept) not in json.dumps(faces)
+    assert uploads(kept) == []
+
+
 def test_files_of_this_machine_are_neither_read_nor_deleted(served, pictures):
     path = pictures["photograph"]  # never uploaded by this name
     (events,) = predict_over_http(served[0], str(path))
     assert "event: error" in events and "p_fake" not in events and path.is_file()
 
 
-@pytest.mark.parametrize(
-    "name", ["beside.png", "uploads-of-others/a.png", "uploads/../beside.png", "uploads/link/a.png"]
-)
+@pytest.mark.parametrize("name", ["beside.png", "other/a.png", "other/../beside.png", "link/a.png"])
 def test_only_uploads_are_opened(tmp_path, monkeypatch, name):
-    """Whatever gradio lets through."""
-    for folder in ("uploads", "uploads-of-others"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "uploads/link").symlink_to(tmp_path / "uploads-of-others")
-    (tmp_path / name).write_text("not for visitors")
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    monkeypatch.setattr(app, "examples", dict)
-    for wrong in (str(tmp_path / name), "", None):
+    """Whatever gets past the gate."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    uploads = Uploads()
+    (tmp_path / "elsewhere").mkdir()
+    (uploads.folder / "other").mkdir()
+    (uploads.folder / "link").symlink_to(tmp_path / "elsewhere")
+    path = uploads.folder / name
+    path.resolve().write_text("not for visitors")
+    page = Page(NoFaces(), uploads, Reader())
+    for wrong in (str(path), "", None, str(uploads.folder), "http://127.0.0.1/a.png"):
         with pytest.raises(ImageError, match="choose one first"):
-            app.Page(None).predict_upload(wrong)
-    assert (tmp_path / name).is_file()
-    for gone in ("uploads", "uploads/gone.png"):
-        with pytest.raises(ImageError, match="send it again"):
-            app.Page(None).predict_upload(str(tmp_path / gone))
-    assert (tmp_path / "uploads").is_dir()
+            page.predict_upload(wrong)
+    assert path.is_file()
+    with pytest.raises(ImageError, match="send it again"):
+        page.predict_upload(str(uploads.folder / ("0" * 32) / "gone.png"))
+    uploads.close()
 
 
-def test_a_picture_sent_twice_at_once_must_be_sent_again(served, pictures):
-    """Gradio keeps equal files once; the first prediction deletes the file of the second."""
+def test_the_same_picture_may_be_sent_twice_at_once(served, pictures):
     address, kept = served
-    for _ in range(2):
-        files = {"files": ("photograph.png", pictures["photograph"].read_bytes())}
-        (path,) = requests.post(f"{address}/gradio_api/upload", files=files, timeout=60).json()
-    first, second = predict_over_http(address, path, path)
-    assert "event: complete" in first and "send it again" in second and str(kept) not in second
+    sent = [upload(address, pictures["photograph"]) for _ in range(2)]
+    for events in predict_over_http(address, *sent):
+        assert "event: complete" in events
+    (again,) = predict_over_http(address, sent[0])
+    assert "send it again" in again and str(kept) not in again
     assert uploads(kept) == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_the_script_serves_until_it_is_stopped_and_leaves_no_uploads(
-    detector, tmp_path, monkeypatch
+    detector, tmp_path, monkeypatch, number, code
 ):
-    """SIGTERM ends it as a service manager would."""
+    """As a service manager would, or by Ctrl-C."""
 
-    class Blocks:
-        launch = close = lambda self, **options: None
-
-        def block_thread(self):
-            assert list(tmp_path.glob("masc-app-*"))
-            os.kill(os.getpid(), signal.SIGTERM)
+    @contextmanager
+    def serve(*arguments):
+        uploads = Uploads()
+        try:
+            os.kill(os.getpid(), number)
+            yield
+        finally:
+            uploads.close()
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(app, "Detector", lambda *arguments: detector)
-    monkeypatch.setattr(app, "Page", lambda detector: None)
-    monkeypatch.setattr(app, "build", lambda page: Blocks())
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
-        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(app, "serve", serve)
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with pytest.raises(SystemExit) as stopped:
-            app.main(app.Config())
+        assert app.main(app.Config(port=free_port())) == code
+    except SystemExit as stopped:
+        assert stopped.code == code
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert stopped.value.code == 0 and not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 def test_people_see_the_prediction_in_a_browser(served, pictures, clip):

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
     *("data", "features", "models", "inference", "training", "evaluation"),
-    *("scripts", "benchmarks", "tests"),
+    *("web", "scripts", "benchmarks", "tests"),
 )
 SOURCES = sorted(
     {*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))}
@@ -48,7 +48,8 @@ ALLOWED = {
         "command_line",
     ),
     "evaluation": (*ROOMS, "preprocessing_pipeline"),
-    "app": (*ROOMS, "command_line", "predict"),
+    "web": ("data", "inference", "training.examples", "web"),
+    "app": (*ROOMS, "web", "command_line", "predict"),
 }
 ANY_SCRIPT = (*ROOMS, "command_line")
 # Backends that take seconds, or tens of seconds, to import.

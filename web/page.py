@@ -1,0 +1,203 @@
+"""The page itself: pictures and clips in, answers out, and how that looks."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.images import ImageError
+from data.names import for_screen
+from data.reader import Reader
+from data.samples import is_video
+from inference.clips import predict_clip
+from inference.detector import Detector
+from training.examples import examples
+from web.answer import Answer
+from web.gate import NAMES
+from web.uploads import Uploads
+
+log = logging.getLogger("masc")
+TITLE = "MASC: is this face real or a deepfake?"
+MAX_PIXELS = 40_000_000
+FRAMES = 12  # of a video
+FACES = 8  # of a picture or a frame, and people of a video
+QUEUE = 20  # visitors who wait; more are asked to come back
+SESSIONS = 60  # answers that are kept
+FORGET = timedelta(minutes=10)  # an answer nobody asked about
+INTRODUCTION = """# Is this face real or a deepfake?
+
+Drop, paste or choose a picture with a face, or a short video. Two small networks look at the whole
+face and at its regions. The score rises where regions disagree about identity, age or expression,
+or show traces of a forgery."""
+LIMITS = f"""**Limits.** The result is a hint, never a proof: on kinds of pictures that are not in its
+training data the detector is right little more often than by chance. It looks for swapped or
+altered faces; a fully generated face can be consistent. It ignores sound, text and the rest of the
+picture; of many faces it looks at the {FACES} most central large ones. Predicted age or gender is
+no statement about a person. Your picture is not kept."""
+SEVERAL = f"Several faces were found (at most {FACES} are looked at); show"
+
+
+class Page:
+    """reader: opens what visitors send."""
+
+    def __init__(self, detector: Detector, uploads: Uploads, reader: Reader) -> None:
+        self.detector, self.uploads, self.reader = detector.for_all_faces(), uploads, reader
+        self.detector.cutter.find = at_most(FACES, self.detector.cutter.find)
+        self.examples = examples()
+
+    def predict_picture(self, image: np.ndarray, name: str) -> Answer:
+        """Raises: ImageError where there is no face."""
+        verdicts = self.detector.predict_images([image], [name])
+        found = [verdict for verdict in verdicts if not verdict.error]
+        if not found:
+            raise ImageError(Path(name), verdicts[0].error)
+        return Answer.of(found, [image] * len(found))
+
+    def predict_video(self, path: Path) -> Answer:
+        """Raises: ImageError where there is no face."""
+        people = predict_clip(self.detector, path, FRAMES, self.reader)[:FACES]
+        if people[0].error:
+            raise ImageError(path, people[0].error)
+        worst = [person.clip["worst"] for person in people]
+        frames = self.reader.frames(path, [(each["frame"], each["of"]) for each in worst])
+        for frame in frames:
+            if isinstance(frame, ImageError):
+                raise frame
+        for person in people:
+            person.path = person.worst_frame.path = path.name
+        return Answer.of(people, frames)
+
+    def predict_upload(self, upload: str | None) -> Answer:
+        """Of an upload, which is deleted. Raises: ImageError for the sender."""
+        if not upload or not self.uploads.holds(upload):
+            raise ImageError(Path("picture"), "choose one first; only uploaded files are taken")
+        path = Path(upload)
+        try:
+            if not path.is_file():
+                raise ImageError(path, "is not here any more; send it again")
+            if is_video(path.name):
+                return self.predict_video(path)
+            return self.predict_picture(self.reader.image(path), path.name)
+        except ImageError as error:
+            reason = error.reason.replace(f"{path.parent}/", "")
+            raise ImageError(Path(path.name), for_screen(reason)) from None
+        finally:
+            self.uploads.delete(path)
+
+
+def at_most(
+    most: int, find: Callable[[list[np.ndarray]], list[np.ndarray]]
+) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+    """A finder of the first faces only. find: a `data.detection.FaceFinder`."""
+    return lambda images: [faces[:most] for faces in find(images)]
+
+
+def build(page: Page) -> Any:
+    """The page, a gradio.Blocks."""
+    import gradio as gr  # takes seconds
+
+    def show(answer: Answer) -> tuple:
+        names = [f"face {number + 1}" for number in range(len(answer.verdicts))]
+        faces = gr.Radio(names, value=names[0], visible=len(names) > 1, label=SEVERAL)
+        return answer, faces, answer.text(0), answer.card(0), None
+
+    def on_upload(upload: str | None) -> tuple:
+        try:
+            return show(page.predict_upload(upload))
+        except ImageError as error:
+            message = f"<p><b>{html.escape(str(error))}.</b></p>"
+            return None, gr.Radio(visible=False), message, "", None
+
+    def on_example(name: str) -> tuple:
+        return show(page.predict_picture(page.examples[name], f"{name}.png"))
+
+    def on_face(answer: Answer | None, name: str | None) -> tuple:
+        numbers = {f"face {n + 1}": n for n in range(len(answer.verdicts))} if answer else {}
+        if name not in numbers:
+            return "<p>This answer is not kept any more; send the picture again.</p>", ""
+        return answer.text(numbers[name]), answer.card(numbers[name])
+
+    def for_programs(upload: str | None) -> list[dict]:
+        try:
+            return page.predict_upload(upload).rows()
+        except ImageError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    one_queue = {"concurrency_limit": 1, "concurrency_id": "detector"}
+    hidden = {"api_name": False, **one_queue}
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+        gr.Markdown(INTRODUCTION)
+        answer = gr.State()
+        with gr.Row():
+            with gr.Column(scale=1):
+                sources = ["upload", "clipboard"]
+                picture = gr.Image(label="A picture", type="filepath", sources=sources, height=320)
+                on_picture = gr.Button("Predict", variant="primary")
+                video = gr.File(label="Or a short video", file_types=["video"], height=120)
+                on_video = gr.Button("Predict the video")
+                gr.Markdown("Or try:")
+                buttons = {name: gr.Button(name, size="sm") for name in page.examples}
+            with gr.Column(scale=2):
+                faces = gr.Radio([], visible=False, label=SEVERAL)
+                text = gr.HTML(elem_id="verdict")
+        card = gr.HTML(elem_id="card")
+        gr.Markdown(LIMITS)
+        out = [answer, faces, text, card]
+        on_picture.click(on_upload, picture, [*out, picture], **hidden)
+        on_video.click(on_upload, video, [*out, video], **hidden)
+        for name, button in buttons.items():
+            button.click(partial(on_example, name), None, [*out, picture], **hidden)
+        faces.input(on_face, [answer, faces], [text, card], **hidden)
+        with gr.Row(visible=False):  # for programs
+            sent, rows = gr.File(), gr.JSON()
+            for name in NAMES:
+                gr.Button().click(for_programs, sent, rows, api_name=name, **one_queue)
+    for component in (picture, video, sent):  # only the path: gradio would keep copies on the disk
+        component.preprocess = lambda file: file.path if file else None
+    faces.preprocess = lambda name: name  # `on_face` knows which there are
+    return blocks.queue(max_size=QUEUE, api_open=False)
+
+
+def tidying(blocks: Any, uploads: Uploads, seconds: float = 20) -> Callable:
+    """A lifespan of the server: now and then it deletes old uploads and forgets old answers."""
+
+    async def tidy() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                events = list(blocks._queue.event_ids_to_events.values())
+                items = (item for event in events for item in event.data.data)
+                uploads.sweep([Path(item["path"]) for item in items if isinstance(item, dict)])
+                forget(blocks, {event.session_hash for event in events})
+            except Exception:  # whatever it is: without a next round pictures would stay
+                log.exception("uploads could not be swept")
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        task = asyncio.create_task(tidy())
+        yield
+        task.cancel()
+
+    return lifespan
+
+
+def forget(blocks: Any, busy: set[str]) -> None:
+    """Answers that are old, or were never fetched. busy: sessions that wait for one."""
+    queue, sessions = blocks._queue, blocks.state_holder
+    for session, used in list(sessions.time_last_used.items()):
+        if session not in busy and datetime.now() - used > FORGET:
+            sessions.time_last_used.pop(session, None)
+            sessions.session_data.pop(session, None)
+            queue.pending_messages_per_session.pop(session, None)
+    known = queue.pending_messages_per_session
+    for session in set(queue.pending_event_ids_session) - set(known) - busy:
+        del queue.pending_event_ids_session[session]
