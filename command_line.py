@@ -131,7 +131,8 @@ def _code_and_words(error: Exception) -> tuple[int | None, str]:
     if isinstance(error, BrokenPipeError) and _nobody_reads():
         return BY_SIGNAL + signal.SIGPIPE, ""
     if isinstance(error, OSError):
-        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        named = error.filename and for_screen(os.fsdecode(error.filename))
+        text = f"{named}: {error.strerror}" if named else str(error)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return FULL if full or error.errno == errno.ENOMEM else BAD_INPUT, text
     if isinstance(error, ValueError):

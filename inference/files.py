@@ -246,7 +246,7 @@ class Results:
             else:
                 with suppress(BrokenPipeError):
                     sink.close(whole=True)
-        if kind is None or stopped:
+        if kind is None or stopped and issubclass(kind, KeyboardInterrupt):
             log.info("%d faces scored, %d inputs not scored", self.scored, self.not_scored)
 
 
