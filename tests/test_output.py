@@ -121,3 +121,12 @@ def test_a_picture_that_is_gone_costs_its_card_only(tmp_path, capsys, monkeypatc
         found.add(Verdict("a.png", p_fake=0.1, threshold=0.5))
     assert not found.complete and found.scored == 1
     assert "a.png" in (tmp_path / "v.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["IMG_1.HEIC", "a.jxl", "clip.m2ts", "no_suffix", "faces.zip"])
+def test_what_is_not_read_is_named(tmp_path, name):
+    for each in (name, "a.png", "labels.csv", "README", "v.json.partial-1"):
+        (tmp_path / each).write_text("x")
+    toy = Toy()
+    found = {Path(v.path).name: v.error for v in predict_files(toy, [tmp_path], 4, toy)}
+    assert set(found) == {name, "a.png"} and "kind that is read" in found[name]
