@@ -7,26 +7,47 @@ The fields of a script's `Config` are its options, and the texts below the field
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, TypeVar, get_args, get_type_hints
+from typing import Annotated, NoReturn, TypeVar, get_args, get_type_hints
 
 import tyro
 from tqdm import tqdm
 
-BAD_INPUT = 2  # the exit code of a mistake in the command, or of input that cannot be used
+from data.names import for_screen
+
+FULL = 1  # the exit code where memory or a disk is full
+BAD_INPUT = 2  # ... of a mistake in the command, or of input that cannot be used
+BY_SIGNAL = 128  # plus the number of the signal that ended it: 130 for Ctrl-C, as shells say it
 Config = TypeVar("Config")
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that asks a program to end. What works for Ctrl-C works for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class _BesideProgressBars(logging.Handler):
-    """To standard error, above a progress bar that may be there."""
+    """To standard error, above a progress bar that may be there; each message on one line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        tqdm.write(level + record.getMessage(), file=sys.stderr)
+        with suppress(OSError):  # nobody reads it, or its disk is full: the work goes on
+            tqdm.write(level + for_screen(record.getMessage()), file=sys.stderr)
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
@@ -55,6 +76,7 @@ def run(
     description: str | None,
     arguments: Sequence[str] | None = None,
     name: str | None = None,
+    stopped: str = "",
 ) -> int:
     """Fill `config` from the command line and call `main` with it.
 
@@ -64,13 +86,16 @@ def run(
         description: shown by --help; the script's docstring.
         arguments: instead of those of the process.
         name: of the command, instead of the script's.
+        stopped: what to say after Ctrl-C or SIGTERM.
 
     Returns:
-        The exit code; `BAD_INPUT` where `main` raises an OSError or a ValueError, whose text is
-        printed without a traceback.
+        The exit code. Without a traceback, and but for a closed pipe with one line that says why:
+        `FULL` for memory and disks, `BAD_INPUT` for any other OSError or ValueError of `main`,
+        `BY_SIGNAL` and its number for Ctrl-C, SIGTERM, and a reader of the output that left.
     """
     name = name or Path(sys.argv[0]).name
     set_up_logging()
+    _open_screen()
     filled = tyro.cli(
         _with_short_help(config),
         prog=name,
@@ -80,8 +105,87 @@ def run(
     )
     options = {field.name: getattr(filled, field.name) for field in fields(config)}
     try:
-        result = main(config(**options))
-    except (OSError, ValueError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return BAD_INPUT
-    return result if isinstance(result, int) else 0
+        with _signals_raise(), warnings.catch_warnings():
+            if not sys.warnoptions:  # those of libraries; ours are logged
+                warnings.simplefilter("ignore")
+            result = main(config(**options))
+            sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except KeyboardInterrupt as error:
+        code, text = BY_SIGNAL + getattr(error, "number", signal.SIGINT), f"stopped. {stopped}"
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+        code, text = _code_and_words(error)
+        if code is None:
+            raise
+    finally:
+        _close_screen()
+    if text:
+        with suppress(OSError):  # nobody reads standard error either
+            lines = map(for_screen, text.strip().split("\n"))
+            print(f"{name}: " + "\n  | ".join(lines), file=sys.stderr)
+    return code
+
+
+def _code_and_words(error: Exception) -> tuple[int | None, str]:
+    """The exit code, and what to print; None for an error that is a fault of ours."""
+    if isinstance(error, BrokenPipeError) and _nobody_reads():
+        return BY_SIGNAL + signal.SIGPIPE, ""
+    if isinstance(error, OSError):
+        named = error.filename and for_screen(os.fsdecode(error.filename))
+        text = f"{named}: {error.strerror}" if named else str(error)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return FULL if full or error.errno == errno.ENOMEM else BAD_INPUT, text
+    if isinstance(error, ValueError):
+        return BAD_INPUT, str(error)
+    from models.base import out_of_memory  # late: it imports torch
+
+    return FULL if out_of_memory(error) else None, f"not enough memory: {error}"
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """SIGTERM and a closed terminal raise `Stopped`; a signal that is ignored (nohup) stays so."""
+    process = os.getpid()
+
+    def stop(number: int, _: object) -> NoReturn:
+        if os.getpid() != process:  # a forked child ends at once
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise Stopped(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _open_screen() -> None:
+    """What the screen's encoding lacks is escaped; a stream that the caller closed goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        if isinstance(getattr(sys, name), TextIOWrapper):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def _close_screen() -> None:
+    """What cannot be written is dropped here: Python would complain when it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of standard output has left: `command | head`."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

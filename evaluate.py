@@ -59,7 +59,6 @@ from training.detector import Settings
 log = logging.getLogger("masc")
 REPORTS = Path("outputs/reports")
 NETWORKS = Path("outputs/networks")  # fitted baselines, by what they were fitted on
-STOPPED = 130  # the exit code of Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -202,14 +201,11 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        if arguments and arguments[0] in COMMANDS:
-            name, *rest = arguments
-            return run(*COMMANDS[name], rest, f"evaluate.py {name}")
-        return run(evaluate, Config, __doc__, arguments, "evaluate.py")
-    except KeyboardInterrupt:
-        log.warning("stopped. What was finished is kept: run the same command again to go on.")
-        return STOPPED
+    if arguments and arguments[0] in COMMANDS:
+        name, *rest = arguments
+        return run(*COMMANDS[name], rest, f"evaluate.py {name}")
+    stopped = "What was finished is kept: run the same command again to go on."
+    return run(evaluate, Config, __doc__, arguments, "evaluate.py", stopped)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ Metrics of the newest checkpoint on the test split of the newest dump, and its p
 The verdict is `fake` from the checkpoint's threshold on; below it `real`, or `cannot tell` where
 p_fake is one half or more, or the face is outside the abstention limits (percentiles of the
 training set: smaller, blurrier, more turned away or stranger than nearly all training faces).
-Exit code: 0 all inputs scored, 2 a mistake in the command, 3 some inputs not scored.
+Verdicts are written as they come; what is not finished has a name that ends in .partial.
+Exit code: 0 all inputs scored, 1 memory or a disk is full, 2 a mistake in the command, 3 some inputs,
+frames or cards are missing, 130 Ctrl-C (143 SIGTERM), 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -28,26 +30,27 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from command_line import run
 from data.dump import Dump, newest_dump, read_dump
 from data.files import write_csv
 from data.images import MAX_PIXELS
+from data.names import for_csv
 from data.quality import QUALITIES
 from data.reader import Reader
 from data.samples import FRAMES
 from evaluation.metrics import summary, table
 from inference.detector import BUNDLED, Detector, Explainer, default_device
-from inference.files import SCREEN, predict_files, write_curves, write_explanation, write_verdicts
+from inference.files import Results, predict_files
+from inference.output import is_screen
 from inference.verdict import Verdict
 from models.checkpoint import newest_checkpoint
+from models.tensors import sha256_of
 
 __all__ = ["Detector", "Verdict"]  # for use in Python: see inference/detector.py
 NOT_SCORED = 3  # the exit code where some inputs could not be scored
@@ -88,8 +91,10 @@ class Config:
             raise ValueError("--batch-size, --max-pixels and --frames must be at least 1")
         if "" in self.inputs:
             raise ValueError("an empty name was given; name pictures or folders")
-        if self.json == self.csv == SCREEN:
+        if self.json and self.csv and is_screen(self.json) and is_screen(self.csv):
             raise ValueError("--json - and --csv - cannot share the screen; give one a file")
+        if self.json and self.csv and Path(self.json).resolve() == Path(self.csv).resolve():
+            raise ValueError("--json and --csv cannot share a file")
         if not self.inputs and (self.json or self.csv or self.explain):
             raise ValueError("--json, --csv and --explain need pictures")
         if self.inputs and self.features:
@@ -118,7 +123,9 @@ def score_dump(detector: Explainer, dump: Dump, split: str) -> Path:
         result = ("", "")
         if not np.isnan(p):
             result = f"{p:.6f}", detector.decide(p, values, quality)[0]
-        found.append([*(dump.rows[name][row] for name in columns), *result])
+        cells = (dump.rows[name][row] for name in columns)
+        cells = (for_csv(cell) if isinstance(cell, str) else cell for cell in cells)
+        found.append([*cells, *result])
     write_csv(dump.path / "predictions.csv", (*columns, "p_fake", "verdict"), found)
     return dump.path / "predictions.csv"
 
@@ -131,34 +138,17 @@ def main(config: Config) -> int:
         print(f"checkpoint: {checkpoint}\ndump: {dump.path}, split {config.split}")
         print("written:", score_dump(detector, dump, config.split))
         return 0
-    for file in (config.json, config.csv):  # fails before anything takes long
-        if file and file != SCREEN:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            Path(file).open("a").close()
-    if config.explain:
-        config.explain.mkdir(parents=True, exist_ok=True)
-    checkpoint = config.checkpoint or BUNDLED
-    detector = Detector(checkpoint, config.device, config.faces, config.weights_dir)
-    if isinstance(sys.stdout, TextIOWrapper):  # file names need not be UTF-8
-        sys.stdout.reconfigure(errors="surrogateescape")
-    verdicts, inputs = [], [Path(name) for name in config.inputs]
-    reader = Reader(config.max_pixels)
-    for verdict in predict_files(detector, inputs, config.batch_size, reader, config.frames):
-        verdicts.append(verdict)
-        if SCREEN not in (config.json, config.csv):
-            tqdm.write(verdict.to_text())
-        elif verdict.error:
-            log.warning("%s: not scored: %s", verdict.path, verdict.error)
-        if config.explain and not verdict.error:
-            write_explanation(verdict, config.explain, len(verdicts), reader)
-        verdict.aligned = verdict.worst_frame = verdict.identity = None  # frees memory
-    if config.explain:
-        write_curves(verdicts, config.explain)
-    write_verdicts(verdicts, config.json, config.csv)
-    failed = sum(bool(verdict.error) for verdict in verdicts)
-    log.info("%d faces scored, %d inputs not scored", len(verdicts) - failed, failed)
-    return NOT_SCORED if failed else 0
+    checkpoint, reader = config.checkpoint or BUNDLED, Reader(config.max_pixels)
+    name = f"{checkpoint.resolve().name} {sha256_of(checkpoint / 'checkpoint.json')[:12]}"
+    # Before anything takes long: what cannot be written fails here.
+    with Results(reader, name, config.json, config.csv, config.explain) as results:
+        detector = Detector(checkpoint, config.device, config.faces, config.weights_dir)
+        inputs = [Path(given) for given in config.inputs]
+        for verdict in predict_files(detector, inputs, config.batch_size, reader, config.frames):
+            results.add(verdict)
+            del verdict  # before the next pictures are read
+    return 0 if results.complete else NOT_SCORED
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, Config, __doc__))
+    sys.exit(run(main, Config, __doc__, stopped="What was scored until then is in the files."))

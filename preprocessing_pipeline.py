@@ -20,7 +20,6 @@ dump with other settings is refused without --overwrite.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -261,25 +260,20 @@ def _log_result(dump: Dump) -> None:
     log.info(f"dump: {dump.path}")
 
 
-def _until_stopped(config: Config) -> int | Path:
-    """`main`, with exit code 130 for Ctrl-C and 1 where memory or the disk is full."""
+def _with_advice(config: Config) -> Path:
+    """`main`; where memory is full it says what to do."""
     try:
         return main(config)
-    except KeyboardInterrupt:
-        log.warning("stopped. Finished shards are kept: run the same command again to go on.")
-        return 130
-    except (RuntimeError, MemoryError, OSError) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            log.error(error)
-        elif out_of_memory(error):
-            log.error(f"{error}. Go on with a smaller --batch-size, or fewer --workers")
-        else:
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
             raise
-        return 1
+        advice = f"{error}. Go on with a smaller --batch-size, or fewer --workers"
+        raise MemoryError(advice) from error
 
 
 def cli(arguments: list[str] | None = None) -> int:
-    return run(_until_stopped, Config, __doc__, arguments, "preprocessing_pipeline.py")
+    stopped = "Finished shards are kept: run the same command again to go on."
+    return run(_with_advice, Config, __doc__, arguments, "preprocessing_pipeline.py", stopped)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager, get_font
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
 
-from data.files import write_json
+from data.files import replacing, write_json
+from data.names import for_screen
 from features.disagreement import PARTS, Pair
 from features.explain import Reason
 from features.regions import BOXES, REGIONS, region_masks
@@ -58,9 +63,42 @@ MATRICES = {
 def write_card(verdict: Verdict, image: np.ndarray, folder: Path, stem: str) -> tuple[Path, Path]:
     """Write `<stem>.png` and `<stem>.json`. image: as of `draw_card`."""
     card, data = folder / f"{stem}.png", folder / f"{stem}.json"
-    draw_card(verdict, image).savefig(card)
+    write_figure(draw_card(verdict, image), card)
     write_json(data, verdict.to_json(whole=True))
     return card, data
+
+
+def write_figure(figure: Figure, file: Path) -> None:
+    """As PNG, whole or not at all."""
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png")
+    with replacing(file) as opened:
+        opened.write(drawn.getbuffer())
+
+
+@lru_cache(1)
+def _glyphs(font: str) -> frozenset[int]:
+    return frozenset(get_font(font).get_charmap())
+
+
+@lru_cache(256)
+def with_font(text: str) -> tuple[str, list[str]]:
+    """What can be drawn of one line of text, and the fonts for it.
+
+    Characters that the usual font lacks are drawn by one of the system's that has them all (Hangul);
+    where there is none they are escaped: \\uc0ac.
+    """
+    usual = fontManager.findfont(FontProperties(), fallback_to_default=True)
+    lacking = {ord(character) for character in text} - _glyphs(usual)
+    names = [FontProperties(fname=usual).get_name()]
+    if not lacking:
+        return text, names
+    for font in fontManager.ttflist:
+        with suppress(OSError, RuntimeError):  # a font that is gone, or damaged
+            if lacking <= get_font(font.fname).get_charmap().keys():
+                return text, [*names, font.name]
+    escaped = (c.encode("unicode_escape").decode() if ord(c) in lacking else c for c in text)
+    return "".join(escaped), names
 
 
 @rc_context(STYLE)
@@ -123,8 +161,8 @@ def _frame(
 
 def _headline(figure: Figure, verdict: Verdict, colour: str) -> None:
     _text(figure, 0.02, 0.953, verdict.verdict.upper(), 24, colour, weight="bold")
-    name = Path(verdict.path).name.encode("utf-8", "replace").decode().replace("\n", " ")
-    _text(figure, 0.98, 0.965, name[:48], 10, GREY, ha="right")
+    name, fonts = with_font(for_screen(Path(verdict.path).name)[:48])
+    _text(figure, 0.98, 0.965, name[:48], 10, GREY, ha="right", family=fonts)
     quality = [f"{key} {value}" for key, value in verdict.quality.items() if key != "overall"]
     _text(figure, 0.98, 0.943, ", ".join(quality), 8.5, GREY, ha="right")
     p, threshold = verdict.p_fake, verdict.threshold

@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 from tqdm import tqdm
 
 from data.images import SUFFIXES, ImageError
-from data.layouts.tree import files_below
+from data.layouts.tree import files_below, walk
+from data.loading import BATCH_BYTES
 from data.reader import Reader
 from data.samples import FRAMES, is_video
 from data.video import VIDEO_SUFFIXES
 from inference.clips import predict_clip, read_worst_frame
 from inference.detector import Detector
+from inference.output import Output, is_screen
 from inference.verdict import CSV_COLUMNS, Verdict
 
-SCREEN = "-"  # instead of a file's name
+# Files beside pictures and videos that nobody expects a verdict for: by suffix, or by name.
+SIDE = frozenset(
+    [
+        ".csv",
+        ".tsv",
+        ".json",
+        ".jsonl",
+        ".txt",
+        ".md",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".html",
+        ".pdf",
+        ".log",
+        ".srt",
+    ]
+)
+SIDE |= frozenset(
+    [
+        ".npy",
+        ".npz",
+        ".pkl",
+        ".pt",
+        ".mat",
+        ".ini",
+        ".db",
+        ".py",
+        ".sh",
+        ".wav",
+        ".mp3",
+        ".m4a",
+        ".aac",
+        ".sha256",
+    ]
+)
+SIDE |= frozenset(("readme", "license", "licence", "thumbs.db"))
+COLUMNS = (*CSV_COLUMNS, "checkpoint")
+log = logging.getLogger("masc")
 
 
 def predict_files(
@@ -30,54 +74,237 @@ def predict_files(
     reader: Reader,
     frames: int = FRAMES,
 ) -> Iterator[Verdict]:
-    """Verdicts as they come; an unreadable file gets one with an error.
+    """Verdicts as they come; an unreadable file gets one with an error. None is kept here.
 
-    inputs: pictures, videos, or folders of them; a file that is named twice is read once.
+    inputs: pictures, videos, or folders of them; a file that has several names is read once.
     """
     paths: list[Path] = []
     for given in inputs:
         inside = files_below(given, SUFFIXES | VIDEO_SUFFIXES) if given.is_dir() else [given]
-        if not inside:
+        others = list(_others(given)) if given.is_dir() else []
+        for path in others:
+            yield Verdict(str(path), error="neither a picture nor a video of a kind that is read")
+        if not inside and not others:
             yield Verdict(str(given), error="a folder without pictures or videos")
         paths += inside
-    paths = list(dict.fromkeys(paths))
+    paths = _once(paths)
     bar = tqdm(total=len(paths), unit="image", disable=None if len(paths) > 1 else True)
-    for start in range(0, len(paths), batch_size):
-        batch = paths[start : start + batch_size]
-        images, found = {}, {}
-        for path in batch:
-            try:
-                if not is_video(path):
-                    images[path] = reader.image(path)
-            except ImageError as error:
-                found[path] = [Verdict(str(path), error=error.reason)]
+    for batch in _batches(paths, batch_size, reader):
+        images = {path: image for path, image in batch.items() if isinstance(image, np.ndarray)}
         faces = detector.predict_batch(list(images.values()), [str(path) for path in images])
-        found |= zip(images, faces, strict=True)
-        for path in batch:
-            yield from found.get(path) or predict_clip(detector, path, frames, reader)
-        bar.update(len(batch))
+        found = dict(zip(images, faces, strict=True))
+        for path, image in batch.items():
+            if isinstance(image, ImageError):
+                yield Verdict(str(path), error=image.reason)
+            else:
+                yield from found.pop(path, ()) or predict_clip(detector, path, frames, reader)
+            bar.update()
+        del batch, images, image, faces, found  # before the next pictures are read
     bar.close()
 
 
-def write_verdicts(
-    verdicts: Sequence[Verdict], json_file: str | None, csv_file: str | None
-) -> None:
-    """All verdicts as JSON and as CSV; `SCREEN` prints them."""
-    rows = [verdict.to_json() for verdict in verdicts]
-    table = pd.DataFrame(
-        [verdict.to_csv() for verdict in verdicts], columns=CSV_COLUMNS, dtype=object
-    )
-    text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    for file, content in ((json_file, text), (csv_file, table.to_csv(index=False))):
-        content = content.encode("utf-8", "surrogateescape")  # file names need not be UTF-8
-        if file == SCREEN:
-            sys.stdout.buffer.write(content)
-        elif file:
-            Path(file).write_bytes(content)
+def _others(folder: Path) -> Iterator[Path]:
+    """Files below it that are neither read nor known to belong beside what is read."""
+    for parent, _, files in walk(folder):
+        for path in map(parent.joinpath, files):
+            kind = path.suffix.lower() or path.name.lower()
+            partial = ".partial" in path.name  # of a table, which a run may be writing now
+            if kind not in SUFFIXES | VIDEO_SUFFIXES | SIDE and not partial:
+                yield path
+
+
+def _once(paths: Sequence[Path]) -> list[Path]:
+    """Without further names of a file: given twice, linked, or below two folders that were given."""
+    first: dict[object, Path] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+            first.setdefault((status.st_dev, status.st_ino), path)
+        except (OSError, ValueError):  # ValueError: no name of a file; reading it says so
+            first.setdefault(path, path)
+    if several := len(set(paths)) - len(first):
+        log.info("%d names of files that have another name here are left out", several)
+    return list(first.values())
+
+
+def _batches(
+    paths: Sequence[Path], size: int, reader: Reader
+) -> Iterator[dict[Path, np.ndarray | ImageError | None]]:
+    """`size` pictures, fewer where they are large; None for a video, which is read later."""
+    batch, nbytes = {}, 0
+    for path in paths:
+        try:
+            batch[path] = None if is_video(path) else reader.image(path)
+        except ImageError as error:
+            batch[path] = error
+        nbytes += getattr(batch[path], "nbytes", 0)
+        if len(batch) == size or nbytes >= BATCH_BYTES:
+            yield batch
+            batch, nbytes = {}, 0
+    if batch:
+        yield batch
+
+
+class Text:
+    """Verdicts in words on the screen."""
+
+    def add(self, verdict: Verdict) -> None:
+        tqdm.write(verdict.to_text())
+        sys.stdout.flush()
+
+    def close(self, whole: bool) -> None:
+        pass
+
+
+class Json:
+    """An array with an object for each verdict; the file is valid after every row."""
+
+    def __init__(self, target: str, checkpoint: str) -> None:
+        self.output, self.checkpoint = Output(target), checkpoint
+
+    def add(self, verdict: Verdict) -> None:
+        row = verdict.to_json() | {"checkpoint": self.checkpoint}
+        text = json.dumps(row, indent=1, ensure_ascii=False).replace("\n", "\n ")
+        # A byte that is not UTF-8, \udcb0 in Python, becomes an escape of JSON by the same letters.
+        data = text.encode("utf-8", "backslashreplace")
+        self.output.write((b",\n " if self.output.size else b"[\n ") + data, b"\n]\n")
+
+    def close(self, whole: bool) -> None:
+        self.output.close(b"\n]\n" if self.output.size else b"[]\n", whole)
+
+
+class Csv:
+    """A row of `COLUMNS` for each verdict. Names that are not UTF-8 are kept byte by byte."""
+
+    def __init__(self, target: str, checkpoint: str) -> None:
+        self.output, self.checkpoint = Output(target), checkpoint
+
+    def add(self, verdict: Verdict) -> None:
+        row = verdict.to_csv() | {"checkpoint": self.checkpoint}
+        self._write(*[COLUMNS] * (not self.output.size), [row[name] for name in COLUMNS])
+
+    def _write(self, *rows: Sequence) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        self.output.write(text.getvalue().encode("utf-8", "surrogateescape"))
+
+    def close(self, whole: bool) -> None:
+        if whole and not self.output.size:
+            self._write(COLUMNS)
+        self.output.close(b"", whole)
+
+
+class Cards:
+    """A card and its JSON of each face, and the scores of each video over time.
+
+    Whatever fails costs only that card: `failed` counts them.
+    """
+
+    def __init__(self, folder: Path, reader: Reader) -> None:
+        self.folder, self.reader = folder, reader
+        self.number = self.clips = self.failed = 0
+        self.people: list[Verdict] = []  # of the video at hand
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"  # fails before anything takes long
+        probe.touch()
+        probe.unlink()
+
+    def add(self, verdict: Verdict) -> None:
+        self.number += 1
+        if self.people and self.people[0].path != verdict.path:
+            self._draw_scores()
+        if verdict.error:
+            return
+        try:
+            write_explanation(verdict, self.folder, self.number, self.reader)
+        except ImageError as error:
+            self.failed += 1
+            log.warning("%s: scored, but no card was drawn: %s", verdict.path, error.reason)
+        if verdict.clip:
+            verdict.aligned = verdict.worst_frame = verdict.identity = None  # frees memory
+            self.people.append(verdict)
+
+    def _draw_scores(self) -> None:
+        from inference.card import draw_scores, write_figure
+
+        self.clips += 1
+        stem = _stem(Path(self.people[0].path))
+        figure = draw_scores(self.people)
+        write_figure(figure, self.folder / f"clip_{self.clips:04d}_{stem}_scores.png")
+        self.people = []
+
+    def close(self, whole: bool) -> None:
+        if whole and self.people:
+            self._draw_scores()
+
+
+class Results:
+    """All that is written about verdicts, as they come. A context manager.
+
+    A reader that leaves (`| head`) is no error while something else is wanted.
+    Raises: OSError that names a file; BrokenPipeError: nobody reads any of it.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        checkpoint: str,
+        json_file: str | None = None,
+        csv_file: str | None = None,
+        cards: Path | None = None,
+    ) -> None:
+        self.scored = self.not_scored = self.incomplete = 0
+        self.quiet = any(file and is_screen(file) for file in (json_file, csv_file))
+        self.cards = Cards(cards, reader) if cards else None
+        self.sinks = [] if self.quiet else [Text()]
+        self.sinks += [Json(json_file, checkpoint)] if json_file else []
+        self.sinks += [Csv(csv_file, checkpoint)] if csv_file else []
+        self.sinks += [self.cards] if cards else []
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of every input was scored, and drawn where it is to be drawn."""
+        return not (self.not_scored or self.incomplete or self.cards and self.cards.failed)
+
+    def add(self, verdict: Verdict) -> None:
+        if verdict.error:
+            self.not_scored += 1
+            if self.quiet:
+                log.warning("%s: not scored: %s", verdict.path, verdict.error)
+        else:
+            self.scored += 1
+            self.incomplete += bool(verdict.clip and verdict.clip.get("frames_unreadable"))
+        for sink in list(self.sinks):
+            try:
+                sink.add(verdict)
+            except BrokenPipeError:
+                self.sinks.remove(sink)
+                if not self.sinks:
+                    raise
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Finished, or stopped by the user: files take their places; otherwise they stay partial."""
+        seen = self.scored + self.not_scored
+        stopped = kind and issubclass(kind, KeyboardInterrupt | BrokenPipeError) and seen
+        for sink in self.sinks:
+            if kind:
+                with suppress(OSError):  # the first error is the one to tell
+                    sink.close(whole=bool(stopped))
+            else:
+                with suppress(BrokenPipeError):
+                    sink.close(whole=True)
+        if kind is None or stopped and issubclass(kind, KeyboardInterrupt):
+            log.info("%d faces scored, %d inputs not scored", self.scored, self.not_scored)
 
 
 def write_explanation(verdict: Verdict, folder: Path, number: int, reader: Reader) -> None:
-    """The card and the JSON of one face; for a person in a video those of the worst frame."""
+    """The card and the JSON of one face; for a person in a video those of the worst frame.
+
+    Raises: ImageError: the picture cannot be read any more; OSError.
+    """
     from inference.card import write_card
 
     path, place = Path(verdict.path), ""
@@ -86,21 +313,11 @@ def write_explanation(verdict: Verdict, folder: Path, number: int, reader: Reade
         place = f"_person_{verdict.face + 1}_frame_{verdict.clip['worst']['frame'] + 1}"
     else:
         image = reader.image(path)
-    if not isinstance(image, ImageError):
-        shown = verdict.worst_frame or verdict
-        label = shown.verdict.replace(" ", "_")
-        write_card(shown, image, folder, f"{number:04d}_{_stem(path)}{place}_{label}")
-
-
-def write_curves(verdicts: Sequence[Verdict], folder: Path) -> None:
-    from inference.card import draw_scores
-
-    clips: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        if verdict.clip:
-            clips.setdefault(verdict.path, []).append(verdict)
-    for number, (path, people) in enumerate(clips.items(), 1):
-        draw_scores(people).savefig(folder / f"clip_{number:04d}_{_stem(Path(path))}_scores.png")
+    if isinstance(image, ImageError):
+        raise image
+    shown = verdict.worst_frame or verdict
+    label = shown.verdict.replace(" ", "_")
+    write_card(shown, image, folder, f"{number:04d}_{_stem(path)}{place}_{label}")
 
 
 def _stem(path: Path) -> str:

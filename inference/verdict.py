@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from scipy.stats import binomtest
 
+from data.names import for_csv, for_screen
 from features.disagreement import Pair
 from features.explain import Reason
 
 REAL, FAKE, UNSURE = "real", "fake", "cannot tell"
 CSV_COLUMNS = ("path", "face", "p_fake", "verdict", "doubts", "quality", "reasons", "error")
+CSV_COLUMNS += ("threshold", "false_alarm_rate", "frames_asked", "frames_unreadable")
+CSV_COLUMNS += ("unreadable_because",)
 # Quality -> which side of its limit is poor, and the sentence.
 LIMITS = {
     "face_px": ("below", "the face is only {:.0f} px wide, less than 99% of the training faces"),
@@ -99,15 +102,26 @@ class Verdict:
         return f"person {self.face + 1}, in {frames}"
 
     @property
+    def unreadable(self) -> str:
+        """How many frames of a video could not be read, and why; empty where all were."""
+        clip = self.clip or {}
+        if not (lost := clip.get("frames_unreadable")):
+            return ""
+        because = for_screen(clip["unreadable_because"])
+        return f"{lost} of {clip['frames_asked']} frames could not be read ({because})"
+
+    @property
     def warnings(self) -> list[str]:
-        found = [f"Cannot tell: {reason}" for reason in self.reasons_to_abstain]
+        found = [self.unreadable] if self.unreadable else []
+        found += [f"Cannot tell: {reason}" for reason in self.reasons_to_abstain]
         overall = self.quality.get("overall", "good")
         return found if overall == "good" else [*found, f"Careful: {overall}"]
 
     def to_text(self) -> str:
         """For the screen: a headline, then warnings and reasons, indented."""
+        path = for_screen(self.path)
         if self.error:
-            return f"{self.path}: not scored: {self.error}"
+            return f"{path}: not scored: {for_screen(self.error)}"
         face = f" (face {self.face + 1})" if self.face else ""
         lines = [f"    {warning}" for warning in self.warnings]
         if clip := self.clip:
@@ -117,11 +131,12 @@ class Verdict:
             interval = f"{clip['low']:.2f} to {clip['high']:.2f}"
             lines.insert(0, f"    mean over the frames, 95% {interval}; highest at {time}:")
         sentences = [reason.sentence for reason in self.reasons] or ["no single reason"]
-        headline = f"{self.path}{face}: {self.verdict.upper()}  {self.score}"
+        headline = f"{path}{face}: {self.verdict.upper()}  {self.score}"
         return "\n".join([headline, *lines, *(f"  - {sentence}" for sentence in sentences)])
 
     def to_json(self, whole: bool = False) -> dict:
         """JSON-ready. whole: with regions, pairs and families; in a video of the worst frame."""
+        rate = self.false_alarm_rate
         row = {
             "path": self.path,
             "face": self.face,
@@ -132,6 +147,8 @@ class Verdict:
             "reasons": [asdict(reason) for reason in self.reasons],
             "error": self.error,
             "box": [round(x, 1) for x in self.box],
+            "threshold": self.threshold,
+            "rarity": rate and asdict(rate) | {"words": rate.words},
         }
         if self.clip:
             row["clip"] = self.clip
@@ -139,10 +156,7 @@ class Verdict:
             return row
         if self.worst_frame is not None:
             return row | {"worst_frame": self.worst_frame.to_json(whole=True)}
-        rate = self.false_alarm_rate
         return row | {
-            "threshold": self.threshold,
-            "rarity": rate and asdict(rate) | {"words": rate.words},
             "families": {name: round(value, 4) for name, value in self.families.items()},
             "usual": round(self.baseline_logit, 4),
             "regions": [region.to_json() for region in self.regions],
@@ -151,13 +165,20 @@ class Verdict:
 
     def to_csv(self) -> dict:
         """One row of `CSV_COLUMNS`: unknown values are empty, sentences are joined by ` | `."""
+        rate, clip = self.false_alarm_rate, self.clip or {}
         row = self.to_json() | {
             "p_fake": "" if self.p_fake is None else f"{self.p_fake:.4f}",
             "doubts": " | ".join(self.reasons_to_abstain),
             "quality": "; ".join(f"{name}={value}" for name, value in self.quality.items()),
             "reasons": " | ".join(reason.sentence for reason in self.reasons),
+            "threshold": "" if self.p_fake is None else f"{self.threshold:.4f}",
+            "false_alarm_rate": "" if rate is None else f"{rate.share:.4f}",
+            "frames_asked": clip.get("frames_asked", ""),
+            "frames_unreadable": clip.get("frames_unreadable", ""),
+            "unreadable_because": clip.get("unreadable_because", ""),
         }
-        return {name: row[name] for name in CSV_COLUMNS}
+        cells = {name: "" if row[name] is None else row[name] for name in CSV_COLUMNS}
+        return {k: for_csv(cell) if isinstance(cell, str) else cell for k, cell in cells.items()}
 
 
 def outside_limits(

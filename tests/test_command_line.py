@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from command_line import BAD_INPUT, run
+from command_line import BAD_INPUT, FULL, Stopped, run
 
 
 @dataclass(frozen=True)
@@ -85,3 +90,47 @@ def test_exit_codes_of_main_are_kept_and_progress_goes_to_standard_error(capsys)
     assert toy("--data-root", "x", main=main) == 3
     assert toy("--data-root", "x", main=lambda config: config.data_root) == 0
     assert capsys.readouterr() == ("result\n", "half way\nwarning: few faces\n")
+
+
+@pytest.mark.parametrize(
+    "error, code",
+    [
+        (KeyboardInterrupt(), 130),
+        (Stopped(signal.SIGTERM), 143),
+        (OSError(errno.ENOSPC, "No space left on device", "a\nb.csv"), FULL),
+        (OSError(errno.EROFS, "Read-only file system", "a.csv"), BAD_INPUT),
+        (MemoryError(), FULL),
+        (RuntimeError("CUDA out of memory"), FULL),
+        (ValueError("a\x1b[31m"), BAD_INPUT),
+    ],
+)
+def test_every_end_has_a_code_and_one_line(error, code, capsys):
+    def ends(config: Toy) -> None:
+        raise error
+
+    assert toy("--data-root", "x", main=ends) == code
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and printed.startswith("toy.py: ") and "\x1b" not in printed
+
+
+@pytest.mark.parametrize("shell, code", [("| head -1", 141), ("> /dev/full", 1), (">&-", 0)])
+def test_a_screen_that_is_gone_leaves_no_traceback(shell, code):
+    """Neither while it works nor when Python ends."""
+    script = (
+        "import sys; from dataclasses import make_dataclass; from command_line import run;"
+        "sys.exit(run(lambda _: [print('x' * 99) for _ in range(9999)] and 0, "
+        "make_dataclass('C', []), '', [], 'toy'))"
+    )
+    command = f"set -o pipefail; '{sys.executable}' -c \"$0\" {shell} >&2"
+    command = command if "|" in shell else command.replace(" >&2", "")
+    done = subprocess.run(["bash", "-c", command, script], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_sigterm_is_told_like_ctrl_c(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    end = lambda config: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    assert toy("--data-root", "x", main=end) == 143
+    assert capsys.readouterr().err == "toy.py: stopped.\n"
+    assert signal.getsignal(signal.SIGTERM) == before

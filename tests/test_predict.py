@@ -110,7 +110,7 @@ def test_mistakes_have_an_exit_code(pictures, tmp_path, monkeypatch, wrong):
     assert predict_py(pictures / "mirrored.jpg", *wrong) == BAD_INPUT
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")  # the font lacks it
+@pytest.mark.filterwarnings("error:Glyph")
 def test_any_file_name_works(pictures, tmp_path, capfdbinary):
     odd = tmp_path / "odd"
     odd.mkdir()
