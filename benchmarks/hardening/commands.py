@@ -137,9 +137,11 @@ class Running:
             time.sleep(0.005 if watch is None else 0.1)
         code, peak, took = self.ended
         left = self._left()
-        texts = [file.read_text(encoding="utf-8", errors="replace") for file in self.files]
-        for file in self.files:
-            file.unlink()
+        texts = []
+        for file in self.files:  # not there where it was killed at its first step
+            known = file.exists()
+            texts.append(file.read_text(encoding="utf-8", errors="replace") if known else "")
+            file.unlink(missing_ok=True)
         return Ended(code, *texts, peak, took, left)
 
     def _left(self) -> int:

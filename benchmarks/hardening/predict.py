@@ -29,7 +29,7 @@ NAMES = (  # of files, as bytes: what comes before the suffix
     b'quote"comma,semicolon;',
     b"\ttab\rreturn",
     "\u202egpj.exe".encode(),
-    b"<script>alert(1)</script>",
+    b"<img src=x onerror=alert(1)>",
     b"%s{0}$HOME`id`",
     b"http:127.0.0.1",
     b"a@3of32",
