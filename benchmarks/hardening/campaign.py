@@ -59,7 +59,7 @@ class Tally:
         kind = re.sub(
             r"(\w+(Error|Exception|Interrupt))\b.*|(?<=^printed).*", r"\1", what, flags=re.S
         )
-        kind = re.sub(r"0x[0-9a-f]+|\d+", "N", re.sub(r"(/[^\s/:]+)+", "PATH", kind))[:160]
+        kind = re.sub(r"0x[0-9a-f]+|\d+(\.\d+)?", "N", re.sub(r"(/[^\s/:]+)+", "PATH", kind))[:160]
         self.kinds[kind] += 1
         if self.kinds[kind] <= EXAMPLES:
             self.examples.setdefault(kind, []).append(for_screen(f"{name}: {what}")[:500])

@@ -33,7 +33,7 @@ class Writer:
 def attack(room: Room) -> list[Tally]:
     warm()
     made, writers = room.folder / "inputs", {}
-    dump, dataset = write_dump(made / "made" / "toy", groups=30), make_dataset(made / "people")
+    dump, dataset = write_dump(made / "made" / "toy", groups=60), make_dataset(made / "people")
 
     def preprocess(out: Path, seed: int) -> Target:
         options = ("--shard-size", 2, "--workers", 1, "--device", "cpu")

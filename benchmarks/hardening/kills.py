@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+import command_line
 from benchmarks.hardening.campaign import Room, Tally
 from benchmarks.hardening.commands import Ended, Running, Target, completed, script, warm
 from benchmarks.hardening.mutations import faces, write_clip
@@ -66,7 +68,7 @@ def attack(room: Room) -> list[Tally]:
 
 
 def all_tasks(inputs: Path, address: str) -> list[Task]:
-    dump = write_dump(inputs / "made" / "toy", groups=40)
+    dump = write_dump(inputs / "made" / "toy", groups=60)
     dataset = make_dataset(inputs / "people")
     clip = inputs / "clip.mp4"
     write_clip(
@@ -78,7 +80,7 @@ def all_tasks(inputs: Path, address: str) -> list[Task]:
         return script("preprocessing_pipeline.py", "--data-root", dataset, "--out", out, *options)
 
     def train(out: Path, seed: int = 0) -> Target:
-        return script("train.py", "--features", dump, "--out", out, "--seed", seed, "--head", "mlp")
+        return script("train.py", "--features", dump, "--out", out, "--seed", seed)
 
     def evaluate(out: Path) -> Target:
         less = ("--permutations", 1, "--replicates", 20, "--no-few-shot", "--ablate", "none")
@@ -154,7 +156,7 @@ def kill_often(room: Room, task: Task, folder: Path, number: int) -> Tally:
         told.append(f"{sent.name} after {delay:.2f} s")
         kills += 1
         tally.add(f"{task.name} {i}", ended.seconds, ended.peak)
-        if wrong := ended.wrong(*((130,) if sent == signal.SIGINT else ())):
+        if wrong := ended.wrong(*((0, 130) if sent == signal.SIGINT else ())):
             tally.fail(f"{sent.name}: {wrong}", told[-1])
         if wrong := not_whole(task, out, before, wanted):
             tally.fail(wrong, "; ".join(told), out)
@@ -285,9 +287,10 @@ class Source:
 
 
 def download(out: Path, url: str) -> None:
+    """As `python -m models.weights fetch mine`."""
     from models import weights
 
-    os.environ["XDG_CACHE_HOME"] = str(out.parent)
-    entry = weights.Weights("mine", "mine.bin", url, "", "", "", "")
+    weights.WEIGHTS = {"mine": weights.Weights("mine", "mine.bin", url, "", "", "", "")}
     weights.cache_folder = lambda: out
-    weights.locate(entry)
+    arguments = ["fetch", "mine"]
+    sys.exit(command_line.run(weights.main, weights.Config, "", arguments, "models.weights"))
