@@ -142,10 +142,14 @@ def read_only(room: Room, writers: dict[str, Writer]) -> Tally:
 
 def together(room: Room, writers: dict[str, Writer]) -> list[Tally]:
     """Two at once into one folder: what is there then is of one of them, or of both in turn."""
-    shares = {"training": room.count, "preprocessing": -(-room.count // 10)}
-    shares["prediction"] = shares["preprocessing"]
+    shares = {
+        "training": room.count,
+        **dict.fromkeys(("preprocessing", "prediction"), room.count // 10),
+    }
     found = []
     for name, share in shares.items():
+        if not share:  # a tiny run
+            continue
         writer, tally = writers[name], room.tally(f"two writers, {name}")
         alone = []
         for seed in (0, 1):
