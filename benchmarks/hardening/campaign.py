@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,11 @@ class Room:
 
     def rng(self, *more: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *more])
+
+    def share(self, parts: int, count: int) -> Room:
+        """For one of `parts` that are left, with as much of the time as each of the others."""
+        now = time.perf_counter()
+        return replace(self, count=count, until=now + (self.until - now) / parts)
 
     def times(self, count: int, what: str = "") -> Iterator[int]:
         """0 to count - 1, while there is time."""

@@ -60,7 +60,7 @@ def attack(room: Room) -> list[Tally]:
         writers[name] = Writer(name, target)
     found = []
     if os.geteuid() == 0:
-        found = [full(room, writers), read_only(room, writers)]
+        found = [full(room.share(2, room.count), writers), read_only(room, writers)]
     return [*found, *together(room, writers)]
 
 
@@ -92,7 +92,11 @@ def full(room: Room, writers: dict[str, Writer]) -> Tally:
             before = {}
             if writer.name in ("training", "prediction"):  # there is something to lose
                 out.mkdir()
-                completed(writer.target(out, 1), room.folder / "run")
+                if writer.name == "training":
+                    completed(writer.target(out, 1), room.folder / "run")
+                else:  # smaller than what is to come: its own space would do for that
+                    (out / "v.csv").write_text("path,p_fake\nold.png,0.5\n")
+                    (out / "v.json").write_text("[]\n")
                 before = contents(out)
             fill(disk, free)
             ended = completed(writer.target(out, 0), room.folder / "run")
@@ -147,9 +151,8 @@ def together(room: Room, writers: dict[str, Writer]) -> list[Tally]:
         **dict.fromkeys(("preprocessing", "prediction"), room.count // 10),
     }
     found = []
+    shares = {name: share for name, share in shares.items() if share}  # fewer in a tiny run
     for name, share in shares.items():
-        if not share:  # a tiny run
-            continue
         writer, tally = writers[name], room.tally(f"two writers, {name}")
         alone = []
         for seed in (0, 1):
@@ -157,7 +160,8 @@ def together(room: Room, writers: dict[str, Writer]) -> list[Tally]:
             (out if name == "prediction" else out.parent).mkdir(parents=True)
             completed(writer.target(out, seed), out.parent)
             alone.append(contents(out))
-        for i in room.times(share, f"two writers, {name}"):
+        part = room.share(len(shares) - len(found), share)
+        for i in part.times(share, f"two writers, {name}"):
             folder, rng = room.folder / name / f"{i}", room.rng(i)
             out = folder / "out"
             (out if name == "prediction" else folder).mkdir(parents=True)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -61,8 +61,7 @@ def attack(room: Room) -> list[Tally]:
         tasks = all_tasks(room.folder / "inputs", address)
         for number, task in enumerate(tasks):
             share = room.count // len(tasks) + (number < room.count % len(tasks))
-            left = (room.until - time.perf_counter()) / (len(tasks) - number)
-            part = replace(room, count=share, until=time.perf_counter() + left)
+            part = room.share(len(tasks) - number, share)
             tallies.append(kill_often(part, task, room.folder / task.name, number))
     return tallies
 
