@@ -17,6 +17,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: processes are forked, so none may have threads
 
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -59,6 +60,7 @@ class Config:
 def main(config: Config) -> int:
     if (config.count or 1) < 1 or config.seconds <= 0:
         raise ValueError("--count must be at least 1, and --seconds more than 0")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what it made is removed
     out, tallies, took = config.out.resolve(), [], {}
     for part in config.only or FULL:
         start = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import resource
 import runpy
@@ -20,6 +21,8 @@ from benchmarks.hardening.campaign import resident
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("preprocessing_pipeline", "train", "evaluate", "predict", "models.weights")
+LIBC = ctypes.CDLL(None, use_errno=True)
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 Target = Callable[[], object]
 
 
@@ -86,11 +89,13 @@ class Running:
         code = 1
         try:
             os.setsid()
+            LIBC.prctl(DEATH_SIGNAL, signal.SIGKILL)  # it ends with the process that began it
             for number, file in enumerate(self.files, 1):
                 os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
             sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: PTH123, SIM115
             os.environ |= self.environment
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             os.chdir(ROOT)
             if begin:

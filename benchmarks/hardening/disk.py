@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.hardening.campaign import Room, Tally
-from benchmarks.hardening.commands import Running, Target, completed, script, warm
+from benchmarks.hardening.commands import LIBC, Running, Target, completed, script, warm
 from benchmarks.hardening.kills import make_dataset
 from data.dump import read_dump
 from models.checkpoint import Checkpoint
 from tests.synthetic import write_dump
 
 FREE = (0, 1, 4, 16, 64, 256)  # KB on a full disk
-LIBC = ctypes.CDLL(None, use_errno=True)
 READ_ONLY, REMOUNT = 1, 32  # MS_RDONLY, MS_REMOUNT of mount(2)
 
 
