@@ -204,7 +204,7 @@ def expensive(room: Room, page: Page) -> Tally:
         watcher = Thread(target=watch, args=(lambda: page.memory, peak, done))
         watcher.start()
         start = time.perf_counter()
-        answer = page.predict(path.name, path.read_bytes(), 4 * SECONDS)
+        answer = page.predict(path.name, path.read_bytes(), 2 * SECONDS)
         took = time.perf_counter() - start
         done.set()
         watcher.join()
@@ -215,13 +215,13 @@ def expensive(room: Room, page: Page) -> Tally:
             tally.fail(f"takes {peak[0] - before:.0f} MB", what, path)
         if "event: none" in answer:
             tally.fail(f"no answer: {answer[-200:]}", what, path)
-        if "event: complete" not in page.predict("after.png", picture(7, True), 5 * SECONDS):
+        if "event: complete" not in page.predict("after.png", picture(7, True), 2 * SECONDS):
             tally.fail("nobody is answered afterwards", what, path)
     return tally
 
 
 def watch(measure: Callable[[], float], peak: list[float], done: Event) -> None:
-    while not done.wait(0.05):
+    while not done.wait(0.2):
         peak[0] = max(peak[0], measure())
 
 
