@@ -26,9 +26,9 @@ TINY = {
     "pictures": 60,
     "clips": 30,
     "predict": 6,
-    "kills": 6,
+    "kills": 2,
     "disk": 1,
-    "files": 40,
+    "files": 20,
     "page": 4,
     "memory": 4,
 }

@@ -58,7 +58,7 @@ def attack(room: Room) -> list[Tally]:
     warm()
     tallies = []
     with Source() as address:
-        tasks = all_tasks(room.folder / "inputs", address)
+        tasks = all_tasks(room.folder / "inputs", address)[: room.count]
         for number, task in enumerate(tasks):
             share = room.count // len(tasks) + (number < room.count % len(tasks))
             part = room.share(len(tasks) - number, share)
@@ -111,10 +111,7 @@ def all_tasks(inputs: Path, address: str) -> list[Task]:
         shutil.copytree(made, out, dirs_exist_ok=True)
 
     return [
-        Task("preprocessing", preprocess, whole=finished_dump),
         Task("training", train, earlier_checkpoint, Checkpoint.load),
-        Task("evaluation", evaluate, left_out=TIMES),
-        Task("prediction", predict, earlier_verdicts),
         Task("download", lambda out: fetch(out, "x"), whole=weights, is_script=False),
         Task(
             "download from the hub",
@@ -122,6 +119,9 @@ def all_tasks(inputs: Path, address: str) -> list[Task]:
             whole=weights,
             is_script=False,
         ),
+        Task("preprocessing", preprocess, whole=finished_dump),
+        Task("prediction", predict, earlier_verdicts),
+        Task("evaluation", evaluate, left_out=TIMES),
     ]
 
 
