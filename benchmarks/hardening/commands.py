@@ -9,6 +9,7 @@ import resource
 import runpy
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -94,6 +95,7 @@ class Running:
                 os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
             sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))  # noqa: PTH123, SIM115
             os.environ |= self.environment
+            tempfile.tempdir = None  # it looks for TMPDIR again
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
