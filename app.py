@@ -24,7 +24,7 @@ from typing import Any
 from starlette.middleware import Middleware
 
 from command_line import run
-from data.reader import Reader
+from data.isolated import IsolatedReader
 from inference.detector import BUNDLED, default_device
 from predict import Detector
 from web.gate import MAX_BYTES, Gate, Hosts
@@ -81,14 +81,14 @@ def serve(
     per_minute: int = Config.per_minute,
 ) -> Iterator[Any]:
     """The running page (a gradio.Blocks); afterwards its folder of uploads is gone."""
-    uploads = Uploads()
+    uploads, reader = Uploads(), IsolatedReader(MAX_PIXELS)
     os.environ |= {
         "GRADIO_TEMP_DIR": str(uploads.folder),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_ANALYTICS_MAX_EVENTS": "1",  # else a table of all requests, made anew for each
     }
     try:
-        blocks = build(Page(detector, uploads, Reader(MAX_PIXELS)))
+        blocks = build(Page(detector, uploads, reader))
         blocks._queue.pending_messages_per_session.max_size = UNFETCHED
         hosts = Hosts(host, allow_host)
         gate = Middleware(Gate, blocks=blocks, uploads=uploads, hosts=hosts, per_minute=per_minute)
@@ -114,6 +114,7 @@ def serve(
         finally:
             blocks.close(verbose=False)
     finally:
+        reader.close()
         uploads.close()
 
 

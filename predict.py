@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,7 +41,7 @@ from command_line import run
 from data.dump import Dump, newest_dump, read_dump
 from data.files import write_csv
 from data.images import MAX_PIXELS
-from data.names import for_csv
+from data.isolated import IsolatedReader
 from data.quality import QUALITIES
 from data.reader import Reader
 from data.samples import FRAMES
@@ -85,6 +86,11 @@ class Config:
     """Pictures at a time."""
     max_pixels: int = MAX_PIXELS
     """Larger pictures are refused."""
+    isolate: bool = False
+    """For files of strangers: decode in a process of its own, at most 20 s and some memory for each."""
+
+    def reader(self) -> Reader:
+        return (IsolatedReader if self.isolate else Reader)(self.max_pixels)
 
     def check(self) -> None:
         if min(self.batch_size, self.max_pixels, self.frames) < 1:
@@ -101,8 +107,11 @@ class Config:
             raise ValueError("give pictures or --features, not both")
 
 
-def score_dump(detector: Explainer, dump: Dump, split: str) -> Path:
-    """Score one split of a dump, print the metrics, write predictions.csv beside it."""
+def score_dump(detector: Explainer, dump: Dump, split: str, name_of: str) -> Path:
+    """Score one split of a dump, print the metrics, write predictions.csv beside it.
+
+    name_of: the detector.
+    """
     detector.checkpoint.check_outputs(dump.meta, str(dump.path))
     rows = np.flatnonzero(dump.rows["split"] == split)
     if not len(rows):
@@ -123,11 +132,15 @@ def score_dump(detector: Explainer, dump: Dump, split: str) -> Path:
         result = ("", "")
         if not np.isnan(p):
             result = f"{p:.6f}", detector.decide(p, values, quality)[0]
-        cells = (dump.rows[name][row] for name in columns)
-        cells = (for_csv(cell) if isinstance(cell, str) else cell for cell in cells)
-        found.append([*cells, *result])
-    write_csv(dump.path / "predictions.csv", (*columns, "p_fake", "verdict"), found)
+        found.append([*(dump.rows[name][row] for name in columns), *result, name_of])
+    header = (*columns, "p_fake", "verdict", "checkpoint")
+    write_csv(dump.path / "predictions.csv", header, found)
     return dump.path / "predictions.csv"
+
+
+def _name(checkpoint: Path) -> str:
+    """Of a detector: its folder, and the start of its SHA-256."""
+    return f"{checkpoint.resolve().name} {sha256_of(checkpoint / 'checkpoint.json')[:12]}"
 
 
 def main(config: Config) -> int:
@@ -136,12 +149,16 @@ def main(config: Config) -> int:
         checkpoint = config.checkpoint or newest_checkpoint()
         detector, dump = Explainer(checkpoint), read_dump(config.features or newest_dump())
         print(f"checkpoint: {checkpoint}\ndump: {dump.path}, split {config.split}")
-        print("written:", score_dump(detector, dump, config.split))
+        if warning := detector.checkpoint.warning_for(dump.meta, dump.digest):
+            log.warning(warning)
+        print("written:", score_dump(detector, dump, config.split, _name(checkpoint)))
         return 0
-    checkpoint, reader = config.checkpoint or BUNDLED, Reader(config.max_pixels)
-    name = f"{checkpoint.resolve().name} {sha256_of(checkpoint / 'checkpoint.json')[:12]}"
+    checkpoint = config.checkpoint or BUNDLED
     # Before anything takes long: what cannot be written fails here.
-    with Results(reader, name, config.json, config.csv, config.explain) as results:
+    with (
+        closing(config.reader()) as reader,
+        Results(reader, _name(checkpoint), config.json, config.csv, config.explain) as results,
+    ):
         detector = Detector(checkpoint, config.device, config.faces, config.weights_dir)
         inputs = [Path(given) for given in config.inputs]
         for verdict in predict_files(detector, inputs, config.batch_size, reader, config.frames):

@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import numpy as np
 from data.images import MAX_PIXELS, ImageError
 from data.reader import Reader
 
-SECONDS = 20.0
+SECONDS, START_SECONDS = 20.0, 60.0
 BASE_BYTES, BYTES_PER_PIXEL = 256 << 20, 24  # what decoding takes at most
 LINE = 1 << 20  # bytes of an answer's header
 CRASHED = "made the decoder crash"
@@ -54,6 +55,7 @@ class IsolatedReader(Reader):
         self.close()
 
     def close(self) -> None:
+        """The other process ends; the next call starts a new one."""
         with self._lock:
             self._end()
 
@@ -132,9 +134,10 @@ class IsolatedReader(Reader):
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the parent
             )
-            if self._process.stdout.readline(LINE) != b"ready\n":
+            ready, _, _ = select.select([self._process.stdout], [], [], START_SECONDS)
+            if not ready or self._process.stdout.readline(LINE) != b"ready\n":
                 self._end()
-                raise OSError("the process that decodes pictures cannot be started")
+                raise OSError("the process that decodes pictures does not start")
         return self._process
 
     def _end(self) -> None:

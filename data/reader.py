@@ -17,6 +17,9 @@ class Reader:
     def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
         self.max_pixels = max_pixels
 
+    def close(self) -> None:
+        """What it holds is free; it can be used again."""
+
     def image(self, path: Path, frame: int = 0) -> np.ndarray:
         """(H, W, 3) uint8 RGB, as `data.images.read_image`. Raises only ImageError."""
         return read_image(path, self.max_pixels, frame)

@@ -196,9 +196,8 @@ def _decoded(
             )
             for number, frame in read:
                 check_size(video, frame.width, frame.height, max_pixels)
-                shown = _upright(_square(frame.to_ndarray(format="rgb24"), shape), frame)
-                check_size(video, *shown.shape[1::-1], max_pixels)
-                yield number, shown
+                check_size(video, _width(frame, shape), frame.height, max_pixels)
+                yield number, _upright(_square(frame, shape), frame)
 
         if crf is None:
             yield from images(numbers)
@@ -255,13 +254,20 @@ def _frames(packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, bool]
             yield frame, not spoilt
 
 
-def _square(image: np.ndarray, shape: Fraction | None) -> np.ndarray:
-    """As it is shown, by its stored width: pixels need not be square. shape: of one, wide to high."""
-    if not shape or shape == 1 or not 1 / WIDEST <= shape <= WIDEST:
+def _width(frame: av.VideoFrame, shape: Fraction | None) -> int:
+    """As it is shown: pixels need not be square. shape: of one, wide to high."""
+    if not shape or not 1 / WIDEST <= shape <= WIDEST:
+        return frame.width
+    return max(1, round(frame.width * shape))
+
+
+def _square(frame: av.VideoFrame, shape: Fraction | None) -> np.ndarray:
+    """The picture with square pixels; scaled as players do, in width."""
+    image, width = frame.to_ndarray(format="rgb24"), _width(frame, shape)
+    if width == frame.width:
         return image
-    height, width = image.shape[:2]
-    method = cv2.INTER_AREA if shape < 1 else cv2.INTER_CUBIC
-    return cv2.resize(image, (max(1, round(width * shape)), height), interpolation=method)
+    method = cv2.INTER_AREA if width < frame.width else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, frame.height), interpolation=method)
 
 
 def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:

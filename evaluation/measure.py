@@ -115,10 +115,9 @@ def all_figures(
 
 
 def fit_rows(done: Mapping, run: Run) -> list[dict]:
-    """Threshold, seconds, and what was measured after the fit."""
+    """The threshold, and what was measured after the fit."""
     note = f"failed: {done['failed']}" if done["failed"] else "; ".join(done["notes"])
     rows = [{"metric": "threshold", "value": done["threshold"], "note": note}]
-    rows.append({"metric": "seconds", "value": done["seconds"]})
     return rows + [row for row in done["rows"] if row.get("run", run.id) == run.id]
 
 

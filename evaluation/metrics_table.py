@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data.files import replacing
+from data.names import for_csv, from_csv
 
 FORMAT = 3
 AGAIN = "run the evaluation again"
@@ -63,6 +64,8 @@ def counts_of(y: np.ndarray, groups: np.ndarray) -> dict[str, int]:
 
 def write_table(path: Path, table: pd.DataFrame, **options: object) -> None:
     """UTF-8; names that are not UTF-8 are kept byte by byte. options: of `DataFrame.to_csv`."""
+    words = table.select_dtypes(object).columns
+    table = table.assign(**{name: table[name].map(for_csv, na_action="ignore") for name in words})
     with replacing(path) as file:
         text = table.to_csv(index=False, lineterminator="\n", **options)
         file.write(text.encode("utf-8", "surrogateescape"))
@@ -80,6 +83,8 @@ def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
             na_values={name: [""] for name, kind in types.items() if kind is not object},
             encoding_errors="surrogateescape",
         )
+        for name in (name for name, kind in types.items() if kind is object and name in table):
+            table[name] = table[name].map(from_csv)
         if list(table) != list(types):
             raise ValueError(f"expected the columns {', '.join(types)}")
         if "level" in types and (strange := set(table["level"]) - {"", *UNITS}):
