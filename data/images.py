@@ -35,14 +35,18 @@ UPRIGHT = {
 
 
 class ImageError(ValueError):
-    """A file that cannot be used as a picture. The message begins with its path."""
+    """A file that cannot be used as a picture. The message begins with its path.
 
-    def __init__(self, path: Path, reason: str) -> None:
+    repeated: nothing is wrong: a video has fewer frames than were asked for.
+    """
+
+    def __init__(self, path: Path, reason: str, repeated: bool = False) -> None:
         super().__init__(f"{path}: {reason}")
-        self.path, self.reason = path, reason
+        self.path, self.reason, self.repeated = path, reason, repeated
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.path, self.reason)  # worker processes hand errors back
+        # Worker processes hand errors back.
+        return type(self), (self.path, self.reason, self.repeated)
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -92,7 +93,9 @@ def read_clip(
     except ImageError as error:  # those before it are kept
         lost = error.reason
     frames = [
-        found.get(place, ImageError(path, repeated if place is None else lost))
+        ImageError(path, repeated, repeated=True)
+        if place is None
+        else found.get(place, ImageError(path, lost))
         for path, place in zip(paths, places, strict=True)
     ]
     return frames, packets.frame_bytes
@@ -101,7 +104,7 @@ def read_clip(
 def seconds_of(video: Path) -> float | None:
     """The duration by the file's header; None unknown."""
     try:
-        with av.open(str(video), metadata_errors="ignore") as container:
+        with _container(video) as container:
             return container.duration / av.time_base if container.duration else None
     except (av.FFmpegError, OSError, ValueError):
         return None
@@ -123,14 +126,18 @@ class _Packets:
     keys: list[int]  # those of the times that decoding can begin at
 
 
+def _container(video: Path) -> InputContainer:
+    """The opened file. Raises: FFmpegError."""
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    # With its protocol, a name that holds a colon is a name, no address.
+    return av.open(f"file:{video}", container_options=options, metadata_errors="ignore")
+
+
 @contextmanager
 def _opened(video: Path, max_pixels: int) -> Iterator[VideoStream]:
     """Raises: ImageError where there is no video, and for all errors of FFmpeg inside."""
-    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
-        # With its protocol, a name that holds a colon is a name.
-        url = f"file:{video}"
-        with av.open(url, container_options=options, metadata_errors="ignore") as container:
+        with _container(video) as container:
             streams = container.streams.video
             streams = [s for s in streams if not s.disposition & Disposition.attached_pic]
             if not streams:

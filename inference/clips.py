@@ -79,8 +79,11 @@ def assign(tracks: list[Track], verdicts: list[Verdict], frame: int) -> None:
 def predict_clip(
     detector: Detector, path: Path, frames: int, reader: Reader | None = None
 ) -> list[Verdict]:
-    """One verdict per person, those in most frames first, or one verdict with an error."""
-    detector, tracks, read, failure = detector.for_all_faces(), [], 0, ""
+    """One verdict per person, those in most frames first, or one verdict with an error.
+
+    Frames lost by damage are counted in `clip`; those that a short video does not have are not.
+    """
+    detector, tracks, read, lost = detector.for_all_faces(), [], 0, []
     reader = reader or Reader()
     bar = tqdm(total=frames, unit="frame", desc=path.name[:30], leave=False, disable=None)
     for start in range(0, frames, FRAMES_IN_MEMORY):
@@ -88,7 +91,7 @@ def predict_clip(
         images = {}
         for (number, _), image in zip(wanted, reader.frames(path, wanted), strict=True):
             if isinstance(image, ImageError):
-                failure = failure or image.reason
+                lost += [] if image.repeated else [image.reason]
             else:
                 images[number] = image
         read += len(images)
@@ -99,10 +102,16 @@ def predict_clip(
         bar.update(len(wanted))
     bar.close()
     if not tracks:
-        return [Verdict(str(path), error=f"no face found in {read} frames" if read else failure)]
+        damage = f"{len(lost)} of {frames} frames could not be read ({lost[0]})" if lost else ""
+        error = "; ".join([f"no face found in {read} frames"] * bool(read) + [damage] * bool(lost))
+        return [Verdict(str(path), error=error)]
     tracks.sort(key=lambda track: -len(track.frames))
     counts = read, frames, reader.seconds(path)
-    return [summarise(detector, track, number, *counts) for number, track in enumerate(tracks)]
+    people = [summarise(detector, track, number, *counts) for number, track in enumerate(tracks)]
+    for person in people:
+        person.clip["frames_unreadable"] = len(lost)
+        person.clip["unreadable_because"] = lost[0] if lost else ""
+    return people
 
 
 def summarise(
@@ -125,6 +134,7 @@ def summarise(
     times = [duration and round((n + 0.5) / frames * duration, 2) for n in track.frames]
     worst = int(scores.argmax())
     clip = {
+        "frames_asked": frames,
         "frames_looked_at": read,
         "frames": track.frames,
         "seconds": times,
