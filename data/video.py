@@ -195,7 +195,6 @@ def _decoded(
                 _by_time(stream, packets, numbers) if packets.times else _by_count(stream, numbers)
             )
             for number, frame in read:
-                check_size(video, frame.width, frame.height, max_pixels)
                 check_size(video, _width(frame, shape), frame.height, max_pixels)
                 yield number, _upright(_square(frame, shape), frame)
 

@@ -6,7 +6,6 @@ their boxes adds to the similarity.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,7 +79,10 @@ def assign(tracks: list[Track], verdicts: list[Verdict], frame: int) -> None:
 def predict_clip(
     detector: Detector, path: Path, frames: int, reader: Reader | None = None
 ) -> list[Verdict]:
-    """One verdict per person, those in most frames first, or one verdict with an error."""
+    """One verdict per person, those in most frames first, or one verdict with an error.
+
+    Frames lost by damage are counted in `clip`; those that a short video does not have are not.
+    """
     detector, tracks, read, lost = detector.for_all_faces(), [], 0, []
     reader = reader or Reader()
     bar = tqdm(total=frames, unit="frame", desc=path.name[:30], leave=False, disable=None)
@@ -100,35 +102,22 @@ def predict_clip(
         bar.update(len(wanted))
     bar.close()
     if not tracks:
-        return [Verdict(str(path), error=_without_faces(read, lost))]
+        damage = f"{len(lost)} of {frames} frames could not be read ({lost[0]})" if lost else ""
+        error = "; ".join([f"no face found in {read} frames"] * bool(read) + [damage] * bool(lost))
+        return [Verdict(str(path), error=error)]
     tracks.sort(key=lambda track: -len(track.frames))
-    counts = read, frames, reader.seconds(path), lost
-    return [summarise(detector, track, number, *counts) for number, track in enumerate(tracks)]
-
-
-def _without_faces(read: int, lost: list[str]) -> str:
-    unreadable = (
-        f"{len(lost)} of {read + len(lost)} frames cannot be read ({lost[0]})" if lost else ""
-    )
-    return "; ".join(filter(None, [f"no face found in {read} frames" if read else "", unreadable]))
+    counts = read, frames, reader.seconds(path)
+    people = [summarise(detector, track, number, *counts) for number, track in enumerate(tracks)]
+    for person in people:
+        person.clip["frames_unreadable"] = len(lost)
+        person.clip["unreadable_because"] = lost[0] if lost else ""
+    return people
 
 
 def summarise(
-    detector: Detector,
-    track: Track,
-    number: int,
-    read: int,
-    frames: int,
-    duration: float | None,
-    lost: Sequence[str] = (),
+    detector: Detector, track: Track, number: int, read: int, frames: int, duration: float | None
 ) -> Verdict:
-    """The verdict for one person.
-
-    Args:
-        read: how many of `frames` there are and could be read.
-        duration: seconds.
-        lost: why others could not.
-    """
+    """The verdict for one person. read: how many of `frames` could be read; duration: seconds."""
     scores, abstain = np.array(track.p_fake), []
     draws = np.random.default_rng(0).integers(len(scores), size=(BOOTSTRAP, len(scores)))
     low, high = map(float, np.percentile(scores[draws].mean(1), [2.5, 97.5]))
@@ -147,8 +136,6 @@ def summarise(
     clip = {
         "frames_asked": frames,
         "frames_looked_at": read,
-        "frames_unreadable": len(lost),
-        "unreadable_because": lost[0] if lost else "",
         "frames": track.frames,
         "seconds": times,
         "p_fake": scores.round(4).tolist(),

@@ -1,6 +1,7 @@
 """Videos: tracking of people, memory, and the verdict over frames."""
 
 import json
+import socket
 from dataclasses import replace
 
 import av
@@ -11,6 +12,7 @@ from PIL import Image
 import predict
 from command_line import run
 from data import reader
+from data.images import ImageError
 from data.video import seconds_of
 from inference import clips
 from inference.card import draw_scores
@@ -163,3 +165,52 @@ def test_scores_are_drawn_over_frames_where_the_time_is_unknown(people):
         for person in people
     ]
     assert draw_scores(untimed).axes[0].get_xlabel() == "frame"
+
+
+class Torn(reader.Reader):
+    """Of 8 frames, those in `lost` are damaged and the last one would repeat another."""
+
+    lost = (2, 3)
+
+    def frames(self, video, wanted):
+        return [self.one(video, i) for i, _ in wanted]
+
+    def one(self, video, i):
+        if i in self.lost:
+            return ImageError(video, "damaged or cut short")
+        if i == 7:
+            return ImageError(video, "would repeat an earlier one", repeated=True)
+        return photograph(*COLLINS)[:500]
+
+
+def test_frames_lost_by_damage_are_told_apart_from_those_that_would_repeat(detector, film):
+    (person,) = predict_clip(detector, film, 8, Torn())
+    assert person.clip["frames_asked"] == 8 and person.clip["frames_looked_at"] == 5
+    assert person.clip["frames_unreadable"] == 2
+    assert person.clip["unreadable_because"] == "damaged or cut short"
+
+
+def test_a_clip_of_which_nothing_can_be_read_says_so(detector, film):
+    torn = Torn()
+    torn.lost = range(8)
+    (verdict,) = predict_clip(detector, film, 8, torn)
+    assert verdict.error == "8 of 8 frames could not be read (damaged or cut short)"
+
+
+def test_a_short_clip_has_lost_nothing(detector, film):
+    person = predict_clip(detector, film, 30)[0]
+    assert person.clip["frames_asked"] == 30 and person.clip["frames_looked_at"] == 24
+    assert person.clip["frames_unreadable"] == 0 and not person.clip["unreadable_because"]
+
+
+def test_a_name_of_a_video_is_no_address():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        port = server.getsockname()[1]
+        for name in (f"tcp:127.0.0.1:{port}?x.mp4", f"http://127.0.0.1:{port}/x.mp4"):
+            assert seconds_of(name) is None
+            assert isinstance(reader.Reader().frames(name, [(0, 1)])[0], ImageError)
+            with pytest.raises(ImageError):
+                reader.Reader().image(name)
+        with pytest.raises(BlockingIOError):
+            server.accept()
