@@ -64,7 +64,7 @@ def counts_of(y: np.ndarray, groups: np.ndarray) -> dict[str, int]:
 
 def write_table(path: Path, table: pd.DataFrame, **options: object) -> None:
     """UTF-8; names that are not UTF-8 are kept byte by byte. options: of `DataFrame.to_csv`."""
-    words = table.select_dtypes(object).columns
+    words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     table = table.assign(**{name: table[name].map(for_csv, na_action="ignore") for name in words})
     with replacing(path) as file:
         text = table.to_csv(index=False, lineterminator="\n", **options)
