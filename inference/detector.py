@@ -28,6 +28,7 @@ from models.checkpoint import Checkpoint
 from models.ensemble import Ensemble, find_device
 
 BUNDLED = Path(__file__).parent.parent / "checkpoints" / "default"
+MAX_FACES = 100  # of a picture
 # Of a checkpoint.
 ARRAYS = ("reference", "real_scores", "disagreement")
 NEEDED = ("weights", "outputs", "features", "head", "calibration", "threshold", "limits")
@@ -145,7 +146,9 @@ class Detector(Explainer):
                 f"{checkpoint}: trained with other weights ({', '.join(other)}); restore them, or "
                 "preprocess and train again"
             )
-        self.cutter = FaceCutter(faces, crops=self.ensemble.crops.values())
+        self.cutter = FaceCutter(
+            faces, crops=self.ensemble.crops.values(), max_faces=MAX_FACES, turned=True
+        )
 
     @classmethod
     def load(
@@ -193,6 +196,12 @@ class Detector(Explainer):
                 verdict.path, verdict.face = paths[crops.image[row]], int(crops.face[row])
                 verdict.box = tuple(map(float, crops.box[row]))
                 verdict.aligned = crops.aligned[row].permute(1, 2, 0).cpu().numpy()
+                if turn := crops.turn[row]:
+                    verdict.notes.append(
+                        f"the picture is not upright: its face is turned by {turn} degrees"
+                    )
+                if beyond := crops.left_out[row]:
+                    verdict.notes.append(f"{beyond} more faces of the picture were not scored")
                 found[crops.image[row]].append(verdict)
         errors = [[Verdict(path, error="no face found")] for path in paths]
         return [faces or error for faces, error in zip(found, errors, strict=True)]

@@ -12,7 +12,17 @@ from features.disagreement import Pair
 from features.explain import Reason
 
 REAL, FAKE, UNSURE = "real", "fake", "cannot tell"
-CSV_COLUMNS = ("path", "face", "p_fake", "verdict", "doubts", "quality", "reasons", "error")
+CSV_COLUMNS = (
+    "path",
+    "face",
+    "p_fake",
+    "verdict",
+    "doubts",
+    "quality",
+    "reasons",
+    "error",
+    "notes",
+)
 # Quality -> which side of its limit is poor, and the sentence.
 LIMITS = {
     "face_px": ("below", "the face is only {:.0f} px wide, less than 99% of the training faces"),
@@ -80,6 +90,7 @@ class Verdict:
     baseline_logit: float | None = None
     threshold: float | None = None
     error: str = ""
+    notes: list[str] = field(default_factory=list)  # on how the face was found, sentences
     # Of a video: frames, their scores and times, 95% interval of the mean; and its highest score.
     clip: dict = field(default_factory=dict)
     worst_frame: Verdict | None = field(default=None, repr=False)
@@ -100,7 +111,8 @@ class Verdict:
 
     @property
     def warnings(self) -> list[str]:
-        found = [f"Cannot tell: {reason}" for reason in self.reasons_to_abstain]
+        found = [f"Note: {note}" for note in self.notes]
+        found += [f"Cannot tell: {reason}" for reason in self.reasons_to_abstain]
         overall = self.quality.get("overall", "good")
         return found if overall == "good" else [*found, f"Careful: {overall}"]
 
@@ -131,6 +143,7 @@ class Verdict:
             "quality": self.quality,
             "reasons": [asdict(reason) for reason in self.reasons],
             "error": self.error,
+            "notes": self.notes,
             "box": [round(x, 1) for x in self.box],
         }
         if self.clip:
@@ -156,6 +169,7 @@ class Verdict:
             "doubts": " | ".join(self.reasons_to_abstain),
             "quality": "; ".join(f"{name}={value}" for name, value in self.quality.items()),
             "reasons": " | ".join(reason.sentence for reason in self.reasons),
+            "notes": " | ".join(self.notes),
         }
         return {name: row[name] for name in CSV_COLUMNS}
 
