@@ -112,18 +112,27 @@ class FaceCutter:
         box, score, landmarks = rows[:, :4], rows[:, 4], rows[:, 5:].reshape(-1, 5, 2)
         views = {crop: cut(images, image, landmarks, crop) for crop in self.crops}
         px = (box[:, 2:] - box[:, :2]).min(1)
-        numbers = (score, px, sharpness(views[ALIGNED]), *pose(landmarks))
+        turn, left_out = (np.array(values, int)[image] for values in (turns, beyond))
+        numbers = (score, px, sharpness(views[ALIGNED]), *_pose(landmarks, turn))
         numbers = (values.astype(np.float32) for values in numbers)
-        of_picture = (np.array(values, int)[image] for values in (turns, beyond))
         box = box.astype(np.float32)
-        return FaceCrops(views, image, face, box, landmarks, *numbers, *of_picture)
+        return FaceCrops(views, image, face, box, landmarks, *numbers, turn, left_out)
 
     def _turn(self, images: list[np.ndarray], found: list[np.ndarray], i: int) -> int:
         """Where picture i has no face: searches it turned, adds to `found`. Returns the degrees."""
-        for turns in (1, 3, 2) if self.turned and not len(found[i]) else ():
+        best = 0.0
+        for turns in (1, 2, 3) if self.turned and not len(found[i]) else ():
             turned = np.ascontiguousarray(np.rot90(images[i], turns))
             faces = self.find([turned], self.faces == "all")[0]
-            if len(faces):
+            if len(faces) and faces[0, 4] > best:
+                best, degrees = faces[0, 4], 90 * turns
                 found[i] = turned_back(faces, turns, *images[i].shape[:2])
-                return 90 * turns
-        return 0
+        return degrees if best else 0
+
+
+def _pose(landmarks: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`pose` of faces (F, 5, 2) that stand turned (F,) by 0, 90, 180 or 270 degrees clockwise."""
+    cos, sin = np.array([[1, 0, -1, 0], [0, 1, 0, -1]])[:, turn // 90, None]
+    x, y = landmarks[..., 0], landmarks[..., 1]
+    yaw, pitch, roll = pose(np.stack([cos * x + sin * y, cos * y - sin * x], axis=-1))
+    return yaw, pitch, roll + np.where(turn > 180, turn - 360, turn)
