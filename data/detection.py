@@ -76,13 +76,16 @@ class FaceFinder:
             which.append(stack.tensor(left)[image])
             if not every_scale:
                 left = left[torch.bincount(image, minlength=len(left)).cpu().numpy() == 0]
+        attempt = np.repeat(np.arange(len(boxes)), [len(faces) for faces in boxes])
         boxes, which = torch.cat(boxes), torch.cat(which)
         box, landmarks = self._refine_stack(stack, which, boxes[:, :4])
         rows = [which[:, None].double(), box, boxes[:, 4:], landmarks.flatten(1)]
         rows = torch.cat(rows, dim=1).cpu().numpy()
-        rows = rows[rows[:, 0].argsort(kind="stable")]
+        order = rows[:, 0].argsort(kind="stable")
+        rows, attempt = rows[order], attempt[order]
         ends = np.searchsorted(rows[:, 0], np.arange(1, len(stack)))
-        found = np.split(rows[:, 1:], ends)
+        parts = zip(np.split(rows[:, 1:], ends), np.split(attempt, ends), strict=True)
+        found = [new_faces(*part) for part in parts]
         return [ranked(faces, *shape) for faces, shape in zip(found, stack.shapes, strict=True)]
 
     def _search_stack(
@@ -143,12 +146,14 @@ class FaceFinder:
         long = every_scale and max(image.shape[:2]) > LONG
         found = []
         for size, padding in (*TRIES, LARGEST) if long else TRIES:
-            found.append(self._search([image], size, padding)[0])
-            if len(found[-1]) and not every_scale:
+            rows = self._search([image], size, padding)[0]
+            # Each attempt by itself: its bits are the same whatever the others find.
+            box, landmarks = self._refine([image], np.zeros(len(rows), int), rows[:, :4])
+            found.append(np.column_stack([box, rows[:, 4], landmarks.reshape(-1, 10)]))
+            if len(rows) and not every_scale:
                 break
-        rows = np.concatenate(found)
-        box, landmarks = self._refine([image], np.zeros(len(rows), int), rows[:, :4])
-        return np.column_stack([box, rows[:, 4], landmarks.reshape(-1, 10)])
+        attempt = np.repeat(np.arange(len(found)), [len(faces) for faces in found])
+        return new_faces(np.concatenate(found), attempt)
 
     def _search(self, images: list[np.ndarray], size: int, padding: float) -> list[np.ndarray]:
         """MTCNN's boxes and scores for each picture, (n, 5). size, padding: see `letterbox`."""
@@ -215,6 +220,15 @@ def window(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
     square[top - y : bottom - y, left - x : right - x] = image[top:bottom, left:right]
     method = cv2.INTER_AREA if side > 48 else cv2.INTER_LINEAR
     return cv2.resize(square, (48, 48), interpolation=method)
+
+
+def new_faces(faces: np.ndarray, attempt: np.ndarray) -> np.ndarray:
+    """The faces (n, 15) that no earlier attempt found: face 0 is the same for `one` and `all`."""
+    new = [
+        all(_overlap(face, other) <= SAME for other in faces[attempt < number])
+        for face, number in zip(faces, attempt, strict=True)
+    ]
+    return faces[np.array(new, bool)]
 
 
 def ranked(faces: np.ndarray, height: int, width: int) -> np.ndarray:
