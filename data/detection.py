@@ -18,6 +18,8 @@ from data.stack import Stack
 # in which those before found nothing: of 650 tight crops (DFDC) the first finds a face in 643, the
 # second in 4 more. The third finds faces down to 1/20 of the longer side instead of 1/6.
 TRIES = ((224, 0.0), (224, 0.1), (960, 0.1))
+# Besides, where every face is wanted and the picture is longer than LONG px: down to 1/40 of it.
+LARGEST, LONG = (1920, 0.1), 800
 # px, the smallest face. MTCNN searches for sizes a factor of 1 / .709 apart, from this one up; the
 # last should just fill the letterbox, as faces do in tight crops: 40 / .709 ** 5 = 223.
 SMALLEST = 40
@@ -47,35 +49,43 @@ class FaceFinder:
         # A third faster on a CPU, with the same bits.
         self.mtcnn = mtcnn.to(memory_format=torch.channels_last)
 
-    def __call__(self, images: list[np.ndarray]) -> list[np.ndarray]:
+    def __call__(self, images: list[np.ndarray], every_scale: bool = False) -> list[np.ndarray]:
         """The faces of each picture, the most central large one first. Computed on the CPU.
+
+        every_scale: search at every scale, not only until one finds a face.
 
         Returns:
             (n, 15) float64 each: box, score, and x, y of the viewer's left eye, right eye, the nose
             tip, left and right corner of the mouth.
         """
-        found = one_thread_each(lambda image: self._find([image])[0], images, self.threads)
+        found = one_thread_each(lambda image: self._find(image, every_scale), images, self.threads)
         return [ranked(faces, *image.shape[:2]) for faces, image in zip(found, images, strict=True)]
 
     @torch.inference_mode()
-    def of_stack(self, stack: Stack) -> list[np.ndarray]:
+    def of_stack(self, stack: Stack, every_scale: bool = False) -> list[np.ndarray]:
         """As a call, for pictures on the device. One transfer brings all faces back."""
         boxes, which, left = [], [], np.arange(len(stack))
-        for size, padding in TRIES:
+        for size, padding in (*TRIES, LARGEST) if every_scale else TRIES:
+            if (size, padding) == LARGEST:
+                left = left[stack.shapes[left].max(1) > LONG]
+            if not len(left):
+                break
             some = stack if len(left) == len(stack) else stack.select(left)
             found, image = self._search_stack(some, size, padding)
             boxes.append(found)
             which.append(stack.tensor(left)[image])
-            left = left[torch.bincount(image, minlength=len(left)).cpu().numpy() == 0]
-            if not len(left):
-                break
+            if not every_scale:
+                left = left[torch.bincount(image, minlength=len(left)).cpu().numpy() == 0]
+        attempt = np.repeat(np.arange(len(boxes)), [len(faces) for faces in boxes])
         boxes, which = torch.cat(boxes), torch.cat(which)
         box, landmarks = self._refine_stack(stack, which, boxes[:, :4])
         rows = [which[:, None].double(), box, boxes[:, 4:], landmarks.flatten(1)]
         rows = torch.cat(rows, dim=1).cpu().numpy()
-        rows = rows[rows[:, 0].argsort(kind="stable")]
+        order = rows[:, 0].argsort(kind="stable")
+        rows, attempt = rows[order], attempt[order]
         ends = np.searchsorted(rows[:, 0], np.arange(1, len(stack)))
-        found = np.split(rows[:, 1:], ends)
+        parts = zip(np.split(rows[:, 1:], ends), np.split(attempt, ends), strict=True)
+        found = [new_faces(*part) for part in parts]
         return [ranked(faces, *shape) for faces, shape in zip(found, stack.shapes, strict=True)]
 
     def _search_stack(
@@ -131,19 +141,19 @@ class FaceFinder:
         return box, landmarks
 
     @torch.inference_mode()
-    def _find(self, images: list[np.ndarray]) -> list[np.ndarray]:
-        """(n, 15) for each picture, in no order."""
-        found = [np.empty((0, 5))] * len(images)
-        for size, padding in TRIES:
-            faceless = [i for i, faces in enumerate(found) if not len(faces)]
-            again = self._search([images[i] for i in faceless], size, padding) if faceless else []
-            for i, faces in zip(faceless, again, strict=True):
-                found[i] = faces
-        counts, rows = [len(faces) for faces in found], np.concatenate(found)
-        which = np.repeat(np.arange(len(images)), counts)
-        box, landmarks = self._refine(images, which, rows[:, :4])
-        rows = np.column_stack([box, rows[:, 4], landmarks.reshape(-1, 10)])
-        return np.split(rows, np.cumsum(counts)[:-1])
+    def _find(self, image: np.ndarray, every_scale: bool) -> np.ndarray:
+        """(n, 15), in no order."""
+        long = every_scale and max(image.shape[:2]) > LONG
+        found = []
+        for size, padding in (*TRIES, LARGEST) if long else TRIES:
+            rows = self._search([image], size, padding)[0]
+            # Each attempt by itself: its bits are the same whatever the others find.
+            box, landmarks = self._refine([image], np.zeros(len(rows), int), rows[:, :4])
+            found.append(np.column_stack([box, rows[:, 4], landmarks.reshape(-1, 10)]))
+            if len(rows) and not every_scale:
+                break
+        attempt = np.repeat(np.arange(len(found)), [len(faces) for faces in found])
+        return new_faces(np.concatenate(found), attempt)
 
     def _search(self, images: list[np.ndarray], size: int, padding: float) -> list[np.ndarray]:
         """MTCNN's boxes and scores for each picture, (n, 5). size, padding: see `letterbox`."""
@@ -212,6 +222,15 @@ def window(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
     return cv2.resize(square, (48, 48), interpolation=method)
 
 
+def new_faces(faces: np.ndarray, attempt: np.ndarray) -> np.ndarray:
+    """The faces (n, 15) that no earlier attempt found: face 0 is the same for `one` and `all`."""
+    new = [
+        all(_overlap(face, other) <= SAME for other in faces[attempt < number])
+        for face, number in zip(faces, attempt, strict=True)
+    ]
+    return faces[np.array(new, bool)]
+
+
 def ranked(faces: np.ndarray, height: int, width: int) -> np.ndarray:
     """The faces (n, 15) of a picture, the most central large one first, without duplicates.
 
@@ -227,6 +246,16 @@ def ranked(faces: np.ndarray, height: int, width: int) -> np.ndarray:
         if all(_overlap(faces[row], faces[other]) <= SAME for other in kept):
             kept.append(row)
     return faces[kept]
+
+
+def turned_back(faces: np.ndarray, turns: int, height: int, width: int) -> np.ndarray:
+    """Faces (n, 15) of `np.rot90(picture, turns)` in the picture itself, (height, width)."""
+    xy = np.delete(faces, 4, axis=1).reshape(-1, 7, 2)
+    x, y = xy[..., 0], xy[..., 1]
+    places = [(x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x)]
+    xy = np.stack(places[turns], axis=-1)
+    box = np.concatenate([xy[:, :2].min(1), xy[:, :2].max(1)], axis=1)
+    return np.column_stack([box, faces[:, 4], xy[:, 2:].reshape(-1, 10)])
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:

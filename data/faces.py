@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from data.alignment import align, align_stack
-from data.detection import FaceFinder
+from data.detection import FaceFinder, turned_back
 from data.quality import pose, sharpness
 from data.stack import Stack
 from features.regions import ALIGNED, Crop
@@ -27,6 +27,8 @@ class FaceCrops:
         views: crop -> (F, 4, px, px) uint8 RGBA; alpha 0, and black, outside the photograph.
         image, face: (F,) int, index of the picture; 0 for its most central large face.
         box: (F, 4) float32 x0, y0, x1, y1; face_px is its shorter side.
+        turn: (F,) int, degrees clockwise by which the face stands turned: 0, 90, 180 or 270.
+        left_out: (F,) int, further faces of its picture, beyond `max_faces`.
         landmarks: (F, 5, 2) float64, in the order of `data.alignment.TEMPLATE`.
     """
 
@@ -41,6 +43,8 @@ class FaceCrops:
     yaw: np.ndarray
     pitch: np.ndarray
     roll: np.ndarray
+    turn: np.ndarray
+    left_out: np.ndarray
 
     def __len__(self) -> int:
         return len(self.image)
@@ -64,6 +68,8 @@ class FaceCutter:
         faces: `one`, the most central large face of each picture, or `all`.
         min_score: of the detector, 0..1.
         crops: besides `ALIGNED`.
+        max_faces: of a picture, the most central large ones; None: no limit.
+        turned: where a picture has no face, search it turned by quarters. Not in stacks.
         device: works on stacks of pictures; lists of pictures are worked on by the CPU.
     """
 
@@ -73,10 +79,12 @@ class FaceCutter:
         min_score: float = 0.9,
         crops: Iterable[Crop] = (),
         device: str | torch.device = "cpu",
+        max_faces: int | None = None,
+        turned: bool = False,
     ) -> None:
         if faces not in ("one", "all"):
             raise ValueError(f"faces is {faces!r}; give 'one' or 'all'")
-        self.faces = faces
+        self.faces, self.max_faces, self.turned = faces, max_faces, turned
         self.crops = tuple(dict.fromkeys((ALIGNED, *crops)))
         self.device = torch.device(device)
         self.find = FaceFinder(torch.device("cpu"), min_score)
@@ -87,18 +95,44 @@ class FaceCutter:
     def __call__(self, images: list[np.ndarray] | Stack) -> FaceCrops:
         """Pictures without a face have no rows. images: (H, W, 3) uint8 RGB each, of any sizes; or
         a stack, whose crops stay on the device."""
+        every = self.faces == "all"
         if isinstance(images, Stack):
             images = images.to(self.device)
-            found, cut = self.find_in_stack(images), align_stack
+            found, cut = self.find_in_stack(images, every), align_stack
+            turns = [0] * len(found)
         else:
-            found, cut = self.find(images), align
-        found = [faces[: 1 if self.faces == "one" else None] for faces in found]
+            found, cut = self.find(images, every), align
+            turns = [self._turn(images, found, i) for i in range(len(found))]
+        most = self.max_faces if every else 1
+        beyond = [len(faces) - len(faces[:most]) if every else 0 for faces in found]
+        found = [faces[:most] for faces in found]
         image = np.repeat(np.arange(len(images)), [len(faces) for faces in found])
         face = np.concatenate([np.arange(0), *(np.arange(len(faces)) for faces in found)])
         rows = np.concatenate([np.empty((0, 15)), *found])
         box, score, landmarks = rows[:, :4], rows[:, 4], rows[:, 5:].reshape(-1, 5, 2)
         views = {crop: cut(images, image, landmarks, crop) for crop in self.crops}
         px = (box[:, 2:] - box[:, :2]).min(1)
-        numbers = (score, px, sharpness(views[ALIGNED]), *pose(landmarks))
+        turn, left_out = (np.array(values, int)[image] for values in (turns, beyond))
+        numbers = (score, px, sharpness(views[ALIGNED]), *_pose(landmarks, turn))
         numbers = (values.astype(np.float32) for values in numbers)
-        return FaceCrops(views, image, face, box.astype(np.float32), landmarks, *numbers)
+        box = box.astype(np.float32)
+        return FaceCrops(views, image, face, box, landmarks, *numbers, turn, left_out)
+
+    def _turn(self, images: list[np.ndarray], found: list[np.ndarray], i: int) -> int:
+        """Where picture i has no face: searches it turned, adds to `found`. Returns the degrees."""
+        best = 0.0
+        for turns in (1, 2, 3) if self.turned and not len(found[i]) else ():
+            turned = np.ascontiguousarray(np.rot90(images[i], turns))
+            faces = self.find([turned], self.faces == "all")[0]
+            if len(faces) and faces[0, 4] > best:
+                best, degrees = faces[0, 4], 90 * turns
+                found[i] = turned_back(faces, turns, *images[i].shape[:2])
+        return degrees if best else 0
+
+
+def _pose(landmarks: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`pose` of faces (F, 5, 2) that stand turned (F,) by 0, 90, 180 or 270 degrees clockwise."""
+    cos, sin = np.array([[1, 0, -1, 0], [0, 1, 0, -1]])[:, turn // 90, None]
+    x, y = landmarks[..., 0], landmarks[..., 1]
+    yaw, pitch, roll = pose(np.stack([cos * x + sin * y, cos * y - sin * x], axis=-1))
+    return yaw, pitch, roll + np.where(turn > 180, turn - 360, turn)

@@ -9,6 +9,7 @@ verdict.p_fake, verdict.verdict, [reason.sentence for reason in verdict.reasons]
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import torch
 from PIL import Image
 
 from data.faces import FaceCutter
-from data.images import ImageError, pixels_of, read_image
+from data.images import ImageError, pixels_of
 from data.quality import QUALITIES, in_words
+from data.reader import Reader
+from data.samples import evenly
 from features.disagreement import PARTS, by_family, of_regions, pairs_of, ranks
 from features.explain import MEDIAN, reasons
 from inference.scorer import Scorer
@@ -27,6 +30,8 @@ from models import CLIP_MODEL
 from models.checkpoint import BUNDLED, Checkpoint
 from models.ensemble import Ensemble, find_device
 
+MAX_FACES = 100  # of a picture
+MAX_FRAMES = 32  # of an animation that are looked at
 ARRAYS = ("reference", "real_scores", "disagreement")  # of a checkpoint
 
 
@@ -138,7 +143,9 @@ class Detector(Explainer):
                 f"{checkpoint}: trained with other weights ({', '.join(other)}); restore them, or "
                 "preprocess and train again"
             )
-        self.cutter = FaceCutter(faces, crops=self.ensemble.crops.values())
+        self.cutter = FaceCutter(
+            faces, crops=self.ensemble.crops.values(), max_faces=MAX_FACES, turned=True
+        )
 
     @classmethod
     def load(
@@ -159,13 +166,33 @@ class Detector(Explainer):
         Raises: ImageError: (a ValueError) an unreadable file, or an array of another kind.
         """
         if isinstance(image, str | Path):
-            return self.predict_images([read_image(Path(image))], [str(image)])[0]
+            reader, path = Reader(), Path(image)
+            faces = self.predict_images([reader.image(path)], [str(image)])
+            return self.look_again(faces, path, reader)[0]
         name = Path("the picture")
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
             image = Image.fromarray(image) if image.shape[2:] == (3,) else None
         if not isinstance(image, Image.Image):
             raise ImageError(name, "neither a file, a PIL image, nor uint8 RGB of shape (H, W, 3)")
         return self.predict_images([pixels_of(image, name)], [str(name)])[0]
+
+    def look_again(self, faces: list[Verdict], path: Path, reader: Reader) -> list[Verdict]:
+        """The verdicts of a picture, or of the first later frame with a face if it is animated.
+
+        faces: of its first frame. Of a long animation `MAX_FRAMES` frames are looked at.
+        """
+        if not faces[0].error:
+            return faces
+        with suppress(ImageError):  # damage further on; the first frame was sound
+            count = reader.frame_count(path)
+            for frame in evenly(range(1, count), MAX_FRAMES):
+                found = self.predict_images([reader.image(path, frame)], [faces[0].path])
+                if not found[0].error:
+                    for verdict in found:
+                        verdict.frame = frame
+                        verdict.notes.insert(0, f"frame {frame + 1} of {count} of an animation")
+                    return found
+        return faces
 
     def predict_images(self, images: Sequence[np.ndarray], paths: Sequence[str]) -> list[Verdict]:
         """One verdict per face, or one with an error. images: (H, W, 3) uint8 RGB each."""
@@ -186,6 +213,12 @@ class Detector(Explainer):
                 verdict.path, verdict.face = paths[crops.image[row]], int(crops.face[row])
                 verdict.box = tuple(map(float, crops.box[row]))
                 verdict.aligned = crops.aligned[row].permute(1, 2, 0).cpu().numpy()
+                if turn := crops.turn[row]:
+                    verdict.notes.append(
+                        f"the picture is not upright: its face is turned by {turn} degrees"
+                    )
+                if beyond := crops.left_out[row]:
+                    verdict.notes.append(f"{beyond} more faces of the picture were not scored")
                 found[crops.image[row]].append(verdict)
         errors = [[Verdict(path, error="no face found")] for path in paths]
         return [faces or error for faces, error in zip(found, errors, strict=True)]

@@ -96,8 +96,10 @@ def predict_files(
         for path, image in batch.items():
             if isinstance(image, ImageError):
                 yield Verdict(str(path), error=image.reason)
+            elif path in found:
+                yield from detector.look_again(found.pop(path), path, reader)
             else:
-                yield from found.pop(path, ()) or predict_clip(detector, path, frames, reader)
+                yield from predict_clip(detector, path, frames, reader)
             bar.update()
         del batch, images, image, faces, found  # before the next pictures are read
     bar.close()
@@ -312,7 +314,7 @@ def write_explanation(verdict: Verdict, folder: Path, number: int, reader: Reade
         image = read_worst_frame(path, verdict, reader)
         place = f"_person_{verdict.face + 1}_frame_{verdict.clip['worst']['frame'] + 1}"
     else:
-        image = reader.image(path)
+        image = reader.image(path, verdict.frame)
     if isinstance(image, ImageError):
         raise image
     shown = verdict.worst_frame or verdict

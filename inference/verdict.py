@@ -15,7 +15,7 @@ from features.explain import Reason
 REAL, FAKE, UNSURE = "real", "fake", "cannot tell"
 CSV_COLUMNS = ("path", "face", "p_fake", "verdict", "doubts", "quality", "reasons", "error")
 CSV_COLUMNS += ("threshold", "false_alarm_rate", "frames_asked", "frames_unreadable")
-CSV_COLUMNS += ("unreadable_because",)
+CSV_COLUMNS += ("unreadable_because", "notes")
 # Quality -> which side of its limit is poor, and the sentence.
 LIMITS = {
     "face_px": ("below", "the face is only {:.0f} px wide, less than 99% of the training faces"),
@@ -83,12 +83,14 @@ class Verdict:
     baseline_logit: float | None = None
     threshold: float | None = None
     error: str = ""
+    notes: list[str] = field(default_factory=list)  # on how the face was found, sentences
     # Of a video: frames, their scores and times, 95% interval of the mean; and its highest score.
     clip: dict = field(default_factory=dict)
     worst_frame: Verdict | None = field(default=None, repr=False)
     identity: np.ndarray | None = field(default=None, repr=False)  # embedding of the whole face
     box: tuple[float, ...] = ()  # x0, y0, x1, y1 in pixels of the picture
     aligned: np.ndarray | None = field(default=None, repr=False)  # (112, 112, 4) uint8 RGBA
+    frame: int = 0  # of an animated picture
 
     @property
     def score(self) -> str:
@@ -113,6 +115,7 @@ class Verdict:
     @property
     def warnings(self) -> list[str]:
         found = [self.unreadable] if self.unreadable else []
+        found += [f"Note: {note}" for note in self.notes]
         found += [f"Cannot tell: {reason}" for reason in self.reasons_to_abstain]
         overall = self.quality.get("overall", "good")
         return found if overall == "good" else [*found, f"Careful: {overall}"]
@@ -146,6 +149,7 @@ class Verdict:
             "quality": self.quality,
             "reasons": [asdict(reason) for reason in self.reasons],
             "error": self.error,
+            "notes": self.notes,
             "box": [round(x, 1) for x in self.box],
             "threshold": self.threshold,
             "rarity": rate and asdict(rate) | {"words": rate.words},
@@ -176,6 +180,7 @@ class Verdict:
             "frames_asked": clip.get("frames_asked", ""),
             "frames_unreadable": clip.get("frames_unreadable", ""),
             "unreadable_because": clip.get("unreadable_because", ""),
+            "notes": " | ".join(self.notes),
         }
         cells = {name: "" if row[name] is None else row[name] for name in CSV_COLUMNS}
         return {k: for_csv(cell) if isinstance(cell, str) else cell for k, cell in cells.items()}

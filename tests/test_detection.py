@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from data.detection import FaceFinder, letterbox, one_thread_each, ranked, window
+from data.faces import FaceCutter
+from data.stack import Stack
 
 
 def test_one_thread_each() -> None:
@@ -73,3 +76,42 @@ def test_the_number_of_threads_does_not_matter(astronaut: np.ndarray) -> None:
         torch.set_num_threads(threads)
     assert found[0].shape == (1, 15)
     assert (found[0] == found[1]).all()
+
+
+def group(astronaut: np.ndarray, large: bool) -> np.ndarray:
+    """Three faces of 50 px in 1000; large: and one of 250 px in front of them."""
+    picture = np.full((800, 1000, 3), 130, np.uint8)
+    head = astronaut[0:200, 140:340]
+    for x, y in ((20, 20), (20, 620), (860, 20)):
+        picture[y : y + 120, x : x + 120] = cv2.resize(head, (120, 120))
+    if large:
+        picture[100:700, 200:800] = cv2.resize(head, (600, 600))
+    return picture
+
+
+def test_small_faces_are_found_beside_a_large_one(astronaut: np.ndarray) -> None:
+    pictures = [group(astronaut, large=True), group(astronaut, large=False), astronaut]
+    cutter, counts = FaceCutter("all"), [4, 3, 1]
+    found = cutter(pictures)
+    assert np.bincount(found.image).tolist() == counts
+    assert (cutter(pictures[:1]).box == found.box[:4]).all()
+    assert np.bincount(cutter(Stack.of(pictures)).image).tolist() == counts
+    assert len(FaceCutter("one")(pictures)) == 3
+
+
+def test_faces_beyond_the_limit_are_counted(astronaut: np.ndarray) -> None:
+    found = FaceCutter("all", max_faces=3)([group(astronaut, large=True), astronaut])
+    assert found.image.tolist() == [0, 0, 0, 1]
+    assert found.left_out.tolist() == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+def test_a_picture_on_its_side(astronaut: np.ndarray, turns: int) -> None:
+    head = cv2.copyMakeBorder(astronaut[0:250, 100:350], *[60] * 4, cv2.BORDER_CONSTANT)
+    upright, cutter = FaceCutter()([head]), FaceCutter(turned=True)
+    found = cutter([np.ascontiguousarray(np.rot90(head, turns))])
+    assert found.turn.tolist() == [{1: 270, 2: 180}[turns]]
+    assert np.abs(found.yaw - upright.yaw).max() < 5
+    assert np.abs(found.pitch - upright.pitch).max() < 5
+    assert (found.aligned.float() - upright.aligned.float()).abs().mean() < 10
+    assert len(cutter([np.zeros((200, 300, 3), np.uint8)])) == 0

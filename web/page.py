@@ -51,15 +51,25 @@ class Page:
 
     def __init__(self, detector: Detector, uploads: Uploads, reader: Reader) -> None:
         self.detector, self.uploads, self.reader = detector.for_all_faces(), uploads, reader
-        self.detector.cutter.find = at_most(FACES, self.detector.cutter.find)
+        self.detector.cutter.max_faces = FACES
         self.examples = examples()
 
     def predict_picture(self, image: np.ndarray, name: str) -> Answer:
         """Raises: ImageError where there is no face."""
-        verdicts = self.detector.predict_images([image], [name])
-        found = [verdict for verdict in verdicts if not verdict.error]
-        if not found:
-            raise ImageError(Path(name), verdicts[0].error)
+        found = self.detector.predict_images([image], [name])
+        if found[0].error:
+            raise ImageError(Path(name), found[0].error)
+        return Answer.of(found, [image] * len(found))
+
+    def predict_file(self, path: Path) -> Answer:
+        """Raises: ImageError where there is no face in the picture."""
+        image = self.reader.image(path)
+        found = self.detector.predict_images([image], [path.name])
+        found = self.detector.look_again(found, path, self.reader)
+        if found[0].error:
+            raise ImageError(path, found[0].error)
+        if found[0].frame:
+            image = self.reader.image(path, found[0].frame)
         return Answer.of(found, [image] * len(found))
 
     def predict_video(self, path: Path) -> Answer:
@@ -86,19 +96,12 @@ class Page:
                 raise ImageError(path, "is not here any more; send it again")
             if is_video(path.name):
                 return self.predict_video(path)
-            return self.predict_picture(self.reader.image(path), path.name)
+            return self.predict_file(path)
         except ImageError as error:
             reason = error.reason.replace(f"{path.parent}/", "")
             raise ImageError(Path(path.name), for_screen(reason)) from None
         finally:
             self.uploads.delete(path)
-
-
-def at_most(
-    most: int, find: Callable[[list[np.ndarray]], list[np.ndarray]]
-) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-    """A finder of the first faces only. find: a `data.detection.FaceFinder`."""
-    return lambda images: [faces[:most] for faces in find(images)]
 
 
 def build(page: Page) -> Any:
