@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -29,10 +29,17 @@ Failures = list[tuple[str, str]]  # (path, reason)
 
 
 class KnownFaces:
-    """The faces of an index.csv. of: path of a picture -> its rows."""
+    """The faces of an index.csv. of: path of a picture -> its rows.
 
-    def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
-        self.rows, self.landmarks = rows, landmarks_of(rows)
+    changed: whether the file of a picture holds something else now.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, np.ndarray],
+        changed: Callable[[str], bool] = lambda path: False,
+    ) -> None:
+        self.rows, self.landmarks, self.changed = rows, landmarks_of(rows), changed
         self.of = {}
         for row, path in enumerate(rows["path"].tolist()):
             self.of[path] = range(self.of[path].start if path in self.of else row, row + 1)
@@ -47,7 +54,7 @@ class KnownFaces:
     def shows(self, picture: Picture, path: str) -> bool:
         """Whether the picture is still the one in which the faces were found."""
         known = (self.rows[name][self.of[path].start] for name in ("phash", "file_bytes"))
-        return (*known,) == (picture.phash, picture.file_bytes)
+        return (*known,) == (picture.phash, picture.file_bytes) and not self.changed(path)
 
 
 def find_faces(

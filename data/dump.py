@@ -7,13 +7,15 @@ for which an expert has no output (NaN). `meta.json` is written last (data/store
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from data.files import read_csv
 
 FORMAT = 4
 NO_FACE = "no face found"  # the one reason in failures.csv that is not about an unreadable file
@@ -40,6 +42,8 @@ COLUMNS: dict[str, type] = {  # of index.csv
     **dict.fromkeys(("mean_r", "mean_g", "mean_b"), float),  # of the picture, 0..255
     "phash": str,  # perceptual hash of the picture, 16 hexadecimal digits
 }
+# Columns that say which face is what.
+IDENTITY = ("path", "face", "label", "group", "split", "video", "method", "phash")
 
 
 @dataclass
@@ -69,6 +73,17 @@ class Dump:
         faces = zip(self.rows["path"], self.rows["face"], strict=True)
         return [f"{path}#{face}" for path, face in faces]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the dump is of, wherever it lies: contents of the pictures, settings,
+        weights, and labels, groups and splits of its faces."""
+        known = [self.meta.get(name) for name in ("pictures", "weights", "config", "clip_model")]
+        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+        for name in IDENTITY:
+            text = "\n".join(map(str, self.rows[name].tolist()))
+            digest.update(text.encode(errors="surrogateescape") + b"\0")
+        return digest.hexdigest()
+
 
 def read_settings(path: Path) -> dict | None:
     """The object in a meta.json or config.json; None where there is no such file."""
@@ -81,15 +96,6 @@ def read_settings(path: Path) -> dict | None:
     if not isinstance(data, dict) or not {"format", "config"} <= data.keys():
         raise ValueError(f"{path}: not written by this project; choose another folder for the dump")
     return data
-
-
-def read_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
-    """The lines below the header. File names that are not UTF-8 keep their bytes."""
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        lines = list(csv.reader(file))
-    if not lines or lines[0] != list(header):
-        raise ValueError(f"{path}: expected the columns {', '.join(header)}; make the dump again")
-    return lines[1:]
 
 
 def read_rows(path: Path) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all; the CSV files of this project."""
 
 from __future__ import annotations
 
@@ -7,28 +7,53 @@ import errno
 import io
 import json
 import os
+import secrets
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from data.names import for_csv, from_csv
+
+PARTIAL = ".partial"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` once it is whole and on disk."""
-    partial = path.with_name(path.name + ".partial")
+    """A file that takes the place of `path` once it is whole and on disk.
+
+    Two that write one file do not meet: the last one to finish wins. Raises: OSError, which names
+    `path`.
+    """
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink()
+        if not isinstance(error, OSError) or error.errno is None:
             raise
-        partial.unlink(missing_ok=True)
-        advice = "the disk is full; free some space and run the same command again"
-        raise OSError(error.errno, advice, str(path)) from error
+        reason = error.strerror
+        if error.errno in FULL:
+            reason = "the disk is full; free some space and run the same command again"
+        raise OSError(error.errno, reason, str(path)) from error
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """A new name is on disk only when its folder is. Not every system can tell."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def write_json(path: Path, data: dict) -> None:
@@ -37,11 +62,43 @@ def write_json(path: Path, data: dict) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """UTF-8, and file names that are not are kept byte by byte. Floats with six digits."""
+    """UTF-8, and file names that are not are kept byte by byte. Floats with six digits.
+
+    What a spreadsheet would take for a formula is behind an apostrophe (data/names.py).
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
-        writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in row])
+        writer.writerow(map(_cell, row))
     with replacing(path) as file:
         file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return for_csv(value) if isinstance(value, str) else value
+
+
+def read_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
+    """The lines below the header that `write_csv` wrote, whatever the length of a field.
+
+    Raises: ValueError for other columns, and for a file that is damaged.
+    """
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            lines = list(csv.reader(file))
+    except csv.Error as error:
+        raise ValueError(f"{path}: damaged ({error}); make the dump again") from None
+    finally:
+        csv.field_size_limit(before)
+    if not lines or lines[0] != list(header):
+        raise ValueError(f"{path}: expected the columns {', '.join(header)}; make the dump again")
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(header):
+            raise ValueError(
+                f"{path}: row {number} has {len(line)} columns, not {len(header)}; make the dump again"
+            )
+    return [[from_csv(text) for text in line] for line in lines[1:]]
