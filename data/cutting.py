@@ -11,7 +11,7 @@ import torch
 
 from data.alignment import align, align_stack
 from data.degrade import Condition
-from data.dump import LANDMARKS, NO_FACE, Dump, landmarks_of
+from data.dump import BOX, LANDMARKS, NO_FACE, Dump, landmarks_of
 from data.faces import FaceCrops, FaceCutter
 from data.images import ImageError
 from data.loading import Picture, load_ahead
@@ -19,7 +19,6 @@ from data.samples import Sample
 from data.stack import Stack
 from features.regions import Crop
 
-BOX = ("x0", "y0", "x1", "y1")
 NUMBERS = ("face", "score", "face_px", "sharpness", "yaw", "pitch", "roll")
 AHEAD = 16  # pictures decoded before they are needed
 CHANGED = "the picture has changed since its faces were found"

@@ -31,6 +31,17 @@ def settings_of(out: Path) -> dict:
     return {}
 
 
+def read_shard(path: Path) -> dict:
+    """Of the faces. Raises: ValueError where it is damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+        if isinstance(found, dict) and {"rows", "failures"} <= found.keys():
+            return found
+    except (ValueError, RecursionError):
+        pass
+    raise ValueError(f"{path}: damaged; delete it and run the same command again")
+
+
 class DumpFolder:
     """What the two passes of data.store.DumpWriter have in common: settings, lock and shards.
 
@@ -114,6 +125,10 @@ class DumpFolder:
             )
         if differing or (meta and overwrite):
             return True
+        if lost := self._lost(meta or {}):
+            if not overwrite:
+                raise ValueError(f"{lost}: gone; use --overwrite to make the dump again")
+            return True
         if self.root is not None:
             known, advice = self.pictures, "Use --overwrite to replace it, or choose another --out."
             try:
@@ -124,13 +139,21 @@ class DumpFolder:
                 return True
         self.meta = meta or {}
         if begun:
-            self.shard_size = begun["shard_size"]
+            self.shard_size = self._shard_size_of(begun)
         return False
+
+    def _shard_size_of(self, begun: Mapping) -> int:
+        size = begun.get("shard_size")
+        if type(size) is not int or size < 1:
+            raise ValueError(
+                f"{self.unfinished / 'config.json'}: damaged; delete {self.unfinished}"
+            )
+        return size
 
     def _differences(self, found: dict) -> list[tuple[str, object, object]]:
         """(setting, in the folder, now) of what is not the same."""
-        if found["format"] != FORMAT:
-            return [("format", found["format"], FORMAT)]
+        if found.get("format") != FORMAT:
+            return [("format", found.get("format"), FORMAT)]
         old, now = dict(found["config"]), dict(self.config)
         for expert, sha in self.weights.items():
             name = f"weights of {expert}"
@@ -183,6 +206,12 @@ class DumpFolder:
             for shard in done:
                 shard.unlink()
 
+    def _lost(self, meta: Mapping) -> Path | None:
+        """A file that a finished dump lacks."""
+        names = [f"{name}.npy" for name in meta.get("outputs", ())]
+        names += ["index.csv", "failures.csv", "missing.csv"] if meta else []
+        return next((self.out / n for n in names if not (self.out / n).is_file()), None)
+
     # The pictures.
 
     def _prints(self) -> list[Print]:
@@ -190,7 +219,7 @@ class DumpFolder:
         if (self.out / "index.csv").is_file():
             return read_prints(self.out / PICTURES) or []
         shards = sorted(self.unfinished.glob("faces-*.json"))
-        found = (json.loads(shard.read_bytes()).get("files", ()) for shard in shards)
+        found = (read_shard(shard).get("files", ()) for shard in shards)
         return [Print(*each) for each in dict.fromkeys(tuple(x) for some in found for x in some)]
 
     @property

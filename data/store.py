@@ -30,7 +30,7 @@ from data.dump import (
     read_missing,
     read_rows,
 )
-from data.dump_folder import DumpFolder
+from data.dump_folder import DumpFolder, read_shard
 from data.files import read_csv, replacing, write_csv, write_json
 from data.pictures import FILE as PICTURES
 from data.pictures import Print, digest_of, write_prints
@@ -99,7 +99,7 @@ class DumpWriter(DumpFolder):
 
     def _face_notes(self, name: str) -> Iterator[list]:
         for number in self._numbers:
-            yield from json.loads(self._shard(number).read_bytes())[name]
+            yield from read_shard(self._shard(number))[name]
 
     def _rows(self) -> Iterator[dict]:
         return (dict(zip(COLUMNS, row, strict=True)) for row in self._face_notes("rows"))
