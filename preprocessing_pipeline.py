@@ -41,6 +41,7 @@ from data.dump_folder import settings_of
 from data.faces import FaceCutter
 from data.filling import fill_faces, fill_outputs
 from data.images import MAX_PIXELS
+from data.pictures import check_pictures
 from data.samples import FRAMES, Sample, even_subsample
 from data.splits import SPLITS
 from data.store import DumpWriter
@@ -146,7 +147,7 @@ def main(config: Config) -> Path:
     settings = {"faces": config.faces, "precision": precision, "max_pixels": config.max_pixels}
     settings |= {"degrade": config.degrade, "regions": list(REGIONS)}
     how = (ensemble.weights, samples, config.shard_size, config.overwrite)
-    with DumpWriter(out, settings, *how) as writer:
+    with DumpWriter(out, settings, *how, root) as writer:
         _log_plan(config, dataset, samples, writer)
         if not writer.complete:
             new = [expert for expert in ensemble.experts if expert.name in writer.new]
@@ -192,6 +193,8 @@ def _samples(config: Config) -> list[Sample]:
             raise FileNotFoundError(
                 f"{files[0]}: not there, nor any other picture of {config.like}; give their folder"
             )
+        advice = "Give the folder of the pictures it was made from."
+        check_pictures(read_dump(config.like), root, advice, [sample.path for sample in samples])
     else:
         samples = find_samples(root, config.index, config.layout, config.frames, config.compression)
         samples = [sample for sample in samples if config.split in ("", sample.split)]
@@ -239,6 +242,11 @@ def _log_plan(config: Config, dataset: str, samples: list[Sample], writer: DumpW
     )
     log.info(f"experts   {experts}; {config.faces} face{'s' * (config.faces == 'all')} per image")
     log.info(f"dump      {writer.out}: {state}; shards of {writer.shard_size}")
+    if writer.meta and not writer.pictures.prints:
+        log.warning(
+            "made by an earlier version: whether its pictures are still the same is not known; "
+            "--overwrite makes it again"
+        )
     if fake in (0, total):
         label = "fake" if fake else "real"
         log.warning(f"all images are {label}; train.py needs both, or real ones with --one-class")

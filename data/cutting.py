@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 
 from data.alignment import align, align_stack
 from data.degrade import Condition
-from data.dump import LANDMARKS, NO_FACE, Dump, landmarks_of
+from data.dump import BOX, LANDMARKS, NO_FACE, Dump, landmarks_of
 from data.faces import FaceCrops, FaceCutter
 from data.images import ImageError
 from data.loading import Picture, load_ahead
@@ -19,7 +19,6 @@ from data.samples import Sample
 from data.stack import Stack
 from features.regions import Crop
 
-BOX = ("x0", "y0", "x1", "y1")
 NUMBERS = ("face", "score", "face_px", "sharpness", "yaw", "pitch", "roll")
 AHEAD = 16  # pictures decoded before they are needed
 CHANGED = "the picture has changed since its faces were found"
@@ -29,10 +28,17 @@ Failures = list[tuple[str, str]]  # (path, reason)
 
 
 class KnownFaces:
-    """The faces of an index.csv. of: path of a picture -> its rows."""
+    """The faces of an index.csv. of: path of a picture -> its rows.
 
-    def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
-        self.rows, self.landmarks = rows, landmarks_of(rows)
+    changed: whether the file of a picture holds something else now.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, np.ndarray],
+        changed: Callable[[str], bool] = lambda path: False,
+    ) -> None:
+        self.rows, self.landmarks, self.changed = rows, landmarks_of(rows), changed
         self.of = {}
         for row, path in enumerate(rows["path"].tolist()):
             self.of[path] = range(self.of[path].start if path in self.of else row, row + 1)
@@ -47,7 +53,7 @@ class KnownFaces:
     def shows(self, picture: Picture, path: str) -> bool:
         """Whether the picture is still the one in which the faces were found."""
         known = (self.rows[name][self.of[path].start] for name in ("phash", "file_bytes"))
-        return (*known,) == (picture.phash, picture.file_bytes)
+        return (*known,) == (picture.phash, picture.file_bytes) and not self.changed(path)
 
 
 def find_faces(

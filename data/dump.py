@@ -7,28 +7,33 @@ for which an expert has no output (NaN). `meta.json` is written last (data/store
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from data.dump_checks import fault_of_meta, fault_of_rows, read_array
+from data.files import read_csv
+
 FORMAT = 4
+META = "meta.json"
 NO_FACE = "no face found"  # the one reason in failures.csv that is not about an unreadable file
 FAILURE_COLUMNS = ("path", "reason")
 MISSING_COLUMNS = ("path", "face", "expert", "reason")
 DUMPS = Path("outputs/features")  # <dataset>/<profile> below it
 
 
+BOX = ("x0", "y0", "x1", "y1")
 LANDMARKS = tuple(f"l{axis}{i}" for i in range(5) for axis in "xy")
 COLUMNS: dict[str, type] = {  # of index.csv
     "path": str,  # of the picture, as are label to method (data.samples.Sample)
     "face": int,  # number within the picture; 0 is the most central large one
     "label": int,
     **dict.fromkeys(("group", "split", "video", "method"), str),
-    **dict.fromkeys(("x0", "y0", "x1", "y1"), float),  # box in pixels of the picture
+    **dict.fromkeys(BOX, float),  # box in pixels of the picture
     # Left eye, right eye, nose, left and right corner of the mouth, as the viewer sees them; exact,
     # so that crops cut at them are always the same.
     **dict.fromkeys(LANDMARKS, float),
@@ -40,6 +45,8 @@ COLUMNS: dict[str, type] = {  # of index.csv
     **dict.fromkeys(("mean_r", "mean_g", "mean_b"), float),  # of the picture, 0..255
     "phash": str,  # perceptual hash of the picture, 16 hexadecimal digits
 }
+# Columns that say which face is what.
+IDENTITY = ("path", "face", "label", "group", "split", "video", "method", "phash")
 
 
 @dataclass
@@ -69,6 +76,17 @@ class Dump:
         faces = zip(self.rows["path"], self.rows["face"], strict=True)
         return [f"{path}#{face}" for path, face in faces]
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the dump is of, wherever it lies: contents of the pictures, settings,
+        weights, and labels, groups and splits of its faces."""
+        known = [self.meta.get(name) for name in ("pictures", "weights", "config", "clip_model")]
+        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+        for name in IDENTITY:
+            text = "\n".join(map(str, self.rows[name].tolist()))
+            digest.update(text.encode(errors="surrogateescape") + b"\0")
+        return digest.hexdigest()
+
 
 def read_settings(path: Path) -> dict | None:
     """The object in a meta.json or config.json; None where there is no such file."""
@@ -76,57 +94,58 @@ def read_settings(path: Path) -> dict | None:
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
-    if not isinstance(data, dict) or not {"format", "config"} <= data.keys():
+    if not isinstance(data, dict) or not isinstance(data.get("config"), dict):
         raise ValueError(f"{path}: not written by this project; choose another folder for the dump")
+    whole = path.name == META and data.get("format") == FORMAT
+    if fault := fault_of_meta(data) if whole else "":
+        raise ValueError(f"{path}: damaged ({fault}); delete it, and make the dump again")
     return data
 
 
-def read_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
-    """The lines below the header. File names that are not UTF-8 keep their bytes."""
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        lines = list(csv.reader(file))
-    if not lines or lines[0] != list(header):
-        raise ValueError(f"{path}: expected the columns {', '.join(header)}; make the dump again")
-    return lines[1:]
-
-
 def read_rows(path: Path) -> dict[str, np.ndarray]:
-    """An index.csv: column -> (N,) str, int64 or float64."""
+    """An index.csv: column -> (N,) str, int64 or float64. Raises: ValueError where it is damaged."""
     lines = read_csv(path, list(COLUMNS))
     columns = zip(*lines, strict=True) if lines else [()] * len(COLUMNS)
     kinds = zip(COLUMNS.items(), columns, strict=True)
-    return {name: np.array(values, dtype=kind) for (name, kind), values in kinds}
+    try:
+        rows = {name: np.array(values, dtype=kind) for (name, kind), values in kinds}
+        fault = fault_of_rows(rows, (*BOX, *LANDMARKS))
+    except (ValueError, OverflowError) as error:
+        fault = str(error)
+    if fault:
+        raise ValueError(f"{path}: damaged ({fault}); make the dump again")
+    return rows
 
 
 def read_missing(path: Path) -> list[tuple[str, int, str, str]]:
     """(path, face, expert, reason) from a missing.csv."""
-    return [(image, int(face), *rest) for image, face, *rest in read_csv(path, MISSING_COLUMNS)]
+    lines = read_csv(path, MISSING_COLUMNS)
+    try:
+        return [(image, int(face), *rest) for image, face, *rest in lines]
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}); make the dump again") from None
 
 
 def read_dump(path: Path) -> Dump:
     path = Path(path)
-    meta = read_settings(path / "meta.json")
+    meta = read_settings(path / META)
     if meta is None and (path / "unfinished").is_dir():
         raise ValueError(f"{path}: unfinished; run its preprocessing_pipeline.py command again")
     if meta is None:
         raise FileNotFoundError(f"{path}: no dump there; make one with preprocessing_pipeline.py")
-    if meta["format"] != FORMAT:
+    if meta.get("format") != FORMAT:
         raise ValueError(
-            f"{path}: a dump of format {meta['format']}, this version reads {FORMAT}; make it "
+            f"{path}: a dump of format {meta.get('format')}, this version reads {FORMAT}; make it "
             "again with preprocessing_pipeline.py --overwrite"
         )
     rows = read_rows(path / "index.csv")
     faces = len(rows["path"])
-    arrays = {}
-    for name, output in meta["outputs"].items():
-        file, mode = path / f"{name}.npy", "r" if faces else None  # a map cannot be empty
-        arrays[name] = np.load(file, mmap_mode=mode, allow_pickle=False)
-        shape = (faces, len(meta["regions"]), output["size"])
-        if arrays[name].shape != shape:
-            found = arrays[name].shape
-            raise ValueError(f"{file}: shape {found}, expected {shape}; make the dump again")
+    arrays = {
+        name: read_array(path / f"{name}.npy", (faces, len(meta["regions"]), output["size"]))
+        for name, output in meta["outputs"].items()
+    }
     failures = [(name, reason) for name, reason in read_csv(path / "failures.csv", FAILURE_COLUMNS)]
     missing = [each for each in read_missing(path / "missing.csv") if each[2] in meta["weights"]]
     return Dump(path, meta, rows, arrays, failures, missing)

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Self
 
 from data.dump import FORMAT, read_settings
-from data.files import write_json
+from data.files import PARTIAL, write_json
+from data.pictures import FILE as PICTURES
+from data.pictures import Known, Print, read_prints
 from data.samples import Sample
 
 
@@ -29,6 +31,17 @@ def settings_of(out: Path) -> dict:
     return {}
 
 
+def read_shard(path: Path) -> dict:
+    """Of the faces. Raises: ValueError where it is damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+        if isinstance(found, dict) and {"rows", "failures"} <= found.keys():
+            return found
+    except (ValueError, RecursionError):
+        pass
+    raise ValueError(f"{path}: damaged; delete it and run the same command again")
+
+
 class DumpFolder:
     """What the two passes of data.store.DumpWriter have in common: settings, lock and shards.
 
@@ -37,7 +50,8 @@ class DumpFolder:
         weights: expert -> SHA-256, of the experts asked for; `new` are those that the dump lacks.
         samples: all of the dataset, in a fixed order.
         shard_size: an unfinished dump keeps the one that it was begun with.
-        overwrite: begin anew where the dump is finished or has other settings.
+        overwrite: begin anew where the dump is finished, or has other settings or pictures.
+        root: folder of the pictures, which are compared with those that the dump was made from.
     """
 
     def __init__(
@@ -48,6 +62,7 @@ class DumpFolder:
         samples: Sequence[Sample],
         shard_size: int = 256,
         overwrite: bool = False,
+        root: Path | None = None,
     ) -> None:
         if shard_size < 1:
             raise ValueError(f"--shard-size {shard_size}: a shard holds at least one image")
@@ -57,7 +72,7 @@ class DumpFolder:
         listing = json.dumps([astuple(sample) for sample in self.samples])
         digest = hashlib.sha256(listing.encode()).hexdigest()
         self.config = {**config, "images": len(self.samples), "samples": digest}
-        self._lock = None
+        self._lock, self.root = None, root
         self._read_state(overwrite)
         if self.complete and not self.unfinished.is_dir():
             return
@@ -110,15 +125,35 @@ class DumpFolder:
             )
         if differing or (meta and overwrite):
             return True
+        if lost := self._lost(meta or {}):
+            if not overwrite:
+                raise ValueError(f"{lost}: gone; use --overwrite to make the dump again")
+            return True
+        if self.root is not None:
+            known, advice = self.pictures, "Use --overwrite to replace it, or choose another --out."
+            try:
+                known.check(self.out, advice)
+            except ValueError:
+                if not overwrite:
+                    raise
+                return True
         self.meta = meta or {}
         if begun:
-            self.shard_size = begun["shard_size"]
+            self.shard_size = self._shard_size_of(begun)
         return False
+
+    def _shard_size_of(self, begun: Mapping) -> int:
+        size = begun.get("shard_size")
+        if type(size) is not int or size < 1:
+            raise ValueError(
+                f"{self.unfinished / 'config.json'}: damaged; delete {self.unfinished}"
+            )
+        return size
 
     def _differences(self, found: dict) -> list[tuple[str, object, object]]:
         """(setting, in the folder, now) of what is not the same."""
-        if found["format"] != FORMAT:
-            return [("format", found["format"], FORMAT)]
+        if found.get("format") != FORMAT:
+            return [("format", found.get("format"), FORMAT)]
         old, now = dict(found["config"]), dict(self.config)
         for expert, sha in self.weights.items():
             name = f"weights of {expert}"
@@ -150,13 +185,15 @@ class DumpFolder:
         elif self.complete:
             self._tidy()
             return
+        for old in [*self.out.glob(f"*{PARTIAL}"), *self.unfinished.glob(f"*{PARTIAL}")]:
+            old.unlink()  # of a run that was killed
         if not settings.is_file():
             size = self.shard_size
             write_json(settings, {"format": FORMAT, "config": self.config, "shard_size": size})
 
     def _files(self) -> list[Path]:
         """The files of a dump in the folder, meta.json excepted."""
-        names = ("index.csv", "failures.csv", "missing.csv", "*.npy", "*.partial")
+        names = ("index.csv", "failures.csv", "missing.csv", PICTURES, "*.npy", f"*{PARTIAL}")
         return [path for name in names for path in sorted(self.out.glob(name))]
 
     def _tidy(self) -> None:
@@ -168,6 +205,27 @@ class DumpFolder:
         else:
             for shard in done:
                 shard.unlink()
+
+    def _lost(self, meta: Mapping) -> Path | None:
+        """A file that a finished dump lacks."""
+        names = [f"{name}.npy" for name in meta.get("outputs", ())]
+        names += ["index.csv", "failures.csv", "missing.csv"] if meta else []
+        return next((self.out / n for n in names if not (self.out / n).is_file()), None)
+
+    # The pictures.
+
+    def _prints(self) -> list[Print]:
+        """Of all files, or, before all faces are found, of those of the shards that are done."""
+        if (self.out / "index.csv").is_file():
+            return read_prints(self.out / PICTURES) or []
+        shards = sorted(self.unfinished.glob("faces-*.json"))
+        found = (read_shard(shard).get("files", ()) for shard in shards)
+        return [Print(*each) for each in dict.fromkeys(tuple(x) for some in found for x in some)]
+
+    @property
+    def pictures(self) -> Known:
+        """What is known of the files; nothing in a dump of an earlier version."""
+        return Known(self.root or Path(), self._prints())
 
     # Shards.
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all; the CSV files of this project."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ import fcntl
 import io
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from data.names import for_csv
+from data.names import for_csv, from_csv
+
+PARTIAL = ".partial"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` once it is whole and on disk. Other writers wait.
 
-    Raises: OSError that names `path`.
+    Raises: OSError, which names `path`.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     try:
         with _claimed(partial) as file:
             try:
@@ -34,16 +38,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 partial.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            advice = "the disk is full; free some space and run the same command again"
-            raise OSError(error.errno, advice, str(path)) from error
-        if error.filename == str(partial):
-            raise type(error)(error.errno, error.strerror, str(path)) from error
-        raise
+        if error.errno is None:
+            raise
+        reason = error.strerror
+        if error.errno in FULL:
+            reason = "the disk is full; free some space and run the same command again"
+        raise OSError(error.errno, reason, str(path)) from error
+    _sync(path.parent)
 
 
 def _claimed(path: Path) -> BinaryIO:
-    """A new file that is locked until it is closed; a file that was left there is used."""
+    """A new file that is locked until it is closed; one that was left there is used again."""
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         with suppress(OSError):  # not every network drive has locks
@@ -55,13 +60,26 @@ def _claimed(path: Path) -> BinaryIO:
         file.close()  # the writer before has renamed it
 
 
+def _sync(folder: Path) -> None:
+    """A new name is on disk only when its folder is. Not every system can tell."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
 def write_json(path: Path, data: dict) -> None:
     with replacing(path) as file:
         file.write((json.dumps(data, indent=1) + "\n").encode())
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """UTF-8; names keep their bytes, and begin as `data.names.for_csv` says. Floats with six digits."""
+    """UTF-8, and file names that are not are kept byte by byte. Floats with six digits.
+
+    What a spreadsheet would take for a formula is behind an apostrophe (data/names.py).
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -75,3 +93,26 @@ def _cell(value: object) -> object:
     if isinstance(value, float):
         return f"{value:.6g}"
     return for_csv(value) if isinstance(value, str) else value
+
+
+def read_csv(path: Path, header: Sequence[str]) -> list[list[str]]:
+    """The lines below the header that `write_csv` wrote, whatever the length of a field.
+
+    Raises: ValueError for other columns, and for a file that is damaged.
+    """
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            lines = list(csv.reader(file))
+    except csv.Error as error:
+        raise ValueError(f"{path}: damaged ({error}); make the dump again") from None
+    finally:
+        csv.field_size_limit(before)
+    if not lines or lines[0] != list(header):
+        raise ValueError(f"{path}: expected the columns {', '.join(header)}; make the dump again")
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(header):
+            raise ValueError(
+                f"{path}: row {number} has {len(line)} columns, not {len(header)}; make the dump again"
+            )
+    return [[from_csv(text) for text in line] for line in lines[1:]]

@@ -18,6 +18,7 @@ from data.cutting import cut_known, find_faces
 from data.decoding import Reading, decoded
 from data.faces import FaceCutter
 from data.loading import in_order
+from data.pictures import prints_of
 from data.store import DumpWriter, Shards
 from features.regions import Crop
 
@@ -35,13 +36,22 @@ def fill_faces(
     """The first pass: write index.csv and failures.csv. stacked: work on stacks of pictures."""
 
     def write(number: int, parts: list) -> None:
-        rows, failures = (sum(lists, []) for lists in zip(*parts, strict=True))
-        writer.write_faces(number, rows, failures)
+        rows, failures, files = (sum(lists, []) for lists in zip(*parts, strict=True))
+        writer.write_faces(number, rows, failures, list(dict.fromkeys(files)))
 
     if stacked:
         cutter.find.threads = reading.workers  # for pictures too large for a stack
+
+    def find(part: tuple) -> tuple:
+        batch, stack = part
+        return *find_faces(batch, cutter, stack), [sample.path for sample, _ in batch]
+
+    def know(part: tuple) -> tuple:
+        rows, failures, paths = part
+        return rows, failures, prints_of(reading.root, paths)
+
     # One thread gives a GPU work: a second one would only wait for the interpreter.
-    steps = [(lambda part: find_faces(part[0], cutter, part[1]), 1 if stacked else 0)]
+    steps = [(find, 1 if stacked else 0), (know, 0)]
     shards = writer.pending_faces()
     _each_shard(shards, reading, stacked, "faces", len(writer.samples), steps, write)
     writer.finish_faces()

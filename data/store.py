@@ -26,13 +26,14 @@ from data.dump import (
     MISSING_COLUMNS,
     NO_FACE,
     Dump,
-    read_csv,
     read_dump,
     read_missing,
     read_rows,
 )
-from data.dump_folder import DumpFolder
-from data.files import replacing, write_csv, write_json
+from data.dump_folder import DumpFolder, read_shard
+from data.files import read_csv, replacing, write_csv, write_json
+from data.pictures import FILE as PICTURES
+from data.pictures import Print, digest_of, write_prints
 from data.samples import Sample
 from data.splits import fill_groups_and_splits
 
@@ -61,15 +62,25 @@ class DumpWriter(DumpFolder):
         return [(n, self._samples_of(n)) for n in self._numbers if not self._shard(n).exists()]
 
     def write_faces(
-        self, number: int, rows: Sequence[dict], failures: Sequence[tuple[str, str]]
+        self,
+        number: int,
+        rows: Sequence[dict],
+        failures: Sequence[tuple[str, str]],
+        files: Sequence[Print] = (),
     ) -> None:
-        """Write one shard. failures: (path, reason) of every sample without a row."""
+        """Write one shard.
+
+        Args:
+            failures: (path, reason) of every sample without a row.
+            files: the files in which the samples were.
+        """
         expected = sorted(sample.path for sample in self._samples_of(number))
         if sorted({row["path"] for row in rows} | {path for path, _ in failures}) != expected:
             raise ValueError(f"shard {number}: every sample must be in the rows or in the failures")
         lines = [[kind(row[name]) for name, kind in COLUMNS.items()] for row in rows]
+        shard = {"rows": lines, "failures": sorted(failures), "files": files}
         with replacing(self._shard(number)) as file:
-            file.write(json.dumps({"rows": lines, "failures": sorted(failures)}).encode())
+            file.write(json.dumps(shard).encode())
 
     def finish_faces(self) -> None:
         """Write index.csv and failures.csv, with a group and a split for every face."""
@@ -83,11 +94,12 @@ class DumpWriter(DumpFolder):
         rows = (row | chosen[row["path"]] for row in self._rows())
         lines = ([repr(v) if name in LANDMARKS else v for name, v in r.items()] for r in rows)
         write_csv(self.out / "failures.csv", FAILURE_COLUMNS, self._face_notes("failures"))
+        write_prints(self.out / PICTURES, self._prints())
         write_csv(self.out / "index.csv", list(COLUMNS), lines)
 
     def _face_notes(self, name: str) -> Iterator[list]:
         for number in self._numbers:
-            yield from json.loads(self._shard(number).read_bytes())[name]
+            yield from read_shard(self._shard(number))[name]
 
     def _rows(self) -> Iterator[dict]:
         return (dict(zip(COLUMNS, row, strict=True)) for row in self._face_notes("rows"))
@@ -100,7 +112,7 @@ class DumpWriter(DumpFolder):
 
     @cached_property
     def faces(self) -> KnownFaces:
-        return KnownFaces(read_rows(self.out / "index.csv"))
+        return KnownFaces(read_rows(self.out / "index.csv"), self.pictures.changed)
 
     def _with_faces(self, number: int) -> list[Sample]:
         return [sample for sample in self._samples_of(number) if sample.path in self.faces.of]
@@ -167,6 +179,8 @@ class DumpWriter(DumpFolder):
         write_csv(self.out / "missing.csv", MISSING_COLUMNS, sorted(missing))
         counts = self.meta.get("counts") or self._counts()
         self.meta = {"format": FORMAT, **meta, "config": self.config, "counts": counts}
+        if prints := self._prints():
+            self.meta["pictures"] = digest_of(prints)
         write_json(self.out / "meta.json", self.meta)
         self._tidy()
         return read_dump(self.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import subprocess
@@ -99,11 +100,12 @@ def test_a_full_disk_says_how_to_go_on(dataset, weights, whole, tmp_path, monkey
 
     def fill_the_disk(self: DumpWriter, number: int, *rest: object) -> None:
         if number == 2:
-            (self.unfinished / "faces-000002.json.partial").symlink_to("/dev/full")
+            (self.unfinished / "faces-000002.json.0.partial").symlink_to("/dev/full")
         write_faces(self, number, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(DumpWriter, "write_faces", fill_the_disk)
+        patch.setattr(secrets, "token_hex", lambda count: "0")
         assert cli(arguments(config)) == 1
     message = capsys.readouterr().err
     assert "disk is full" in message and "faces-000002.json" in message
@@ -141,18 +143,28 @@ def test_stopped_while_an_expert_is_added_the_dump_is_whole(
     assert contents(out) == contents(both)
 
 
-def test_a_picture_that_changed_costs_only_the_new_outputs(
+def test_a_picture_that_changes_between_the_passes_costs_only_the_new_outputs(
     dataset, weights, whole, both, tmp_path, capsys, monkeypatch
 ):
     root = shutil.copytree(dataset, tmp_path / "faces")
     out = shutil.copytree(whole, tmp_path / "dump")
-    flipped = cv2.imread(str(root / "real" / "1.jpg"))[:, ::-1]
-    cv2.imwrite(str(root / "real" / "1.jpg"), flipped)
-    (root / "real" / "2.jpg").write_bytes(b"")
+    fill = preprocessing_pipeline.fill_outputs
+    monkeypatch.setattr(
+        preprocessing_pipeline, "fill_outputs", lambda *args: (spoil(), fill(*args))
+    )
+
+    def spoil() -> None:
+        flipped = cv2.imread(str(root / "real" / "1.jpg"))[:, ::-1]
+        cv2.imwrite(str(root / "real" / "1.jpg"), flipped)
+        (root / "real" / "2.jpg").write_bytes(b"")
+
     config = configured(root, weights, out, "traces")
     with pytest.raises(ValueError, match="2 of 12 faces have no usable picture any more"):
         main(config)
+    with pytest.raises(ValueError, match="made from other pictures: 2 of 14 files.*real/1.jpg"):
+        main(config)
     assert set(read_dump(out).meta["weights"]) == {"lite"}
+    shutil.copytree(dataset, root, dirs_exist_ok=True)
     monkeypatch.setattr(store, "SPOILED", 0.5)
     assert cli(arguments(config)) == 0
     dump = read_dump(out)

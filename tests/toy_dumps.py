@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data.dump import COLUMNS, NO_FACE, Dump
+from data.pictures import Print
 from data.samples import Sample
 from data.store import DumpWriter
 
@@ -42,7 +43,8 @@ def write_faces(writer: DumpWriter, number: int, samples: list[Sample]) -> None:
             failures.append((sample.path, "empty file" if last == "3" else NO_FACE))
         else:
             rows += [row(sample, face) for face in range(2 if last == "2" else 1)]
-    writer.write_faces(number, rows, failures)
+    files = [Print(s.path, 1234, 10**18, s.path.encode().hex()) for s in samples]
+    writer.write_faces(number, rows, failures, files)
 
 
 def write_outputs(writer: DumpWriter, number: int, samples: list[Sample]) -> None:

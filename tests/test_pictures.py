@@ -1,0 +1,147 @@
+"""A dump knows its pictures by their contents: other ones under the same names are refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import pytest
+
+from data import pictures
+from data.dump import read_dump
+from data.pictures import FILE, Known, digest_of, print_of, prints_of, read_prints
+from data.store import DumpWriter
+from preprocessing_pipeline import cli, main
+from tests.toy_pictures import arguments, configured, write_pictures, write_weights
+
+OTHER = "made from other pictures: 1 of 14 files hold something else now.*real/1.jpg.*--overwrite"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return write_weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, astronaut) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("first") / "toy", astronaut)
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, weights, tmp_path_factory) -> Path:
+    return main(configured(dataset, weights, tmp_path_factory.mktemp("whole") / "dump"))
+
+
+def copied(dataset: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(dataset, folder / "toy", copy_function=shutil.copy))  # new times
+
+
+def replace_one(root: Path) -> None:
+    path = str(root / "real/1.jpg")
+    cv2.imwrite(path, cv2.imread(path), [cv2.IMWRITE_JPEG_QUALITY, 40])
+
+
+# Files.
+
+
+def test_a_file_is_known_by_its_content(tmp_path):
+    paths = ["a.bmp", "b.bmp", "gone.jpg", "clip.mp4@0of2", "clip.mp4@1of2"]
+    for name in ("a.bmp", "b.bmp", "clip.mp4"):
+        (tmp_path / name).write_bytes(name.encode() * 100)
+    prints = prints_of(tmp_path, paths)
+    assert [each.file for each in prints] == ["a.bmp", "b.bmp", "gone.jpg", "clip.mp4"]
+    assert prints[2] == ("gone.jpg", -1, 0, "")
+    known = Known(tmp_path, prints)
+    assert not any(map(known.changed, [*paths, "unknown.jpg"]))
+    os.utime(tmp_path / "a.bmp", (1e9, 1e9))  # another time, the same content
+    (tmp_path / "b.bmp").write_bytes(b"x" * 500)  # the same size
+    os.utime(tmp_path / "b.bmp", (1e9, 1e9))
+    (tmp_path / "gone.jpg").write_bytes(b"here again")
+    (tmp_path / "clip.mp4").unlink()
+    assert list(map(known.changed, paths)) == [False, True, True, False, False]
+
+
+def test_of_a_large_file_some_parts_are_hashed(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "WHOLE", 50)
+    monkeypatch.setattr(pictures, "PART", 10)
+    content = bytearray(range(100))
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    before = print_of(tmp_path, "a.mp4").sha256
+    for place, same in ((0, False), (30, True), (50, False), (99, False)):
+        other = bytearray(content)
+        other[place] ^= 255
+        path.write_bytes(other)
+        assert (print_of(tmp_path, "a.mp4").sha256 == before) is same
+    path.write_bytes(content + b"1")
+    assert print_of(tmp_path, "a.mp4").sha256 != before
+
+
+def test_the_digest_is_of_contents_and_names_alone(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    first = digest_of(prints_of(tmp_path, ["a", "b"]))
+    os.utime(tmp_path / "a", (1e9, 1e9))
+    assert digest_of(prints_of(tmp_path, ["b", "a"])) == first
+    (tmp_path / "a").write_text("c")
+    assert digest_of(prints_of(tmp_path, ["a", "b"])) != first
+
+
+# Dumps.
+
+
+def test_other_pictures_under_the_same_names_are_refused(dataset, weights, whole, tmp_path):
+    root, out = copied(dataset, tmp_path), shutil.copytree(whole, tmp_path / "dump")
+    config = configured(root, weights, out)
+    assert main(config) == out  # moved, and otherwise the same
+    before = read_dump(out)
+    replace_one(root)
+    for more in ((), ("traces",)):  # finished; an expert is added
+        with pytest.raises(ValueError, match=OTHER):
+            main(configured(root, weights, out, *more))
+    assert cli(arguments(config)) == 2
+    after = read_dump(main(configured(root, weights, out, overwrite=True)))
+    assert after.digest != before.digest and after.meta["pictures"] != before.meta["pictures"]
+    assert main(config) == out
+
+
+def test_other_pictures_are_refused_while_unfinished(dataset, weights, tmp_path, monkeypatch):
+    root = copied(dataset, tmp_path)
+    config = configured(root, weights, tmp_path / "dump")
+    write = DumpWriter.write_faces
+
+    def stop_at_the_last(self: DumpWriter, number: int, *rest: object) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
+        write(self, number, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DumpWriter, "write_faces", stop_at_the_last)
+        with pytest.raises(KeyboardInterrupt):
+            main(config)
+    replace_one(root)
+    with pytest.raises(ValueError, match="1 of 12 files hold something else"):
+        main(config)
+    config.overwrite = True
+    assert len(read_prints(main(config) / FILE)) == 14
+
+
+def test_a_dump_like_another_is_of_its_pictures(dataset, weights, whole, tmp_path):
+    root = copied(dataset, tmp_path)
+    options = {"like": whole, "degrade": "jpeg:4", "split": ""}
+    config = configured(root, weights, tmp_path / "degraded", **options)
+    main(config)
+    replace_one(root)
+    with pytest.raises(ValueError, match="1 of 12 files hold something else now"):
+        main(config)
+    with pytest.raises(ValueError, match=f"{whole}: made from other pictures: 1 of 12"):
+        main(configured(root, weights, tmp_path / "new", **options))
+
+
+def test_a_dump_of_an_earlier_version_cannot_know(dataset, weights, whole, tmp_path, capsys):
+    out = shutil.copytree(whole, tmp_path / "dump")
+    (out / FILE).unlink()
+    assert cli(arguments(configured(dataset, weights, out))) == 0
+    assert "whether its pictures are still the same is not known" in capsys.readouterr().err
