@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.images import MAX_PIXELS, ImageError, read_image
+from data.images import MAX_PIXELS, ImageError, frame_count, read_image
 from data.video import read_frames, seconds_of
 
 
@@ -17,9 +17,13 @@ class Reader:
     def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
         self.max_pixels = max_pixels
 
-    def image(self, path: Path) -> np.ndarray:
+    def image(self, path: Path, frame: int = 0) -> np.ndarray:
         """(H, W, 3) uint8 RGB, as `data.images.read_image`. Raises only ImageError."""
-        return read_image(path, self.max_pixels)
+        return read_image(path, self.max_pixels, frame)
+
+    def frame_count(self, path: Path) -> int:
+        """Frames of an animated picture, 1 of any other. Raises only ImageError."""
+        return frame_count(path, self.max_pixels)
 
     def frames(
         self, video: Path, wanted: Sequence[tuple[int, int]]

@@ -13,24 +13,33 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from io import BytesIO
 from itertools import chain, groupby
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
+from av.container import InputContainer
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from data.images import MAX_PIXELS, ImageError, check_file, check_size
+from data.mp4_tables import check_tables
 
 VIDEO_SUFFIXES = frozenset(
-    [".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"]
+    [".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"]
+    + [".ts", ".mts", ".m2ts", ".wmv", ".flv"]
 )
 # The containers that are read, by FFmpeg's names. It knows more: some are playlists of other files.
 FORMATS = ("mov", "matroska", "avi", "mpeg", "mpegts", "asf", "flv")
 TIMED = ("mov", "matroska")  # those whose packets have the times of their frames
+# Frames that are decoded on the way from a key frame to one that is wanted: at least so many, and
+# more of small ones. Real videos have a key frame every ten seconds or less.
+ON_THE_WAY, PIXELS_ON_THE_WAY = 1000, 8_000_000_000
+WIDEST = 4  # ratio of the sides of a pixel, above which a header is not believed
 RUN = (8, 3)  # frames before and after one that are compressed together with it
 
 NAME = re.compile(r"(.+)@(\d+)of(\d+)", re.DOTALL)
@@ -92,7 +101,9 @@ def read_clip(
     except ImageError as error:  # those before it are kept
         lost = error.reason
     frames = [
-        found.get(place, ImageError(path, repeated if place is None else lost))
+        ImageError(path, repeated, repeated=True)
+        if place is None
+        else found.get(place, ImageError(path, lost))
         for path, place in zip(paths, places, strict=True)
     ]
     return frames, packets.frame_bytes
@@ -101,10 +112,19 @@ def read_clip(
 def seconds_of(video: Path) -> float | None:
     """The duration by the file's header; None unknown."""
     try:
-        with av.open(str(video), metadata_errors="ignore") as container:
+        with _container(Path(video)) as container:
             return container.duration / av.time_base if container.duration else None
     except (av.FFmpegError, OSError, ValueError):
         return None
+
+
+def _container(video: Path) -> InputContainer:
+    """The opened file. Raises: ImageError, FFmpegError."""
+    check_file(video)
+    check_tables(video)
+    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+    # With its protocol, a name that holds a colon is a name.
+    return av.open(f"file:{video}", container_options=options, metadata_errors="ignore")
 
 
 def _place(i: int, n: int, count: int) -> int | None:
@@ -126,11 +146,8 @@ class _Packets:
 @contextmanager
 def _opened(video: Path, max_pixels: int) -> Iterator[VideoStream]:
     """Raises: ImageError where there is no video, and for all errors of FFmpeg inside."""
-    options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     try:
-        # With its protocol, a name that holds a colon is a name.
-        url = f"file:{video}"
-        with av.open(url, container_options=options, metadata_errors="ignore") as container:
+        with _container(video) as container:
             streams = container.streams.video
             streams = [s for s in streams if not s.disposition & Disposition.attached_pic]
             if not streams:
@@ -143,10 +160,11 @@ def _opened(video: Path, max_pixels: int) -> Iterator[VideoStream]:
             yield streams[0]
     except av.FFmpegError as error:
         raise ImageError(video, f"not a video, or damaged ({error.strerror})") from error
+    except MemoryError as error:
+        raise ImageError(video, "takes more memory to decode than there is") from error
 
 
 def _list_packets(video: Path, max_pixels: int) -> _Packets:
-    check_file(video)
     with _opened(video, max_pixels) as stream:
         # The last packet is empty: it flushes the decoder.
         packets = (packet for packet in stream.container.demux(stream) if packet.size)
@@ -170,6 +188,7 @@ def _decoded(
 ) -> Numbered:
     """Those of the frames `numbers` (ascending) that can be decoded."""
     with _opened(video, max_pixels) as stream:
+        shape = stream.sample_aspect_ratio
 
         def images(numbers: Sequence[int]) -> Numbered:
             read = (
@@ -177,7 +196,9 @@ def _decoded(
             )
             for number, frame in read:
                 check_size(video, frame.width, frame.height, max_pixels)
-                yield number, _upright(frame)
+                shown = _upright(_square(frame.to_ndarray(format="rgb24"), shape), frame)
+                check_size(video, *shown.shape[1::-1], max_pixels)
+                yield number, shown
 
         if crf is None:
             yield from images(numbers)
@@ -195,9 +216,16 @@ def _by_time(
     for begin, group in groupby(present, key=lambda n: bisect_right(packets.keys, times[n])):
         wanted = set(group)
         container.seek(packets.keys[begin - 1] if begin else times[0], stream=stream)
+        most = max(ON_THE_WAY, PIXELS_ON_THE_WAY // max(1, stream.width * stream.height))
+        passed = 0
         for frame, sound in _frames(container.demux(stream)):
-            number = number_at.get(frame.pts)
+            number, passed = number_at.get(frame.pts), passed + 1
+            if passed > most:
+                raise ImageError(
+                    Path(stream.container.name), f"no key frame in {most} frames before this one"
+                )
             if number in wanted and sound:
+                passed = 0
                 yield number, frame
             if frame.pts is None or frame.pts >= times[max(wanted)]:
                 break
@@ -227,11 +255,19 @@ def _frames(packets: Iterable[av.Packet]) -> Iterator[tuple[av.VideoFrame, bool]
             yield frame, not spoilt
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
+def _square(image: np.ndarray, shape: Fraction | None) -> np.ndarray:
+    """As it is shown, by its stored width: pixels need not be square. shape: of one, wide to high."""
+    if not shape or shape == 1 or not 1 / WIDEST <= shape <= WIDEST:
+        return image
+    height, width = image.shape[:2]
+    method = cv2.INTER_AREA if shape < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, (max(1, round(width * shape)), height), interpolation=method)
+
+
+def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """Turned and mirrored by the display matrix a, b, u, c, d, v, x, y, w (ISO/IEC 14496-12,
     6.2.2): a point (p, q) goes to (a p + c q, b p + d q).
     """
-    image = frame.to_ndarray(format="rgb24")
     data = frame.side_data.get(Type.DISPLAYMATRIX)
     if data is None:
         return image
