@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+import logging
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from data.images import SUFFIXES
-from data.layouts import LAYOUTS, compressed, recognise
-from data.layouts.tree import files_below, folders_in
+from data.layouts import LAYOUTS, compressed, folders, recognise
+from data.layouts.folders import EXPECTED
+from data.layouts.tree import passed_below
+from data.names import for_screen
 from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
 from data.splits import with_val
 from data.video import VIDEO_SUFFIXES
 
+log = logging.getLogger("masc")
 PLAIN = "plain"  # the layout of folders and of index.csv, beside the official ones
-EXPECTED = """expected one of
-  real/ and fake/
-  train/, val/ (or valid/) and test/, with real/ and fake/ in each
-  index.csv with the columns path,label and, if known, group, split, video and method
-  a published dataset as it is distributed (docs/datasets.md)"""
 
 
 def find_samples(
@@ -38,6 +37,7 @@ def find_samples(
         compression: level of FaceForensics++, where several are there.
     """
     name, listing = list_dataset(root, index, layout, compression)
+    _warn(root, listing.passed)
     samples = listing.samples(frames)
     if not samples and name == PLAIN:
         kinds = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
@@ -45,6 +45,15 @@ def find_samples(
     if not samples:
         raise ValueError(f"{root}: looks like {name}, but none of its videos or frames is there")
     return samples
+
+
+def _warn(root: Path, passed: list[tuple[str, str]]) -> None:
+    """One line about what is not read, with an example of each reason."""
+    examples = {reason: path for path, reason in reversed(passed)}
+    counts = Counter(reason for _, reason in passed).most_common()
+    told = [f"{n} {reason} (such as {examples[reason]})" for reason, n in counts]
+    if told:
+        log.warning("%s: not used: %s", root, for_screen("; ".join(told)))
 
 
 def list_dataset(
@@ -66,11 +75,11 @@ def list_dataset(
             f"--compression {compression}: {root} is {name}; only {levels} have levels"
         )
     if name == PLAIN:
-        return name, Listing([_clip(sample) for sample in _plain(root, index)])
+        return name, _plain(root, index)
     if index and name != "deepfakebench":
         raise ValueError(f"{index}: --index does not go with the layout {name}, which has lists")
     listing = LAYOUTS[name].read(root, index, compression)
-    return name, replace(listing, clips=with_val(listing.clips))
+    return name, replace(listing, clips=with_val(listing.clips), passed=passed_below(root, root))
 
 
 def _layout_of(root: Path, index: Path | None) -> str:
@@ -79,17 +88,19 @@ def _layout_of(root: Path, index: Path | None) -> str:
     if (root / "index.csv").is_file():
         return PLAIN
     name = recognise(root)
-    if name and _labelled_folders(root):
+    if name and folders.labelled(root):
         raise ValueError(
             f"{root}: looks like {name} and has real/ or fake/ too; say --layout {name} or {PLAIN}"
         )
     return name or PLAIN
 
 
-def _plain(root: Path, index: Path | None) -> list[Sample]:
+def _plain(root: Path, index: Path | None) -> Listing:
     if index is None and (root / "index.csv").is_file():
         index = root / "index.csv"
-    return _read_index(root, index) if index else _read_folders(root)
+    if index:
+        return Listing([_clip(sample) for sample in _read_index(root, index)])
+    return folders.read(root)
 
 
 def _clip(sample: Sample) -> Clip:
@@ -98,40 +109,6 @@ def _clip(sample: Sample) -> Clip:
     if is_video(sample.path):
         return Clip(sample.path, sample.label, (), group or sample.video or sample.path, *rest)
     return Clip(sample.video, sample.label, (sample.path,), group, *rest)
-
-
-# Folders called real and fake.
-
-
-def _folders(parent: Path, names: Iterable[str]) -> list[tuple[Path, str]]:
-    """(Folder, name in lower case) of those directly below `parent` with one of these names."""
-    return [(f, f.name.lower()) for f in folders_in(parent) if f.name.lower() in names]
-
-
-def _labelled_folders(root: Path) -> list[tuple[Path, str, str]]:
-    """(Folder, real or fake, split)."""
-    parts = [(root, ""), *_folders(root, SPLIT_NAMES)]
-    return [
-        (folder, name, SPLIT_NAMES.get(part_name, ""))
-        for part, part_name in parts
-        for folder, name in _folders(part, ("real", "fake"))
-    ]
-
-
-def _read_folders(root: Path) -> list[Sample]:
-    folders = _labelled_folders(root)
-    if not folders:
-        raise ValueError(f"{root}: nothing in it says what is real and what is fake; {EXPECTED}")
-    parts = _folders(root, SPLIT_NAMES)
-    if parts and any(folder.parent == root for folder, _, _ in folders):
-        raise ValueError(
-            f"{root}: has real/ or fake/ and {parts[0][1]}/; which holds the dataset? {EXPECTED}"
-        )
-    return [
-        Sample(path.relative_to(root).as_posix(), LABELS[name], split=split)
-        for folder, name, split in folders
-        for path in files_below(folder, SUFFIXES | VIDEO_SUFFIXES)
-    ]
 
 
 # A user's index.csv.

@@ -36,6 +36,7 @@ class Inventory:
         missing, unlisted: clips that lists name and are not there; clips that no list names.
         empty: video files of no bytes.
         over: folder -> number of its pictures and videos that are not used.
+        passed: other files and folders that are not read, and why.
     """
 
     root: Path
@@ -48,6 +49,7 @@ class Inventory:
     empty: list[str] = field(default_factory=list)
     over: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    passed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def survey(
@@ -73,6 +75,7 @@ def survey(
         empty=[c.video for c in listing.clips if not c.pictures and _is_empty(root / c.video)],
         over=_unused(sorted(present - used), listing),
         notes=listing.notes,
+        passed=listing.passed,
     )
 
 
@@ -155,6 +158,11 @@ def text_of(found: Inventory) -> str:
         lines.append(f"passed over: {found.over.total()} other pictures and videos, by folder")
         lines += [f"  {folder}: {count}" for folder, count in found.over.most_common(LINES)]
         lines += _more(len(found.over))
+    reasons = defaultdict(list)
+    for path, reason in found.passed:
+        reasons[reason].append(path)
+    for reason, paths in reasons.items():
+        lines += _list("not read", paths, reason)
     return "\n".join(lines).rstrip()
 
 

@@ -62,12 +62,17 @@ class Clip:
 
 @dataclass
 class Listing:
-    """The clips of a dataset. missing: only in official lists; unlisted: only on the disk."""
+    """The clips of a dataset.
+
+    missing: only in official lists; unlisted: only on the disk. passed: files and folders that are
+    not read, and why.
+    """
 
     clips: list[Clip]
     missing: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    passed: list[tuple[str, str]] = field(default_factory=list)
 
     def samples(self, frames: int = FRAMES) -> list[Sample]:
         """Sorted by path, the frames of a video by their number."""

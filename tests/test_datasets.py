@@ -75,11 +75,6 @@ def test_unusual_names(tmp_path: Path) -> None:
     assert [s.path for s in find_samples(touched(tmp_path, *names))] == sorted(names)
 
 
-def test_a_folder_called_like_an_image_is_reported_later(tmp_path: Path) -> None:
-    (tmp_path / "real" / "x.jpg").mkdir(parents=True)
-    assert find_samples(tmp_path) == [Sample("real/x.jpg", 0)]
-
-
 def test_one_class_alone(tmp_path: Path) -> None:
     assert [s.label for s in find_samples(touched(tmp_path, "real/1.jpg", "real/2.jpg"))] == [0, 0]
 

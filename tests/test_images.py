@@ -28,7 +28,7 @@ def test_files_below(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg" / "inside.jpg").touch()
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     found = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path, SUFFIXES)]
-    assert found == ["a.png", "b/10.jpeg", "b/2.JPG", "b/c/z.webp", "folder.jpg"]
+    assert found == ["a.png", "b/10.jpeg", "b/2.JPG", "b/c/z.webp", "folder.jpg/inside.jpg"]
 
 
 def test_files_below_follows_links(tmp_path: Path) -> None:

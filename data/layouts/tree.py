@@ -2,17 +2,71 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.images import SUFFIXES
+from data.images import SUFFIXES, UNREAD, suffix_of
 from data.samples import film_order, is_video
+from data.video import VIDEO_SUFFIXES
 
 # Folders that benchmarks put between a folder of clips and the clips; videos come before frames.
 WITHIN = ("videos", "frames", "images", "frames_all")
+HIDDEN = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information")
+MEDIA = SUFFIXES | VIDEO_SUFFIXES
+# Files beside pictures and videos that nobody expects to be read as one: by suffix, or by name.
+SIDE = frozenset(
+    [".txt", ".md", ".rst", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".doc", ".docx", ".rtf"]
+    + [".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".html", ".htm", ".css"]
+    + [
+        ".npy",
+        ".npz",
+        ".pkl",
+        ".pickle",
+        ".mat",
+        ".h5",
+        ".hdf5",
+        ".parquet",
+        ".pt",
+        ".pth",
+        ".onnx",
+    ]
+    + [
+        ".safetensors",
+        ".bin",
+        ".dat",
+        ".db",
+        ".sqlite",
+        ".lmdb",
+        ".tfrecord",
+        ".pts",
+        ".lnk",
+        ".url",
+    ]
+    + [".py", ".pyc", ".ipynb", ".sh", ".bat", ".ps1", ".m", ".js", ".ts", ".mts", ".tsx", ".log"]
+    + [".wav", ".mp3", ".aac", ".m4a", ".flac", ".ogg", ".opus", ".wma", ".srt", ".vtt", ".ass"]
+    + [
+        ".md5",
+        ".sha1",
+        ".sha256",
+        ".sha512",
+        ".sig",
+        ".asc",
+        ".bib",
+        ".tex",
+        ".lock",
+        ".exe",
+        ".part",
+    ]
+    + ["readme", "license", "licence", "copying", "notice", "makefile", "thumbs.db", "desktop.ini"]
+    + ["md5sums", "sha256sums", "checksums"]
+)
+OTHER = "neither a picture nor a video of a kind that is read"
+WRONG = {errno.ELOOP: "a link to itself", errno.ENOENT: "a link to nothing"}
 
 
 @dataclass(frozen=True)
@@ -24,52 +78,133 @@ class Found:
     pictures: tuple[str, ...] = ()
 
 
-def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Everything below `folder` with one of these suffixes, in any case, sorted by POSIX path.
+def everything_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The pictures and videos below `folder`, sorted; what else is there, and why it is not read.
 
-    A folder named like a file is listed, not entered: reading it says what is wrong.
+    Files that belong beside pictures (`SIDE`) are in neither. What cannot be opened, and links that
+    lead nowhere or to themselves, are passed over with a reason.
     """
     found: list[Path] = []
-    for parent, folders, files in walk(folder):
-        wanted = {name for name in (*folders, *files) if Path(name).suffix.lower() in suffixes}
-        found += [parent / name for name in wanted]
-        folders[:] = [name for name in folders if name not in wanted]
-    return sorted(found, key=Path.as_posix)
+    passed: list[tuple[Path, str]] = []
+    for parent, folders, files in walk(folder, passed):
+        for path in map(parent.joinpath, files):
+            if _kind(path) in MEDIA:
+                found.append(path)
+            elif reason := _unread(path):
+                passed.append((path, reason))
+        if not (folders or files) and parent.suffix.lower() in MEDIA:
+            passed.append((parent, "a folder that is called like a file, with nothing in it"))
+    return sorted(found, key=Path.as_posix), sorted(passed)
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """os.walk without hidden names, sorted, along links, each folder once."""
+def passed_below(root: Path, folder: Path) -> list[tuple[str, str]]:
+    """What is passed over below `folder`, relative to `root`, and why."""
+    return [(_name(root, path), reason) for path, reason in everything_below(folder)[1]]
 
-    def refuse(error: OSError) -> None:
-        raise error
 
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """All files below `folder` with one of these suffixes, in any case, sorted by POSIX path."""
+    paths = (parent / name for parent, _, files in walk(folder) for name in files)
+    return sorted((path for path in paths if _kind(path) in suffixes), key=Path.as_posix)
+
+
+def walk(
+    folder: Path, passed: list[tuple[Path, str]] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """os.walk without hidden names, sorted, along links, each folder once.
+
+    passed: what cannot be opened is appended, with the reason.
+    """
     # A link to a folder above would list what is beside `folder` as if it were below.
     above = (parent.stat() for parent in Path(folder).resolve().parents)
     entered = {(status.st_dev, status.st_ino) for status in above}
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        status = Path(parent).stat()
-        if (status.st_dev, status.st_ino) in entered:
-            folders.clear()
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(filter(_visible, folders))
-        yield Path(parent), folders, sorted(filter(_visible, files))
+    waiting = [Path(folder)]
+    while waiting:
+        parent = waiting.pop()
+        with suppress(OSError):  # `_scan` says what is wrong with it
+            status = parent.stat()
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+        folders, files, odd = _scan(parent)
+        if passed is not None:
+            passed += odd
+        yield parent, folders, files
+        waiting += [parent / name for name in reversed(folders)]
+
+
+def _scan(folder: Path) -> tuple[list[str], list[str], list[tuple[Path, str]]]:
+    """The folders and files in a folder, sorted; what is neither, and why."""
+    folders: list[str] = []
+    files: list[str] = []
+    odd: list[tuple[Path, str]] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in filter(lambda each: _visible(each.name), entries):
+                try:
+                    if entry.is_dir():
+                        folders.append(entry.name)
+                    elif entry.is_file():
+                        files.append(entry.name)
+                    else:
+                        entry.stat()
+                        odd.append((folder / entry.name, "neither a file nor a folder"))
+                except OSError as error:
+                    odd.append((folder / entry.name, WRONG.get(error.errno) or _why(error)))
+    except OSError as error:
+        odd.append((folder, _why(error)))
+    return sorted(folders), sorted(files), sorted(odd)
+
+
+def _why(error: OSError) -> str:
+    return f"cannot be opened ({error.strerror or error})"
 
 
 def _visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
+    return not name.startswith(".") and name not in HIDDEN
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted((each for each in entries if _visible(each.name)), key=lambda each: each.name)
+def _kind(path: Path) -> str:
+    """The suffix in lower case; "" of a .ts that is no video but a program in TypeScript."""
+    suffix = path.suffix.lower()
+    if suffix in (".ts", ".mts"):
+        head = _head(path)
+        return suffix if b"\x47" in (head[:1], head[4:5]) else ""  # of a packet of MPEG-TS
+    return suffix
+
+
+def _head(path: Path) -> bytes:
+    """Its first 16 bytes; none where it cannot be opened: who reads it says so."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(16)
+    return b""
+
+
+def _unread(path: Path) -> str:
+    """Why a file that is no picture and no video is not read; "" where nobody expects it."""
+    suffix, name = path.suffix.lower(), path.name.lower()
+    if suffix in SIDE or name in SIDE or ".partial" in name:
+        return ""
+    if suffix in UNREAD:
+        return UNREAD[suffix]
+    head = _head(path)
+    content = suffix_of(head)
+    if content in MEDIA:
+        ending = f"the suffix {suffix}" if suffix else "no suffix"
+        return f"has {ending}; by its content the name should end with {content}"
+    marker = not suffix and not head
+    return UNREAD.get(content) or ("" if marker else OTHER)
+
+
+def _entries(folder: Path) -> list[str]:
+    """The names of all folders and files in it, sorted."""
+    folders, files, _ = _scan(folder)
+    return sorted(folders + files)
 
 
 def folders_in(folder: Path) -> list[Path]:
     """Folders directly in `folder`, sorted; none where there is no such folder."""
-    return [Path(entry.path) for entry in _entries(folder) if entry.is_dir()]
+    return [folder / name for name in _scan(folder)[0]]
 
 
 def child(folder: Path, *names: str) -> Path | None:
@@ -90,26 +225,38 @@ def below(root: Path, path: str) -> Path:
 
 def pictures_in(root: Path, folder: Path) -> tuple[str, ...]:
     """Pictures directly in `folder`, relative to `root`, in the order of the film."""
-    names = [e.name for e in _entries(folder) if Path(e.name).suffix.lower() in SUFFIXES]
+    names = [name for name in _scan(folder)[1] if Path(name).suffix.lower() in SUFFIXES]
     base = folder.relative_to(root)
     return tuple((base / name).as_posix() for name in sorted(names, key=film_order))
 
 
 def clips_in(root: Path, folder: Path) -> list[Found]:
-    """The clips of a folder: its video files, else its folders of pictures; or those in WITHIN."""
-    places = [folder, *(folder / name for name in WITHIN)]
-    for place in places:
-        if files := [place / entry.name for entry in _entries(place) if is_video(entry.name)]:
-            return [Found(file.stem, file.relative_to(root).as_posix()) for file in files]
-    for place in places:
-        inner = {each: pictures_in(root, each) for each in folders_in(place)}
-        if any(inner.values()):
-            return [
-                Found(each.name, each.relative_to(root).as_posix(), pictures)
-                for each, pictures in inner.items()
-                if pictures
-            ]
+    """The clips of a folder: its video files, else its folders of pictures; or those in WITHIN.
+
+    Some programs put the frames of 000.mp4 into a folder of that name: the clip is 000 all the same.
+    """
+    places = [(place, *_scan(place)[:2]) for place in (folder, *(folder / n for n in WITHIN))]
+    for place, folders, files in places:
+        videos = [Found(Path(n).stem, _name(root, place / n)) for n in files if is_video(n)]
+        called = {video.name for video in videos}
+        like = [_frames(root, place / name) for name in folders if is_video(name)]
+        videos += [clip for clip in like if clip.pictures and clip.name not in called]
+        if videos:
+            return sorted(videos, key=lambda clip: clip.video)
+    for place, folders, _ in places:
+        clips = [_frames(root, place / name) for name in folders]
+        if clips := [clip for clip in clips if clip.pictures]:
+            return clips
     return []
+
+
+def _frames(root: Path, folder: Path) -> Found:
+    name = folder.stem if is_video(folder.name) else folder.name
+    return Found(name, _name(root, folder), pictures_in(root, folder))
+
+
+def _name(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
 def read_json(path: Path, kind: type = dict) -> dict | list:
