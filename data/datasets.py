@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 from data.images import SUFFIXES
 from data.layouts import LAYOUTS, compressed, recognise
@@ -180,9 +180,7 @@ def _sample(row: dict[str, str], files: Files) -> tuple[Sample, bool]:
     path, label, group, split, *rest = (row.get(name, "") for name in names)
     frame = path[path.rindex("@") :] if split_frame(path) else ""
     file = path.removesuffix(frame)
-    found = None if _leads_out(file) else files.find(file)
-    if found is None and _leads_out(file.replace("\\", "/")):
-        raise ValueError(f"path {path!r} is not one below the folder of index.csv")
+    found = files.find(file)
     if (number := label_of(label)) is None:
         raise ValueError(f"label {label!r} is none of {', '.join(LABELS)}")
     if split and split.lower() not in SPLIT_NAMES:
@@ -190,9 +188,3 @@ def _sample(row: dict[str, str], files: Files) -> tuple[Sample, bool]:
     split = SPLIT_NAMES.get(split.lower(), "")
     name = (found or PurePosixPath(file).as_posix()) + frame
     return Sample(name, number, group, split, *rest), found is not None
-
-
-def _leads_out(path: str) -> bool:
-    picture = PurePosixPath(path)
-    outside = picture.is_absolute() or PureWindowsPath(path).drive or ".." in picture.parts
-    return bool(outside or not picture.parts)

@@ -33,6 +33,7 @@ WORDS = {**LABELS, "false": 0, "true": 1, "0%": 0, "100%": 1}
 QUOTES = "\"'“”‘’"
 SEP_LINE = re.compile(r'\ufeff?"?sep=.\s*?"?\s*', re.IGNORECASE)  # for spreadsheets, first
 LINE_END = re.compile(r"\r\n?|\n")
+DRIVE = re.compile(r"[a-zA-Z]:/")
 HEAD = 4096  # bytes that have the names of the columns
 AGAIN = 'save it again as "CSV UTF-8"'
 log = logging.getLogger("masc")
@@ -52,6 +53,8 @@ def read_table(
     text = _text(path)
     try:
         yield from _rows(text, needed)
+    except csv.Error as error:
+        raise ValueError(f"{path}: names of columns: {_reason(error)}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -61,8 +64,7 @@ def columns_of(path: Path) -> list[str]:
     with path.open("rb") as file:
         head = file.read(HEAD)
     text = head.decode(_encoding(head) or "utf-8", errors="replace")
-    line = next(iter(_lines(text)), "")
-    return max((_names(line, separator) for separator in SEPARATORS), key=len)
+    return max((_names(_header(text), separator) for separator in SEPARATORS), key=len)
 
 
 def label_of(text: str) -> int | None:
@@ -112,6 +114,10 @@ def _lines(text: str) -> Iterator[str]:
         yield "\n" if number == 0 and SEP_LINE.fullmatch(line) else line
 
 
+def _header(text: str) -> str:
+    return next((line for line in _lines(text) if line.strip(SEPARATORS + " \r\n")), "")
+
+
 # Rows.
 
 
@@ -137,7 +143,7 @@ def _rows(text: str, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str
     if "\0" in text:
         line = len(LINE_END.findall(text, 0, text.index("\0"))) + 1
         raise ValueError(f"line {line}: has a NUL byte, so it is damaged or no table; {AGAIN}")
-    header = next((line for line in _lines(text) if line.strip(SEPARATORS + " \r\n")), "")
+    header = _header(text)
     separator = _separator(header, needed)
     names: list[str] = []
     for line, cells in _records(text, separator):
@@ -172,15 +178,15 @@ def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            reason = str(error)
-            if "field limit" in reason:
-                reason = f"a value of more than {csv.field_size_limit():,} characters"
-            raise ValueError(
-                f"line {line}: {reason}; is a double quote not closed, or not doubled within a "
-                "value?"
-            ) from error
+            raise ValueError(f"line {line}: {_reason(error)}") from error
         if any(cells):
             yield line, cells
+
+
+def _reason(error: csv.Error) -> str:
+    large = f"a value of more than {csv.field_size_limit():,} characters"
+    what = large if "field limit" in str(error) else str(error)
+    return f"{what}; is a double quote not closed, or not doubled within a value?"
 
 
 # Files that a table names.
@@ -199,12 +205,16 @@ class Files:
 
         As it is, else with slashes for backslashes, without quotes or the apostrophe of a formula,
         or the only one of these names in another case or another form of Unicode.
+
+        Raises:
+            ValueError: the path leads out of the folder.
         """
         slashes = path.replace("\\", "/")
-        forms = dict.fromkeys(
-            [path, slashes, from_csv(path), from_csv(slashes), slashes.strip(QUOTES)]
-        )
-        forms = {_plain(form): None for form in forms}
+        written = (path, slashes, from_csv(path), from_csv(slashes), slashes.strip(QUOTES))
+        forms = dict.fromkeys(map(_plain, written))
+        outside = any(form.startswith("/") for form in written)
+        if outside or any(not form or ".." in form.split("/") for form in forms):
+            raise ValueError(f"path {path!r} is not one below the folder of the table")
         for form in forms:
             parent, _, name = form.rpartition("/")
             if name in self._names(parent):
@@ -212,6 +222,8 @@ class Files:
         for form in forms:
             if len(same := self._same(form)) == 1:
                 return same[0]
+        if DRIVE.match(slashes):
+            raise ValueError(f"path {path!r} is of another machine, not below the table's folder")
         return next((form for form in forms if os.path.lexists(self.root / form)), None)
 
     def _names(self, folder: str) -> frozenset[str]:
