@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +14,8 @@ from data.layouts.tree import passed_below
 from data.names import for_screen
 from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
 from data.splits import with_val
-from data.video import VIDEO_SUFFIXES
+from data.tables import Files, label_of, read_table
+from data.video import VIDEO_SUFFIXES, split_frame
 
 log = logging.getLogger("masc")
 PLAIN = "plain"  # the layout of folders and of index.csv, beside the official ones
@@ -115,41 +115,49 @@ def _clip(sample: Sample) -> Clip:
 
 
 def _read_index(root: Path, index: Path) -> list[Sample]:
-    """What an index lists below `root`."""
-    try:
-        with index.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            if missing := sorted({"path", "label"} - set(reader.fieldnames)):
-                raise ValueError(f"has no column {' and no '.join(missing)}; {EXPECTED}")
-            lines, samples = {}, []
-            for row in reader:
-                line = reader.line_num
-                samples.append(_sample(row, line))
-                path = samples[-1].path
-                if (first := lines.setdefault(path, line)) != line:
-                    raise ValueError(f"lists {path!r} twice, in lines {first} and {line}")
-    except (ValueError, csv.Error) as error:  # text that is not UTF-8 is a ValueError too
-        raise ValueError(f"{index}: {error}") from error
+    """What an index lists below `root`; refused where nothing of it is there."""
+    files, lines, samples, missing = Files(index.parent), {}, [], []
     top, base = root.resolve(), index.parent.resolve()
-    if top == base:
-        return samples
-    inside = [s for s in samples if (base / s.path).is_relative_to(top)]
-    if not inside:
-        raise ValueError(f"{index}: none of its {len(samples)} pictures lies in {root}")
-    return [replace(s, path=(base / s.path).relative_to(top).as_posix()) for s in inside]
+    for line, row in read_table(index):
+        try:
+            sample, is_there = _sample(row, files)
+        except ValueError as error:
+            raise ValueError(f"{index}: line {line}: {error}") from error
+        if (first := lines.setdefault(sample.path, line)) != line:
+            raise ValueError(f"{index}: lists {sample.path!r} twice, in lines {first} and {line}")
+        if top != base:
+            place = base / sample.path
+            if not place.is_relative_to(top):
+                continue
+            sample = replace(sample, path=place.relative_to(top).as_posix())
+        samples.append(sample)
+        if not is_there:
+            missing.append(row["path"])
+    if lines and not samples:
+        raise ValueError(f"{index}: none of its {len(lines)} pictures lies in {root}")
+    if missing:
+        some = "none" if len(missing) == len(samples) else f"only {len(samples) - len(missing)}"
+        text = (
+            f"{index}: {some} of the {len(samples)} files that it lists can be found; missing is "
+        )
+        text += f"{for_screen(missing[0])!r}, for example; paths count from the folder of index.csv"
+        if len(missing) == len(samples):
+            raise ValueError(text)
+        log.warning("%s", text)
+    return samples
 
 
-def _sample(row: dict[str, str | None], line: int) -> Sample:
-    """One line of an index.csv."""
+def _sample(row: dict[str, str], files: Files) -> tuple[Sample, bool]:
+    """One line of an index.csv, and whether its file is there."""
     names = ("path", "label", "group", "split", "video", "method")
-    path, label, group, split, *rest = ((row.get(name) or "").strip() for name in names)
-    picture = PurePosixPath(path)
-    if not picture.parts or picture.is_absolute() or ".." in picture.parts:
-        raise ValueError(f"line {line}: path {path!r} is not one below the folder of index.csv")
-    if label.lower() not in LABELS:
-        raise ValueError(f"line {line}: label {label!r} is none of {', '.join(LABELS)}")
+    path, label, group, split, *rest = (row.get(name, "") for name in names)
+    frame = path[path.rindex("@") :] if split_frame(path) else ""
+    file = path.removesuffix(frame)
+    found = files.find(file)
+    if (number := label_of(label)) is None:
+        raise ValueError(f"label {label!r} is none of {', '.join(LABELS)}")
     if split and split.lower() not in SPLIT_NAMES:
-        raise ValueError(f"line {line}: split {split!r} is none of {', '.join(SPLIT_NAMES)}")
+        raise ValueError(f"split {split!r} is none of {', '.join(SPLIT_NAMES)}")
     split = SPLIT_NAMES.get(split.lower(), "")
-    return Sample(picture.as_posix(), LABELS[label.lower()], group, split, *rest)
+    name = (found or PurePosixPath(file).as_posix()) + frame
+    return Sample(name, number, group, split, *rest), found is not None

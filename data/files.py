@@ -55,7 +55,8 @@ def _claimed(path: Path) -> BinaryIO:
             fcntl.flock(file, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                file.truncate(0)
+                if os.fstat(file.fileno()).st_size:
+                    file.truncate(0)
                 return file
         file.close()  # the writer before has renamed it
 

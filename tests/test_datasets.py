@@ -115,6 +115,7 @@ def test_index(tmp_path: Path) -> None:
         Sample("b/2.jpg", 1, "g1", "val"),
         Sample("c.jpg", 0, "g 2", "train"),
     ]
+    touched(tmp_path, "a.jpg", "b/2.jpg", "c.jpg", "x.jpg")
     assert find_samples(indexed(tmp_path, text)) == expected
     assert (
         find_samples(indexed(tmp_path, text, "utf-8-sig")) == expected
@@ -139,7 +140,7 @@ def test_index_comes_before_folders(tmp_path: Path) -> None:
             "path,label\na.jpg,real\nb.jpg,maybe\n",
             "line 3: label 'maybe' is none of real, 0, fake, 1",
         ),
-        ("path,label\na.jpg\n", "line 2: label ''"),
+        ("path,label\na.jpg\n", "line 2: has 1 cells for 2 columns, and no label"),
         ("path,label,split\na.jpg,real,dev\n", "line 2: split 'dev'"),
         ("path,label\na.jpg,real\n./a.jpg,real\n", "'a.jpg' twice, in lines 2 and 3"),
         ("path,label\n/etc/a.jpg,real\n", "line 2: path '/etc/a.jpg'"),

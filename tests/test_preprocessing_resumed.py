@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
 import signal
 import subprocess
@@ -100,12 +99,11 @@ def test_a_full_disk_says_how_to_go_on(dataset, weights, whole, tmp_path, monkey
 
     def fill_the_disk(self: DumpWriter, number: int, *rest: object) -> None:
         if number == 2:
-            (self.unfinished / "faces-000002.json.0.partial").symlink_to("/dev/full")
+            (self.unfinished / "faces-000002.json.partial").symlink_to("/dev/full")
         write_faces(self, number, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(DumpWriter, "write_faces", fill_the_disk)
-        patch.setattr(secrets, "token_hex", lambda count: "0")
         assert cli(arguments(config)) == 1
     message = capsys.readouterr().err
     assert "disk is full" in message and "faces-000002.json" in message

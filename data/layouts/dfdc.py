@@ -7,16 +7,17 @@ fakes. Actors are not named, and recur in the parts.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from data.layouts.tree import clips_in, folders_in, peek_json, read_json
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
+from data.tables import columns_of, label_of, read_table
 
 METADATA = "metadata.json"
 LABEL_LIST = "labels.csv"
+COLUMNS = ["filename", "label"]  # of it
 
 
 def fits(root: Path) -> bool:
@@ -55,8 +56,7 @@ def _is_labelled(folder: Path) -> bool:
     """By the first entry of its list."""
     path = folder / LABEL_LIST
     if path.is_file():
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return file.readline().strip().lower().replace(" ", "") == "filename,label"
+        return [name for name in columns_of(path) if name] == COLUMNS
     first = next(iter(peek_json(folder / METADATA).values()), None)
     return isinstance(first, dict) and "label" in first
 
@@ -78,12 +78,10 @@ def _labels(folder: Path) -> Iterator[tuple[str, int, str, str]]:
 
 
 def _csv_labels(path: Path) -> Iterator[tuple[str, int]]:
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            values = [value.strip() for value in row]
-            if number > 1 and values:
-                if len(values) != 2 or values[1].lower() not in LABELS:
-                    raise ValueError(
-                        f"{path}: line {number}: expected a file and a label 0 or 1, found {row}"
-                    )
-                yield Path(values[0]).stem, LABELS[values[1].lower()]
+    for line, row in read_table(path, COLUMNS):
+        if not row["filename"] or (label := label_of(row["label"])) is None:
+            found = [row[name] for name in COLUMNS]
+            raise ValueError(
+                f"{path}: line {line}: expected a file and a label 0 or 1, found {found}"
+            )
+        yield Path(row["filename"]).stem, label
