@@ -15,54 +15,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.images import SUFFIXES, ImageError
-from data.layouts.tree import files_below, walk
+from data.images import ImageError
+from data.layouts.tree import everything_below
 from data.loading import BATCH_BYTES
 from data.reader import Reader
 from data.samples import FRAMES, is_video
-from data.video import VIDEO_SUFFIXES
 from inference.clips import predict_clip, read_worst_frame
 from inference.detector import Detector
 from inference.output import Output, is_screen
 from inference.verdict import CSV_COLUMNS, Verdict
 
-# Files beside pictures and videos that nobody expects a verdict for: by suffix, or by name.
-SIDE = frozenset(
-    [
-        ".csv",
-        ".tsv",
-        ".json",
-        ".jsonl",
-        ".txt",
-        ".md",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".html",
-        ".pdf",
-        ".log",
-        ".srt",
-    ]
-)
-SIDE |= frozenset(
-    [
-        ".npy",
-        ".npz",
-        ".pkl",
-        ".pt",
-        ".mat",
-        ".ini",
-        ".db",
-        ".py",
-        ".sh",
-        ".wav",
-        ".mp3",
-        ".m4a",
-        ".aac",
-        ".sha256",
-    ]
-)
-SIDE |= frozenset(("readme", "license", "licence", "thumbs.db"))
 COLUMNS = (*CSV_COLUMNS, "checkpoint")
 log = logging.getLogger("masc")
 
@@ -80,10 +42,9 @@ def predict_files(
     """
     paths: list[Path] = []
     for given in inputs:
-        inside = files_below(given, SUFFIXES | VIDEO_SUFFIXES) if given.is_dir() else [given]
-        others = list(_others(given)) if given.is_dir() else []
-        for path in others:
-            yield Verdict(str(path), error="neither a picture nor a video of a kind that is read")
+        inside, others = everything_below(given) if given.is_dir() else ([given], [])
+        for path, reason in others:
+            yield Verdict(str(path), error=reason)
         if not inside and not others:
             yield Verdict(str(given), error="a folder without pictures or videos")
         paths += inside
@@ -103,16 +64,6 @@ def predict_files(
             bar.update()
         del batch, images, image, faces, found  # before the next pictures are read
     bar.close()
-
-
-def _others(folder: Path) -> Iterator[Path]:
-    """Files below it that are neither read nor known to belong beside what is read."""
-    for parent, _, files in walk(folder):
-        for path in map(parent.joinpath, files):
-            kind = path.suffix.lower() or path.name.lower()
-            partial = ".partial" in path.name  # of a table, which a run may be writing now
-            if kind not in SUFFIXES | VIDEO_SUFFIXES | SIDE and not partial:
-                yield path
 
 
 def _once(paths: Sequence[Path]) -> list[Path]:

@@ -19,6 +19,7 @@ import requests
 
 import app
 from command_line import run
+from data.reader import Reader
 from tests.toy_page import NoFaces, free_port, serving
 from web import gate, page
 from web.answer import Answer
@@ -136,11 +137,12 @@ def test_names_by_which_others_call_the_page():
     assert "example.org" not in everywhere and "1.2.3.4.example.org" not in everywhere
 
 
-def test_only_the_first_faces_are_looked_at():
-    rows = [np.zeros((400, 15)), np.zeros((1, 15)), np.zeros((0, 15))]
-    find = page.at_most(page.FACES, lambda images: rows)
-    assert [len(faces) for faces in find([])] == [page.FACES, 1, 0]
-    assert f"at most {page.FACES}" in page.SEVERAL and f"{page.FACES} most" in page.LIMITS
+def test_only_the_first_faces_are_looked_at(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "FACES", 1)
+    made = page.Page(detector, None, Reader())
+    (row,) = made.predict_picture(page.examples()["two people"], "a.png").rows()
+    assert row["notes"] == ["1 more faces of the picture were not scored"]
+    assert "at most 8" in page.SEVERAL and "8 most" in page.LIMITS
 
 
 def test_cards_are_drawn_only_when_they_are_shown(detector, monkeypatch):
