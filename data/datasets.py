@@ -14,7 +14,7 @@ from data.layouts.tree import passed_below
 from data.names import for_screen
 from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
 from data.splits import with_val
-from data.tables import Files, label_of, read_table
+from data.tables import NOTHING, Files, label_of, read_table
 from data.video import VIDEO_SUFFIXES, split_frame
 
 log = logging.getLogger("masc")
@@ -150,7 +150,8 @@ def _read_index(root: Path, index: Path) -> list[Sample]:
 def _sample(row: dict[str, str], files: Files) -> tuple[Sample, bool]:
     """One line of an index.csv, and whether its file is there."""
     names = ("path", "label", "group", "split", "video", "method")
-    path, label, group, split, *rest = (row.get(name, "") for name in names)
+    path, label, *others = (row.get(name, "") for name in names)
+    group, split, *rest = ("" if other in NOTHING else other for other in others)
     frame = path[path.rindex("@") :] if split_frame(path) else ""
     file = path.removesuffix(frame)
     found = files.find(file)

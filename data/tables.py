@@ -29,7 +29,9 @@ ENCODINGS = {  # by the first bytes
     codecs.BOM_UTF16_BE: "utf-16",
 }
 KOREAN = "cp949"  # what spreadsheets in Korea write
+SPACES = " \t\r\n\v\f\x1a\xa0\u3000\ufeff\u200b\u200e\u200f\u202a\u202c"  # seen and unseen, around values
 WORDS = {**LABELS, "false": 0, "true": 1, "0%": 0, "100%": 1}
+NOTHING = {"NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"}  # in a cell
 QUOTES = "\"'“”‘’"
 SEP_LINE = re.compile(r'\ufeff?"?sep=.\s*?"?\s*', re.IGNORECASE)  # for spreadsheets, first
 LINE_END = re.compile(r"\r\n?|\n")
@@ -95,8 +97,9 @@ def _text(path: Path) -> str:
     try:
         return raw.decode(encoding or "utf-8")
     except UnicodeDecodeError as error:
-        if encoding and "8" not in encoding:
-            raise ValueError(f"{path}: begins as {encoding.upper()} and is not; {AGAIN}") from error
+        if encoding:
+            name = encoding.upper().removesuffix("-SIG")
+            raise ValueError(f"{path}: begins as {name}, and goes on otherwise; {AGAIN}") from error
         line = len(re.findall(rb"\r\n?|\n", raw[: error.start])) + 1
     try:
         text = raw.decode(KOREAN)
@@ -115,7 +118,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _header(text: str) -> str:
-    return next((line for line in _lines(text) if line.strip(SEPARATORS + " \r\n")), "")
+    return next((line for line in _lines(text) if line.strip(SEPARATORS + SPACES)), "")
 
 
 # Rows.
@@ -123,7 +126,11 @@ def _header(text: str) -> str:
 
 def _names(line: str, separator: str) -> list[str]:
     cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
-    return [cell.strip(" \t\ufeff\r\n" + QUOTES).lower() for cell in cells]
+    return [_name(cell) for cell in cells]
+
+
+def _name(cell: str) -> str:
+    return cell.strip(SPACES + QUOTES).lower()
 
 
 def _separator(line: str, needed: Sequence[str]) -> str:
@@ -143,12 +150,11 @@ def _rows(text: str, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str
     if "\0" in text:
         line = len(LINE_END.findall(text, 0, text.index("\0"))) + 1
         raise ValueError(f"line {line}: has a NUL byte, so it is damaged or no table; {AGAIN}")
-    header = _header(text)
-    separator = _separator(header, needed)
+    separator = _separator(_header(text), needed)
     names: list[str] = []
     for line, cells in _records(text, separator):
         if not names:
-            names = _names(header, separator)
+            names = [_name(cell) for cell in cells]
             if twice := sorted({n for n in names if n and names.count(n) > 1}):
                 raise ValueError(f"line {line}: has the column {twice[0]} twice")
             continue
@@ -174,7 +180,7 @@ def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     while True:
         line = reader.line_num + 1
         try:
-            cells = [cell.strip() for cell in next(reader)]
+            cells = [cell.strip(SPACES) for cell in next(reader)]
         except StopIteration:
             return
         except csv.Error as error:
@@ -210,7 +216,9 @@ class Files:
             ValueError: the path leads out of the folder.
         """
         slashes = path.replace("\\", "/")
-        written = (path, slashes, from_csv(path), from_csv(slashes), slashes.strip(QUOTES))
+        written = dict.fromkeys(
+            (path, slashes, from_csv(path), from_csv(slashes), slashes.strip(QUOTES))
+        )
         forms = dict.fromkeys(map(_plain, written))
         outside = any(form.startswith("/") for form in written)
         if outside or any(not form or ".." in form.split("/") for form in forms):
