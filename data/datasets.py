@@ -15,7 +15,7 @@ from data.layouts.tree import passed_below
 from data.names import for_screen
 from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
 from data.splits import with_val
-from data.video import VIDEO_SUFFIXES
+from data.video import VIDEO_SUFFIXES, split_frame
 
 log = logging.getLogger("masc")
 PLAIN = "plain"  # the layout of folders and of index.csv, beside the official ones
@@ -39,6 +39,11 @@ def find_samples(
     name, listing = list_dataset(root, index, layout, compression)
     _warn(root, listing.passed)
     samples = listing.samples(frames)
+    if name == PLAIN and listing.notes:
+        left = sum(len(clip.pictures) for clip in listing.clips if clip.pictures)
+        left -= sum(split_frame(sample.path) is None for sample in samples)
+        at_most = f"; at most {frames} frames of each clip are used, {left} pictures are left out"
+        log.info("%s: %s%s", root, for_screen("; ".join(listing.notes)), at_most * bool(left))
     if not samples and name == PLAIN:
         kinds = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
         raise ValueError(f"{root}: no images or videos ({kinds}) in it; {EXPECTED}")
