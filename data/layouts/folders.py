@@ -40,8 +40,6 @@ def _named(parent: Path, names: Iterable[str]) -> list[tuple[Path, str]]:
 
 def read(root: Path) -> Listing:
     folders = labelled(root)
-    if not folders:
-        raise ValueError(f"{root}: nothing in it says what is real and what is fake; {EXPECTED}")
     parts = _named(root, SPLIT_NAMES)
     if parts and any(folder.parent == root for folder, _, _ in folders):
         raise ValueError(
@@ -106,7 +104,11 @@ def _groups(clips: list[tuple[Clip, str]]) -> list[str]:
         # Where splits are given, equal names in two of them need not be one source.
         own = f"{clip.split}/{inner}" if clip.split and inner else inner
         groups.append(names.group_of(name, linked) or own)
-    return groups
+    shared = Counter(groups)
+    return [
+        clip.video if is_video(clip.video) and not clip.pictures and shared[group] == 1 else group
+        for (clip, _), group in zip(clips, groups, strict=True)
+    ]
 
 
 def _last(name: str) -> str:
