@@ -9,15 +9,18 @@ from pathlib import Path, PurePosixPath
 
 from data.images import SUFFIXES
 from data.layouts import LAYOUTS, compressed, folders, recognise
+from data.layouts.deepfakebench import lists_in
 from data.layouts.folders import EXPECTED
-from data.layouts.tree import passed_below
+from data.layouts.tree import child, folders_in, passed_below
+from data.layouts.tree import is_file as is_there
 from data.names import for_screen
 from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
 from data.splits import with_val
 from data.tables import NOTHING, Files, label_of, read_table
-from data.video import VIDEO_SUFFIXES, split_frame
+from data.video import VIDEO_SUFFIXES, file_of, split_frame
 
 log = logging.getLogger("masc")
+MANY = 100  # folders that are looked into where the one above them is no dataset
 PLAIN = "plain"  # the layout of folders and of index.csv, beside the official ones
 
 
@@ -37,8 +40,13 @@ def find_samples(
         compression: level of FaceForensics++, where several are there.
     """
     name, listing = list_dataset(root, index, layout, compression)
-    _warn(root, listing.passed)
+    _warn(root, listing)
     samples = listing.samples(frames)
+    if name == PLAIN and listing.notes:
+        left = sum(len(clip.pictures) for clip in listing.clips if clip.pictures)
+        left -= sum(split_frame(sample.path) is None for sample in samples)
+        at_most = f"; at most {frames} frames of each clip are used, {left} pictures are left out"
+        log.info("%s: %s%s", root, for_screen("; ".join(listing.notes)), at_most * bool(left))
     if not samples and name == PLAIN:
         kinds = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
         raise ValueError(f"{root}: no images or videos ({kinds}) in it; {EXPECTED}")
@@ -47,8 +55,12 @@ def find_samples(
     return samples
 
 
-def _warn(root: Path, passed: list[tuple[str, str]]) -> None:
-    """One line about what is not read, with an example of each reason."""
+def _warn(root: Path, listing: Listing) -> None:
+    """One line each about what is missing and what is not read, with examples."""
+    if missing := listing.missing:
+        example = for_screen(missing[0])
+        log.warning("%s: %d listed and not there, such as %s", root, len(missing), example)
+    passed = listing.passed
     examples = {reason: path for path, reason in reversed(passed)}
     counts = Counter(reason for _, reason in passed).most_common()
     told = [f"{n} {reason} (such as {examples[reason]})" for reason, n in counts]
@@ -99,8 +111,46 @@ def _plain(root: Path, index: Path | None) -> Listing:
     if index is None and (root / "index.csv").is_file():
         index = root / "index.csv"
     if index:
-        return Listing([_clip(sample) for sample in _read_index(root, index)])
+        return _there(root, index, [_clip(sample) for sample in _read_index(root, index)])
+    if not folders.labelled(root):
+        hints = "".join(f"\n{hint}" for hint in hints_of(root))
+        nothing = "nothing in it says what is real and what is fake"
+        raise ValueError(f"{root}: {nothing}; {EXPECTED}{hints}")
     return folders.read(root)
+
+
+def _there(root: Path, index: Path, clips: list[Clip]) -> Listing:
+    """What an index lists. Raises: ValueError where none of it is there."""
+    paths = [clip.pictures[0] if clip.pictures else clip.video for clip in clips]
+    missing = [path for path in paths if not is_there(root / file_of(path))]
+    if missing and len(missing) == len(paths):
+        raise ValueError(
+            f"{index}: none of the {len(paths)} files that it lists is there, such as "
+            f"{for_screen(str(root / missing[0]))}; its paths begin in the folder it lies in"
+        )
+    return Listing(clips, missing)
+
+
+def hints_of(root: Path) -> list[str]:
+    """What lies one folder down, where `root` itself is no dataset."""
+    hints = []
+    for folder in folders_in(root)[:MANY]:
+        try:
+            found = "plain" if is_there(folder / "index.csv") or folders.labelled(folder) else ""
+            found = found or recognise(folder)
+        except ValueError:
+            continue
+        places = [folder, *([inner] if (inner := child(folder, "dataset_json")) else [])]
+        lists = [path for place in places if not folders_in(place) for path in lists_in(place)]
+        if lists:
+            others = f", or another of its {len(lists)} lists" * (len(lists) > 1)
+            hints.append(
+                f"{lists[0].parent} has lists of DeepfakeBench: "
+                f"python preprocessing_pipeline.py --data-root {root} --index {lists[0]}{others}"
+            )
+        elif found:
+            hints.append(f"{folder} looks like {found}: give that folder")
+    return [for_screen(hint) for hint in hints]
 
 
 def _clip(sample: Sample) -> Clip:

@@ -13,7 +13,6 @@ import pandas as pd
 
 from data.datasets import list_dataset
 from data.images import SUFFIXES
-from data.layouts import recognise
 from data.layouts.tree import files_below, folders_in, walk
 from data.samples import FRAMES, Clip, Listing
 from data.splits import SPLITS
@@ -21,7 +20,6 @@ from data.video import VIDEO_SUFFIXES, file_of
 
 EXAMPLES = 3  # of each finding
 LINES = 8  # of each list
-MANY = 100  # folders that are looked into where the one above them is no dataset
 DEPTH = 3  # folders by which unused files are counted
 
 
@@ -65,12 +63,13 @@ def survey(
     used = {file_of(path).as_posix() for path in paths}
     files = files_below(root, SUFFIXES | VIDEO_SUFFIXES)
     present = {path.relative_to(root).as_posix() for path in files}
+    gone = {path for path in used - present if not (root / path).exists()}
     return Inventory(
         root,
         name,
         counts=_counts(listing.clips),
         split_leaks=_split_leaks(listing.clips),
-        missing=listing.missing + sorted(p for p in used - present if not (root / p).exists()),
+        missing=listing.missing + sorted(gone - {*listing.missing}),
         unlisted=listing.unlisted,
         empty=[c.video for c in listing.clips if not c.pictures and _is_empty(root / c.video)],
         over=_unused(sorted(present - used), listing),
@@ -87,15 +86,7 @@ def _contents(root: Path) -> list[str]:
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(LINES))
     folders = folders_in(root)
     names = ", ".join(f.name for f in folders[:LINES]) + ", ..." * (len(folders) > LINES)
-    lines = [f"files: {kinds or 'none'}", f"folders: {names or 'none'}"]
-    for folder in folders[:MANY]:
-        try:
-            layout = recognise(folder)
-        except ValueError:
-            continue
-        if layout:
-            lines.append(f"{folder} looks like {layout}")
-    return lines
+    return [f"files: {kinds or 'none'}", f"folders: {names or 'none'}"]
 
 
 def _is_empty(path: Path) -> bool:

@@ -110,6 +110,7 @@ def test_not_a_dataset(tmp_path: Path, names: list[str], message: str) -> None:
 def test_index(tmp_path: Path) -> None:
     text = "Path,source,LABEL,group,split\nb/2.jpg,web,fake,g1,valid\n"
     text += "./a.jpg,web,0,,\nc.jpg,web,Real,g 2,Train\n"
+    touched(tmp_path, "a.jpg", "x.jpg")
     expected = [
         Sample("a.jpg", 0),
         Sample("b/2.jpg", 1, "g1", "val"),

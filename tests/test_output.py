@@ -79,6 +79,9 @@ class Toy:
             raise ImageError(path, "damaged")
         return np.broadcast_to(np.uint8(0), (10_000, 10_000, 1))
 
+    def look_again(self, faces, path, reader):
+        return faces
+
     def predict_batch(self, images, names):
         self.batches.append(len(images))
         found = [Verdict(name, p_fake=0.1) for name in names]

@@ -278,10 +278,11 @@ def test_a_dump_is_scored_into_predictions_csv(tmp_path, capsys):
     dump.arrays = {name: np.array(value) for name, value in dump.arrays.items()}
     for value in dump.arrays.values():
         value[lost] = np.nan
-    out = predict.score_dump(inference_detector.Explainer(checkpoint), dump, "test")
+    out = predict.score_dump(inference_detector.Explainer(checkpoint), dump, "test", "mine 0123")
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows if not row["p_fake"]] == [dump.rows["path"][lost]]
+    assert {row["checkpoint"] for row in rows} == {"mine 0123"}
     assert all((row["verdict"] == "") == (row["p_fake"] == "") for row in rows)
     assert "1 faces have no feature and no score" in capsys.readouterr().err
 

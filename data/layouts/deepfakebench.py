@@ -8,6 +8,7 @@ another machine; what is left after cutting these lies in the dataset's folder o
 from __future__ import annotations
 
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from data.layouts import names
 from data.layouts.faceforensics import LEVELS, choose_level
-from data.layouts.tree import peek_json, read_json
-from data.samples import SPLIT_NAMES, Clip, Listing, evenly, film_order
+from data.layouts.tree import entries_of, is_file, is_inside, peek_json, read_json, word
+from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, evenly, film_order
 from data.splits import SPLITS
 
 COMPRESSED = True
@@ -60,7 +61,7 @@ class Entry:
 
 
 def fits(root: Path) -> bool:
-    return bool(_lists(root))
+    return bool(lists_in(root))
 
 
 def is_list(path: Path) -> bool:
@@ -69,7 +70,7 @@ def is_list(path: Path) -> bool:
     return bool(splits) and all(isinstance(s, dict) and {*s} & {*SPLITS} for s in splits)
 
 
-def _lists(root: Path) -> list[Path]:
+def lists_in(root: Path) -> list[Path]:
     return [path for path in sorted(root.glob("*.json")) if is_list(path)]
 
 
@@ -77,11 +78,11 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     """index: the JSON, where it lies elsewhere or is one of several."""
     if index and not is_list(index):
         raise ValueError(f"{index}: no list of DeepfakeBench (docs/datasets.md)")
-    lists = [index] if index else _lists(root)
+    lists = [index] if index else lists_in(root)
     if len(lists) != 1:
         found = ", ".join(path.name for path in lists) or "none"
         raise ValueError(f"{root}: lists of DeepfakeBench there: {found}; name one with --index")
-    entries, malformed = _entries(read_json(lists[0]))
+    entries, malformed = _entries(lists[0])
     examples = ", ".join(malformed[:EXAMPLES]) + ", ..." * (len(malformed) > EXAMPLES)
     if not entries:
         raise ValueError(
@@ -94,14 +95,14 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
 
     @cache
     def files_in(folder: PurePosixPath) -> set[str]:
-        path = root / folder
-        return {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+        return set(entries_of(root / folder))
 
     clips: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]] = {}
-    missing, gone = [], 0
+    missing, outside, gone = [], [], 0
     for entry in entries:
         frames = [PurePosixPath(*path.parts[cut:]) for path in entry.frames]
-        present = tuple(p for p in frames if _inside(p.parts) and p.name in files_in(p.parent))
+        outside += [str(path) for path in frames if ".." in path.parts]
+        present = tuple(p for p in frames if is_inside(p) and p.name in files_in(p.parent))
         gone += len(frames) - len(present)
         if present:
             clips.setdefault(present, (entry, set()))[1].add(entry.split)
@@ -112,6 +113,8 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     notes = [lists[0].name]
     if gone:
         notes.append(f"{gone} of the frames that it names are not there")
+    if outside:
+        notes.append(f"{len(outside)} of them lead out of {root}, such as {outside[0]}")
     if several:
         notes.append(f"{several} clips are in several of its splits; test counts first, then val")
     if malformed:
@@ -122,23 +125,36 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     return Listing(_clips(clips), missing, [], notes)
 
 
-def _entries(data: dict) -> tuple[list[Entry], list[str]]:
+def _entries(path: Path) -> tuple[list[Entry], list[str]]:
     """The clips of a list, and the places of what is none: DFDC's list holds such."""
     entries, malformed = [], []
-    for place, clip in _leaves(data):
-        if not (isinstance(clip, dict) and isinstance(clip.get("frames"), list)):
+    for place, clip in _leaves(read_json(path)):
+        frames = clip.get("frames") if isinstance(clip, dict) else None
+        if not (isinstance(frames, list) and all(isinstance(frame, str) for frame in frames)):
             malformed.append("/".join(place[1:]) or place[0])
             continue
         _, label, split, *level, name = place
-        paths = (str(path).replace("\\", "/") for path in clip["frames"])
-        paths = (PurePosixPath(path).as_posix() for path in paths)
+        paths = (PurePosixPath(frame.replace("\\", "/")).as_posix() for frame in frames)
         frames = tuple(map(PurePosixPath, sorted(paths, key=film_order)))
-        own = clip.get("label")
-        label = own if isinstance(own, str) else label
+        try:
+            label = _label(label, clip.get("label"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {'/'.join(place)}: {error}") from error
         entries.append(
             Entry(name, label, SPLIT_NAMES.get(split.lower(), ""), *(level or [""]), frames)
         )
     return entries, malformed
+
+
+def _label(above: str, own: object) -> str:
+    """The label of a clip: its own, or the name above it."""
+    called = above if own is None else word(own)
+    number = LABELS.get(called)
+    if not called or number is None and not isinstance(own, str | None):
+        raise ValueError(f"label {reprlib.repr(own)} is no name such as FF-real, and not 0 or 1")
+    if number not in (None, int(not above.lower().endswith("real"))):
+        raise ValueError(f"label {own!r} contradicts {above!r}; get the list again")
+    return above if own is None or number is not None else str(own)
 
 
 def _leaves(data: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -155,7 +171,10 @@ def _cut(root: Path, path: Path, entries: list[Entry]) -> int:
     """How many leading parts of the paths to leave out."""
     probes = [e.frames[0].parts for e in evenly([e for e in entries if e.frames], PROBES)]
     hits = {
-        cut: sum(_inside(parts[cut:]) and root.joinpath(*parts[cut:]).is_file() for parts in probes)
+        cut: sum(
+            is_inside(PurePosixPath(*parts[cut:])) and is_file(root.joinpath(*parts[cut:]))
+            for parts in probes
+        )
         for cut in range(max(map(len, probes), default=0))
     }
     best = max(hits, key=hits.get, default=0)
@@ -166,11 +185,6 @@ def _cut(root: Path, path: Path, entries: list[Entry]) -> int:
             "folder that holds FaceForensics++/, DF40/ and so on, or one of these"
         )
     return best
-
-
-def _inside(parts: tuple[str, ...]) -> bool:
-    """Whether a path of these parts stays in the folder that it is relative to."""
-    return bool(parts) and parts[0] != "/" and ".." not in parts
 
 
 def _clips(found: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]]) -> list[Clip]:

@@ -7,11 +7,13 @@ fakes. Actors are not named, and recur in the parts.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from data.layouts.tree import clips_in, folders_in, peek_json, read_json
+from data.layouts.tree import clips_in, folders_in, is_file, is_inside, peek_json, read_json, word
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
 from data.tables import columns_of, label_of, read_table
 
@@ -27,7 +29,7 @@ def fits(root: Path) -> bool:
 def read(root: Path, index: Path | None = None, compression: str | None = None) -> Listing:
     clips, missing, unlisted = [], [], []
     for folder in _places(root):
-        if not any((folder / name).is_file() for name in (METADATA, LABEL_LIST)):
+        if not any(is_file(folder / name) for name in (METADATA, LABEL_LIST)):
             continue
         on_disk = {found.name: found for found in clips_in(root, folder)}
         for name, label, group, split in _labels(folder):
@@ -55,8 +57,9 @@ def _places(root: Path) -> Iterator[Path]:
 def _is_labelled(folder: Path) -> bool:
     """By the first entry of its list."""
     path = folder / LABEL_LIST
-    if path.is_file():
-        return [name for name in columns_of(path) if name] == COLUMNS
+    if is_file(path):
+        with suppress(OSError):
+            return [name for name in columns_of(path) if name] == COLUMNS
     first = next(iter(peek_json(folder / METADATA).values()), None)
     return isinstance(first, dict) and "label" in first
 
@@ -70,11 +73,19 @@ def _labels(folder: Path) -> Iterator[tuple[str, int, str, str]]:
         return
     path = folder / METADATA
     for file, entry in read_json(path).items():
-        if not isinstance(entry, dict) or str(entry.get("label")).lower() not in LABELS:
-            raise ValueError(f"{path}: {file}: expected a label REAL or FAKE, found {entry!r}")
-        name, label = Path(file).stem, LABELS[str(entry["label"]).lower()]
-        split = own or SPLIT_NAMES.get(str(entry.get("split", "")).lower(), "")
-        yield name, label, Path(str(entry.get("original") or name)).stem, split
+        if not isinstance(entry, dict) or word(entry.get("label")) not in LABELS:
+            found = reprlib.repr(entry)
+            raise ValueError(f"{path}: {file}: expected a label REAL or FAKE, found {found}")
+        name, label = _stem(path, file), LABELS[word(entry["label"])]
+        split = own or SPLIT_NAMES.get(word(entry.get("split")), "")
+        original = entry.get("original")
+        yield name, label, Path(original).stem if isinstance(original, str) else name, split
+
+
+def _stem(path: Path, file: str) -> str:
+    if not is_inside(file) or PurePosixPath(file).name != file:
+        raise ValueError(f"{path}: {file!r} is no name of a video beside it; get the file again")
+    return Path(file).stem
 
 
 def _csv_labels(path: Path) -> Iterator[tuple[str, int]]:
@@ -84,4 +95,4 @@ def _csv_labels(path: Path) -> Iterator[tuple[str, int]]:
             raise ValueError(
                 f"{path}: line {line}: expected a file and a label 0 or 1, found {found}"
             )
-        yield Path(row["filename"]).stem, label
+        yield _stem(path, row["filename"]), label

@@ -6,9 +6,19 @@ dataset.json: {"method_A/643049/643049_A/1_643049_A_001.mp4": {"label": "fake", 
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path, PurePosixPath
 
-from data.layouts.tree import WITHIN, files_below, folders_in, peek_json, pictures_in, read_json
+from data.layouts.tree import (
+    WITHIN,
+    files_below,
+    folders_in,
+    is_inside,
+    peek_json,
+    pictures_in,
+    read_json,
+    word,
+)
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing
 from data.video import VIDEO_SUFFIXES
 
@@ -26,17 +36,20 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
     for path, entry in read_json(root / LIST).items():
         entry = entry if isinstance(entry, dict) else {}
         method, name = path.split("/")[0], PurePosixPath(path).stem
-        label = LABELS.get(str(entry.get("label")).lower())
-        split = SPLIT_NAMES.get(str(entry.get("set")).lower())
+        label = LABELS.get(word(entry.get("label")))
+        split = SPLIT_NAMES.get(word(entry.get("set")))
         if label is None or split is None:
             raise ValueError(
-                f"{root / LIST}: {path}: expected a label real or fake and a set, found {entry!r}"
+                f"{root / LIST}: {path}: expected a label real or fake and a set, found "
+                f"{reprlib.repr(entry)}"
             )
+        if not is_inside(path):
+            raise ValueError(f"{root / LIST}: {path!r} leads out of its folder; get the file again")
         video, pictures = on_disk.pop((method, name), ("", ()))
         if not video:
             missing.append(path)
             continue
-        group = str(entry.get("target_id") or PurePosixPath(path).parent.name)
+        group = word(entry.get("target_id")) or PurePosixPath(path).parent.name
         clips.append(Clip(video, label, pictures, group, split, method if label else "real"))
     return Listing(clips, missing, [video for video, _ in on_disk.values()])
 

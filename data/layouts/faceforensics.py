@@ -7,11 +7,12 @@ fakes made of them are a group, and belong to the split.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from data.layouts import names
-from data.layouts.tree import Found, below, clips_in, folders_in, read_json
+from data.layouts.tree import Found, below, clips_in, folders_in, read_json, word
 from data.samples import Clip, Listing
 from data.splits import SPLITS
 
@@ -82,9 +83,9 @@ def _official_pairs(root: Path) -> tuple[dict[str, tuple[str, str]], list[str]]:
             absent.append(path.name)
             continue
         for pair in read_json(path, list):
-            if not isinstance(pair, list) or len(pair) != 2:
+            if not isinstance(pair, list) or len(pair) != 2 or not all(map(word, pair)):
                 raise ValueError(
-                    f"{path}: {pair} is no pair of videos; get the official file again"
+                    f"{path}: {reprlib.repr(pair)} is no pair of videos; get the official file again"
                 )
             group = "_".join(sorted(map(str, pair)))
             for source in map(str, pair):

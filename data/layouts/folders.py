@@ -1,10 +1,18 @@
-"""Folders called real and fake, with or without train/, val/ and test/ above them."""
+"""Folders called real and fake, with or without train/, val/ and test/ above them.
+
+Frames of one clip must not be spread over the splits. data/layouts/runs.py tells from their names
+which pictures are frames: real/CLIP/0001.png, real/CLIP_0001.png.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
+from data.layouts import names
+from data.layouts.runs import INNER, runs_of
 from data.layouts.tree import everything_below, folders_in
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, is_video
 
@@ -32,8 +40,6 @@ def _named(parent: Path, names: Iterable[str]) -> list[tuple[Path, str]]:
 
 def read(root: Path) -> Listing:
     folders = labelled(root)
-    if not folders:
-        raise ValueError(f"{root}: nothing in it says what is real and what is fake; {EXPECTED}")
     parts = _named(root, SPLIT_NAMES)
     if parts and any(folder.parent == root for folder, _, _ in folders):
         raise ValueError(
@@ -43,9 +49,86 @@ def read(root: Path) -> Listing:
     for folder, name, split in folders:
         found, odd = everything_below(folder)
         passed += [(path.relative_to(root).as_posix(), reason) for path, reason in odd]
-        for path in (path.relative_to(root).as_posix() for path in found):
-            if is_video(path):
-                clips.append(Clip(path, LABELS[name], (), path, split))
-            else:
-                clips.append(Clip("", LABELS[name], (path,), "", split))
-    return Listing(clips, passed=passed)
+        base = folder.relative_to(root)
+        paths = [path.relative_to(folder).as_posix() for path in found]
+        for clip in _clips(paths, LABELS[name], split):
+            video, group = ((base / n).as_posix() if n else "" for n in (clip.video, clip.group))
+            pictures = tuple((base / path).as_posix() for path in clip.pictures)
+            clips.append((replace(clip, video=video, pictures=pictures, group=group), clip.group))
+    made = any(clip.method for clip, _ in clips)
+    clips = [
+        replace(clip, group=group, method=clip.method or "real" * (made and not clip.label))
+        for (clip, _), group in zip(clips, _groups(clips), strict=True)
+    ]
+    return Listing(clips, notes=_notes(clips), passed=passed)
+
+
+def _clips(paths: list[str], label: int, split: str) -> list[Clip]:
+    """The clips and single pictures of one folder called real or fake; all names relative to it."""
+    videos = [path for path in paths if is_video(path)]
+    runs = runs_of(path for path in paths if not is_video(path))
+    clips = [Clip(v, label, (), PurePosixPath(v).with_suffix("").as_posix(), split) for v in videos]
+    for run in runs:
+        clips.append(Clip(run.name * run.film, label, run.pictures, run.name, split))
+        if not run.film:
+            clips[-1:] = [Clip("", label, (p,), run.name, split) for p in run.pictures]
+    methods = [_above(clip.video) for clip in clips]
+    count = Counter(methods)  # a folder of one clip is no method
+    return [
+        replace(clip, method=method if label and count[method] > 1 else "")
+        for clip, method in zip(clips, methods, strict=True)
+    ]
+
+
+def _above(video: str) -> str:
+    """The first folder above a clip, as in fake/Deepfakes/071_054/0001.png; or ""."""
+    above = PurePosixPath(video).parts[:-1]
+    return next((part for part in above if part.lower() not in INNER), "")
+
+
+def _groups(clips: list[tuple[Clip, str]]) -> list[str]:
+    """A group for each clip: the same for clips of the same source in real/ and fake/.
+
+    clips: with their names below real/ or fake/, "" of single pictures, which get no group.
+    """
+    last = [_last(name) for _, name in clips]
+    places = {(clip.label, clip.split, clip.method, whole) for clip, whole in clips}
+    count = Counter((*place, _last(whole)) for *place, whole in places)
+    several = {name for (*_, name), number in count.items() if number > 1}
+    linked = names.linked(last)
+    if linked and max(Counter(linked.values()).values()) > len(linked) / 2:  # paired at random
+        linked = names.linked(last, mutual=True)
+    groups = []
+    for (clip, whole), name in zip(clips, last, strict=True):
+        inner = whole.removeprefix(f"{clip.method}/") if name in several else name
+        # Where splits are given, equal names in two of them need not be one source.
+        own = f"{clip.split}/{inner}" if clip.split and inner else inner
+        groups.append(names.group_of(name, linked) or own)
+    shared = Counter(groups)
+    return [
+        clip.video if is_video(clip.video) and not clip.pictures and shared[group] == 1 else group
+        for (clip, _), group in zip(clips, groups, strict=True)
+    ]
+
+
+def _last(name: str) -> str:
+    """The name of a clip, which may be a folder called 000.mp4."""
+    place = PurePosixPath(name)
+    return place.stem if is_video(name) else place.name
+
+
+def _notes(clips: list[Clip]) -> list[str]:
+    frames = [clip for clip in clips if clip.video and clip.pictures]
+    people = {clip.group for clip in clips if clip.group and not clip.video}
+    notes = []
+    if frames:
+        notes.append(
+            f"{len(frames)} folders or series of numbered pictures, such as {frames[0].video}, are "
+            "taken as clips; an index.csv says otherwise"
+        )
+    if people:
+        notes.append(
+            f"{len(people)} series of pictures of one name, such as {min(people)}, are taken as "
+            "groups; an index.csv says otherwise"
+        )
+    return notes

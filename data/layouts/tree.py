@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from data.images import SUFFIXES, UNREAD, suffix_of
 from data.samples import film_order, is_video
@@ -196,15 +196,25 @@ def _unread(path: Path) -> str:
     return UNREAD.get(content) or ("" if marker else OTHER)
 
 
-def _entries(folder: Path) -> list[str]:
+def entries_of(folder: Path) -> list[str]:
     """The names of all folders and files in it, sorted."""
     folders, files, _ = _scan(folder)
     return sorted(folders + files)
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Folders directly in `folder`, sorted; none where there is no such folder."""
-    return [folder / name for name in _scan(folder)[0]]
+    """Folders directly in `folder` that can be entered, sorted; none where there is no such folder."""
+    mine = {"effective_ids": True} if os.access in os.supports_effective_ids else {}
+    paths = (folder / name for name in _scan(folder)[0])
+    return [path for path in paths if os.access(path, os.R_OK | os.X_OK, **mine)]
+
+
+def is_file(path: Path) -> bool:
+    """Also where it cannot be told: then there is none to read."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def child(folder: Path, *names: str) -> Path | None:
@@ -218,7 +228,7 @@ def below(root: Path, path: str) -> Path:
     found = root
     for name in Path(path).parts:
         same = [folder for folder in folders_in(found) if folder.name.lower() == name.lower()]
-        same.sort(key=lambda folder, name=name: (not _entries(folder), folder.name != name))
+        same.sort(key=lambda folder, name=name: (not entries_of(folder), folder.name != name))
         found = same[0] if same else found / name
     return found
 
@@ -263,13 +273,23 @@ def read_json(path: Path, kind: type = dict) -> dict | list:
     """The content of an official list."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error}); get the official file again"
-        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path}: cannot be read ({why}); get the official file again") from error
     if not isinstance(data, kind):
         raise ValueError(f"{path}: no {kind.__name__} of videos; get the official file again")
     return data
+
+
+def word(value: object) -> str:
+    """A text or a number of a list, in lower case; "" for anything else."""
+    return str(value).strip().lower() if isinstance(value, str | int) else ""
+
+
+def is_inside(path: str | PurePosixPath) -> bool:
+    """Whether a path stays in the folder that it is relative to."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts
 
 
 def peek_json(path: Path) -> dict:
