@@ -17,7 +17,7 @@ from data.names import for_screen
 from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
 from data.splits import with_val
 from data.tables import NOTHING, Files, label_of, read_table
-from data.video import VIDEO_SUFFIXES, file_of, split_frame
+from data.video import VIDEO_SUFFIXES, split_frame
 
 log = logging.getLogger("masc")
 MANY = 100  # folders that are looked into where the one above them is no dataset
@@ -111,24 +111,12 @@ def _plain(root: Path, index: Path | None) -> Listing:
     if index is None and (root / "index.csv").is_file():
         index = root / "index.csv"
     if index:
-        return _there(root, index, [_clip(sample) for sample in _read_index(root, index)])
+        return Listing([_clip(sample) for sample in _read_index(root, index)])
     if not folders.labelled(root):
         hints = "".join(f"\n{hint}" for hint in hints_of(root))
         nothing = "nothing in it says what is real and what is fake"
         raise ValueError(f"{root}: {nothing}; {EXPECTED}{hints}")
     return folders.read(root)
-
-
-def _there(root: Path, index: Path, clips: list[Clip]) -> Listing:
-    """What an index lists. Raises: ValueError where none of it is there."""
-    paths = [clip.pictures[0] if clip.pictures else clip.video for clip in clips]
-    missing = [path for path in paths if not is_there(root / file_of(path))]
-    if missing and len(missing) == len(paths):
-        raise ValueError(
-            f"{index}: none of the {len(paths)} files that it lists is there, such as "
-            f"{for_screen(str(root / missing[0]))}; its paths begin in the folder it lies in"
-        )
-    return Listing(clips, missing)
 
 
 def hints_of(root: Path) -> list[str]:

@@ -126,10 +126,18 @@ def test_a_picture_that_is_gone_costs_its_card_only(tmp_path, capsys, monkeypatc
     assert "a.png" in (tmp_path / "v.csv").read_text()
 
 
-@pytest.mark.parametrize("name", ["IMG_1.HEIC", "a.jxl", "clip.m2ts", "no_suffix", "faces.zip"])
-def test_what_is_not_read_is_named(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("IMG_1.HEIC", "HEIC is not read; convert it to JPEG or PNG"),
+        ("a.jxl", "JPEG XL is not read"),
+        ("no_suffix", "neither a picture nor a video of a kind that is read"),
+        ("faces.zip", "an archive; unpack it first"),
+    ],
+)
+def test_what_is_not_read_is_named(tmp_path, name, reason):
     for each in (name, "a.png", "labels.csv", "README", "v.json.partial-1"):
         (tmp_path / each).write_text("x")
     toy = Toy()
     found = {Path(v.path).name: v.error for v in predict_files(toy, [tmp_path], 4, toy)}
-    assert set(found) == {name, "a.png"} and "kind that is read" in found[name]
+    assert set(found) == {name, "a.png"} and reason in found[name]
