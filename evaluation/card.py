@@ -17,7 +17,7 @@ LEFT_OUT = ("reading", "datasets", "ablations", "how")  # the tables of the runs
 
 def for_card(report: Mapping, table: pd.DataFrame) -> str:
     """All runs, with ablations where they are in-dataset, what goes beyond runs, and remarks."""
-    rows = table[~table["metric"].isin(("threshold", "seconds"))]
+    rows = table[table["metric"] != "threshold"]
     rows = rows[(rows["kind"] != ABLATION) | (rows["protocol"] == "in-dataset")]
     of_groups = rows["metric"].isin(("auc", "fpr")) & (rows["attribute"] != "")
     made = sections(report, rows[~of_groups | (rows["group"] == GAP)])

@@ -57,6 +57,7 @@ def identity(dump: Dump) -> dict:
     known = {name: dump.meta[name] for name in ("dataset", "weights")}
     names = ("samples", "faces", "precision", "degrade")
     known |= {name: dump.meta["config"].get(name) for name in names}
+    known |= {"pictures": dump.meta.get("pictures"), "digest": dump.digest}
     return {**known, "faces_found": len(dump), "content": content(dump)}
 
 
@@ -115,10 +116,10 @@ def all_figures(
 
 
 def fit_rows(done: Mapping, run: Run) -> list[dict]:
-    """Threshold, seconds, and what was measured after the fit."""
+    """Threshold, and what was measured after the fit. Its seconds are in progress.json alone: a
+    report that was stopped and resumed has the same figures as one that was not."""
     note = f"failed: {done['failed']}" if done["failed"] else "; ".join(done["notes"])
     rows = [{"metric": "threshold", "value": done["threshold"], "note": note}]
-    rows.append({"metric": "seconds", "value": done["seconds"]})
     return rows + [row for row in done["rows"] if row.get("run", run.id) == run.id]
 
 

@@ -6,13 +6,14 @@ Beside it lies report.json: configuration, commit, versions, the runs with their
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from data.files import replacing
+from data.names import for_csv, from_csv
 
 FORMAT = 3
 AGAIN = "run the evaluation again"
@@ -63,9 +64,20 @@ def counts_of(y: np.ndarray, groups: np.ndarray) -> dict[str, int]:
 
 def write_table(path: Path, table: pd.DataFrame, **options: object) -> None:
     """UTF-8; names that are not UTF-8 are kept byte by byte. options: of `DataFrame.to_csv`."""
+    table = _texts(table, for_csv)
     with replacing(path) as file:
         text = table.to_csv(index=False, lineterminator="\n", **options)
         file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def _texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """With texts and the names of strangers changed."""
+
+    def changed(value: object) -> object:
+        return change(value) if isinstance(value, str) else value
+
+    texts = [name for name in table if table[name].dtype == object]
+    return table.assign(**{name: table[name].map(changed) for name in texts}).copy()
 
 
 def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
@@ -82,6 +94,7 @@ def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
         )
         if list(table) != list(types):
             raise ValueError(f"expected the columns {', '.join(types)}")
+        table = _texts(table, from_csv)
         if "level" in types and (strange := set(table["level"]) - {"", *UNITS}):
             raise ValueError(f"a figure is on the level {strange.pop()}, not frame or video")
         if "label" in types and not table["label"].isin((0, 1)).all():

@@ -109,9 +109,9 @@ def view(
 def run_tables(names: Names, run: Mapping, rows: pd.DataFrame) -> Iterator[Table]:
     """The systems, and every metric of every system on every test. rows: of the run."""
     id, title = rows["run"].iloc[0], run["title"]
-    fits = pick(rows, metric=("threshold", "seconds"))
+    fits = pick(rows, metric="threshold")
     notes = ["A face with p_fake from the threshold on is called fake; set on validation faces"]
-    headings = {x: x for x in ("threshold", "seconds")}
+    headings = {"threshold": "threshold"}
     index, name = ("system", "kind", "note"), names(id, "systems")
     if len(fits):
         yield view(name, f"{title}: the systems", fits, index, "metric", headings, notes)
