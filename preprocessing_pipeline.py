@@ -38,6 +38,7 @@ from data.decoding import Reading
 from data.degrade import Condition
 from data.dump import DUMPS, Dump, read_dump, read_settings
 from data.dump_folder import settings_of
+from data.duplicates import two_labels
 from data.faces import FaceCutter
 from data.filling import fill_faces, fill_outputs
 from data.images import MAX_PIXELS
@@ -265,6 +266,8 @@ def _log_result(dump: Dump) -> None:
         log.warning("no face was found in any image; are these pictures of faces?")
     for expert, lacking in Counter(entry[2] for entry in dump.missing).items():
         log.warning(f"{lacking} faces have no output of {expert}; why: {dump.path / 'missing.csv'}")
+    for remark in two_labels(dump):
+        log.warning(remark)
     log.info(f"dump: {dump.path}")
 
 

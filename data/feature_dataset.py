@@ -18,7 +18,8 @@ class FeatureDataset:
     Attributes:
         arrays: `<expert>.<output>` -> (N, R, D) float16.
         rows: (N,) columns of index.csv, `group` prefixed by the dataset; `dataset`; `condition`, the
-            degradation of the pictures (data/degrade.py), "" none.
+            degradation of the pictures (data/degrade.py), "" none; `pictures`, a digest of all the
+            pictures of the dump, "" unknown.
     """
 
     arrays: dict[str, np.ndarray]
@@ -60,6 +61,7 @@ def join_dumps(dumps: Sequence[Dump]) -> FeatureDataset:
     sizes = [len(dump) for dump in dumps]
     rows["dataset"] = np.repeat([dump.meta["dataset"] for dump in dumps], sizes)
     rows["condition"] = np.repeat([d.meta["config"].get("degrade", "") for d in dumps], sizes)
+    rows["pictures"] = np.repeat([dump.meta.get("pictures", "") for dump in dumps], sizes)
     groups = zip(rows["dataset"], rows["group"], rows["path"], strict=True)
     groups = [f"{dataset}/{group or path}" for dataset, group, path in groups]
     return FeatureDataset(arrays, {**rows, "group": np.array(groups, dtype=object)})

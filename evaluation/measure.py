@@ -57,6 +57,7 @@ def identity(dump: Dump) -> dict:
     known = {name: dump.meta[name] for name in ("dataset", "weights")}
     names = ("samples", "faces", "precision", "degrade")
     known |= {name: dump.meta["config"].get(name) for name in names}
+    known |= {"pictures": dump.meta.get("pictures"), "digest": dump.digest}
     return {**known, "faces_found": len(dump), "content": content(dump)}
 
 

@@ -6,7 +6,7 @@ Beside it lies report.json: configuration, commit, versions, the runs with their
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +64,20 @@ def counts_of(y: np.ndarray, groups: np.ndarray) -> dict[str, int]:
 
 def write_table(path: Path, table: pd.DataFrame, **options: object) -> None:
     """UTF-8; names that are not UTF-8 are kept byte by byte. options: of `DataFrame.to_csv`."""
-    words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
-    table = table.assign(**{name: table[name].map(for_csv, na_action="ignore") for name in words})
+    table = _texts(table, for_csv)
     with replacing(path) as file:
         text = table.to_csv(index=False, lineterminator="\n", **options)
         file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def _texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """With texts and the names of strangers changed."""
+
+    def changed(value: object) -> object:
+        return change(value) if isinstance(value, str) else value
+
+    texts = [name for name in table if table[name].dtype == object]
+    return table.assign(**{name: table[name].map(changed) for name in texts}).copy()
 
 
 def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
@@ -83,10 +92,9 @@ def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:
             na_values={name: [""] for name, kind in types.items() if kind is not object},
             encoding_errors="surrogateescape",
         )
-        for name in (name for name, kind in types.items() if kind is object and name in table):
-            table[name] = table[name].map(from_csv)
         if list(table) != list(types):
             raise ValueError(f"expected the columns {', '.join(types)}")
+        table = _texts(table, from_csv)
         if "level" in types and (strange := set(table["level"]) - {"", *UNITS}):
             raise ValueError(f"a figure is on the level {strange.pop()}, not frame or video")
         if "label" in types and not table["label"].isin((0, 1)).all():

@@ -305,7 +305,7 @@ def network_system(
             torch.manual_seed(seed)
             net, origin, lr = start(recipe, budget.px, weights_dir)
             model = Classifier(net, torch.device(device), recipe.bf16_on_cpu)
-            names = (*FACE, "label", "phash")
+            names = (*FACE, "label", "phash", "pictures")
             seen = [[part.rows[column].tolist() for column in names] for part in (faces, val)]
             what = repr((name, budget, origin, lr, seed, model.bf16, seen))
             digest = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from data.degrade import FAMILIES, conditions
 from data.dump import Dump
 from data.feature_dataset import FeatureDataset
+from data.pictures import check_pictures
 from evaluation import systems
 from evaluation.inspect import importance
 from evaluation.protocols import (
@@ -136,6 +137,8 @@ def planned(
         networks: folder of fitted networks.
     """
     check_datasets(config, dumps)
+    if config.networks or config.robustness:
+        check_pictures_of(config, dumps)
     outputs, names = dumps[0].meta["outputs"], datasets_of(faces)
     columns = systems.columns_of(faces, outputs)
     select(columns, config.drop, config.only)  # unknown groups are reported before any fit
@@ -209,6 +212,13 @@ def check_names(plan: Plan) -> None:
 
 def root_of(config: Config, dump: Dump) -> Path:
     return Path(config.roots.get(dump.meta["dataset"], dump.meta["data_root"]))
+
+
+def check_pictures_of(config: Config, dumps: Sequence[Dump]) -> None:
+    """Raises: ValueError where pictures are not those any more in which the faces were found."""
+    for dump in dumps:
+        advice = "Preprocess them anew, or name the folder of the old ones with --data-root."
+        check_pictures(dump, root_of(config, dump), advice)
 
 
 def network_systems(config: Config, dumps: Sequence[Dump], folder: Path) -> list[System]:

@@ -136,11 +136,12 @@ class Pictures:
 
 
 def about(report: Mapping) -> str:
-    """When, from which code and in how long a report was made."""
+    """From which code a report was made. When and in how long: report.json, so that the same
+    figures are the same pages."""
     git = report["git"]
     changes = " with changes" if git["dirty"] else ""
     code = f"commit {git['commit']}{changes}" if git["commit"] else "code of no known commit"
-    return f"Made on {report['created']} in {report['minutes']:g} minutes, by {code}."
+    return f"Made by {code}."
 
 
 def write_report(folder: Path) -> Path:

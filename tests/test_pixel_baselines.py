@@ -177,6 +177,7 @@ def faces(tmp_path_factory) -> tuple[Path, FeatureDataset]:
         "group": np.array([f"{i:03d}" for i in range(200)], dtype=object),
         "phash": np.array([f"{i:016x}" for i in range(200)]),
         "condition": np.full(200, ""),
+        "pictures": np.full(200, ""),
     }
     for i, point in enumerate(landmarks):
         rows |= {f"lx{i}": np.full(200, point[0]), f"ly{i}": np.full(200, point[1])}
