@@ -107,7 +107,7 @@ def made_from(dumps: Sequence[Dump]) -> list[dict]:
             "dataset": dump.meta["dataset"],
             "profile": dump.meta["profile"],
             "condition": dump.meta["config"].get("degrade", ""),
-            "digest": getattr(dump, "digest", "") or dump.meta["config"].get("samples", ""),
+            "digest": dump.digest,
         }
         for dump in dumps
     ]

@@ -42,16 +42,19 @@ def find_samples(
     name, listing = list_dataset(root, index, layout, compression)
     _warn(root, listing)
     samples = listing.samples(frames)
-    if name == PLAIN and listing.notes:
-        left = sum(len(clip.pictures) for clip in listing.clips if clip.pictures)
-        left -= sum(split_frame(sample.path) is None for sample in samples)
-        at_most = f"; at most {frames} frames of each clip are used, {left} pictures are left out"
-        log.info("%s: %s%s", root, for_screen("; ".join(listing.notes)), at_most * bool(left))
     if not samples and name == PLAIN:
         kinds = " ".join(sorted(SUFFIXES | VIDEO_SUFFIXES))
         raise ValueError(f"{root}: no images or videos ({kinds}) in it; {EXPECTED}")
     if not samples:
-        raise ValueError(f"{root}: looks like {name}, but none of its videos or frames is there")
+        example = f", such as {for_screen(listing.missing[0])}" if listing.missing else ""
+        raise ValueError(
+            f"{root}: looks like {name}, but none of its videos or frames is there{example}"
+        )
+    left = sum(len(clip.pictures) for clip in listing.clips)
+    left -= sum(split_frame(sample.path) is None for sample in samples)
+    notes = listing.notes + [f"{left} pictures beyond {frames} of a clip are left out"] * bool(left)
+    if notes:
+        log.info("%s: %s", root, for_screen("; ".join(notes)))
     return samples
 
 

@@ -79,7 +79,10 @@ def test_the_limit_of_frames_is_told(tmp_path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO):
         samples = found(tmp_path, "real/000/{:02d}.png", "fake/004/{:02d}.png", count=40)
     assert len(samples) == 64
-    assert "2 folders or series" in caplog.text and "16 pictures are left out" in caplog.text
+    assert (
+        "2 folders or series" in caplog.text
+        and "16 pictures beyond 32 of a clip are left out" in caplog.text
+    )
     assert "note: 2 folders or series" in inventory(tmp_path)
     (tmp_path / "index.csv").write_text("path,label\nreal/000/01.png,real\nfake/004/01.png,fake\n")
     assert {sample.video for sample in find_samples(tmp_path)} == {""}

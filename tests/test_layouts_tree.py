@@ -166,16 +166,22 @@ def test_what_vanishes_while_it_is_listed(tmp_path: Path, monkeypatch: pytest.Mo
     assert passed == [(tmp_path / "real/gone", "cannot be opened (No such file or directory)")]
 
 
-def test_an_unreadable_folder_for_who_is_not_root(tmp_path: Path) -> None:
-    pictures(tmp_path / "real")
-    (tmp_path / "real/lost+found").mkdir(mode=0)
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)
+@pytest.mark.parametrize("folder", DATASETS)
+def test_an_unreadable_folder_for_who_is_not_root(tmp_path: Path, folder: str) -> None:
+    DATASETS[folder](tmp_path)
+    options = {"compression": "c23"} if folder == "FaceForensics++/" else {}
+    before = clips(tmp_path, **options)
+    for place in (tmp_path, tmp_path / folder):
+        (place / "lost+found").mkdir(mode=0)
+        (place / "listed").mkdir(mode=0o444)
+    for above in (tmp_path, *tmp_path.parents[:3]):
+        above.chmod(0o755)
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
     try:
-        assert len(find_samples(tmp_path)) == 3
+        assert clips(tmp_path, **options) == before
+        assert reasons(tmp_path)[f"{folder}lost+found"] == "cannot be opened (Permission denied)"
     finally:
         os.seteuid(user)
 

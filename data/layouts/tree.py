@@ -271,6 +271,8 @@ def _name(root: Path, path: Path) -> str:
 
 def read_json(path: Path, kind: type = dict) -> dict | list:
     """The content of an official list."""
+    if not is_file(path):  # opening a pipe would wait for ever
+        raise ValueError(f"{path}: no file; get the official file again")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
