@@ -14,6 +14,7 @@ import pandas as pd
 from data.datasets import list_dataset
 from data.images import SUFFIXES
 from data.layouts.tree import files_below, folders_in, walk
+from data.names import for_screen
 from data.samples import FRAMES, Clip, Listing
 from data.splits import SPLITS
 from data.video import VIDEO_SUFFIXES, file_of
@@ -83,9 +84,13 @@ def _contents(root: Path) -> list[str]:
     suffixes = Counter(
         Path(f).suffix.lower() or "no suffix" for *_, files in walk(root) for f in files
     )
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(LINES))
+    kinds = ", ".join(
+        f"{count} {for_screen(suffix)}" for suffix, count in suffixes.most_common(LINES)
+    )
     folders = folders_in(root)
-    names = ", ".join(f.name for f in folders[:LINES]) + ", ..." * (len(folders) > LINES)
+    names = ", ".join(for_screen(f.name) for f in folders[:LINES]) + ", ..." * (
+        len(folders) > LINES
+    )
     return [f"files: {kinds or 'none'}", f"folders: {names or 'none'}"]
 
 
@@ -129,7 +134,10 @@ def text_of(found: Inventory) -> str:
     """The inventory as a text, with the counts as a table."""
     if found.reason:
         return f"{found.root}: cannot be used as it is\n{found.reason}"
-    lines = [f"{found.root}: {found.layout}", *(f"note: {note}" for note in found.notes)]
+    lines = [
+        f"{for_screen(str(found.root))}: {found.layout}",
+        *(f"note: {for_screen(note)}" for note in found.notes),
+    ]
     lines += ["", _table(found.counts), ""]
     if any(row.videos for row in found.counts):
         lines.append(f"frames: of each video at most {FRAMES}, evenly spaced (--frames)")
@@ -138,7 +146,9 @@ def text_of(found: Inventory) -> str:
             lines.append(f"one class: {split or 'what has no split'} is all {labels.pop()}")
     if any(not row.split for row in found.counts):
         lines.append("splits: what has none is divided 70/10/20 by group")
-    if leaks := [f"{group} ({', '.join(splits)})" for group, splits in found.split_leaks.items()]:
+    if leaks := [
+        f"{for_screen(group)} ({', '.join(splits)})" for group, splits in found.split_leaks.items()
+    ]:
         examples = ", ".join(leaks[:EXAMPLES])
         lines.append(f"groups in several splits: {len(leaks)}, such as {examples}")
     passed = "there and named by none of its lists, so passed over"
@@ -147,7 +157,9 @@ def text_of(found: Inventory) -> str:
     lines += _list("empty files", found.empty, "videos without a byte")
     if found.over:
         lines.append(f"passed over: {found.over.total()} other pictures and videos, by folder")
-        lines += [f"  {folder}: {count}" for folder, count in found.over.most_common(LINES)]
+        lines += [
+            f"  {for_screen(folder)}: {count}" for folder, count in found.over.most_common(LINES)
+        ]
         lines += _more(len(found.over))
     reasons = defaultdict(list)
     for path, reason in found.passed:
@@ -164,14 +176,14 @@ def _table(counts: Sequence[tuple]) -> str:
     sums = {"split": "all", "videos": table["videos"].sum(), "frames": table["frames"].sum()}
     table["split"] = table["split"].replace("", "unknown")
     table["label"] = table["label"].map({0: "real", 1: "fake"})
-    table["method"] = table["method"].replace("", "-")
+    table["method"] = table["method"].replace("", "-").map(for_screen)
     return pd.concat([table, pd.DataFrame([sums])]).fillna("").to_string(index=False)
 
 
 def _list(title: str, items: Sequence[str], what: str) -> list[str]:
     """A line for every folder with some of the items."""
     folders = defaultdict(list)
-    for item in map(PurePosixPath, items):
+    for item in map(PurePosixPath, map(for_screen, items)):
         folders[item.parent.as_posix()].append(item.name)
     lines = []
     for folder, names in sorted(folders.items(), key=lambda each: (-len(each[1]), each[0]))[:LINES]:

@@ -51,3 +51,17 @@ def test_inventory_of_the_research_images(shared_data: Path) -> None:
     found = survey(shared_data / "dfdc")
     assert (found.layout, found.missing, found.over.total()) == ("plain", [], 0)
     assert sum(row.frames for row in found.counts) == 5000
+
+
+def test_names_are_safe_to_print(tmp_path: Path) -> None:
+    name = "\udcb0\x1b[2J\nfake: all"
+    for label in ("real", "fake"):
+        pictures(tmp_path / label / name / "000")
+        pictures(tmp_path / label / name / "001")
+        (tmp_path / label / f"{name}.heic").touch()
+        (tmp_path / label / f"{name}.mp4").touch()
+    pictures(tmp_path / name)
+    text = inventory(tmp_path)
+    assert "\nfake: all" not in text and "\x1b" not in text and "\\xb0" in text
+    text.encode()
+    assert "\x1b" not in inventory(tmp_path / "real")

@@ -204,6 +204,28 @@ def test_folders_called_like_videos_are_clips(tmp_path: Path) -> None:
     assert "missing" not in inventory(tmp_path)
 
 
+@pytest.mark.parametrize("layout", ["df40", "deepfakebench", "dfdc_preview"])
+def test_folders_called_like_videos_have_the_groups_of_clips(tmp_path: Path, layout: str) -> None:
+    getattr(miniatures, layout)(tmp_path)
+    for path in tmp_path.rglob("*.mp4"):  # as frames
+        path.unlink()
+        pictures(path.parents[-len(tmp_path.parts) - 1] / "frames" / path.stem)
+    options = {"compression": "c23"} if layout == "deepfakebench" else {}
+    before = {
+        clip.video: (clip.group, clip.split, clip.label)
+        for clip in clips(tmp_path, **options).values()
+    }
+    assert len(before) > 3
+    for path in {path.parent for path in tmp_path.glob("**/frames/*/*.png")}:
+        path.rename(path.with_name(f"{path.name}.mp4"))
+    for path in tmp_path.glob("FF*.json"):
+        path.write_text(re.sub(r"(frames/\w+)/", r"\1.mp4/", path.read_text()))
+    after = clips(tmp_path, **options)
+    assert {
+        c.video.removesuffix(".mp4"): (c.group, c.split, c.label) for c in after.values()
+    } == before
+
+
 def test_folders_called_like_pictures_are_entered(tmp_path: Path) -> None:
     pictures(tmp_path / "real/x.jpg", (1,), "portrait.png")
     (tmp_path / "real/y.jpg").mkdir()

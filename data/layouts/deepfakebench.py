@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from data.layouts import names
 from data.layouts.faceforensics import LEVELS, choose_level
-from data.layouts.tree import entries_of, is_file, is_inside, peek_json, read_json, word
+from data.layouts.tree import called, entries_of, is_file, is_inside, peek_json, read_json, word
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, evenly, film_order
 from data.splits import SPLITS
 
@@ -191,13 +191,13 @@ def _clips(found: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]]) -> li
     """found: frames -> the entry, and the splits that it is in; the last of them counts."""
     # Several clips in one folder: its pictures are a clip each, named by the list.
     count = Counter(frames[0].parent for frames in found)
-    called = [
-        entry.name if count[frames[0].parent] > 1 else frames[0].parent.name
+    clip_names = [
+        entry.name if count[frames[0].parent] > 1 else called(frames[0].parent)
         for frames, (entry, _) in found.items()
     ]
-    groups = names.linked(called, mutual=True)
+    groups = names.linked(clip_names, mutual=True)
     clips = []
-    for name, (frames, (entry, splits)) in zip(called, found.items(), strict=True):
+    for name, (frames, (entry, splits)) in zip(clip_names, found.items(), strict=True):
         folder = frames[0].parent
         video = (folder / name if count[folder] > 1 else folder).as_posix()
         split = max(splits - {""}, key=SPLITS.index, default="")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from data.images import SUFFIXES
 from data.layouts import names
-from data.layouts.tree import child, files_below, folders_in
+from data.layouts.tree import called, child, files_below, folders_in
 from data.samples import Clip, Listing, film_order, is_video
 from data.video import VIDEO_SUFFIXES
 
@@ -71,7 +71,8 @@ def _clips(root: Path, method: Path, split: str) -> list[tuple[Clip, str]]:
             folders.setdefault(path.parent, []).append(name)
     for folder, pictures in folders.items():
         ordered = tuple(sorted(pictures, key=film_order))
-        clips.append(_clip(method, folder, split, folder.relative_to(root).as_posix(), ordered))
+        path = folder.with_name(called(folder))
+        clips.append(_clip(method, path, split, folder.relative_to(root).as_posix(), ordered))
     return clips
 
 

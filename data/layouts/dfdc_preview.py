@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from data.layouts.tree import (
     WITHIN,
+    called,
     files_below,
     folders_in,
     is_inside,
@@ -60,7 +61,7 @@ def _on_disk(root: Path) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
     for top in folders_in(root):
         for folder in (folder for name in WITHIN for folder in folders_in(top / name)):
             if pictures := pictures_in(root, folder):
-                found[top.name, folder.name] = folder.relative_to(root).as_posix(), pictures
+                found[top.name, called(folder)] = folder.relative_to(root).as_posix(), pictures
         for path in files_below(top, VIDEO_SUFFIXES):
             found[top.name, path.stem] = path.relative_to(root).as_posix(), ()
     return found

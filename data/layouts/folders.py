@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from data.layouts import names
 from data.layouts.runs import INNER, runs_of
-from data.layouts.tree import everything_below, folders_in
+from data.layouts.tree import called, everything_below, folders_in
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, is_video
 
 EXPECTED = """expected one of
@@ -91,9 +91,9 @@ def _groups(clips: list[tuple[Clip, str]]) -> list[str]:
 
     clips: with their names below real/ or fake/, "" of single pictures, which get no group.
     """
-    last = [_last(name) for _, name in clips]
+    last = [called(PurePosixPath(name)) for _, name in clips]
     places = {(clip.label, clip.split, clip.method, whole) for clip, whole in clips}
-    count = Counter((*place, _last(whole)) for *place, whole in places)
+    count = Counter((*place, called(PurePosixPath(whole))) for *place, whole in places)
     several = {name for (*_, name), number in count.items() if number > 1}
     linked = names.linked(last)
     if linked and max(Counter(linked.values()).values()) > len(linked) / 2:  # paired at random
@@ -109,12 +109,6 @@ def _groups(clips: list[tuple[Clip, str]]) -> list[str]:
         clip.video if is_video(clip.video) and not clip.pictures and shared[group] == 1 else group
         for (clip, _), group in zip(clips, groups, strict=True)
     ]
-
-
-def _last(name: str) -> str:
-    """The name of a clip, which may be a folder called 000.mp4."""
-    place = PurePosixPath(name)
-    return place.stem if is_video(name) else place.name
 
 
 def _notes(clips: list[Clip]) -> list[str]:

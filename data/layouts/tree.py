@@ -248,9 +248,9 @@ def clips_in(root: Path, folder: Path) -> list[Found]:
     places = [(place, *_scan(place)[:2]) for place in (folder, *(folder / n for n in WITHIN))]
     for place, folders, files in places:
         videos = [Found(Path(n).stem, _name(root, place / n)) for n in files if is_video(n)]
-        called = {video.name for video in videos}
+        before = {video.name for video in videos}
         like = [_frames(root, place / name) for name in folders if is_video(name)]
-        videos += [clip for clip in like if clip.pictures and clip.name not in called]
+        videos += [clip for clip in like if clip.pictures and clip.name not in before]
         if videos:
             return sorted(videos, key=lambda clip: clip.video)
     for place, folders, _ in places:
@@ -261,8 +261,12 @@ def clips_in(root: Path, folder: Path) -> list[Found]:
 
 
 def _frames(root: Path, folder: Path) -> Found:
-    name = folder.stem if is_video(folder.name) else folder.name
-    return Found(name, _name(root, folder), pictures_in(root, folder))
+    return Found(called(folder), _name(root, folder), pictures_in(root, folder))
+
+
+def called(folder: PurePosixPath | Path) -> str:
+    """The name of a clip whose frames are in a folder, which may be called as a video: 000.mp4."""
+    return folder.stem if is_video(folder.name) else folder.name
 
 
 def _name(root: Path, path: Path) -> str:
