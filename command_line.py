@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,7 @@ from data.names import for_screen
 FULL = 1  # the exit code where memory or a disk is full
 BAD_INPUT = 2  # ... of a mistake in the command, or of input that cannot be used
 BY_SIGNAL = 128  # plus the number of the signal that ended it: 130 for Ctrl-C, as shells say it
+MOMENT = 5  # seconds in which Ctrl-C again says nothing new
 Config = TypeVar("Config")
 
 
@@ -153,16 +155,27 @@ def _signals_raise() -> Iterator[None]:
             os.kill(os.getpid(), number)
         raise Stopped(number)
 
+    stopped = []
+
+    def interrupt(*_: object) -> None:
+        # Another one within moments would abort the process while threads end their work.
+        if not stopped or time.monotonic() - stopped[-1] > MOMENT:
+            stopped.append(time.monotonic())
+            raise KeyboardInterrupt
+
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) == signal.SIG_DFL:
                 before[number] = signal.signal(number, stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            ends = stopped and number == signal.SIGINT  # the process ends
+            signal.signal(number, signal.SIG_IGN if ends else handler)
 
 
 def _open_screen() -> None:

@@ -15,7 +15,8 @@ With the published experts (`python -m models.weights list` shows their weights 
 same command continues and ends with the same bytes. failures.csv says why a picture has no face,
 missing.csv why a face has no output. --batch-size and --workers change the stored values by rounding
 at most; on a GPU landmarks, and what depends on them, now and then differ by more (--detect-on). A
-dump with other settings is refused without --overwrite.
+dump with other settings, or of other pictures under the same names (pictures.csv), is refused
+without --overwrite. A dump without any face ends with exit code 3.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ from models.ensemble import (
 
 DEGRADED = Path("outputs/degraded")  # <dataset>/<profile>/<family>-<level> below it
 FOUND_TOGETHER = 256  # pictures in which a GPU finds faces at once: launching is what takes time
+NOTHING = 3  # the exit code where no picture has a face
 log = logging.getLogger("masc")
 
 
@@ -132,6 +134,11 @@ def main(config: Config) -> Path:
         out = degraded_at(dataset, profile, condition, config.limit)
     if config.like and Path(config.like).resolve() == Path(out).resolve():
         raise ValueError(f"{out}: --like names this dump; choose another --out")
+    here, there = Path(out).resolve(), root.resolve()
+    if here.is_relative_to(there) or there.is_relative_to(here):
+        raise ValueError(
+            f"{out}: --out and the dataset {root} are in one another; choose another --out"
+        )
     samples = even_subsample(_samples(config), config.limit)
     pictures = [sample.path for sample in samples if not split_frame(sample.path)]
     if condition and condition.clips_only and pictures:
@@ -271,10 +278,11 @@ def _log_result(dump: Dump) -> None:
     log.info(f"dump: {dump.path}")
 
 
-def _with_advice(config: Config) -> Path:
-    """`main`; where memory is full it says what to do."""
+def _with_advice(config: Config) -> int | Path:
+    """`main`; exit code 3 for a dump without a face. Where memory is full it says what to do."""
     try:
-        return main(config)
+        out = main(config)
+        return out if read_settings(out / "meta.json")["counts"]["faces"] else NOTHING
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

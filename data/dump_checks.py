@@ -68,7 +68,7 @@ def _fault_of_output(name: str, output: object, weights: Mapping) -> str:
 
 
 def fault_of_rows(rows: Mapping[str, np.ndarray], exact: tuple[str, ...]) -> str:
-    """What is wrong with an index.csv; "" nothing. exact: columns of coordinates."""
+    """What is wrong with an index.csv; "" nothing. exact: columns that hold numbers."""
     paths = rows["path"].tolist()
     for name in exact:
         if (bad := np.flatnonzero(~np.isfinite(rows[name]))).size:
@@ -79,8 +79,10 @@ def fault_of_rows(rows: Mapping[str, np.ndarray], exact: tuple[str, ...]) -> str
             return f"the {name} of {paths[bad[0]]} is {str(found)!r}"
     for path in dict.fromkeys(paths):
         pure = PurePosixPath(path)
-        if not pure.parts or pure.is_absolute() or ".." in pure.parts:
+        if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\0" in path:
             return f"{path!r} is no path below the folder of the dataset"
+    if (rows["face"] < 0).any():
+        return "a face has a number below 0"
     faces = list(zip(paths, rows["face"].tolist(), strict=True))
     if len(set(faces)) < len(faces):
         return f"it holds face {_repeated(faces)[1]} of {_repeated(faces)[0]} twice"

@@ -77,7 +77,7 @@ def _texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
         return change(value) if isinstance(value, str) else value
 
     texts = [name for name in table if table[name].dtype == object]
-    return table.assign(**{name: table[name].map(changed) for name in texts}).copy()
+    return table.assign(**{name: table[name].map(changed).astype(object) for name in texts})
 
 
 def read_table(path: Path, types: Mapping[str, type]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from data.files import replacing
 from evaluation.protocols import slug
 
 LONGEST = 180  # bytes of a file name, without its ending and number: file systems allow 255
@@ -122,7 +123,8 @@ class Names:
 
 def write(path: Path, text: str) -> None:
     """UTF-8; what has none, such as a byte of a file name, as its code: \\udce9."""
-    path.write_bytes(text.encode("utf-8", "backslashreplace"))
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def md(text: str) -> str:

@@ -19,6 +19,7 @@ from matplotlib.font_manager import findfont, get_font
 from sklearn.metrics import roc_curve
 
 from data.degrade import FAMILIES, Condition
+from data.files import replacing
 from evaluation.metrics import BINS, bootstrap
 from evaluation.metrics_table import pick
 from evaluation.page import number
@@ -60,7 +61,8 @@ def style(place: int) -> dict:
 @styled
 def save(drawn: Figure, path: Path) -> None:
     """The same picture is the same bytes: no date and no version goes in."""
-    drawn.savefig(path, dpi=DPI, metadata={"Software": None})
+    with replacing(path) as file:
+        drawn.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
 
 
 def _figure(height: float, title: str, width: float = WIDTH) -> Figure:

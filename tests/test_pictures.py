@@ -145,3 +145,19 @@ def test_a_dump_of_an_earlier_version_cannot_know(dataset, weights, whole, tmp_p
     (out / FILE).unlink()
     assert cli(arguments(configured(dataset, weights, out))) == 0
     assert "whether its pictures are still the same is not known" in capsys.readouterr().err
+
+
+# What a run is refused for, and how it ends.
+
+
+def test_a_dump_and_its_dataset_are_not_in_one_another(dataset, weights, tmp_path):
+    root = copied(dataset, tmp_path)
+    for out in (root, root / "real" / "dump", tmp_path):
+        with pytest.raises(ValueError, match="in one another; choose another --out"):
+            main(configured(root, weights, out))
+
+
+def test_a_dump_without_a_face_ends_with_3(dataset, weights, tmp_path):
+    (tmp_path / "toy" / "fake").mkdir(parents=True)
+    shutil.copy(dataset / "fake" / "stripes.png", tmp_path / "toy" / "fake")
+    assert cli(arguments(configured(tmp_path / "toy", weights, tmp_path / "dump"))) == 3

@@ -68,6 +68,26 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(dataset, weights, 
     assert contents(out) == contents(both)
 
 
+def test_ctrl_c_again_and_again_is_one_stop(dataset, weights, whole, tmp_path):
+    """Also while the process ends: its threads finish their batches first."""
+    options = arguments(configured(dataset, weights, out := tmp_path / "dump"))
+    command = [sys.executable, str(SCRIPT), *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        until = time.monotonic() + 300
+        while not list(out.glob("unfinished/faces-*.json")) and run.poll() is None:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        while run.poll() is None:
+            run.send_signal(signal.SIGINT)
+            time.sleep(0.02)
+        printed = run.stderr.read()
+    assert run.returncode == 130, printed
+    assert "run the same command again" in printed
+    assert "Traceback" not in printed and "terminate" not in printed
+    assert cli(options) == 0
+    assert contents(out) == contents(whole)
+
+
 @pytest.mark.parametrize("stage", ["write_faces", "write_outputs"])
 def test_ctrl_c_says_how_to_go_on(dataset, weights, whole, tmp_path, monkeypatch, capsys, stage):
     config = configured(dataset, weights, tmp_path)

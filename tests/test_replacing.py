@@ -1,0 +1,41 @@
+"""Files that are whole or not there: two writers at once, errors, and what the error names."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from data.files import replacing
+
+
+def test_two_writers_do_not_tear_a_file(tmp_path):
+    path = tmp_path / "x.json"
+    with replacing(path) as first, replacing(path) as second:
+        first.write(b"1" * 10)
+        second.write(b"2" * 5)
+    assert path.read_bytes() == b"1" * 10  # the outer one finished last
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("error", [ValueError("a"), KeyboardInterrupt(), OSError(errno.EIO, "b")])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "x.json"
+    path.write_bytes(b"old")
+    with pytest.raises(type(error)), replacing(path) as file:
+        file.write(b"new")
+        raise error
+    assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_error_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="x.json") as caught, replacing(tmp_path / "x.json"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert "the disk is full" in str(caught.value)
+    with (
+        pytest.raises(OSError, match="nowhere/x.json'") as caught,
+        replacing(tmp_path / "nowhere" / "x.json"),
+    ):
+        pass
+    assert Path(caught.value.filename) == tmp_path / "nowhere" / "x.json"
