@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -81,13 +82,18 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> No
 
     What a spreadsheet would take for a formula is behind an apostrophe (data/names.py).
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow(map(_cell, row))
+    text = "".join(csv_line(map(_cell, row)) for row in chain([header], rows))
     with replacing(path) as file:
-        file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def csv_line(cells: Iterable) -> str:
+    """A row. The csv module leaves a carriage return bare, which ends a row for most readers."""
+    cells, line = list(cells), io.StringIO()
+    bare = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+    quoting = csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL
+    csv.writer(line, lineterminator="\n", quoting=quoting).writerow(cells)
+    return line.getvalue()
 
 
 def _cell(value: object) -> object:

@@ -5,6 +5,7 @@ Beside it lies report.json: configuration, commit, versions, the runs with their
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -66,8 +67,14 @@ def write_table(path: Path, table: pd.DataFrame, **options: object) -> None:
     """UTF-8; names that are not UTF-8 are kept byte by byte. options: of `DataFrame.to_csv`."""
     table = _texts(table, for_csv)
     with replacing(path) as file:
-        text = table.to_csv(index=False, lineterminator="\n", **options)
+        text = table.to_csv(index=False, lineterminator="\n", quoting=_quoting(table), **options)
         file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def _quoting(table: pd.DataFrame) -> int:
+    """All texts where one holds a carriage return, which the csv module leaves bare."""
+    bare = any("\r" in str(cell) for name in table for cell in table[name].unique())
+    return csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL
 
 
 def _texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

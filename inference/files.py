@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import re
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from data.files import csv_line
 from data.images import ImageError
 from data.layouts.tree import everything_below
 from data.loading import BATCH_BYTES
@@ -137,9 +136,8 @@ class Csv:
         self._write(*[COLUMNS] * (not self.output.size), [row[name] for name in COLUMNS])
 
     def _write(self, *rows: Sequence) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        self.output.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        text = "".join(map(csv_line, rows))
+        self.output.write(text.encode("utf-8", "surrogateescape"))
 
     def close(self, whole: bool) -> None:
         if whole and not self.output.size:

@@ -118,16 +118,15 @@ class Checkpoint:
             raise ValueError(f"{path}: {error}; train again") from error
         return cls(info, arrays, str(path))
 
-    def warning_for(self, meta: Mapping, digest: str = "") -> str:
+    def warning_for(self, meta: Mapping, digest: str) -> str:
         """One line where a dump was made anew since this detector was trained on it, else empty.
 
-        meta: the dump's meta.json; digest: of its pictures (default: as the settings in `meta` say).
+        meta: the dump's meta.json; digest: its `data.dump.Dump.digest`.
         """
-        digest = digest or meta["config"].get("samples", "")
         now = (meta["dataset"], meta["profile"], meta["config"].get("degrade", ""))
         dumps = self.info.get("dumps", ())
         made = [x["digest"] for x in dumps if (x["dataset"], x["profile"], x["condition"]) == now]
-        if not any(made) or not digest or digest in made:
+        if not any(made) or digest in made:
             return ""
         return (
             f"the dump of {meta['dataset']} was made anew since this detector was trained: its test "

@@ -129,8 +129,11 @@ def test_a_screen_that_is_gone_leaves_no_traceback(shell, code):
 
 
 def test_sigterm_is_told_like_ctrl_c(capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    end = lambda config: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    assert toy("--data-root", "x", main=end) == 143
-    assert capsys.readouterr().err == "toy.py: stopped.\n"
-    assert signal.getsignal(signal.SIGTERM) == before
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        end = lambda config: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+        assert toy("--data-root", "x", main=end) == 143
+        assert capsys.readouterr().err == "toy.py: stopped.\n"
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)

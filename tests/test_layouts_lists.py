@@ -173,7 +173,7 @@ def test_nothing_of_an_index_is_there(
     tmp_path: Path, path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "index.csv").write_text(f"path,label\n{path},real\nother.png,fake\n")
-    with pytest.raises(ValueError, match="none of the 2 files that it lists is there, such as"):
+    with pytest.raises(ValueError, match="none of the 2 files that it lists can be found; missing is "):
         find_samples(tmp_path)
     assert main(["inventory", str(tmp_path)]) == 2
     assert "none of the 2 files" in capsys.readouterr().out
@@ -185,7 +185,7 @@ def test_some_of_an_index_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFi
     (tmp_path / "index.csv").write_text("\n".join(["path,label", *lines]))
     with caplog.at_level(logging.WARNING):
         assert len(find_samples(tmp_path)) == 5
-    assert "2 listed and not there, such as a/007.png" in caplog.text
+    assert "only 3 of the 5 files" in caplog.text and "a/007.png" in caplog.text
     assert "missing: 2 named" in inventory(tmp_path)
 
 

@@ -61,9 +61,9 @@ def test_a_dump_made_anew_needs_overwrite_and_is_told(tmp_path):
         config = Config(features=(dump,), only=RAW, out=tmp_path / "mine")
         if samples.startswith("ab"):
             checkpoint = Checkpoint.load(main(config))
-            now = read_dump(dump).meta
-            assert checkpoint.warning_for(now, samples) == ""
-            assert "was made anew" in checkpoint.warning_for(now, "cd" * 32)
+            now = read_dump(dump)
+            assert checkpoint.warning_for(now.meta, now.digest) == ""
+            assert "was made anew" in checkpoint.warning_for(now.meta, "cd" * 32)
             continue
         with pytest.raises(ValueError, match="other dumps"):
             main(config)

@@ -167,7 +167,6 @@ class Judge:
             forget_peak()
             before, printed = resident(), os.fstat(out).st_size
             with warnings.catch_warnings(record=True) as warned:
-                warnings.simplefilter("always")
                 try:
                     wrong = self.check(path)
                 except BaseException as error:  # noqa: BLE001 (whatever it is, it is what is sought)

@@ -183,7 +183,8 @@ def detector(folder: Path) -> Part:
             return _vague(error, checkpoint)
         return "" if found == sound else "another answer, and not a word"
 
-    return ["checkpoint.json", "checkpoint.json", "arrays.safetensors"], check
+    (arrays,) = (path.name for path in (folder / "sound").glob("arrays-*.safetensors"))
+    return ["checkpoint.json", "checkpoint.json", arrays], check
 
 
 def _vague(error: Exception, path: Path) -> str:
