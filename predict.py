@@ -161,7 +161,9 @@ def main(config: Config) -> int:
     ):
         detector = Detector(checkpoint, config.device, config.faces, config.weights_dir)
         inputs = [Path(given) for given in config.inputs]
-        for verdict in predict_files(detector, inputs, config.batch_size, reader, config.frames):
+        for verdict in predict_files(
+            detector, inputs, config.batch_size, reader, config.frames, config.explain
+        ):
             results.add(verdict)
             del verdict  # before the next pictures are read
     return 0 if results.complete else NOT_SCORED

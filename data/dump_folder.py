@@ -42,6 +42,12 @@ def read_shard(path: Path) -> dict:
     raise ValueError(f"{path}: damaged; delete it and run the same command again")
 
 
+def _difference(name: str, old: object, now: object) -> str:
+    if name == "samples":  # two digests say nothing
+        return "\n  another list of pictures, or other labels, groups or splits"
+    return f"\n  {name}: {old!r} there, {now!r} now"
+
+
 class DumpFolder:
     """What the two passes of data.store.DumpWriter have in common: settings, lock and shards.
 
@@ -118,7 +124,7 @@ class DumpFolder:
             return True
         differing = self._differences(found)
         if differing and not overwrite:
-            lines = "".join(f"\n  {n}: {old!r} there, {now!r} now" for n, old, now in differing)
+            lines = "".join(_difference(*each) for each in differing)
             raise ValueError(
                 f"{self.out}: holds a dump with other settings:{lines}\n"
                 "Use --overwrite to replace it, or choose another --out."
@@ -179,7 +185,7 @@ class DumpFolder:
         settings = self.unfinished / "config.json"
         if self._read_state(overwrite):  # again: another process may have written meanwhile
             # The settings go first: without them, nothing that is left counts.
-            first = [settings, self.out / "meta.json"]
+            first = [settings, self.out / "meta.json", self.out / "predictions.csv"]
             for old in [*first, *self._files(), *self.unfinished.glob("*-*")]:
                 old.unlink(missing_ok=True)
         elif self.complete:

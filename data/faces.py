@@ -18,6 +18,9 @@ from data.quality import pose, sharpness
 from data.stack import Stack
 from features.regions import ALIGNED, Crop
 
+# A score of the detector. Of 17 pictures turned, the right turn had .998 and more, others .987 at most.
+SURE = 0.99
+
 
 @dataclass
 class FaceCrops:
@@ -69,7 +72,7 @@ class FaceCutter:
         min_score: of the detector, 0..1.
         crops: besides `ALIGNED`.
         max_faces: of a picture, the most central large ones; None: no limit.
-        turned: where a picture has no face, search it turned by quarters. Not in stacks.
+        turned: where no face of a picture is sure, search it turned by quarters. Not in stacks.
         device: works on stacks of pictures; lists of pictures are worked on by the CPU.
     """
 
@@ -119,15 +122,18 @@ class FaceCutter:
         return FaceCrops(views, image, face, box, landmarks, *numbers, turn, left_out)
 
     def _turn(self, images: list[np.ndarray], found: list[np.ndarray], i: int) -> int:
-        """Where picture i has no face: searches it turned, adds to `found`. Returns the degrees."""
-        best = 0.0
-        for turns in (1, 2, 3) if self.turned and not len(found[i]) else ():
+        """Searches picture i turned where no face is sure, and keeps what is surest, in `found`.
+
+        Returns the degrees. In a face that lies, an upright one is found at times; its score is lower.
+        """
+        degrees, best = 0, found[i][0, 4] if len(found[i]) else 0.0
+        for turns in (1, 2, 3) if self.turned and best < SURE else ():
             turned = np.ascontiguousarray(np.rot90(images[i], turns))
             faces = self.find([turned], self.faces == "all")[0]
             if len(faces) and faces[0, 4] > best:
                 best, degrees = faces[0, 4], 90 * turns
                 found[i] = turned_back(faces, turns, *images[i].shape[:2])
-        return degrees if best else 0
+        return degrees
 
 
 def _pose(landmarks: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -26,7 +26,14 @@ from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from data.images import MAX_PIXELS, ImageError, check_file, check_size
+from data.images import (
+    MAX_PIXELS,
+    SUFFIXES,
+    ImageError,
+    check_file,
+    check_size,
+    suffix_of,
+)
 from data.mp4_tables import check_tables
 
 VIDEO_SUFFIXES = frozenset(
@@ -121,6 +128,10 @@ def seconds_of(video: Path) -> float | None:
 def _container(video: Path) -> InputContainer:
     """The opened file. Raises: ImageError, FFmpegError."""
     check_file(video)
+    with video.open("rb") as file:
+        kind = suffix_of(file.read(16))
+    if kind in SUFFIXES:
+        raise ImageError(video, f"a picture, not a video; name it {kind}")
     check_tables(video)
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
     # With its protocol, a name that holds a colon is a name.

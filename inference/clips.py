@@ -95,7 +95,8 @@ def predict_clip(
             else:
                 images[number] = image
         read += len(images)
-        detector.cutter.turned = not tracks  # a clip does not lie down in its middle
+        # A clip does not lie down in its middle.
+        detector.cutter.turned = not tracks or any(track.worst.turn for track in tracks)
         batch = detector.predict_batch(list(images.values()), [str(path)] * len(images))
         for number, verdicts in zip(images, batch, strict=True):
             if faces := [verdict for verdict in verdicts if not verdict.error]:

@@ -213,7 +213,8 @@ class Detector(Explainer):
                 verdict.path, verdict.face = paths[crops.image[row]], int(crops.face[row])
                 verdict.box = tuple(map(float, crops.box[row]))
                 verdict.aligned = crops.aligned[row].permute(1, 2, 0).cpu().numpy()
-                if turn := crops.turn[row]:
+                verdict.turn = int(crops.turn[row])
+                if turn := verdict.turn:
                     verdict.notes.append(
                         f"the picture is not upright: its face is turned by {turn} degrees"
                     )

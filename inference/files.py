@@ -14,11 +14,12 @@ import numpy as np
 from tqdm import tqdm
 
 from data.files import csv_line
-from data.images import ImageError
+from data.images import SUFFIXES, ImageError, suffix_of
 from data.layouts.tree import everything_below
 from data.loading import BATCH_BYTES
 from data.reader import Reader
 from data.samples import FRAMES, is_video
+from data.video import VIDEO_SUFFIXES
 from inference.clips import predict_clip, read_worst_frame
 from inference.detector import Detector
 from inference.output import Output, is_screen
@@ -34,14 +35,20 @@ def predict_files(
     batch_size: int,
     reader: Reader,
     frames: int = FRAMES,
+    without: Path | None = None,
 ) -> Iterator[Verdict]:
     """Verdicts as they come; an unreadable file gets one with an error. None is kept here.
 
     inputs: pictures, videos, or folders of them; a file that has several names is read once.
+    without: a folder in them that is passed over: cards are no pictures to judge.
     """
     paths: list[Path] = []
     for given in inputs:
         inside, others = everything_below(given) if given.is_dir() else ([given], [])
+        if without:
+            inside = [
+                path for path in inside if not path.resolve().is_relative_to(without.resolve())
+            ]
         for path, reason in others:
             yield Verdict(str(path), error=reason)
         if not inside and not others:
@@ -65,6 +72,17 @@ def predict_files(
     bar.close()
 
 
+def shows_video(path: Path) -> bool:
+    """By its content, whatever it is called; by its name where the content does not tell."""
+    head = b""
+    with suppress(OSError, ValueError):  # who reads it says what is wrong
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(16)
+    content = suffix_of(head)
+    return content in VIDEO_SUFFIXES if content in SUFFIXES | VIDEO_SUFFIXES else is_video(path)
+
+
 def _once(paths: Sequence[Path]) -> list[Path]:
     """Without further names of a file: given twice, linked, or below two folders that were given."""
     first: dict[object, Path] = {}
@@ -86,7 +104,7 @@ def _batches(
     batch, nbytes = {}, 0
     for path in paths:
         try:
-            batch[path] = None if is_video(path) else reader.image(path)
+            batch[path] = None if shows_video(path) else reader.image(path)
         except ImageError as error:
             batch[path] = error
         nbytes += getattr(batch[path], "nbytes", 0)
@@ -148,7 +166,7 @@ class Csv:
 class Cards:
     """A card and its JSON of each face, and the scores of each video over time.
 
-    Whatever fails costs only that card: `failed` counts them.
+    A picture that is gone costs only its card: `failed` counts them. A disk that fails ends the run.
     """
 
     def __init__(self, folder: Path, reader: Reader) -> None:
@@ -207,9 +225,10 @@ class Results:
         self.scored = self.not_scored = self.incomplete = 0
         self.quiet = any(file and is_screen(file) for file in (json_file, csv_file))
         self.cards = Cards(cards, reader) if cards else None
-        self.sinks = [] if self.quiet else [Text()]
-        self.sinks += [Json(json_file, checkpoint)] if json_file else []
+        # What is seen on the screen is in the files by then.
+        self.sinks = [Json(json_file, checkpoint)] if json_file else []
         self.sinks += [Csv(csv_file, checkpoint)] if csv_file else []
+        self.sinks += [] if self.quiet else [Text()]
         self.sinks += [self.cards] if cards else []
 
     @property

@@ -91,6 +91,7 @@ class Verdict:
     box: tuple[float, ...] = ()  # x0, y0, x1, y1 in pixels of the picture
     aligned: np.ndarray | None = field(default=None, repr=False)  # (112, 112, 4) uint8 RGBA
     frame: int = 0  # of an animated picture
+    turn: int = 0  # degrees clockwise by which the face stands turned: 0, 90, 180 or 270
 
     @property
     def score(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.datasets import find_samples
+from data.layouts.runs import runs_of
 from data.samples import Sample
 from data.splits import fill_groups_and_splits
 from tests.miniatures import inventory
@@ -172,3 +173,30 @@ def test_equal_names_in_given_splits_are_not_one_source(tmp_path: Path) -> None:
     assert {(s.split, s.group) for s in found(tmp_path, *parts)} == {
         (split, f"{split}/{name}") for split in ("train", "test") for name in ("abc", "def")
     }
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{clip}_{frame}_0",
+        "{clip}_frame{frame:04d}_0",
+        "{clip}_{frame:04d}_face",
+        "{clip}_{frame:03d}_crop",
+        "{frame:05d}_{clip}",
+        "{clip}_{frame}",
+    ],
+)
+def test_other_ways_to_call_a_frame(form):
+    for clips in (("071", "054", "003"), ("aagfhg1", "abarnv2", "bbb3")):
+        if form.startswith("{frame") and not clips[0].isdecimal():
+            continue
+        paths = [form.format(clip=c, frame=f) + ".jpg" for c in clips for f in range(4)]
+        runs = runs_of(paths)
+        assert {run.name for run in runs} == set(clips), form
+        assert all(run.film and len(run.pictures) == 4 for run in runs)
+
+
+def test_a_single_clip_of_a_published_set():
+    for name in ("000_003", "id0_0000", "id0_id1_0002"):
+        (run,) = runs_of([f"{name}_{frame}.jpg" for frame in range(4)])
+        assert run.name == name and run.film

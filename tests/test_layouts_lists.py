@@ -173,7 +173,9 @@ def test_nothing_of_an_index_is_there(
     tmp_path: Path, path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "index.csv").write_text(f"path,label\n{path},real\nother.png,fake\n")
-    with pytest.raises(ValueError, match="none of the 2 files that it lists can be found; missing is "):
+    with pytest.raises(
+        ValueError, match="none of the 2 files that it lists can be found; missing is "
+    ):
         find_samples(tmp_path)
     assert main(["inventory", str(tmp_path)]) == 2
     assert "none of the 2 files" in capsys.readouterr().out

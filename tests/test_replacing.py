@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,17 @@ from data.files import replacing
 
 def test_two_writers_do_not_tear_a_file(tmp_path):
     path = tmp_path / "x.json"
-    with replacing(path) as first, replacing(path) as second:
-        first.write(b"1" * 10)
-        second.write(b"2" * 5)
-    assert path.read_bytes() == b"1" * 10  # the outer one finished last
+
+    def write(letter):
+        with replacing(path) as file:
+            for _ in range(50):
+                file.write(letter * 1000)
+                file.flush()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, [b"1", b"2", b"3", b"4"] * 20))
+    content = path.read_bytes()
+    assert content == content[:1] * 50_000
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
 

@@ -85,7 +85,7 @@ def test_other_settings_are_refused_and_named(tmp_path, whole):
     make(tmp_path)
     with pytest.raises(ValueError, match=r"faces: 'one' there, 'all' now\n.*--overwrite"):
         make(tmp_path, {**CONFIG, "faces": "all"})
-    with pytest.raises(ValueError, match=r"images: 10 there, 9 now\n  samples: "):
+    with pytest.raises(ValueError, match=r"images: 10 there, 9 now\n  another list of pictures"):
         make(tmp_path, samples=SAMPLES[1:])
     assert contents(tmp_path) == whole
     dump = make(tmp_path, {**CONFIG, "faces": "all"}, SAMPLES[1:], overwrite=True)

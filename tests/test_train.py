@@ -183,7 +183,7 @@ def test_fakes_only_are_refused(tmp_path):
 def test_a_dump_of_other_weights_is_refused(trained, tmp_path):
     other = write_dump(tmp_path / "made" / "big")
     meta = json.loads((other / "meta.json").read_text())
-    (other / "meta.json").write_text(json.dumps({**meta, "weights": {"toy": "0" * 64}}))
+    (other / "meta.json").write_text(json.dumps({**meta, "weights": {"toy": "1" * 64}}))
     with pytest.raises(ValueError, match=r"differ in weights \(toy; None and toy; None\)"):
         main(Config(features=(trained[0], other), out=tmp_path / "out"))
 

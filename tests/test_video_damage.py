@@ -35,7 +35,9 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
         "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\ngood.mp4\n#EXT-X-ENDLIST\n"
     )
     (tmp_path / "picture.mp4").write_bytes(cv2.imencode(".png", numbered(1))[1].tobytes())
-    for name in ("text", "list", "live", "picture"):
+    said = "a picture, not a video; name it .png"
+    assert reasons(tmp_path / "picture.mp4", whole(2)) == {said}
+    for name in ("text", "list", "live"):
         assert {
             reason.split(" (")[0] for reason in reasons(tmp_path / f"{name}.mp4", whole(2))
         } == {"not a video, or damaged"}

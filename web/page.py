@@ -17,9 +17,9 @@ import numpy as np
 from data.images import ImageError
 from data.names import for_screen
 from data.reader import Reader
-from data.samples import is_video
 from inference.clips import predict_clip
 from inference.detector import Detector
+from inference.files import shows_video
 from training.examples import examples
 from web.answer import Answer
 from web.gate import NAMES
@@ -94,7 +94,7 @@ class Page:
         try:
             if not path.is_file():
                 raise ImageError(path, "is not here any more; send it again")
-            if is_video(path.name):
+            if shows_video(path):
                 return self.predict_video(path)
             return self.predict_file(path)
         except ImageError as error:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from data.layouts import names
 from data.layouts.tree import WITHIN
 from data.samples import SPLIT_NAMES, film_order
 
@@ -43,6 +44,9 @@ SORTS = re.compile(
 FRAME = re.compile(
     r"([_\-. ]+(frame|fr|f))?[_\-. ]*$", re.IGNORECASE
 )  # 071_frame_ of 071_frame_0001
+FACE = re.compile(  # the face of a frame: 0001_face, 000_crop1
+    r"(?<=\d)[_\-. ]*(face|crop|aligned|person|subj)[_\-. ]*\d{0,2}$", re.IGNORECASE
+)
 SERIES = re.compile(r"(.*\D)?(\d{1,6})")  # what pictures share, and the number of one
 
 
@@ -122,24 +126,63 @@ def _is_person(folder: PurePosixPath, pictures: Sequence[str]) -> bool:
 
 def _series(pictures: Sequence[str]) -> list[Run]:
     """The pictures of one folder that is no clip."""
+    stems, numbered_twice = _stems(pictures)
     series = defaultdict(list)
     for path in pictures:
-        place = PurePosixPath(path)
-        match = SERIES.fullmatch(place.stem)
-        shared = FRAME.sub("", match[1] or "") if match else ""
-        single = not shared or CAMERA.match(place.stem)
-        series["" if single else (_clip_folder(place.parent) / shared).as_posix()].append(path)
+        shared = _shared(stems[path])
+        folder = _clip_folder(PurePosixPath(path).parent)
+        series[(folder / shared).as_posix() if shared else ""].append(path)
     runs = [Run("", (path,)) for path in series.pop("", [])]
     long = {name for name, some in series.items() if 1 < len(some) <= LONGEST}
     called = {name: PurePosixPath(name).name for name in series}
     numbers = {name for name in long if re.search(r"\d", called[name])}
     people = long - numbers if len(long - numbers) >= PEOPLE else set()
     for name, some in series.items():
-        film = (
-            name in long and bool(FILM.match(called[name])) or len(numbers) > 1 and name in numbers
-        )
+        sure = FILM.match(called[name]) or _is_official(called[name]) or numbered_twice
+        film = name in long and bool(sure) or len(numbers) > 1 and name in numbers
         if film or name in people:
             runs.append(Run(name, tuple(some), film))
         else:
             runs += [Run("", (path,)) for path in some]
     return runs
+
+
+def _stems(pictures: Sequence[str]) -> tuple[dict[str, str], bool]:
+    """Path -> its name with the number of the frame last; and whether a number of the face followed
+    it, as in VIDEO_30_0."""
+    stems = {path: FACE.sub("", PurePosixPath(path).stem) for path in pictures}
+    if _is_frame_first([*stems.values()]):
+        return {path: "_".join(reversed(stem.split("_"))) for path, stem in stems.items()}, False
+    if not _several(stems):
+        cut = {path: re.sub(r"(?<=\d)_\d{1,2}$", "", stem) for path, stem in stems.items()}
+        if _several(cut):
+            return cut, True
+    return stems, False
+
+
+def _several(stems: dict[str, str]) -> bool:
+    shared = Counter(filter(None, map(_shared, stems.values())))
+    return any(count > 1 for count in shared.values())
+
+
+def _shared(stem: str) -> str:
+    """The name without the number of the frame; "" where it is called as by a camera, or has none."""
+    match = SERIES.fullmatch(stem)
+    return FRAME.sub("", match[1] or "") if match and not CAMERA.match(stem) else ""
+
+
+def _is_frame_first(stems: Sequence[str]) -> bool:
+    """00000_071: the first numbers are counted from 0 or 1, and the last ones are not."""
+    pairs = [re.fullmatch(r"(\d+)_(\d+)", stem) for stem in stems]
+    if len(pairs) < 2 or not all(pairs):
+        return False
+    first, last = ({int(pair[side]) for pair in pairs} for side in (1, 2))
+    counted = [
+        len(some) > 1 and some == {*range(min(some), max(some) + 1)} for some in (first, last)
+    ]
+    return counted[0] and min(first) in (0, 1) and not counted[1]
+
+
+def _is_official(name: str) -> bool:
+    """Whether a published dataset calls a clip so, alone or not."""
+    return bool(names.person(name) or names.actor(name) or len(names.sources(name)) == 2)

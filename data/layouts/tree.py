@@ -185,10 +185,10 @@ def _unread(path: Path) -> str:
     suffix, name = path.suffix.lower(), path.name.lower()
     if suffix in SIDE or name in SIDE or ".partial" in name:
         return ""
-    if suffix in UNREAD:
-        return UNREAD[suffix]
     head = _head(path)
     content = suffix_of(head)
+    if suffix in UNREAD and content not in MEDIA:
+        return UNREAD[suffix]
     if content in MEDIA:
         ending = f"the suffix {suffix}" if suffix else "no suffix"
         return f"has {ending}; by its content the name should end with {content}"
