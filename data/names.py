@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a text begins that a spreadsheet would compute
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")  # all but tabs and line ends
 UNSEEN = ("Cc", "Cf", "Co", "Zl", "Zp")  # Unicode: controls, directions, line breaks
 
 
@@ -31,6 +32,11 @@ def _shown(character: str) -> str:
 def for_csv(text: str) -> str:
     """Behind an apostrophe where a spreadsheet would take it for a formula."""
     return f"'{text}" if FORMULA.match(text) and not _is_number(text) else text
+
+
+def for_table(text: str) -> str:
+    """As `for_csv`, in a table that people look at: controls as \\x1b, so not to be undone."""
+    return for_csv(CONTROLS.sub(lambda found: _shown(found[0]), text))
 
 
 def from_csv(text: str) -> str:

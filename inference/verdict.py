@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from scipy.stats import binomtest
 
-from data.names import for_csv, for_screen
+from data.names import for_screen, for_table
 from features.disagreement import Pair
 from features.explain import Reason
 
@@ -184,7 +184,7 @@ class Verdict:
             "notes": " | ".join(self.notes),
         }
         cells = {name: "" if row[name] is None else row[name] for name in CSV_COLUMNS}
-        return {k: for_csv(cell) if isinstance(cell, str) else cell for k, cell in cells.items()}
+        return {k: for_table(cell) if isinstance(cell, str) else cell for k, cell in cells.items()}
 
 
 def outside_limits(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.names import for_csv, for_screen, from_csv
+from data.names import for_csv, for_screen, for_table, from_csv
 
 NAMES = ["=1+1.jpg", "+a", "-a", "@x", "\ta", "'=a", "''-b", "'quoted'", "a=b", "", "-3.5", "1e-3"]
 
@@ -28,6 +28,10 @@ def test_a_name_is_one_printable_line(name, shown):
 def test_a_table_holds_no_formula_and_gives_the_name_back(name):
     assert from_csv(for_csv(name)) == name
     assert for_csv(name)[:1] not in ("=", "+", "@", "\t", "\r")
+
+
+def test_a_table_for_people_holds_no_escape_sequence():
+    assert for_table("=\x1b[31m\x9bx\n") == "'=\\x1b[31m\\x9bx\n"
 
 
 def test_numbers_stay_numbers():
