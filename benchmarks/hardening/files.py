@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -183,8 +184,8 @@ def detector(folder: Path) -> Part:
             return _vague(error, checkpoint)
         return "" if found == sound else "another answer, and not a word"
 
-    (arrays,) = (path.name for path in (folder / "sound").glob("arrays-*.safetensors"))
-    return ["checkpoint.json", "checkpoint.json", arrays], check
+    (numbers,) = (path.name for path in (folder / "sound").glob("arrays-*.safetensors"))
+    return ["checkpoint.json", "checkpoint.json", numbers], check
 
 
 def _vague(error: Exception, path: Path) -> str:
@@ -193,7 +194,7 @@ def _vague(error: Exception, path: Path) -> str:
 
 
 def dump(folder: Path) -> Part:
-    from data.dump import COLUMNS, read_dump
+    from data.dump import EXACT, read_dump
     from data.feature_dataset import join_dumps
 
     made = write_dump(folder / "sound", groups=20)
@@ -211,8 +212,7 @@ def dump(folder: Path) -> Part:
             return f"splits {wrong}"
         if wrong := [name for name in found.rows["path"] if _outside(name)]:
             return f"a path out of the folder: {wrong[0]!r}"
-        floats = [name for name, kind in COLUMNS.items() if kind is float]
-        if wrong := [name for name in floats if not np.isfinite(found.rows[name]).all()]:
+        if wrong := [name for name in EXACT if not np.isfinite(found.rows[name]).all()]:
             return f"not finite: {wrong[0]}"
         if wrong := [x.dtype for x in found.arrays.values() if x.dtype != np.float16]:
             return f"an array of {wrong[0]}"
@@ -230,6 +230,7 @@ def lists(folder: Path) -> Part:
     from data.datasets import find_samples
     from data.inventory import survey
 
+    logging.getLogger("masc").setLevel(logging.CRITICAL)  # notes on what is found
     root, picture = folder / "sound", Image.fromarray(faces(32)[0])
     clips = [(label, f"{label}{i}") for label in ("real", "fake") for i in range(3)]
     for _, name in clips:
