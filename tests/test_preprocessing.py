@@ -213,7 +213,7 @@ def test_what_cannot_be_used_is_said_in_one_line(dataset, weights, whole, tmp_pa
 def test_one_class_only_and_no_face_at_all_are_warnings(dataset, weights, tmp_path, capsys):
     (tmp_path / "walls" / "real").mkdir(parents=True)
     shutil.copy(dataset / "fake" / "stripes.png", tmp_path / "walls" / "real")
-    assert cli(arguments(configured(tmp_path / "walls", weights, tmp_path / "dump"))) == 0
+    assert cli(arguments(configured(tmp_path / "walls", weights, tmp_path / "dump"))) == 3
     printed = capsys.readouterr().err
     assert "warning: all images" in printed and "--one-class" in printed
     assert "no face was found in any image" in printed and "kept 0 of 1 images" in printed
