@@ -98,15 +98,15 @@ def run(
     name = name or Path(sys.argv[0]).name
     set_up_logging()
     _open_screen()
-    filled = tyro.cli(
-        _with_short_help(config),
-        prog=name,
-        description=description,
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    options = {field.name: getattr(filled, field.name) for field in fields(config)}
     try:
+        filled = tyro.cli(
+            _with_short_help(config),
+            prog=name,
+            description=description,
+            args=arguments,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+        options = {field.name: getattr(filled, field.name) for field in fields(config)}
         with _signals_raise(), warnings.catch_warnings():
             if not sys.warnoptions:  # those of libraries; ours are logged
                 warnings.simplefilter("ignore")

@@ -155,7 +155,7 @@ def evaluate(config: Config) -> Path:
         "format": metrics_table.FORMAT,
         "name": out.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": {**jsonable(asdict(config)), **fixed},
+        "config": {**jsonable(asdict(replace(config, out=None, overwrite=False))), **fixed},
         **now,
         "minutes": progress.minutes,
         "datasets": {dump.meta["dataset"]: measure.dataset_entry(dump) for dump in dumps},

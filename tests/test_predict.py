@@ -17,7 +17,7 @@ from features.disagreement import PARTS
 from features.explain import HIGH, LOW, MEDIAN, PERCENTILES, topic
 from features.regions import REGIONS
 from inference import detector as inference_detector
-from inference.files import predict_files, write_explanation
+from inference.files import predict_files
 from inference.verdict import FAKE, REAL, UNSURE
 from models.checkpoint import Checkpoint
 from tests.synthetic import write_dump
@@ -298,37 +298,3 @@ def test_precision_is_that_of_the_training_dumps(tmp_path, precision):
     ensemble = predict.Detector(bundled.save(tmp_path)).ensemble
     assert ensemble.experts[0].bf16 == (precision == "bfloat16")
     assert ensemble.tf32 == (precision == "tf32")
-
-
-@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
-def test_the_first_frame_with_a_face_is_taken_and_named(detector, astronaut, tmp_path, name):
-    frames = [
-        Image.new("RGB", astronaut.shape[1::-1]),
-        Image.new("RGB", astronaut.shape[1::-1], "red"),
-    ]
-    frames += [Image.fromarray(astronaut), Image.fromarray(astronaut)]
-    options = {"lossless": True} if name == "a.webp" else {}
-    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
-    verdict = detector.predict(tmp_path / name)
-    assert verdict.frame == 2 and verdict.notes[0].startswith("frame 3 of ")
-    (row,) = predict_files(detector, [tmp_path / name], 3, Reader())
-    assert row.p_fake == verdict.p_fake and row.to_json()["notes"] == verdict.notes
-    shown = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "inference.card.write_card", lambda verdict, image, *rest: shown.append(image)
-        )
-        write_explanation(row, tmp_path, 1, Reader())
-    assert (shown[0] == Reader().image(tmp_path / name, 2)).all()
-
-
-def test_an_animation_without_a_face_has_none(detector, tmp_path):
-    frames = [Image.new("RGB", (99, 99), colour) for colour in ("black", "red")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert detector.predict(tmp_path / "a.gif").error == "no face found"
-
-
-def test_isolated_predictions_are_the_same(pictures, tmp_path, capsys):
-    for number, option in enumerate(((), ("--isolate",))):
-        assert predict_py(pictures, "--json", tmp_path / f"{number}.json", *option) == 3
-    assert (tmp_path / "0.json").read_bytes() == (tmp_path / "1.json").read_bytes()

@@ -39,7 +39,7 @@ def attack(room: Room) -> list[Tally]:
         return script("preprocessing_pipeline.py", "--data-root", dataset, "--out", out, *options)
 
     def train(out: Path, seed: int) -> Target:
-        return script("train.py", "--features", dump, "--out", out, "--seed", seed)
+        return script("train.py", "--features", dump, "--out", out, "--seed", seed, "--overwrite")
 
     def evaluate(out: Path, seed: int) -> Target:
         less = ("--permutations", 0, "--replicates", 20, "--no-few-shot", "--ablate", "none")
