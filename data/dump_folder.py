@@ -88,7 +88,7 @@ class DumpFolder:
             raise ValueError(f"{self.out}: another process is writing this dump; wait for it")
         try:
             self._begin_or_continue(overwrite)
-        except BaseException:
+        except BaseException:  # whatever it is, the lock is given back
             self.close()
             raise
 

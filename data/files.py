@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
                 partial.replace(path)
-            except BaseException:
+            except BaseException:  # also Ctrl-C: nothing half written stays
                 partial.unlink(missing_ok=True)
                 raise
     except OSError as error:

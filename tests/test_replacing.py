@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from data.files import replacing
+from data.files import csv_line, replacing
 
 
 def test_two_writers_do_not_tear_a_file(tmp_path):
@@ -47,3 +49,13 @@ def test_the_error_names_the_file(tmp_path):
     ):
         pass
     assert Path(caught.value.filename) == tmp_path / "nowhere" / "x.json"
+
+
+@pytest.mark.parametrize("name", ["a\rb.jpg", "a\r\nb", "a\nb", 'a"b', "a,b"])
+def test_a_row_is_one_row_for_every_reader(name):
+    line = csv_line([name, "c"])
+    assert list(csv.reader(io.StringIO(line, newline=""))) == [[name, "c"]]
+
+
+def test_a_carriage_return_is_quoted():
+    assert csv_line(["a\rb", "c"]) == '"a\rb","c"\n'

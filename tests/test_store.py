@@ -173,6 +173,15 @@ def test_a_full_disk_loses_nothing(tmp_path, whole, name):
     assert contents(make(tmp_path).path) == whole
 
 
+def test_predictions_of_the_former_dump_go_with_it(tmp_path):
+    make(tmp_path)
+    (tmp_path / "predictions.csv").write_text("of other pictures")
+    make(tmp_path)
+    assert (tmp_path / "predictions.csv").exists(), "complete already"
+    make(tmp_path, overwrite=True)
+    assert not (tmp_path / "predictions.csv").exists()
+
+
 # Shards.
 
 

@@ -20,9 +20,29 @@ HIDDEN = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information")
 MEDIA = SUFFIXES | VIDEO_SUFFIXES
 # Files beside pictures and videos that nobody expects to be read as one: by suffix, or by name.
 SIDE = frozenset(
-    [".txt", ".md", ".rst", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".doc", ".docx", ".rtf"]
-    + [".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".html", ".htm", ".css"]
-    + [
+    [
+        ".txt",
+        ".md",
+        ".rst",
+        ".csv",
+        ".tsv",
+        ".xls",
+        ".xlsx",
+        ".ods",
+        ".doc",
+        ".docx",
+        ".rtf",
+        ".json",
+        ".jsonl",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".ini",
+        ".cfg",
+        ".html",
+        ".htm",
+        ".css",
         ".npy",
         ".npz",
         ".pkl",
@@ -34,8 +54,6 @@ SIDE = frozenset(
         ".pt",
         ".pth",
         ".onnx",
-    ]
-    + [
         ".safetensors",
         ".bin",
         ".dat",
@@ -46,24 +64,52 @@ SIDE = frozenset(
         ".pts",
         ".lnk",
         ".url",
-    ]
-    + [".py", ".pyc", ".ipynb", ".sh", ".bat", ".ps1", ".m", ".js", ".ts", ".mts", ".tsx", ".log"]
-    + [".wav", ".mp3", ".aac", ".m4a", ".flac", ".ogg", ".opus", ".wma", ".srt", ".vtt", ".ass"]
-    + [
+        ".lock",
+        ".exe",
+        ".part",
+        ".py",
+        ".pyc",
+        ".ipynb",
+        ".sh",
+        ".bat",
+        ".ps1",
+        ".m",
+        ".js",
+        ".ts",
+        ".mts",
+        ".tsx",
+        ".log",
+        ".bib",
+        ".tex",
+        ".wav",
+        ".mp3",
+        ".aac",
+        ".m4a",
+        ".flac",
+        ".ogg",
+        ".opus",
+        ".wma",
+        ".srt",
+        ".vtt",
+        ".ass",
         ".md5",
         ".sha1",
         ".sha256",
         ".sha512",
         ".sig",
         ".asc",
-        ".bib",
-        ".tex",
-        ".lock",
-        ".exe",
-        ".part",
+        "readme",
+        "license",
+        "licence",
+        "copying",
+        "notice",
+        "makefile",
+        "thumbs.db",
+        "desktop.ini",
+        "md5sums",
+        "sha256sums",
+        "checksums",
     ]
-    + ["readme", "license", "licence", "copying", "notice", "makefile", "thumbs.db", "desktop.ini"]
-    + ["md5sums", "sha256sums", "checksums"]
 )
 OTHER = "neither a picture nor a video of a kind that is read"
 WRONG = {errno.ELOOP: "a link to itself", errno.ENOENT: "a link to nothing"}
