@@ -19,98 +19,18 @@ WITHIN = ("videos", "frames", "images", "frames_all")
 HIDDEN = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information")
 MEDIA = SUFFIXES | VIDEO_SUFFIXES
 # Files beside pictures and videos that nobody expects to be read as one: by suffix, or by name.
-SIDE = frozenset(
-    [
-        ".txt",
-        ".md",
-        ".rst",
-        ".csv",
-        ".tsv",
-        ".xls",
-        ".xlsx",
-        ".ods",
-        ".doc",
-        ".docx",
-        ".rtf",
-        ".json",
-        ".jsonl",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".toml",
-        ".ini",
-        ".cfg",
-        ".html",
-        ".htm",
-        ".css",
-        ".npy",
-        ".npz",
-        ".pkl",
-        ".pickle",
-        ".mat",
-        ".h5",
-        ".hdf5",
-        ".parquet",
-        ".pt",
-        ".pth",
-        ".onnx",
-        ".safetensors",
-        ".bin",
-        ".dat",
-        ".db",
-        ".sqlite",
-        ".lmdb",
-        ".tfrecord",
-        ".pts",
-        ".lnk",
-        ".url",
-        ".lock",
-        ".exe",
-        ".part",
-        ".py",
-        ".pyc",
-        ".ipynb",
-        ".sh",
-        ".bat",
-        ".ps1",
-        ".m",
-        ".js",
-        ".ts",
-        ".mts",
-        ".tsx",
-        ".log",
-        ".bib",
-        ".tex",
-        ".wav",
-        ".mp3",
-        ".aac",
-        ".m4a",
-        ".flac",
-        ".ogg",
-        ".opus",
-        ".wma",
-        ".srt",
-        ".vtt",
-        ".ass",
-        ".md5",
-        ".sha1",
-        ".sha256",
-        ".sha512",
-        ".sig",
-        ".asc",
-        "readme",
-        "license",
-        "licence",
-        "copying",
-        "notice",
-        "makefile",
-        "thumbs.db",
-        "desktop.ini",
-        "md5sums",
-        "sha256sums",
-        "checksums",
-    ]
-)
+SIDE = """
+    .txt .md .rst .csv .tsv .xls .xlsx .ods .doc .docx .rtf
+    .json .jsonl .xml .yaml .yml .toml .ini .cfg .html .htm .css
+    .npy .npz .pkl .pickle .mat .h5 .hdf5 .parquet .pt .pth .onnx .safetensors
+    .bin .dat .db .sqlite .lmdb .tfrecord .pts .lnk .url .lock .exe .part
+    .py .pyc .ipynb .sh .bat .ps1 .m .js .ts .mts .tsx .log .bib .tex
+    .wav .mp3 .aac .m4a .flac .ogg .opus .wma .srt .vtt .ass
+    .md5 .sha1 .sha256 .sha512 .sig .asc
+    readme license licence copying notice makefile thumbs.db desktop.ini
+    md5sums sha256sums checksums
+"""
+SIDE = frozenset(SIDE.split())
 OTHER = "neither a picture nor a video of a kind that is read"
 WRONG = {errno.ELOOP: "a link to itself", errno.ENOENT: "a link to nothing"}
 
