@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -159,6 +160,7 @@ class Judge:
 
     def _serve(self, pipe) -> None:
         self.pipe.close()
+        gc.collect()  # what the parent left behind: freed during a check, it would hide memory
         out = os.open(self.printed, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
