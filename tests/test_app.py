@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -216,6 +217,8 @@ def test_people_see_the_prediction_in_a_browser(served, pictures, clip):
         page = chromium.new_page(viewport={"width": 1200, "height": 1400})
         page.set_default_timeout(TIMEOUT)
         expect.set_options(timeout=TIMEOUT)
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
         verdict, card = page.locator("#verdict"), page.locator("#card img")
 
@@ -254,4 +257,5 @@ def test_people_see_the_prediction_in_a_browser(served, pictures, clip):
         expect(verdict).to_contain_text(f"p_fake {real['p_fake']:.2f}")
         expect(page.get_by_text("Limits.")).to_be_visible()
         chromium.close()
+    assert {urlsplit(url).netloc for url in asked} - {urlsplit(address).netloc, ""} == set()
     assert uploads(kept) == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,31 @@ def quiet(capfd) -> Iterator[None]:
     """Strangers write no traceback into the log."""
     yield
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+ASKED: list[list] = []  # what `asked` collects: an audit hook cannot be removed
+
+
+@sys.addaudithook
+def _connections(event: str, arguments: tuple) -> None:
+    if ASKED and event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.connect"):
+        address = arguments[1] if event == "socket.connect" else arguments
+        ASKED[-1].append(address[0] if isinstance(address, tuple) else address)
+
+
+def test_no_other_machine_is_asked(tmp_path):
+    """Neither when the page starts (versions, use, fonts) nor when it answers."""
+    ASKED.append(asked := [])
+    try:
+        with serving(tmp_path, NoFaces()) as running:
+            sent = running.send(png()).json()[0]
+            assert "no face found" in running.predict({"path": sent})
+            for thread in threading.enumerate():  # what Gradio tells goes out in threads
+                if type(thread) is threading.Thread and thread.daemon:
+                    thread.join(0.2)
+    finally:
+        ASKED.remove(asked)
+    assert set(asked) == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize(
