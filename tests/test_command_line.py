@@ -137,3 +137,36 @@ def test_sigterm_is_told_like_ctrl_c(capsys):
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+CTRL_C_TWICE = """
+import os, signal, sys, threading
+from dataclasses import make_dataclass
+from command_line import run
+
+def ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def main(_):
+    try:
+        ctrl_c()
+    finally:
+        ctrl_c()
+        print("tidied", flush=True)
+
+class Late:
+    def __del__(self):  # while Python ends
+        ctrl_c()
+
+late = Late()
+code = run(main, make_dataclass("C", []), "", [], "toy")
+ctrl_c()
+threading._register_atexit(ctrl_c)
+sys.exit(code)
+"""
+
+
+def test_ctrl_c_again_does_not_disturb_the_stop():
+    """Neither the tidying up, nor the end of Python with its threads."""
+    done = subprocess.run([sys.executable, "-c", CTRL_C_TWICE], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "tidied\n", "toy: stopped.\n")
