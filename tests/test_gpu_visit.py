@@ -121,7 +121,7 @@ def test_a_killed_visit_leaves_rows(tmp_path):
     )
     where = {"cwd": ROOT, "env": os.environ | {"TMPDIR": str(tmp_path)}}  # it cannot clean up
     process = subprocess.Popen([sys.executable, "-c", start], **where, start_new_session=True)
-    until = time.time() + 30
+    until = time.time() + 120
     while len(read_rows(tmp_path / "visit.json")) < 5 and time.time() < until:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)  # in the step that hangs, or just before

@@ -61,6 +61,9 @@ def test_decoding_runs_ahead_but_not_away(monkeypatch):
     threads = threading.active_count()
     stream = load_ahead((Path(str(i)) for i in range(100)), threads=2, ahead=5)
     next(stream)
+    until = time.monotonic() + 60
+    while len(started) < 6 and time.monotonic() < until:
+        time.sleep(0.01)
     time.sleep(0.1)
     assert len(started) == 6
     monkeypatch.setattr(loading, "AHEAD_BYTES", 2 * 4 * 6 * 3)  # two pictures
