@@ -161,8 +161,9 @@ def _frame(
 
 def _headline(figure: Figure, verdict: Verdict, colour: str) -> None:
     _text(figure, 0.02, 0.953, verdict.verdict.upper(), 24, colour, weight="bold")
-    name, fonts = with_font(for_screen(Path(verdict.path).name)[:48])
-    _text(figure, 0.98, 0.965, name[:48], 10, GREY, ha="right", family=fonts)
+    name, fonts = with_font(for_screen(Path(verdict.path).name))
+    name = name if len(name) <= 48 else f"{name[:29]} … {name[-16:]}"
+    _text(figure, 0.98, 0.965, name, 10, GREY, ha="right", family=fonts)
     quality = [f"{key} {value}" for key, value in verdict.quality.items() if key != "overall"]
     _text(figure, 0.98, 0.943, ", ".join(quality), 8.5, GREY, ha="right")
     p, threshold = verdict.p_fake, verdict.threshold

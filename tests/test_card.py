@@ -65,6 +65,11 @@ def test_it_shows_what_was_found(verdict, astronaut):
     assert [text for text in shown if text not in words(figure)] == []
 
 
+def test_a_long_name_keeps_its_end(verdict, astronaut):
+    figure = draw_card(replace(verdict, path=f"{'a' * 80}-frame_0012.png"), astronaut)
+    assert f"{'a' * 29} … a-frame_0012.png" in words(figure)
+
+
 def test_colour_is_that_of_the_verdict(verdict, astronaut):
     def shares(which):
         figure = draw_card(replace(verdict, verdict=which), astronaut)
