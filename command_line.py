@@ -163,16 +163,29 @@ def _signals_raise() -> Iterator[None]:
             stopped.append(time.monotonic())
             raise KeyboardInterrupt
 
-    before = {}
+    def swallowed(found: sys.UnraisableHookArgs) -> None:
+        """A signal in the middle of a destructor, where no error gets out, comes once more."""
+        if isinstance(found.exc_value, KeyboardInterrupt):
+            stopped.clear()
+            number = getattr(found.exc_value, "number", signal.SIGINT)
+            again = threading.Timer(0.01, os.kill, (process, number))
+            again.daemon = True
+            again.start()
+        else:
+            hook(found)
+
+    before, hook = {}, sys.unraisablehook
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) == signal.SIG_DFL:
                 before[number] = signal.signal(number, stop)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
+        sys.unraisablehook = swallowed
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             ends = stopped and number == signal.SIGINT  # the process ends
             signal.signal(number, signal.SIG_IGN if ends else handler)

@@ -170,3 +170,32 @@ def test_ctrl_c_again_does_not_disturb_the_stop():
     """Neither the tidying up, nor the end of Python with its threads."""
     done = subprocess.run([sys.executable, "-c", CTRL_C_TWICE], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "tidied\n", "toy: stopped.\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_destructor_is_not_lost(number):
+    """Python prints and forgets what is raised there, as while a card is drawn."""
+    script = (
+        "import os, sys, time; from dataclasses import make_dataclass; from command_line import run\n"
+        "class Gone:\n"
+        f"    def __del__(self): os.kill(os.getpid(), {number:d})\n"
+        "def main(_):\n    gone = Gone(); del gone; time.sleep(60)\n"
+        "sys.exit(run(main, make_dataclass('C', []), '', [], 'toy'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + number, "toy: stopped.\n")
+
+
+def test_other_errors_in_destructors_are_told_as_before(capsys, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    class Gone:
+        def __del__(self):
+            raise KeyError
+
+    def main(config: Toy) -> None:
+        Gone()
+
+    assert toy("--data-root", "x", main=main) == 0
+    assert [found.exc_type for found in told] == [KeyError]

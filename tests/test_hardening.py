@@ -124,6 +124,21 @@ def test_values_are_changed_wherever_they_are():
     assert {way for way, _ in changed} == {"odd", "gone", "moved", "deep"}
 
 
+@pytest.mark.parametrize(
+    ("table", "is_it"),
+    [
+        (b"a,b\n1,2\n", True),
+        (b"a,b\n1,2\n3", False),
+        (b"a,b\n9,2\n", False),
+        (b"", False),
+    ],
+)
+def test_a_table_that_a_stop_ended_is_the_beginning_of_the_whole(table, is_it):
+    assert kills.is_beginning(table, b"a,b\n1,2\n3,4\n") is is_it
+    assert kills.is_beginning(b'[{"a": 1}]', b'[{"a": 1},\n{"a": 2}]\n')
+    assert not kills.is_beginning(b'[{"a": 2}]', b'[{"a": 1},\n{"a": 2}]\n')
+
+
 VERDICTS = "path,face,p_fake,verdict,doubts,quality,reasons,error\n"
 
 

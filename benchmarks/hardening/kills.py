@@ -4,6 +4,7 @@ the next run ends with the bytes of a run that nobody disturbed."""
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -37,13 +38,15 @@ TIMES = ("report.json", "progress.json", "index.html", "report.md")  # of a repo
 @dataclass(frozen=True)
 class Task:
     """A command. target(out): writes into `out`; former(out): an earlier result; whole(out): reads
-    what is there, raises if it cannot; left_out: names of files that need not be the same."""
+    what is there, raises if it cannot; left_out: names of files that need not be the same; begun:
+    whether a stopped run may leave the beginning of its tables."""
 
     name: str
     target: Callable[[Path], Target]
     former: Callable[[Path], object] | None = None
     whole: Callable[[Path], object] | None = None
     left_out: tuple[str, ...] = ()
+    begun: bool = False
     is_script: bool = True
 
     def contents(self, out: Path) -> dict[str, bytes]:
@@ -120,7 +123,7 @@ def all_tasks(inputs: Path, address: str) -> list[Task]:
             is_script=False,
         ),
         Task("preprocessing", preprocess, whole=finished_dump),
-        Task("prediction", predict, earlier_verdicts),
+        Task("prediction", predict, earlier_verdicts, begun=True),
         Task("evaluation", evaluate, left_out=TIMES),
     ]
 
@@ -213,7 +216,9 @@ def not_whole(task: Task, out: Path, before: dict[str, bytes], wanted: dict[str,
     for name, content in before.items():
         # Called by its content (arrays of a checkpoint): gone once the new one is whole.
         gone = name not in now and name not in wanted
-        if not gone and now.get(name) not in (content, wanted.get(name, content)):
+        new = wanted.get(name, content)
+        begun = task.begun and name in now and is_beginning(now[name], new)
+        if not gone and not begun and now.get(name) not in (content, new):
             return f"{name} was there, and is neither the old nor the new one"
     if task.whole and out.exists():
         try:
@@ -221,6 +226,14 @@ def not_whole(task: Task, out: Path, before: dict[str, bytes], wanted: dict[str,
         except Exception as error:  # noqa: BLE001 (any of them: it cannot be read)
             return f"what was there cannot be read: {type(error).__name__}: {error}"
     return ""
+
+
+def is_beginning(table: bytes, whole: bytes) -> bool:
+    """Whether a CSV or JSON holds the first rows of another, unchanged."""
+    if not table.startswith(b"["):
+        return table.endswith(b"\n") and whole.startswith(table)
+    rows, wanted = json.loads(table), json.loads(whole)
+    return rows == wanted[: len(rows)]
 
 
 def finish(task: Task, out: Path, wanted: dict[str, bytes], tally: Tally, told: str) -> None:
