@@ -23,7 +23,7 @@ CAMERA = re.compile(
 FILM = re.compile(r"(video|clip|vid|movie|film|scene|shot|seq)", re.IGNORECASE)
 FRAME = re.compile(r"frames?|frm|fr|f", re.IGNORECASE)
 FACE = re.compile(r"faces?|crop|aligned|person|subj", re.IGNORECASE)
-WHO = re.compile(FILM.pattern + "|id", re.IGNORECASE)
+CLIP = re.compile(FILM.pattern + "|id", re.IGNORECASE)  # words before the number of a clip
 DIGITS = 8  # of the number of a frame
 ENDS = "_-. ()#@"
 SHORT = 6  # letters, of a word that is no name where more numbers follow: easy_12_1011
@@ -87,11 +87,12 @@ def _unlabelled(name: str) -> str:
 
 
 def _numbers(stem: str) -> list[_Number]:
-    """Its numbers; parts such as a8f03c, where letters and digits alternate, are words."""
+    """Its numbers; parts such as a8f03c, 0ADCRFPGE7 and 06yMcBgkvFE, drawn at random, are words."""
     found, word = [], ""
     for part in re.finditer(r"[^\W_]+", stem):
         pieces = [*re.finditer(r"[0-9]+|[^0-9]+", part[0])]
-        if len(pieces) > 3 and not re.search(r"\dframe\d", part[0], re.IGNORECASE):
+        random = len(pieces) > 3 or re.match(r"\d+([^\W\d_]+\d|[^\W\d_]{5})", part[0])
+        if random and not re.search(r"\dframe\d", part[0], re.IGNORECASE):
             word = part[0]
             continue
         for piece in pieces:
@@ -121,12 +122,14 @@ def _of_alike(some: list[tuple[str, list[_Number]]]) -> dict[str, Called]:
         return {stem: Called() for stem, _ in some}
     marked = [c for c in varying if FRAME.fullmatch(rows[0][c].word)]
     if marked or _frame_first(some[0][0], rows, varying):
-        return _around(some, marked[-1] if marked else varying[0], varying)
+        frame = marked[-1] if marked else varying[0]
+        return {stem: _around(stem, row, frame, varying) for stem, row in some}
     if any(len(row[c].text) > DIGITS for row in rows for c in varying[-1:]):
         return {stem: Called() for stem, _ in some}
     faces = _without_faces(rows, varying)
+    # clip_12_0.998: hardly any first number twice, so what follows is about one frame.
     once = len({row[faces[0]].value for row in rows}) > 0.8 * len(rows)
-    if len(faces) == 1 or once:  # clip_12_0.998: what follows is about the frame
+    if len(faces) == 1 or once:
         return {stem: _one_number(stem, row, faces[0], varying) for stem, row in some}
     depth = _depth(rows, faces)
     return {
@@ -142,26 +145,20 @@ def _one_number(stem: str, row: list[_Number], frame: int, varying: list[int]) -
     return _says(before, before)
 
 
-def _around(
-    some: list[tuple[str, list[_Number]]], frame: int, varying: list[int]
-) -> dict[str, Called]:
-    """Names with the number of the frame anywhere, such as frame12_071."""
-    others = [c for c in varying if c < frame]
-    found = {}
-    for stem, row in some:
-        mark = row[frame].word if FRAME.fullmatch(row[frame].word) else ""
-        before = _cut(stem[: row[frame].start].rstrip(ENDS).removesuffix(mark))
-        if not others and not before:
-            rest = stem[row[frame].end :].strip(ENDS)
-            place = len(stem) - len(stem[row[frame].end :].lstrip(ENDS))
-            last = [c for c in varying if c > frame and not FACE.fullmatch(row[c].word)]
-            clip = stem[place : row[last[-1]].end] if last else rest
-            source = stem[place : row[last[0]].end] if last else rest
-            found[stem] = _says(clip, source)
-        else:
-            source = stem[: row[others[0]].end] if others else before
-            found[stem] = _says(before, source)
-    return found
+def _around(stem: str, row: list[_Number], frame: int, varying: list[int]) -> Called:
+    """The number of the frame may be anywhere, as in frame12_071."""
+    number = row[frame]
+    word = number.word if FRAME.fullmatch(number.word) else ""
+    before = _cut(stem[: number.start].rstrip(ENDS).removesuffix(word))
+    if before:
+        return _says(
+            before, stem[: min([row[c].end for c in varying if c < frame] or [len(before)])]
+        )
+    rest = stem[number.end :].lstrip(ENDS)
+    start = len(stem) - len(rest)
+    ends = [row[c].end for c in varying if c > frame and not FACE.fullmatch(row[c].word)]
+    ends = ends or [start + len(rest.rstrip(ENDS))]
+    return _says(stem[start : ends[-1]], stem[start : ends[0]])
 
 
 def _cut(text: str) -> str:
@@ -180,15 +177,14 @@ def _without_faces(rows: Sequence[Sequence[_Number]], varying: list[int]) -> lis
 
 
 def _depth(rows: Sequence[Sequence[_Number]], varying: list[int]) -> int:
-    """Which of them is the frame: the first that differs within what is called alike before it."""
-    for depth in range(1, len(varying)):
-        each = defaultdict(list)
+    """Which of them is the frame: the first that mostly differs where all before it are equal."""
+    for depth in range(1, len(varying) - 1):
+        within = defaultdict(set)
         for row in rows:
-            each[tuple(row[c].value for c in varying[:depth])].append(row[varying[depth]].value)
-        if sum(len({*some}) for some in each.values()) >= 0.4 * len(rows):
-            several = sum(len({*some}) > 1 for some in each.values())
-            if several >= 0.5 * len(each) or depth == len(varying) - 1:
-                return depth
+            within[tuple(row[c].value for c in varying[:depth])].add(row[varying[depth]].value)
+        differ = sum(len(values) > 1 for values in within.values())
+        if 2 * differ >= len(within) and sum(map(len, within.values())) >= 0.4 * len(rows):
+            return depth
     return len(varying) - 1
 
 
@@ -197,7 +193,7 @@ def _frame_first(stem: str, rows: Sequence[Sequence[_Number]], varying: list[int
     first = rows[0][varying[0]]
     if first.start or len(varying) < 2 or len(rows) < 2:
         return False
-    if WHO.fullmatch(rows[0][varying[1]].word):
+    if CLIP.fullmatch(rows[0][varying[1]].word):
         return True
     if re.search(r"[^\W\d_]", stem):
         return False
