@@ -11,7 +11,7 @@ from data.images import SUFFIXES
 from data.layouts import LAYOUTS, compressed, folders, recognise
 from data.layouts.deepfakebench import lists_in
 from data.layouts.folders import EXPECTED
-from data.layouts.tree import child, folders_in, passed_below
+from data.layouts.tree import WITHIN, child, folders_in, passed_below
 from data.layouts.tree import is_file as is_there
 from data.names import for_screen
 from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
@@ -48,7 +48,8 @@ def find_samples(
     if not samples:
         example = f", such as {for_screen(listing.missing[0])}" if listing.missing else ""
         raise ValueError(
-            f"{root}: looks like {name}, but none of its videos or frames is there{example}"
+            f"{root}: looks like {name}, but none of its videos or frames is there{example} (frames "
+            f"are looked for in folders called {', '.join(WITHIN)}, too)"
         )
     left = sum(len(clip.pictures) for clip in listing.clips)
     left -= sum(split_frame(sample.path) is None for sample in samples)

@@ -6,13 +6,15 @@ which pictures are frames: real/CLIP/0001.png, real/CLIP_0001.png.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from data.layouts import names
 from data.layouts.runs import INNER, runs_of
+from data.layouts.series import sources
 from data.layouts.tree import called, everything_below, folders_in
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, is_video
 
@@ -67,11 +69,16 @@ def _clips(paths: list[str], label: int, split: str) -> list[Clip]:
     """The clips and single pictures of one folder called real or fake; all names relative to it."""
     videos = [path for path in paths if is_video(path)]
     runs = runs_of(path for path in paths if not is_video(path))
-    clips = [Clip(v, label, (), PurePosixPath(v).with_suffix("").as_posix(), split) for v in videos]
+    stems = [PurePosixPath(video).with_suffix("") for video in videos]
+    shared = sources(stem.name for stem in stems)
+    clips = [
+        Clip(video, label, (), stem.with_name(shared[stem.name]).as_posix(), split)
+        for video, stem in zip(videos, stems, strict=True)
+    ]
     for run in runs:
-        clips.append(Clip(run.name * run.film, label, run.pictures, run.name, split))
+        clips.append(Clip(run.name * run.film, label, run.pictures, run.source, split))
         if not run.film:
-            clips[-1:] = [Clip("", label, (p,), run.name, split) for p in run.pictures]
+            clips[-1:] = [Clip("", label, (p,), run.source, split) for p in run.pictures]
     methods = [_above(clip.video) for clip in clips]
     count = Counter(methods)  # a folder of one clip is no method
     return [
@@ -83,32 +90,47 @@ def _clips(paths: list[str], label: int, split: str) -> list[Clip]:
 def _above(video: str) -> str:
     """The first folder above a clip, as in fake/Deepfakes/071_054/0001.png; or ""."""
     above = PurePosixPath(video).parts[:-1]
-    return next((part for part in above if part.lower() not in INNER), "")
+    return next((part for part in above if not INNER.fullmatch(part)), "")
 
 
 def _groups(clips: list[tuple[Clip, str]]) -> list[str]:
     """A group for each clip: the same for clips of the same source in real/ and fake/.
 
-    clips: with their names below real/ or fake/, "" of single pictures, which get no group.
+    clips: with their sources below real/ or fake/, "" of single pictures, which get no group.
     """
-    last = [called(PurePosixPath(name)) for _, name in clips]
-    places = {(clip.label, clip.split, clip.method, whole) for clip, whole in clips}
-    count = Counter((*place, called(PurePosixPath(whole))) for *place, whole in places)
+    last = [names.bare(called(PurePosixPath(clip.video or source))) for clip, source in clips]
+    ends = [called(PurePosixPath(source)) for _, source in clips]
+    places = {(clip.label, clip.split, clip.method, source) for clip, source in clips}
+    count = Counter((*place, called(PurePosixPath(source))) for *place, source in places)
     several = {name for (*_, name), number in count.items() if number > 1}
     linked = names.linked(last)
     if linked and max(Counter(linked.values()).values()) > len(linked) / 2:  # paired at random
         linked = names.linked(last, mutual=True)
+    spread = _spread_over_splits(clips)
     groups = []
-    for (clip, whole), name in zip(clips, last, strict=True):
-        inner = whole.removeprefix(f"{clip.method}/") if name in several else name
+    for (clip, source), name, end in zip(clips, last, ends, strict=True):
+        inner = source.removeprefix(f"{clip.method}/") if end in several else end
         # Where splits are given, equal names in two of them need not be one source.
-        own = f"{clip.split}/{inner}" if clip.split and inner else inner
+        apart = clip.split and inner and source not in spread
+        own = f"{clip.split}/{inner}" if apart else inner
         groups.append(names.group_of(name, linked) or own)
     shared = Counter(groups)
     return [
         clip.video if is_video(clip.video) and not clip.pictures and shared[group] == 1 else group
         for (clip, _), group in zip(clips, groups, strict=True)
     ]
+
+
+def _spread_over_splits(clips: list[tuple[Clip, str]]) -> set[str]:
+    """Sources of which every split has other frames: somebody dealt out frames, not clips."""
+    names_of = defaultdict(lambda: defaultdict(list))
+    for clip, source in clips:
+        if source and clip.split and clip.pictures:
+            files = [PurePosixPath(path).name for path in clip.pictures]
+            names_of[clip.label, source][clip.split] += files
+    several = [(key[1], [*by.values()]) for key, by in names_of.items() if len(by) > 1]
+    dealt = [s for s, by in several if len({*chain(*by)}) == sum(map(len, by)) > len(by)]
+    return {*dealt} if 2 * len(dealt) > len(several) else set()
 
 
 def _notes(clips: list[Clip]) -> list[str]:

@@ -2,6 +2,7 @@
 
 FaceForensics++: 071 is a source video, 071_054 is that video with the face or expression of 054.
 Celeb-DF: id3_0002 is a video of person 3, id3_id7_0002 that video with the face of person 7.
+DeeperForensics: 071_M101 is that video with the face of the actor M101.
 DeepFakeDetection: 01__kitchen_pan is actor 1, 01_02__kitchen_pan__ABC has the face of actor 2.
 """
 
@@ -12,9 +13,16 @@ from collections.abc import Iterable
 
 from scipy.cluster.hierarchy import DisjointSet
 
-SOURCES = re.compile(r"(\d{3})(?:_(\d{3}))?")
+SOURCES = re.compile(r"(\d{3})(?:_(\d{3}|[MW]\d{3}))?|([MW]\d{3})")
 PEOPLE = re.compile(r"id(\d+)(?:_id\d+)?_\d{4}")
 ACTORS = re.compile(r"(\d\d)(?:_\d\d)?__\w.*")
+KIND = r"(?:c0|c23|c40|raw|mp4|avi|faces?|crop(?:ped)?|aligned|frames?|images?|real|fake)"
+AROUND = re.compile(rf"^(?:{KIND}[_\-. ])+|(?:[_\-. ]{KIND})+$|^(?:clip|vid(?:eo)?)[_\- ]?(?=\d)")
+
+
+def bare(name: str) -> str:
+    """071_054 of c23_071_054_faces."""
+    return AROUND.sub("", name)
 
 
 def sources(name: str) -> tuple[str, ...]:

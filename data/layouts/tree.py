@@ -5,17 +5,22 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from data.images import SUFFIXES, UNREAD, suffix_of
+from data.layouts import series
 from data.samples import film_order, is_video
 from data.video import VIDEO_SUFFIXES
 
 # Folders that benchmarks put between a folder of clips and the clips; videos come before frames.
-WITHIN = ("videos", "frames", "images", "frames_all")
+WITHIN = (
+    *("videos", "frames", "images", "frames_all", "faces", "face", "crops", "cropped", "aligned"),
+    *("cropped_faces", "cropped_images"),
+)
 HIDDEN = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information")
 MEDIA = SUFFIXES | VIDEO_SUFFIXES
 # Files beside pictures and videos that nobody expects to be read as one: by suffix, or by name.
@@ -207,7 +212,8 @@ def pictures_in(root: Path, folder: Path) -> tuple[str, ...]:
 
 
 def clips_in(root: Path, folder: Path) -> list[Found]:
-    """The clips of a folder: its video files, else its folders of pictures; or those in WITHIN.
+    """The clips of a folder: its video files, else its folders of pictures; or those in WITHIN;
+    else its pictures, by clip: 000_0012.png.
 
     Some programs put the frames of 000.mp4 into a folder of that name: the clip is 000 all the same.
     """
@@ -220,9 +226,18 @@ def clips_in(root: Path, folder: Path) -> list[Found]:
         if videos:
             return sorted(videos, key=lambda clip: clip.video)
     for place, folders, _ in places:
-        clips = [_frames(root, place / name) for name in folders]
+        clips = [_frames(root, place / name) for name in folders if name not in WITHIN]
         if clips := [clip for clip in clips if clip.pictures]:
             return clips
+    for place, *_ in places:
+        pictures = {path: PurePosixPath(path).stem for path in pictures_in(root, place)}
+        says, clips = series.called(pictures.values()), defaultdict(list)
+        for path, stem in pictures.items():
+            clips[says[stem].clip].append(path)
+        clips.pop("", None)
+        if clips:
+            some = sorted(clips.items())
+            return [Found(name, _name(root, place / name), tuple(each)) for name, each in some]
     return []
 
 
