@@ -143,6 +143,11 @@ def frame_count(path: Path, max_pixels: int = MAX_PIXELS) -> int:
     return _opened(Path(path), max_pixels, _count)
 
 
+def picture_count(path: Path, max_pixels: int = MAX_PIXELS) -> int:
+    """All pictures in a file: frames, pages, or others behind the first. Raises only ImageError."""
+    return _opened(Path(path), max_pixels, lambda image: getattr(image, "n_frames", 1))
+
+
 def _opened(path: Path, max_pixels: int, work: Callable[[Image.Image], T]) -> T:
     """What `work` makes of a picture. Raises only ImageError."""
     # Pillow has a guard of its own, at 89 million pixels; it must not be stricter than the caller.

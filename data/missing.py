@@ -67,6 +67,12 @@ def _claimed_end(stream: VideoStream) -> int | None:
     return whole and round(whole / av.time_base / stream.time_base)
 
 
+def lateness(times: Sequence[int]) -> int:
+    """By how many frames at most one is decoded after others that are shown later."""
+    ranks = np.argsort(np.argsort(times))
+    return int((np.maximum.accumulate(ranks) - ranks).max())
+
+
 def is_broken(path: Path, kind: str) -> bool:
     """True where a part reaches beyond the end, or something else is in the place of one.
 

@@ -18,6 +18,7 @@ from io import BytesIO
 from itertools import chain, groupby
 from math import inf
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import cv2
@@ -27,15 +28,8 @@ from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from data.images import (
-    MAX_PIXELS,
-    SUFFIXES,
-    ImageError,
-    check_file,
-    check_size,
-    suffix_of,
-)
-from data.missing import missing_times
+from data.images import MAX_PIXELS, SUFFIXES, ImageError, check_file, check_size, suffix_of
+from data.missing import lateness, missing_times
 from data.mp4_tables import check_tables
 
 VIDEO_SUFFIXES = frozenset(
@@ -53,6 +47,7 @@ RUN = (8, 3)  # frames before and after one that are compressed together with it
 
 NAME = re.compile(r"(.+)@(\d+)of(\d+)", re.DOTALL)
 
+T = TypeVar("T")
 Numbered = Iterator[tuple[int, np.ndarray]]  # frames (H, W, 3) uint8 RGB with their numbers
 
 
@@ -120,11 +115,26 @@ def read_clip(
 
 def seconds_of(video: Path) -> float | None:
     """The duration by the file's header; None unknown."""
+    return _told(video, lambda file: file.duration / av.time_base if file.duration else None)
+
+
+def stream_count(video: Path) -> int:
+    """Videos in a file, of which the first is read; covers of music do not count. 0: unreadable."""
+    return _told(video, lambda file: len(_streams(file))) or 0
+
+
+def _told(video: Path, what: Callable[[InputContainer], T]) -> T | None:
+    """None where the file cannot be opened."""
     try:
         with _container(Path(video)) as container:
-            return container.duration / av.time_base if container.duration else None
+            return what(container)
     except (av.FFmpegError, OSError, ValueError):
         return None
+
+
+def _streams(container: InputContainer) -> list[VideoStream]:
+    picture = Disposition.attached_pic
+    return [each for each in container.streams.video if not each.disposition & picture]
 
 
 def _container(video: Path) -> InputContainer:
@@ -162,8 +172,7 @@ def _opened(video: Path, max_pixels: int) -> Iterator[VideoStream]:
     """Raises: ImageError where there is no video, and for all errors of FFmpeg inside."""
     try:
         with _container(video) as container:
-            streams = container.streams.video
-            streams = [s for s in streams if not s.disposition & Disposition.attached_pic]
+            streams = _streams(container)
             if not streams:
                 raise ImageError(video, "no video in it, only sound or other data")
             codec = streams[0].codec_context
@@ -197,15 +206,9 @@ def _list_packets(video: Path, max_pixels: int) -> _Packets:
     frame_bytes = round(sum(size for _, _, size, _, _ in listed) / len(listed))
     if not timed:
         return _Packets(count, frame_bytes, None, [], [])
-    late = _lateness([time for time, *_ in shown])
+    late = lateness([time for time, *_ in shown])
     holes = [(times[max(0, bisect_left(times, t) - late)], t) for t in gone if t < times[-1]]
     return _Packets(count, frame_bytes, sorted(times + gone), keys, holes)
-
-
-def _lateness(times: Sequence[int]) -> int:
-    """By how many frames at most one is decoded after others that are shown later."""
-    ranks = np.argsort(np.argsort(times))
-    return int((np.maximum.accumulate(ranks) - ranks).max())
 
 
 def _decoded(

@@ -179,8 +179,17 @@ class Detector(Explainer):
     def look_again(self, faces: list[Verdict], path: Path, reader: Reader) -> list[Verdict]:
         """The verdicts of a picture, or of the first later frame with a face if it is animated.
 
-        faces: of its first frame. Of a long animation `MAX_FRAMES` frames are looked at.
+        faces: of its first frame. Of a long animation `MAX_FRAMES` frames are looked at. A note says
+        what else is in the file.
         """
+        with suppress(ImageError):  # damage further on
+            further = reader.picture_count(path)
+            if further > 1 and (not faces[0].error or reader.frame_count(path) == 1):
+                note = (
+                    f"only the first of {further} pictures (frames or pages) in the file was judged"
+                )
+                for verdict in faces:
+                    verdict.notes.insert(0, note)
         if not faces[0].error:
             return faces
         with suppress(ImageError):  # damage further on; the first frame was sound
