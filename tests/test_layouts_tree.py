@@ -83,6 +83,11 @@ def test_a_picture_called_like_a_side_file_is_named(tmp_path: Path, name: str) -
         assert reasons(tmp_path)[name].endswith(f"by its content the name should end with {suffix}")
 
 
+def test_an_unread_picture_called_like_a_side_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "p.dat").write_bytes(b"\0\0\0\x20ftypheic")
+    assert reasons(tmp_path)["p.dat"].startswith("HEIC is not read")
+
+
 def test_what_begins_like_a_picture_by_chance_is_not_named(tmp_path: Path) -> None:
     for name, head in {
         "bmi.csv": b"BMI,height,weight\n",

@@ -156,7 +156,9 @@ def _unread(path: Path) -> str:
     content = suffix_of(head)
     beside = suffix in SIDE or name in SIDE or ".partial" in name
     if beside and (
-        content not in MEDIA or not BINARY.search(head) or content in SOUND.get(suffix, ())
+        content not in (*MEDIA, ".heic")
+        or not BINARY.search(head)
+        or content in SOUND.get(suffix, ())
     ):
         return ""
     if suffix in UNREAD and content not in MEDIA:
