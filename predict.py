@@ -170,4 +170,4 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, Config, __doc__, stopped="What was scored until then is in the files."))
+    sys.exit(run(main, Config, __doc__))

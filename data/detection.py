@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import cv2
@@ -49,16 +50,20 @@ class FaceFinder:
         # A third faster on a CPU, with the same bits.
         self.mtcnn = mtcnn.to(memory_format=torch.channels_last)
 
-    def __call__(self, images: list[np.ndarray], every_scale: bool = False) -> list[np.ndarray]:
+    def __call__(
+        self, images: list[np.ndarray], every_scale: bool = False, last: bool = True
+    ) -> list[np.ndarray]:
         """The faces of each picture, the most central large one first. Computed on the CPU.
 
-        every_scale: search at every scale, not only until one finds a face.
+        every_scale: search at every scale, not only until one finds a face; last: also at the last
+        one, which takes as long as those before it together, or longer.
 
         Returns:
             (n, 15) float64 each: box, score, and x, y of the viewer's left eye, right eye, the nose
             tip, left and right corner of the mouth.
         """
-        found = one_thread_each(lambda image: self._find(image, every_scale), images, self.threads)
+        find = partial(self._find, every_scale=every_scale, last=last)
+        found = one_thread_each(find, images, self.threads)
         return [ranked(faces, *image.shape[:2]) for faces, image in zip(found, images, strict=True)]
 
     @torch.inference_mode()
@@ -141,11 +146,12 @@ class FaceFinder:
         return box, landmarks
 
     @torch.inference_mode()
-    def _find(self, image: np.ndarray, every_scale: bool) -> np.ndarray:
+    def _find(self, image: np.ndarray, every_scale: bool, last: bool) -> np.ndarray:
         """(n, 15), in no order."""
         long = every_scale and max(image.shape[:2]) > LONG
+        tries = (*TRIES, LARGEST) if long else TRIES
         found = []
-        for size, padding in (*TRIES, LARGEST) if long else TRIES:
+        for size, padding in tries if last else tries[:-1]:
             rows = self._search([image], size, padding)[0]
             # Each attempt by itself: its bits are the same whatever the others find.
             box, landmarks = self._refine([image], np.zeros(len(rows), int), rows[:, :4])
@@ -225,7 +231,7 @@ def window(image: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
 def new_faces(faces: np.ndarray, attempt: np.ndarray) -> np.ndarray:
     """The faces (n, 15) that no earlier attempt found: face 0 is the same for `one` and `all`."""
     new = [
-        all(_overlap(face, other) <= SAME for other in faces[attempt < number])
+        all(overlap(face, other) <= SAME for other in faces[attempt < number])
         for face, number in zip(faces, attempt, strict=True)
     ]
     return faces[np.array(new, bool)]
@@ -243,7 +249,7 @@ def ranked(faces: np.ndarray, height: int, width: int) -> np.ndarray:
     weight = np.sqrt((high - low).clip(0).prod(1)) * (1 - away).clip(0)
     kept = []
     for row in np.argsort(-weight, kind="stable"):
-        if all(_overlap(faces[row], faces[other]) <= SAME for other in kept):
+        if all(overlap(faces[row], faces[other]) <= SAME for other in kept):
             kept.append(row)
     return faces[kept]
 
@@ -258,7 +264,7 @@ def turned_back(faces: np.ndarray, turns: int, height: int, width: int) -> np.nd
     return np.column_stack([box, faces[:, 4], xy[:, 2:].reshape(-1, 10)])
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
     """The shared area of two boxes (x0, y0, x1, y1, ...) over the area of the smaller one."""
     shared = (np.minimum(a[2:4], b[2:4]) - np.maximum(a[:2], b[:2])).clip(0).prod()
     return shared / max(min((box[2:4] - box[:2]).clip(0).prod() for box in (a, b)), 1e-9)

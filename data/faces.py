@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from data.alignment import align, align_stack
-from data.detection import FaceFinder, turned_back
+from data.detection import SAME, FaceFinder, overlap, turned_back
 from data.quality import pose, sharpness
 from data.stack import Stack
 from features.regions import ALIGNED, Crop
@@ -73,6 +73,7 @@ class FaceCutter:
         crops: besides `ALIGNED`.
         max_faces: of a picture, the most central large ones; None: no limit.
         turned: where no face of a picture is sure, search it turned by quarters. Not in stacks.
+        beside: search for turned faces beside upright ones, too. Not in stacks.
         device: works on stacks of pictures; lists of pictures are worked on by the CPU.
     """
 
@@ -84,10 +85,12 @@ class FaceCutter:
         device: str | torch.device = "cpu",
         max_faces: int | None = None,
         turned: bool = False,
+        beside: bool = False,
     ) -> None:
         if faces not in ("one", "all"):
             raise ValueError(f"faces is {faces!r}; give 'one' or 'all'")
-        self.faces, self.max_faces, self.turned = faces, max_faces, turned
+        self.faces, self.max_faces = faces, max_faces
+        self.turned, self.beside = turned, beside
         self.crops = tuple(dict.fromkeys((ALIGNED, *crops)))
         self.device = torch.device(device)
         self.find = FaceFinder(torch.device("cpu"), min_score)
@@ -102,20 +105,25 @@ class FaceCutter:
         if isinstance(images, Stack):
             images = images.to(self.device)
             found, cut = self.find_in_stack(images, every), align_stack
-            turns = [0] * len(found)
+            turns = [np.zeros(len(faces), int) for faces in found]
         else:
             found, cut = self.find(images, every), align
-            turns = [self._turn(images, found, i) for i in range(len(found))]
+            upright = list(found)
+            degrees = [self._turn(images, found, i) for i in range(len(found))]
+            turns = [np.full(len(f), d) for f, d in zip(found, degrees, strict=True)]
+            if self.beside:
+                self._add_turned(images, upright, found, turns)
         most = self.max_faces if every else 1
         beyond = [len(faces) - len(faces[:most]) if every else 0 for faces in found]
         found = [faces[:most] for faces in found]
+        turn = np.concatenate([np.arange(0), *(each[:most] for each in turns)])
         image = np.repeat(np.arange(len(images)), [len(faces) for faces in found])
         face = np.concatenate([np.arange(0), *(np.arange(len(faces)) for faces in found)])
         rows = np.concatenate([np.empty((0, 15)), *found])
         box, score, landmarks = rows[:, :4], rows[:, 4], rows[:, 5:].reshape(-1, 5, 2)
         views = {crop: cut(images, image, landmarks, crop) for crop in self.crops}
         px = (box[:, 2:] - box[:, :2]).min(1)
-        turn, left_out = (np.array(values, int)[image] for values in (turns, beyond))
+        left_out = np.array(beyond, int)[image]
         numbers = (score, px, sharpness(views[ALIGNED]), *_pose(landmarks, turn))
         numbers = (values.astype(np.float32) for values in numbers)
         box = box.astype(np.float32)
@@ -134,6 +142,35 @@ class FaceCutter:
                 best, degrees = faces[0, 4], 90 * turns
                 found[i] = turned_back(faces, turns, *images[i].shape[:2])
         return degrees
+
+    def _add_turned(
+        self,
+        images: list[np.ndarray],
+        upright: list[np.ndarray],
+        found: list[np.ndarray],
+        turns: list[np.ndarray],
+    ) -> None:
+        """Adds the sure faces that stand in other ways to those of `found`, and their `turns`.
+
+        Where one is found in several ways, a sure one stays, else the surest is taken.
+        """
+        more = [[(face, 0) for face in faces if face[4] >= SURE] for faces in upright]
+        for quarters in (1, 2, 3):
+            turned = [np.ascontiguousarray(np.rot90(image, quarters)) for image in images]
+            for i, faces in enumerate(self.find(turned, True, last=False)):
+                faces = turned_back(faces[faces[:, 4] >= SURE], quarters, *images[i].shape[:2])
+                more[i] += [(face, 90 * quarters) for face in faces]
+        for i, others in enumerate(more):
+            faces, degrees = list(found[i]), list(turns[i])
+            for face, turn in sorted(others, key=lambda other: -other[0][4]):
+                same = [k for k, other in enumerate(faces) if overlap(face, other) > SAME]
+                if not same:
+                    faces.append(face)
+                    degrees.append(turn)
+                elif len(same) == 1 and faces[same[0]][4] < SURE:
+                    faces[same[0]], degrees[same[0]] = face, turn
+            found[i] = np.array(faces).reshape(-1, 15)
+            turns[i] = np.array(degrees, int)
 
 
 def _pose(landmarks: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import re
 import stat
-import struct
 import warnings
-import zlib
 from collections.abc import Callable
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -19,6 +17,8 @@ import numpy as np
 import PIL
 from PIL import Image, UnidentifiedImageError
 from scipy.fft import dctn
+
+from data.mending import DAMAGE, mended, segments
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 16  # px; nothing smaller can show a face
@@ -76,12 +76,8 @@ SIGNATURES = (
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF")  # formats whose further frames are later, not other pages
 MAX_SCANS = 64  # of a JPEG; encoders use ten or so, and each costs the time of a whole picture
 COMMENTED = 1 << 20  # bytes of a GIF from which on its comments are taken out
-MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # of a JPEG, also behind coded pixels
 
 T = TypeVar("T")
-# Raised by Pillow's readers on damaged files.
-DAMAGE = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, ArithmeticError)
-DAMAGE += (MemoryError, AssertionError, struct.error, zlib.error)
 # The EXIF tag, and how its values other than 1 are undone. ImageOps.exif_transpose fails where
 # other EXIF data are damaged.
 ORIENTATION = 0x0112
@@ -147,6 +143,11 @@ def frame_count(path: Path, max_pixels: int = MAX_PIXELS) -> int:
     return _opened(Path(path), max_pixels, _count)
 
 
+def picture_count(path: Path, max_pixels: int = MAX_PIXELS) -> int:
+    """All pictures in a file: frames, pages, or others behind the first. Raises only ImageError."""
+    return _opened(Path(path), max_pixels, lambda image: getattr(image, "n_frames", 1))
+
+
 def _opened(path: Path, max_pixels: int, work: Callable[[Image.Image], T]) -> T:
     """What `work` makes of a picture. Raises only ImageError."""
     # Pillow has a guard of its own, at 89 million pixels; it must not be stricter than the caller.
@@ -163,13 +164,10 @@ def _opened(path: Path, max_pixels: int, work: Callable[[Image.Image], T]) -> T:
                 return _worked(_bare_gif(file), work)
             try:
                 return _worked(file, work)
-            except ImageError:
+            except (ImageError, MemoryError):
                 raise
-            except ValueError:
-                if suffix != ".png":
-                    raise
-                file.seek(0)
-                return _worked(_bare_png(file), work)
+            except DAMAGE as error:
+                return _mended(suffix, file, work, error)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -186,6 +184,18 @@ def _worked(file: BinaryIO, work: Callable[[Image.Image], T]) -> T:
     file.seek(0)
     with Image.open(file, formats=FORMATS) as image:
         return work(image)
+
+
+def _mended(suffix: str, file: BinaryIO, work: Callable[[Image.Image], T], error: Exception) -> T:
+    """What `work` makes of it without damaged metadata. Raises: `error` where it cannot."""
+    for other in mended(suffix, file):
+        try:
+            return _worked(other, work)
+        except (ImageError, MemoryError):
+            raise
+        except DAMAGE:  # the first one is the one to tell
+            continue
+    raise error
 
 
 def _unlike(suffix: str) -> str:
@@ -254,22 +264,9 @@ def check_file(path: Path) -> None:
 
 def _check_scans(path: Path, file: BinaryIO) -> None:
     """Raises: ImageError for a JPEG whose decoding would take minutes."""
-    data, place, scans = file.read(), 2, 0
-    while (mark := MARKER.search(data, place)) and mark[1] != b"\xd9":
-        scans += mark[1] == b"\xda"
-        if scans > MAX_SCANS:
-            raise ImageError(path, f"a JPEG of more than {MAX_SCANS} scans; save it anew")
-        place = mark.end() + int.from_bytes(data[mark.end() : mark.end() + 2])
-
-
-def _bare_png(file: BinaryIO) -> BytesIO:
-    """Without text and colour profiles: Pillow refuses a picture with large ones."""
-    kept = [file.read(8)]
-    while len(header := file.read(8)) == 8:
-        size, kind = struct.unpack(">I4s", header)
-        content = file.read(size + 4)
-        kept += [header, content] if kind not in (b"iCCP", b"zTXt", b"iTXt", b"tEXt") else []
-    return BytesIO(b"".join(kept))
+    scans = (kind for kind, *_ in segments(file.read()) if kind == 0xDA)
+    if next(islice(scans, MAX_SCANS, None), None):
+        raise ImageError(path, f"a JPEG of more than {MAX_SCANS} scans; save it anew")
 
 
 def _bare_gif(file: BinaryIO) -> BytesIO:

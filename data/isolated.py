@@ -65,6 +65,9 @@ class IsolatedReader(Reader):
     def frame_count(self, path: Path) -> int:
         return int(self._ask("frame_count", path, [])["value"])
 
+    def picture_count(self, path: Path) -> int:
+        return int(self._ask("picture_count", path, [])["value"])
+
     def frames(
         self, video: Path, wanted: Sequence[tuple[int, int]]
     ) -> list[np.ndarray | ImageError]:
@@ -80,6 +83,12 @@ class IsolatedReader(Reader):
         except ImageError:
             return None
         return None if value is None else float(value)
+
+    def stream_count(self, video: Path) -> int:
+        try:
+            return int(self._ask("stream_count", video, [])["value"])
+        except ImageError:
+            return 0
 
     def _pixels(self, what: str, path: Path, rest: list, names: list[Path]) -> list:
         """Pictures, or errors where the answer is about several."""

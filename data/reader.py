@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.images import MAX_PIXELS, ImageError, frame_count, read_image
-from data.video import read_frames, seconds_of
+from data.images import MAX_PIXELS, ImageError, frame_count, picture_count, read_image
+from data.video import read_frames, seconds_of, stream_count
 
 
 class Reader:
@@ -28,6 +28,10 @@ class Reader:
         """Frames of an animated picture, 1 of any other. Raises only ImageError."""
         return frame_count(path, self.max_pixels)
 
+    def picture_count(self, path: Path) -> int:
+        """All pictures in a file: frames, pages, or others. Raises only ImageError."""
+        return picture_count(path, self.max_pixels)
+
     def frames(
         self, video: Path, wanted: Sequence[tuple[int, int]]
     ) -> list[np.ndarray | ImageError]:
@@ -37,3 +41,7 @@ class Reader:
     def seconds(self, video: Path) -> float | None:
         """Its duration by its header; None unknown."""
         return seconds_of(video)
+
+    def stream_count(self, video: Path) -> int:
+        """Videos in a file, of which the first is read; 0 unreadable."""
+        return stream_count(video)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
 from itertools import chain, groupby
+from math import inf
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import cv2
@@ -26,14 +28,8 @@ from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from data.images import (
-    MAX_PIXELS,
-    SUFFIXES,
-    ImageError,
-    check_file,
-    check_size,
-    suffix_of,
-)
+from data.images import MAX_PIXELS, SUFFIXES, ImageError, check_file, check_size, suffix_of
+from data.missing import lateness, missing_times
 from data.mp4_tables import check_tables
 
 VIDEO_SUFFIXES = frozenset(
@@ -51,6 +47,7 @@ RUN = (8, 3)  # frames before and after one that are compressed together with it
 
 NAME = re.compile(r"(.+)@(\d+)of(\d+)", re.DOTALL)
 
+T = TypeVar("T")
 Numbered = Iterator[tuple[int, np.ndarray]]  # frames (H, W, 3) uint8 RGB with their numbers
 
 
@@ -118,11 +115,26 @@ def read_clip(
 
 def seconds_of(video: Path) -> float | None:
     """The duration by the file's header; None unknown."""
+    return _told(video, lambda file: file.duration / av.time_base if file.duration else None)
+
+
+def stream_count(video: Path) -> int:
+    """Videos in a file, of which the first is read; covers of music do not count. 0: unreadable."""
+    return _told(video, lambda file: len(_streams(file))) or 0
+
+
+def _told(video: Path, what: Callable[[InputContainer], T]) -> T | None:
+    """None where the file cannot be opened."""
     try:
         with _container(Path(video)) as container:
-            return container.duration / av.time_base if container.duration else None
+            return what(container)
     except (av.FFmpegError, OSError, ValueError):
         return None
+
+
+def _streams(container: InputContainer) -> list[VideoStream]:
+    picture = Disposition.attached_pic
+    return [each for each in container.streams.video if not each.disposition & picture]
 
 
 def _container(video: Path) -> InputContainer:
@@ -152,6 +164,7 @@ class _Packets:
     frame_bytes: int  # average size of a frame
     times: list[int] | None  # of each frame, ascending, in the stream's units; None unreliable
     keys: list[int]  # those of the times that decoding can begin at
+    holes: list[tuple[int, int]]  # from which time frames may lack one, which lacks; up to a key
 
 
 @contextmanager
@@ -159,8 +172,7 @@ def _opened(video: Path, max_pixels: int) -> Iterator[VideoStream]:
     """Raises: ImageError where there is no video, and for all errors of FFmpeg inside."""
     try:
         with _container(video) as container:
-            streams = container.streams.video
-            streams = [s for s in streams if not s.disposition & Disposition.attached_pic]
+            streams = _streams(container)
             if not streams:
                 raise ImageError(video, "no video in it, only sound or other data")
             codec = streams[0].codec_context
@@ -179,19 +191,24 @@ def _list_packets(video: Path, max_pixels: int) -> _Packets:
     with _opened(video, max_pixels) as stream:
         # The last packet is empty: it flushes the decoder.
         packets = (packet for packet in stream.container.demux(stream) if packet.size)
-        listed = [(p.pts, p.is_keyframe, p.size, p.is_discard) for p in packets]
-        shown = [(time, key) for time, key, _, discard in listed if not discard]
+        listed = [(p.pts, p.is_keyframe, p.size, p.is_discard, p.dts) for p in packets]
+        shown = [(time, key, order) for time, key, _, discard, order in listed if not discard]
+        if not shown:
+            raise ImageError(video, "damaged or cut short: no frames in it")
         kind = stream.container.format.name
-        timed = kind.startswith(TIMED) and all(time is not None for time, _ in shown)
-        times = sorted({time for time, _ in shown}) if timed else None
+        timed = kind.startswith(TIMED) and all(time is not None for time, *_ in shown)
+        times = sorted({time if timed else order for time, _, order in shown} - {None})
         # The index of an MP4 file lists also what was cut off at its end.
         lost = max(0, stream.frames - len(listed)) if kind.startswith("mov") else 0
-        count = len(shown if times is None else times) + lost
-    if not shown:
-        raise ImageError(video, "damaged or cut short: no frames in it")
-    keys = sorted({time for time, key in shown if key}) if timed else []
-    frame_bytes = round(sum(size for _, _, size, _ in listed) / len(listed))
-    return _Packets(count, frame_bytes, times, keys)
+        gone = [] if lost or not times else missing_times(video, stream, times)
+        count = (len(times) if timed else len(shown)) + lost + len(gone)
+    keys = sorted({time for time, key, _ in shown if key}) if timed else []
+    frame_bytes = round(sum(size for _, _, size, _, _ in listed) / len(listed))
+    if not timed:
+        return _Packets(count, frame_bytes, None, [], [])
+    late = lateness([time for time, *_ in shown])
+    holes = [(times[max(0, bisect_left(times, t) - late)], t) for t in gone if t < times[-1]]
+    return _Packets(count, frame_bytes, sorted(times + gone), keys, holes)
 
 
 def _decoded(
@@ -223,8 +240,12 @@ def _by_time(
     number_at = {time: number for number, time in enumerate(times)}
     present = (number for number in numbers if number < len(times))
     for begin, group in groupby(present, key=lambda n: bisect_right(packets.keys, times[n])):
-        wanted = set(group)
-        container.seek(packets.keys[begin - 1] if begin else times[0], stream=stream)
+        key = packets.keys[begin - 1] if begin else times[0]
+        hole = next((begin for begin, time in packets.holes if time > key), inf)
+        wanted = {number for number in group if times[number] < hole}
+        if not wanted:
+            continue
+        container.seek(key, stream=stream)
         most = max(ON_THE_WAY, PIXELS_ON_THE_WAY // max(1, stream.width * stream.height))
         passed = 0
         for frame, sound in _frames(container.demux(stream)):

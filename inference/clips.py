@@ -110,7 +110,11 @@ def predict_clip(
     tracks.sort(key=lambda track: -len(track.frames))
     counts = read, frames, reader.seconds(path)
     people = [summarise(detector, track, number, *counts) for number, track in enumerate(tracks)]
+    streams = reader.stream_count(path)
     for person in people:
+        if streams > 1:
+            note = f"only the first of {streams} video streams in the file was judged"
+            person.notes = [note, *person.notes]
         person.clip["frames_unreadable"] = len(lost)
         person.clip["unreadable_because"] = lost[0] if lost else ""
     return people

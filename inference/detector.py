@@ -144,7 +144,11 @@ class Detector(Explainer):
                 "preprocess and train again"
             )
         self.cutter = FaceCutter(
-            faces, crops=self.ensemble.crops.values(), max_faces=MAX_FACES, turned=True
+            faces,
+            crops=self.ensemble.crops.values(),
+            max_faces=MAX_FACES,
+            turned=True,
+            beside=faces == "all",
         )
 
     @classmethod
@@ -154,9 +158,10 @@ class Detector(Explainer):
         return cls(Path(checkpoint), device, "one", weights_dir)
 
     def for_all_faces(self) -> Detector:
+        """For pages and clips: all faces, of turned ones those where none stands upright."""
         other = copy(self)
         other.cutter = copy(self.cutter)
-        other.cutter.faces = "all"
+        other.cutter.faces, other.cutter.beside = "all", False
         return other
 
     def predict(self, image: Path | str | np.ndarray | Image.Image) -> Verdict:
@@ -179,8 +184,17 @@ class Detector(Explainer):
     def look_again(self, faces: list[Verdict], path: Path, reader: Reader) -> list[Verdict]:
         """The verdicts of a picture, or of the first later frame with a face if it is animated.
 
-        faces: of its first frame. Of a long animation `MAX_FRAMES` frames are looked at.
+        faces: of its first frame. Of a long animation `MAX_FRAMES` frames are looked at. A note says
+        what else is in the file.
         """
+        with suppress(ImageError):  # damage further on
+            further = reader.picture_count(path)
+            if further > 1 and (not faces[0].error or reader.frame_count(path) == 1):
+                note = (
+                    f"only the first of {further} pictures (frames or pages) in the file was judged"
+                )
+                for verdict in faces:
+                    verdict.notes.insert(0, note)
         if not faces[0].error:
             return faces
         with suppress(ImageError):  # damage further on; the first frame was sound
@@ -206,6 +220,7 @@ class Detector(Explainer):
         crops = self.cutter(list(images)) if images else ()
         if len(crops):
             outputs = {name: value.numpy() for name, value in self.ensemble(crops.views).items()}
+            lying = {*crops.image} - {*crops.image[crops.turn == 0]}
             for row, (features, p_fake) in enumerate(zip(*self.score(outputs), strict=True)):
                 quality = {name: float(getattr(crops, name)[row]) for name in QUALITIES}
                 of_face = {name: value[row] for name, value in outputs.items()}
@@ -215,9 +230,8 @@ class Detector(Explainer):
                 verdict.aligned = crops.aligned[row].permute(1, 2, 0).cpu().numpy()
                 verdict.turn = int(crops.turn[row])
                 if turn := verdict.turn:
-                    verdict.notes.append(
-                        f"the picture is not upright: its face is turned by {turn} degrees"
-                    )
+                    lies = "the picture is not upright: its" if crops.image[row] in lying else "the"
+                    verdict.notes.append(f"{lies} face is turned by {turn} degrees")
                 if beyond := crops.left_out[row]:
                     verdict.notes.append(f"{beyond} more faces of the picture were not scored")
                 found[crops.image[row]].append(verdict)

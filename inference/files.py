@@ -223,7 +223,8 @@ class Results:
         cards: Path | None = None,
     ) -> None:
         self.scored = self.not_scored = self.incomplete = 0
-        self.quiet = any(file and is_screen(file) for file in (json_file, csv_file))
+        on_screen = [is_screen(file) for file in (json_file, csv_file) if file]
+        self.quiet, self.files = any(on_screen), bool(cards) or not all(on_screen)
         self.cards = Cards(cards, reader) if cards else None
         # What is seen on the screen is in the files by then.
         self.sinks = [Json(json_file, checkpoint)] if json_file else []
@@ -266,8 +267,11 @@ class Results:
             else:
                 with suppress(BrokenPipeError):
                     sink.close(whole=True)
-        if kind is None or stopped and issubclass(kind, KeyboardInterrupt):
+        interrupted = stopped and issubclass(kind, KeyboardInterrupt)
+        if kind is None or interrupted:
             log.info("%d faces scored, %d inputs not scored", self.scored, self.not_scored)
+        if interrupted and self.files:
+            log.info("what was scored until then is in the files")
 
 
 def write_explanation(verdict: Verdict, folder: Path, number: int, reader: Reader) -> None:

@@ -115,3 +115,41 @@ def test_a_picture_on_its_side(astronaut: np.ndarray, turns: int) -> None:
     assert np.abs(found.pitch - upright.pitch).max() < 5
     assert (found.aligned.float() - upright.aligned.float()).abs().mean() < 10
     assert len(cutter([np.zeros((200, 300, 3), np.uint8)])) == 0
+
+
+def test_lying_faces_beside_an_upright_one(astronaut: np.ndarray) -> None:
+    """They are found besides, each once; the upright ones stay what they are."""
+    head = cv2.copyMakeBorder(astronaut[0:250, 100:350], *[60] * 4, cv2.BORDER_CONSTANT)
+    alone, plain = FaceCutter("all", turned=True), FaceCutter("all")
+    cutter = FaceCutter("all", turned=True, beside=True)
+    for turns, degrees in ((1, 270), (2, 180), (3, 90)):
+        picture = np.hstack([np.rot90(head, turns), head])
+        found = cutter([picture, head, picture])
+        assert found.image.tolist() == [0, 0, 1, 2, 2]
+        assert sorted(found.turn.tolist()) == sorted([0, degrees, 0, 0, degrees])
+        lies = alone([np.ascontiguousarray(np.rot90(head, turns))])
+        assert np.abs(found.box[found.turn > 0] - lies.box[0]).max() < 10
+        upright = plain([picture]).box
+        assert (found.box[:2][found.turn[:2] == 0] == upright[upright[:, 0] > head.shape[1]]).all()
+    both = cutter([np.hstack([np.rot90(head, 1), np.rot90(head, 2)])])
+    assert sorted(both.turn.tolist()) == [180, 270]
+    assert len(cutter([np.zeros((200, 300, 3), np.uint8)])) == 0
+
+
+def test_a_turned_face_beside_others_counts_only_if_it_is_surer(monkeypatch) -> None:
+    """Upright ones of .95 and .995; turned ones over the first, the second, and none."""
+    boxes = {"a": (10, 10, 60, 60), "b": (100, 10, 150, 60), "c": (10, 100, 60, 150)}
+
+    def face(name: str, score: float) -> np.ndarray:
+        return np.array([*boxes[name], score, *np.linspace(boxes[name][0], boxes[name][2], 10)])
+
+    cutter = FaceCutter("all", beside=True)
+    upright = np.array([face("b", 0.995), face("a", 0.95)])
+    turned = [[face("a", 0.992), face("c", 0.98)], [face("a", 0.998), face("b", 0.999)], []]
+    answers = iter(np.array(faces).reshape(-1, 15) for faces in turned)
+    monkeypatch.setattr("data.faces.turned_back", lambda faces, *_: faces)
+    monkeypatch.setattr(cutter, "find", lambda images, *_, **__: [next(answers)])
+    found, turns = [upright], [np.zeros(2, int)]
+    cutter._add_turned([np.zeros((200, 200, 3), np.uint8)], [upright], found, turns)
+    assert found[0][:, 4].tolist() == [0.995, 0.998]
+    assert turns[0].tolist() == [0, 180]

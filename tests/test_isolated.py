@@ -44,6 +44,8 @@ def test_it_reads_what_a_reader_reads(reader, tmp_path):
     (tmp_path / "a.gif").rename(picture)
     plain, wanted = Reader(), [(i, 8) for i in range(8)]
     assert reader.frame_count(picture) == plain.frame_count(picture) == 2
+    assert reader.picture_count(picture) == 2 and reader.stream_count(film) == 1
+    assert reader.stream_count(picture) == plain.stream_count(picture) == 0
     for frame in (0, 1):
         assert (reader.image(picture, frame) == plain.image(picture, frame)).all()
     assert reader.seconds(film) == plain.seconds(film)

@@ -68,6 +68,43 @@ def test_side_files_are_not_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["p.dat", "p.bin", "p.part", "p.txt", "p.exe", "p.db", "README", "a.json.partial"]
+)
+def test_a_picture_called_like_a_side_file_is_named(tmp_path: Path, name: str) -> None:
+    for head, suffix in {
+        b"\xff\xd8\xff\xe0\0\x10JFIF\0": ".jpg",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR": ".png",
+        b"BM\x36\x03\0\0\0\0\0\0\x36\0": ".bmp",
+        b"GIF89a\x40\0\x40\0": ".gif",
+        b"\0\0\0\x20ftypisom": ".mp4",
+        b"\x1a\x45\xdf\xa3": ".mkv",
+    }.items():
+        (tmp_path / name).write_bytes(head)
+        assert reasons(tmp_path)[name].endswith(f"by its content the name should end with {suffix}")
+
+
+def test_an_unread_picture_called_like_a_side_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "p.dat").write_bytes(b"\0\0\0\x20ftypheic")
+    assert reasons(tmp_path)["p.dat"].startswith("HEIC is not read")
+
+
+def test_what_begins_like_a_picture_by_chance_is_not_named(tmp_path: Path) -> None:
+    for name, head in {
+        "bmi.csv": b"BMI,height,weight\n",
+        "korean.csv": "BMI,키,몸무게\n".encode(),
+        "formats.txt": b"formats:AVI MP4 and others",
+        "old.txt": b"GIF87a is a format of 1987",
+        "voice.m4a": b"\0\0\0\x20ftypM4A \0\0\0\0",
+        "voice.wma": b"0&\xb2u\x8ef\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c",
+        "table.xlsx": b"PK\x03\x04\x14\0\6\0",
+        "weights.pth": b"PK\x03\x04\0\0\x08\x08",
+        "array.npy": b"\x93NUMPY\1\0v\0{'descr'",
+    }.items():
+        (tmp_path / name).write_bytes(head)
+    assert everything_below(tmp_path) == ([], [])
+
+
+@pytest.mark.parametrize(
     ("head", "video"),
     [(b"\x47\x40\0\x10", True), (b"\0\0\0\0\x47\x40", True), (b"export const a = 1;", False)],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data.images import ImageError
+from data.reader import Reader
 from inference import files
 from inference.files import Csv, Json, Results, predict_files
 from inference.output import Output
@@ -51,6 +52,25 @@ def test_a_stop_before_the_first_row_changes_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), results(tmp_path):
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["v.csv"]
+
+
+@pytest.mark.parametrize("files", [{}, {"json_file": "-"}, {"csv_file": "v.csv"}, {"cards": "c"}])
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_stop_speaks_of_files_only_where_there_are_some(
+    tmp_path, monkeypatch, caplog, files, rows
+):
+    monkeypatch.chdir(tmp_path)
+    files = files | ({"cards": tmp_path / "c"} if "cards" in files else {})
+    with (
+        caplog.at_level("INFO", "masc"),
+        pytest.raises(KeyboardInterrupt),
+        Results(Reader(), "toy", **files) as found,
+    ):
+        for _ in range(rows):
+            found.add(Verdict("a", error="none"))
+        raise KeyboardInterrupt
+    said = "what was scored until then is in the files" in caplog.text
+    assert said == (rows > 0 and "json_file" not in files and bool(files))
 
 
 def test_rows_of_a_killed_run_are_kept_and_two_writers_refused(tmp_path):

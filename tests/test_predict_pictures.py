@@ -1,11 +1,15 @@
 """Which picture of a file, which way up, and which files of a folder are predicted."""
 
 import json
+from contextlib import closing
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
+from data.isolated import IsolatedReader
 from data.reader import Reader
 from inference.files import predict_files, write_explanation
 from tests.miniatures import write_video
@@ -33,6 +37,43 @@ def test_the_first_frame_with_a_face_is_taken_and_named(detector, astronaut, tmp
         )
         write_explanation(row, tmp_path, 1, Reader())
     assert (shown[0] == Reader().image(tmp_path / name, 2)).all()
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.avif", "a.tif", "a.mpo"])
+def test_a_note_says_that_only_the_first_picture_of_a_file_was_judged(detector, tmp_path, name):
+    face = Image.fromarray(data.astronaut()[:256, 100:356])
+    further = [face.rotate(3), Image.new("RGB", face.size, "red")]
+    face.save(tmp_path / name, save_all=True, append_images=further)
+    note = "only the first of 3 pictures (frames or pages) in the file was judged"
+    assert detector.predict(tmp_path / name).notes == [note]
+    for reader in (Reader(), IsolatedReader()):
+        with closing(reader):
+            (row,) = predict_files(detector, [tmp_path / name], 3, reader)
+        assert row.to_csv()["notes"] == note and f"Note: {note}" in row.to_text()
+    face.save(tmp_path / name)
+    assert detector.predict(tmp_path / name).notes == []
+
+
+def test_a_note_says_that_the_first_page_shows_nobody(detector, tmp_path, astronaut):
+    page = Image.new("RGB", (99, 99))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(astronaut)])
+    (row,) = predict_files(detector, [tmp_path / "a.tif"], 3, Reader())
+    assert row.error == "no face found"
+    assert row.to_json()["notes"][0].startswith("only the first of 2 pictures")
+
+
+def test_a_note_says_that_only_the_first_stream_was_judged(detector, tmp_path, astronaut):
+    for count in (1, 2):
+        with av.open(str(tmp_path / "a.mkv"), "w") as file:
+            streams = [file.add_stream("mpeg4", rate=25) for _ in range(count)]
+            for stream in streams:
+                stream.height, stream.width = astronaut.shape[:2]
+            for stream in streams:
+                image = av.VideoFrame.from_ndarray(astronaut, format="rgb24")
+                file.mux([*stream.encode(image), *stream.encode()])
+        (row,) = predict_files(detector, [tmp_path / "a.mkv"], 3, Reader(), frames=1)
+        note = "only the first of 2 video streams in the file was judged"
+        assert row.notes == [note] * (count - 1)
 
 
 def test_an_animation_without_a_face_has_none(detector, tmp_path):

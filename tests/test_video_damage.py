@@ -77,14 +77,6 @@ def test_cut_short(tmp_path: Path) -> None:
     assert {frames[number].reason for number in lost} == {reason}
 
 
-def test_cut_short_without_an_index(tmp_path: Path) -> None:
-    path = video(tmp_path / "a.mkv", 60, options=SHORT)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    found = numbers(read_frames(path, whole(10)))
-    assert found == sorted({*found})
-    assert 10 < found[-1] < 50
-
-
 def test_damage_that_decoders_would_patch_over(tmp_path: Path) -> None:
     """Zeros in the data of one frame: FFmpeg returns something in its place, and continues."""
     rng = np.random.default_rng(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -36,6 +37,8 @@ SIDE = """
     md5sums sha256sums checksums
 """
 SIDE = frozenset(SIDE.split())
+BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # a table may begin with BMI, a list with GIF87
+SOUND = {".m4a": (".mp4",), ".wma": (".wmv",)}  # as what sound begins, too
 OTHER = "neither a picture nor a video of a kind that is read"
 WRONG = {errno.ELOOP: "a link to itself", errno.ENOENT: "a link to nothing"}
 
@@ -52,8 +55,8 @@ class Found:
 def everything_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """The pictures and videos below `folder`, sorted; what else is there, and why it is not read.
 
-    Files that belong beside pictures (`SIDE`) are in neither. What cannot be opened, and links that
-    lead nowhere or to themselves, are passed over with a reason.
+    Files that belong beside pictures (`SIDE`) are in neither, unless they begin like one. What
+    cannot be opened, and links that lead nowhere or to themselves, are passed over with a reason.
     """
     found: list[Path] = []
     passed: list[tuple[Path, str]] = []
@@ -154,10 +157,15 @@ def _head(path: Path) -> bytes:
 def _unread(path: Path) -> str:
     """Why a file that is no picture and no video is not read; "" where nobody expects it."""
     suffix, name = path.suffix.lower(), path.name.lower()
-    if suffix in SIDE or name in SIDE or ".partial" in name:
-        return ""
     head = _head(path)
     content = suffix_of(head)
+    beside = suffix in SIDE or name in SIDE or ".partial" in name
+    if beside and (
+        content not in (*MEDIA, ".heic")
+        or not BINARY.search(head)
+        or content in SOUND.get(suffix, ())
+    ):
+        return ""
     if suffix in UNREAD and content not in MEDIA:
         return UNREAD[suffix]
     if content in MEDIA:
