@@ -10,8 +10,10 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Self
@@ -19,7 +21,7 @@ from typing import Self
 from data.dump import FORMAT, read_settings
 from data.files import PARTIAL, write_json
 from data.pictures import FILE as PICTURES
-from data.pictures import Known, Print, read_prints
+from data.pictures import Known, Print, read_prints, write_prints
 from data.samples import Sample
 
 
@@ -79,8 +81,10 @@ class DumpFolder:
         digest = hashlib.sha256(listing.encode()).hexdigest()
         self.config = {**config, "images": len(self.samples), "samples": digest}
         self._lock, self.root = None, root
+        self._fresh: dict[str, Print] = {}  # files that were hashed again
         self._read_state(overwrite)
-        if self.complete and not self.unfinished.is_dir():
+        news = self._fresh and os.access(self.out, os.W_OK)
+        if self.complete and not self.unfinished.is_dir() and not news:
             return
         if not self._acquire_lock():
             if self.complete:  # the other process adds experts
@@ -188,9 +192,11 @@ class DumpFolder:
             first = [settings, self.out / "meta.json", self.out / "predictions.csv"]
             for old in [*first, *self._files(), *self.unfinished.glob("*-*")]:
                 old.unlink(missing_ok=True)
-        elif self.complete:
-            self._tidy()
-            return
+        else:
+            self._note_fresh()
+            if self.complete:
+                self._tidy()
+                return
         for old in [*self.out.glob(f"*{PARTIAL}"), *self.unfinished.glob(f"*{PARTIAL}")]:
             old.unlink()  # of a run that was killed
         if not settings.is_file():
@@ -231,7 +237,14 @@ class DumpFolder:
     @property
     def pictures(self) -> Known:
         """What is known of the files; nothing in a dump of an earlier version."""
-        return Known(self.root or Path(), self._prints())
+        return Known(self.root or Path(), self._prints(), self._fresh)
+
+    def _note_fresh(self) -> None:
+        """Of files that were copied or moved, so that the next run need not hash them again."""
+        if self._fresh and (self.out / PICTURES).is_file():
+            with suppress(OSError):  # a full disk: it will hash them again
+                prints = [self._fresh.get(each.file, each) for each in self._prints()]
+                write_prints(self.out / PICTURES, prints)
 
     # Shards.
 
