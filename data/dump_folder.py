@@ -6,22 +6,19 @@ is done: a fixed range of the samples.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Self
 
 from data.dump import FORMAT, read_settings
-from data.files import PARTIAL, write_json
+from data.files import PARTIAL, lock, write_json
 from data.pictures import FILE as PICTURES
-from data.pictures import Known, Print, read_prints, write_prints
+from data.pictures import LOCK, Known, Print, note_fresh, read_prints
 from data.samples import Sample
 
 
@@ -172,18 +169,8 @@ class DumpFolder:
         return [(n, old.get(n), now.get(n)) for n in names if old.get(n) != now.get(n)]
 
     def _acquire_lock(self) -> bool:
-        """Held until this process ends, however it ends. Not every network drive has locks."""
-        self.unfinished.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.unfinished / "lock").open("wb")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            return False
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-                raise
-        return True
+        self._lock = lock(self.out / LOCK)
+        return self._lock is not None
 
     def _begin_or_continue(self, overwrite: bool) -> None:
         settings = self.unfinished / "config.json"
@@ -193,7 +180,7 @@ class DumpFolder:
             for old in [*first, *self._files(), *self.unfinished.glob("*-*")]:
                 old.unlink(missing_ok=True)
         else:
-            self._note_fresh()
+            note_fresh(self.out, self._fresh)
             if self.complete:
                 self._tidy()
                 return
@@ -238,13 +225,6 @@ class DumpFolder:
     def pictures(self) -> Known:
         """What is known of the files; nothing in a dump of an earlier version."""
         return Known(self.root or Path(), self._prints(), self._fresh)
-
-    def _note_fresh(self) -> None:
-        """Of files that were copied or moved, so that the next run need not hash them again."""
-        if self._fresh and (self.out / PICTURES).is_file():
-            with suppress(OSError):  # a full disk: it will hash them again
-                prints = [self._fresh.get(each.file, each) for each in self._prints()]
-                write_prints(self.out / PICTURES, prints)
 
     # Shards.
 

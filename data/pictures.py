@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from data.dump import Dump
-from data.files import read_csv, write_csv
+from data.files import lock, read_csv, write_csv
 from data.video import file_of
 
 FILE = "pictures.csv"
@@ -25,6 +26,7 @@ EARLIER = COLUMNS[:4]  # of an earlier version
 WHOLE = 64 << 20  # bytes; of a larger file some parts are hashed
 PART = 1 << 20
 THREADS = 8
+LOCK = "unfinished/lock"  # of who writes into a dump
 
 
 class Print(NamedTuple):
@@ -128,6 +130,24 @@ def check_pictures(dump: Dump, root: Path, advice: str, paths: Sequence[str] | N
     known = Known(root, read_prints(dump.path / FILE) or [])
     files = None if paths is None else [f for f in files_of(paths) if f in known.prints]
     known.check(dump.path, advice, files)
+    lock_file = dump.path / LOCK
+    if known.fresh and os.access(dump.path, os.W_OK) and not lock_file.parent.exists():
+        with suppress(OSError):  # a full disk: the next run hashes them again
+            if held := lock(lock_file):
+                with held:
+                    note_fresh(dump.path, known.fresh)
+                    lock_file.unlink()
+                    lock_file.parent.rmdir()
+
+
+def note_fresh(out: Path, fresh: Mapping[str, Print]) -> None:
+    """In a dump that is locked: files that were copied or moved need not be hashed again."""
+    prints = (fresh and read_prints(out / FILE)) or []
+    new = [fresh.get(each.file, each) for each in prints]
+    new = [a if a.sha256 == b.sha256 else b for a, b in zip(new, prints, strict=True)]
+    if new != prints:
+        with suppress(OSError):  # a full disk: the next run hashes them again
+            write_prints(out / FILE, new)
 
 
 def write_prints(path: Path, prints: Iterable[Print]) -> None:

@@ -231,6 +231,22 @@ def test_a_copied_dataset_is_hashed_once(dataset, weights, whole, tmp_path, monk
     assert hashed(config, monkeypatch) == 14 and (out / FILE).read_bytes() == before[FILE]
 
 
+def test_a_check_alone_hashes_once_too(dataset, whole, tmp_path, monkeypatch):
+    """As before an evaluation. Not while another process writes into the dump."""
+    root, out = copied(dataset, tmp_path), shutil.copytree(whole, tmp_path / "dump")
+    files, print_of = [], pictures.print_of
+    monkeypatch.setattr(pictures, "print_of", lambda *of: (files.append(of), print_of(*of))[1])
+    counts = []
+    (out / "unfinished").mkdir()
+    for _ in range(4):
+        pictures.check_pictures(read_dump(out), root, "")
+        counts.append(len(files))
+        if len(counts) == 2:
+            (out / "unfinished").rmdir()
+    assert counts == [14, 28, 42, 42]
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
+
+
 def test_notes_of_an_earlier_version_are_read(dataset, weights, whole, tmp_path, monkeypatch):
     out = shutil.copytree(whole, tmp_path / "dump")
     lines = (out / FILE).read_text().splitlines()
@@ -238,7 +254,8 @@ def test_notes_of_an_earlier_version_are_read(dataset, weights, whole, tmp_path,
     assert {(each.ctime_ns, each.inode) for each in read_prints(out / FILE)} == {(0, 0)}
     config = configured(dataset, weights, out)
     assert [hashed(config, monkeypatch) for _ in range(2)] == [14, 0]
-    assert (out / FILE).read_bytes() == (whole / FILE).read_bytes()
+    found = read_prints(out / FILE)
+    assert found == prints_of(dataset, [each.file for each in found])
 
 
 # What a run is refused for, and how it ends.
