@@ -36,7 +36,7 @@ from evaluation.metrics import table
 from features.regions import REGIONS
 from models.checkpoint import BUNDLED, CHECKPOINTS, INFO, METRICS, SPLITS, Checkpoint
 from training import remarks
-from training.detector import Settings, figures, fit
+from training.detector import Settings, figures, fit, with_features
 
 LOG = logging.getLogger("masc")
 UNSURE_SHARE = 0.2  # of all faces in one group, above which the identity groups are doubtful
@@ -70,8 +70,12 @@ def main(config: Config) -> Path:
     faces, notes = join_dumps(dumps), []
     if config.identity_disjoint:
         faces = identity_disjoint(faces, notes)
-    train, val = splits.train_and_val(faces, notes, config.one_class)
-    notes += remarks.on_faces(faces, train, config.one_class)
+    usable = with_features(faces, dumps[0].meta["outputs"], config, notes)
+    for note in notes:  # also where the training is refused: they tell why
+        LOG.warning(note)
+    told = len(notes)
+    train, val = splits.train_and_val(usable, notes, config.one_class)
+    notes += remarks.on_faces(usable, train, config.one_class)
     LOG.info(f"train       {train.counts()}")
     LOG.info(f"val         {val.counts()}")
     LOG.info(f"test        {int((faces.rows['split'] == 'test').sum())} faces, not read")
@@ -84,7 +88,7 @@ def main(config: Config) -> Path:
     notes += remarks.on_figures(rows)
     LOG.info(f"chosen      {report['chosen']} on the {report['held_out']}")
     print(f"threshold   p_fake {checkpoint.info['threshold']['p_fake']:.3f}\n\n{table(rows)}\n")
-    for note in notes:
+    for note in notes[told:]:
         LOG.warning(note)
     settings = {
         k: v for k, v in asdict(config).items() if k not in ("features", "out", "overwrite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -11,16 +12,20 @@ from data.images import SUFFIXES
 from data.layouts import LAYOUTS, compressed, folders, recognise
 from data.layouts.deepfakebench import lists_in
 from data.layouts.folders import EXPECTED
-from data.layouts.tree import WITHIN, child, folders_in, passed_below
+from data.layouts.tree import WITHIN, child, entries_of, folders_in, passed_below
 from data.layouts.tree import is_file as is_there
 from data.names import for_screen
 from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
 from data.splits import with_val
-from data.tables import NOTHING, Files, label_of, read_table
+from data.tables import Files, label_of, name_of, read_table
 from data.video import VIDEO_SUFFIXES, split_frame
 
 log = logging.getLogger("masc")
 MANY = 100  # folders that are looked into where the one above them is no dataset
+INDEX = "index.csv"
+# What somebody may have meant as the index.
+OTHER_INDEX = re.compile(r"index\.(csv|tsv|txt|tab|xlsx?|ods|parquet)(\.\w+)?", re.IGNORECASE)
+OPTIONAL = ("group", "split", "video", "method")  # columns of it
 PLAIN = "plain"  # the layout of folders and of index.csv, beside the official ones
 
 
@@ -101,7 +106,7 @@ def list_dataset(
 def _layout_of(root: Path, index: Path | None) -> str:
     if index:
         return "deepfakebench" if index.suffix.lower() == ".json" else PLAIN
-    if (root / "index.csv").is_file():
+    if _index_in(root):
         return PLAIN
     name = recognise(root)
     if name and folders.labelled(root):
@@ -112,15 +117,27 @@ def _layout_of(root: Path, index: Path | None) -> str:
 
 
 def _plain(root: Path, index: Path | None) -> Listing:
-    if index is None and (root / "index.csv").is_file():
-        index = root / "index.csv"
-    if index:
+    if index := index or _index_in(root):
         return Listing([_clip(sample) for sample in _read_index(root, index)])
+    tables = [name for name in entries_of(root) if OTHER_INDEX.fullmatch(name)]
+    passed = [(name, f"not called {INDEX}, so it is not read as one") for name in tables]
     if not folders.labelled(root):
-        hints = "".join(f"\n{hint}" for hint in hints_of(root))
+        hints = [f"{for_screen(name)} is {reason}" for name, reason in passed] + hints_of(root)
+        hints = "".join(f"\n{hint}" for hint in hints)
         nothing = "nothing in it says what is real and what is fake"
         raise ValueError(f"{root}: {nothing}; {EXPECTED}{hints}")
-    return folders.read(root)
+    listing = folders.read(root)
+    return replace(listing, passed=passed + listing.passed)
+
+
+def _index_in(root: Path) -> Path | None:
+    """The index.csv of a folder, its name in any case."""
+    found = [root / name for name in entries_of(root) if name.casefold() == INDEX]
+    found = [path for path in found if is_there(path)]
+    if len(found) > 1 and root / INDEX not in found:
+        names = " and ".join(path.name for path in found)
+        raise ValueError(f"{root}: has {names}; which is the index? Call it {INDEX}")
+    return root / INDEX if root / INDEX in found else next(iter(found), None)
 
 
 def hints_of(root: Path) -> list[str]:
@@ -128,7 +145,7 @@ def hints_of(root: Path) -> list[str]:
     hints = []
     for folder in folders_in(root)[:MANY]:
         try:
-            found = "plain" if is_there(folder / "index.csv") or folders.labelled(folder) else ""
+            found = "plain" if _index_in(folder) or folders.labelled(folder) else ""
             found = found or recognise(folder)
         except ValueError:
             continue
@@ -160,7 +177,7 @@ def _read_index(root: Path, index: Path) -> list[Sample]:
     """What an index lists below `root`; refused where nothing of it is there."""
     files, lines, samples, missing = Files(index.parent), {}, [], []
     top, base = root.resolve(), index.parent.resolve()
-    for line, row in read_table(index):
+    for line, row in read_table(index, more=OPTIONAL):
         try:
             sample, is_there = _sample(row, files)
         except ValueError as error:
@@ -191,9 +208,8 @@ def _read_index(root: Path, index: Path) -> list[Sample]:
 
 def _sample(row: dict[str, str], files: Files) -> tuple[Sample, bool]:
     """One line of an index.csv, and whether its file is there."""
-    names = ("path", "label", "group", "split", "video", "method")
-    path, label, *others = (row.get(name, "") for name in names)
-    group, split, *rest = ("" if other in NOTHING else other for other in others)
+    path, label = files.within(row["path"]), row["label"]
+    group, split, *rest = (name_of(row.get(name, "")) for name in OPTIONAL)
     frame = path[path.rindex("@") :] if split_frame(path) else ""
     file = path.removesuffix(frame)
     found = files.find(file)

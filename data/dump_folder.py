@@ -6,10 +6,9 @@ is done: a fixed range of the samples.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Self
 
 from data.dump import FORMAT, read_settings
-from data.files import PARTIAL, write_json
+from data.files import PARTIAL, lock, write_json
 from data.pictures import FILE as PICTURES
-from data.pictures import Known, Print, read_prints
+from data.pictures import LOCK, Known, Print, note_fresh, read_prints
 from data.samples import Sample
 
 
@@ -79,8 +78,10 @@ class DumpFolder:
         digest = hashlib.sha256(listing.encode()).hexdigest()
         self.config = {**config, "images": len(self.samples), "samples": digest}
         self._lock, self.root = None, root
+        self._fresh: dict[str, Print] = {}  # files that were hashed again
         self._read_state(overwrite)
-        if self.complete and not self.unfinished.is_dir():
+        news = self._fresh and os.access(self.out, os.W_OK)
+        if self.complete and not self.unfinished.is_dir() and not news:
             return
         if not self._acquire_lock():
             if self.complete:  # the other process adds experts
@@ -168,18 +169,8 @@ class DumpFolder:
         return [(n, old.get(n), now.get(n)) for n in names if old.get(n) != now.get(n)]
 
     def _acquire_lock(self) -> bool:
-        """Held until this process ends, however it ends. Not every network drive has locks."""
-        self.unfinished.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.unfinished / "lock").open("wb")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            return False
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-                raise
-        return True
+        self._lock = lock(self.out / LOCK)
+        return self._lock is not None
 
     def _begin_or_continue(self, overwrite: bool) -> None:
         settings = self.unfinished / "config.json"
@@ -188,9 +179,11 @@ class DumpFolder:
             first = [settings, self.out / "meta.json", self.out / "predictions.csv"]
             for old in [*first, *self._files(), *self.unfinished.glob("*-*")]:
                 old.unlink(missing_ok=True)
-        elif self.complete:
-            self._tidy()
-            return
+        else:
+            note_fresh(self.out, self._fresh)
+            if self.complete:
+                self._tidy()
+                return
         for old in [*self.out.glob(f"*{PARTIAL}"), *self.unfinished.glob(f"*{PARTIAL}")]:
             old.unlink()  # of a run that was killed
         if not settings.is_file():
@@ -231,7 +224,7 @@ class DumpFolder:
     @property
     def pictures(self) -> Known:
         """What is known of the files; nothing in a dump of an earlier version."""
-        return Known(self.root or Path(), self._prints())
+        return Known(self.root or Path(), self._prints(), self._fresh)
 
     # Shards.
 

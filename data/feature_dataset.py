@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,13 @@ class FeatureDataset:
 
     def split(self, name: str) -> FeatureDataset:
         return self.select(np.flatnonzero(self.rows["split"] == name))
+
+    def known(self, outputs: Iterable[str] | None = None) -> np.ndarray:
+        """(N,) bool: faces with a value of any of these outputs (None: of all)."""
+        found = np.full(len(self), False)
+        for name in self.arrays if outputs is None else outputs:
+            found |= np.isfinite(self.arrays[name]).any((1, 2))
+        return found
 
     def counts(self) -> dict[str, int]:
         fake = int(self.rows["label"].sum())

@@ -62,6 +62,24 @@ def _claimed(path: Path) -> BinaryIO:
         file.close()  # the writer before has renamed it
 
 
+def lock(path: Path) -> BinaryIO | None:
+    """Held until it is closed or this process ends, however it ends; None: another one has it.
+
+    Not every network drive has locks.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise
+    return file
+
+
 def _sync(folder: Path) -> None:
     """A new name is on disk only when its folder is. Not every system can tell."""
     with suppress(OSError):

@@ -1,7 +1,8 @@
 """The contents of a dataset's files: a dump knows its pictures by them, as names tell nothing.
 
-`pictures.csv` has a line per file: its size, time of change and SHA-256. A file whose size and time
-are those that were written down is taken to be the same; otherwise its content decides, so that a
+`pictures.csv` has a line per file: its SHA-256, and its size, times and inode. While all of those
+are as they were, so is the file: its owner can set mtime, archives set it to a fixed date, but not
+ctime, and another file in its place has another inode. Otherwise its content decides, so that a
 dataset may be copied and moved.
 """
 
@@ -9,29 +10,39 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from data.dump import Dump
-from data.files import read_csv, write_csv
+from data.files import lock, read_csv, write_csv
 from data.video import file_of
 
 FILE = "pictures.csv"
-COLUMNS = ("file", "bytes", "mtime_ns", "sha256")
+COLUMNS = ("file", "bytes", "mtime_ns", "sha256", "ctime_ns", "inode")
+EARLIER = COLUMNS[:4]  # of an earlier version
 WHOLE = 64 << 20  # bytes; of a larger file some parts are hashed
 PART = 1 << 20
 THREADS = 8
+LOCK = "unfinished/lock"  # of who writes into a dump
 
 
 class Print(NamedTuple):
-    """What a file held. bytes: -1 where it could not be opened."""
+    """What a file held. bytes: -1 where it could not be opened; ctime_ns, inode: 0 unknown."""
 
     file: str
     bytes: int
     mtime_ns: int
     sha256: str
+    ctime_ns: int = 0
+    inode: int = 0
+
+    def untouched(self, now: os.stat_result) -> bool:
+        """Whether the file cannot have changed. now: its status."""
+        then = (self.bytes, self.mtime_ns, self.ctime_ns, self.inode)
+        return then == (now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino)
 
 
 def print_of(root: Path, file: str) -> Print:
@@ -49,7 +60,8 @@ def print_of(root: Path, file: str) -> Print:
                 for start in (0, (size - PART) // 2, size - PART):
                     opened.seek(start)
                     digest.update(opened.read(PART))
-            return Print(file, size, status.st_mtime_ns, digest.hexdigest())
+            times = (status.st_mtime_ns, digest.hexdigest(), status.st_ctime_ns)
+            return Print(file, size, *times, status.st_ino)
     except (OSError, ValueError):  # ValueError: no name of a file
         return Print(file, -1, 0, "")
 
@@ -64,11 +76,16 @@ def files_of(paths: Iterable[str]) -> list[str]:
 
 
 class Known:
-    """The files of a dataset, as they were when a dump was made of them."""
+    """The files of a dataset, as they were when a dump was made of them.
 
-    def __init__(self, root: Path, prints: Iterable[Print]) -> None:
+    fresh: what files hold that were hashed since, and when; it grows.
+    """
+
+    def __init__(
+        self, root: Path, prints: Iterable[Print], fresh: dict[str, Print] | None = None
+    ) -> None:
         self.root, self.prints = Path(root), {each.file: each for each in prints}
-        self._hashed: dict[tuple[str, int], str] = {}
+        self.fresh = {} if fresh is None else fresh
 
     def changed(self, path: str) -> bool:
         """Whether the file of a picture or frame holds something else now. One that cannot be
@@ -80,12 +97,15 @@ class Known:
             status = (self.root / known.file).stat()
         except (OSError, ValueError):
             return False
-        if (known.bytes, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
+        if known.untouched(status):
             return False
-        key = (known.file, status.st_mtime_ns)
-        if key not in self._hashed:
-            self._hashed[key] = print_of(self.root, known.file).sha256
-        return self._hashed[key] != known.sha256
+        now = self.fresh.get(known.file)
+        if now is None or not now.untouched(status):
+            now = print_of(self.root, known.file)
+            if now.bytes < 0:
+                return False
+            self.fresh[known.file] = now
+        return now.sha256 != known.sha256
 
     def check(self, where: Path, advice: str, files: Sequence[str] | None = None) -> None:
         """Raises: ValueError where files have changed. files: some; None: all that are known.
@@ -110,6 +130,24 @@ def check_pictures(dump: Dump, root: Path, advice: str, paths: Sequence[str] | N
     known = Known(root, read_prints(dump.path / FILE) or [])
     files = None if paths is None else [f for f in files_of(paths) if f in known.prints]
     known.check(dump.path, advice, files)
+    lock_file = dump.path / LOCK
+    if known.fresh and os.access(dump.path, os.W_OK) and not lock_file.parent.exists():
+        with suppress(OSError):  # a full disk: the next run hashes them again
+            if held := lock(lock_file):
+                with held:
+                    note_fresh(dump.path, known.fresh)
+                    lock_file.unlink()
+                    lock_file.parent.rmdir()
+
+
+def note_fresh(out: Path, fresh: Mapping[str, Print]) -> None:
+    """In a dump that is locked: files that were copied or moved need not be hashed again."""
+    prints = (fresh and read_prints(out / FILE)) or []
+    new = [fresh.get(each.file, each) for each in prints]
+    new = [a if a.sha256 == b.sha256 else b for a, b in zip(new, prints, strict=True)]
+    if new != prints:
+        with suppress(OSError):  # a full disk: the next run hashes them again
+            write_prints(out / FILE, new)
 
 
 def write_prints(path: Path, prints: Iterable[Print]) -> None:
@@ -120,9 +158,14 @@ def read_prints(path: Path) -> list[Print] | None:
     """None where there is no such file: the dump was made by an earlier version."""
     if not path.is_file():
         return None
-    lines = read_csv(path, COLUMNS)
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        earlier = file.readline().strip() == ",".join(EARLIER)
+    lines = read_csv(path, EARLIER if earlier else COLUMNS)
     try:
-        return [Print(file, int(size), int(time), sha) for file, size, time, sha in lines]
+        return [
+            Print(file, int(size), int(time), sha, *map(int, rest))
+            for file, size, time, sha, *rest in lines
+        ]
     except ValueError:
         raise ValueError(f"{path}: damaged; make the dump again") from None
 

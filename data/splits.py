@@ -150,7 +150,8 @@ def train_and_val(
 ) -> tuple[FeatureDataset, FeatureDataset]:
     """The faces to fit on and to validate on. Without real validation faces, groups are held out.
 
-    notes: warnings for the user are appended. one_class: no fakes are needed.
+    Faces without any output do not validate. notes: warnings for the user are appended. one_class:
+    no fakes are needed.
     """
     train, val = faces.split("train"), faces.split("val")
     if not len(train):
@@ -164,15 +165,16 @@ def train_and_val(
         raise ValueError(
             f"the train split holds {reals} real faces and no fake; add fakes, or use --one-class"
         )
-    if not val.counts()["real"]:
-        groups = sorted(set(train.rows["group"][train.rows["label"] == 0]), key=_fraction)
+    if not (val.known() & (val.rows["label"] == 0)).any():
+        real = train.known() & (train.rows["label"] == 0)
+        groups = sorted(set(train.rows["group"][real]), key=_fraction)
         held_out = set(groups[: max(1, round(HELD_OUT * len(groups)))])
         notes.append(
             f"the val split has no real faces: {len(held_out)} of the training groups validate"
         )
         inside = np.array([group in held_out for group in train.rows["group"]])
         train, val = train.select(~inside), train.select(inside)
-    reals = val.counts()["real"]
+    reals = int((val.known() & (val.rows["label"] == 0)).sum())
     if reals < FEW:
         notes.append(
             f"only {reals} real validation faces: the threshold, the ranges of real faces and the "

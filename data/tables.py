@@ -31,7 +31,15 @@ ENCODINGS = {  # by the first bytes
 KOREAN = "cp949"  # what spreadsheets in Korea write
 SPACES = " \t\r\n\v\f\x1a\xa0\u3000\ufeff\u200b\u200e\u200f\u202a\u202c"  # seen and unseen, around values
 WORDS = {**LABELS, "false": 0, "true": 1, "0%": 0, "100%": 1}
-NOTHING = {"NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None"}  # in a cell
+NOTHING = """
+    na n/a n.a. n.a #n/a #na <na> nan -nan nat null #null! nil none (none) <none> undefined missing
+    unknown (unknown) <unknown> unk - -- --- – — ? ?? 없음 미상
+"""
+NOTHING = frozenset(NOTHING.split())  # in a cell that may be empty, in any case
+WHOLE = re.compile(r"(-?\d+)[.,]0{0,2}")  # a whole number, as pandas and spreadsheets write it
+AGAIN_NAMED = re.compile(
+    r"(.+?)(\.+|_duplicated_)\d+"
+)  # how pandas, R and polars mark a second one
 QUOTES = "\"'“”‘’"
 SEP_LINE = re.compile(r'\ufeff?"?sep=.\s*?"?\s*', re.IGNORECASE)  # for spreadsheets, first
 LINE_END = re.compile(r"\r\n?|\n")
@@ -42,19 +50,26 @@ log = logging.getLogger("masc")
 
 
 def read_table(
-    path: Path, needed: Sequence[str] = ("path", "label")
+    path: Path, needed: Sequence[str] = ("path", "label"), more: Sequence[str] = ()
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """(Line number, column -> value) of every row that is not empty.
 
     Names of columns are in lower case, spaces around names and values removed. UTF-8, UTF-16 or
-    CP949; commas, semicolons, tabs or bars: the one that gives the columns `needed`.
+    CP949; commas, semicolons, tabs or bars: the one that gives the columns `needed`. more: other
+    columns that are used where they are there.
 
     Raises:
         ValueError: names the file, and the line or the encoding that cannot be read.
     """
-    text = _text(path)
+    text, empty = _text(path), True
     try:
-        yield from _rows(text, needed)
+        for row in _rows(text, needed, more):
+            empty = False
+            yield row
+        if empty:
+            raise ValueError(
+                "lists no images or videos: it has no rows below the names of its columns"
+            )
     except csv.Error as error:
         raise ValueError(f"{path}: names of columns: {_reason(error)}") from error
     except ValueError as error:
@@ -73,6 +88,14 @@ def label_of(text: str) -> int | None:
     """0 (real) or 1 (fake), or None: real, FAKE, 0, 1.0, "1,0", 100%, TRUE (it is fake)."""
     word = text.strip(QUOTES + " ").lower().replace(" %", "%")
     return WORDS.get(re.sub(r"(?<=\d)[.,]0*(?=%?$)", "", word))
+
+
+def name_of(text: str) -> str:
+    """A group, video or method as a table means it: "" for nothing, 1 for 1.0; one form of Unicode."""
+    if text.casefold() in NOTHING:
+        return ""
+    whole = WHOLE.fullmatch(text)
+    return whole[1] if whole else unicodedata.normalize("NFC", text)
 
 
 # Text.
@@ -146,7 +169,9 @@ def _separator(line: str, needed: Sequence[str]) -> str:
     )
 
 
-def _rows(text: str, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(
+    text: str, needed: Sequence[str], more: Sequence[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
     if "\0" in text:
         line = len(LINE_END.findall(text, 0, text.index("\0"))) + 1
         raise ValueError(f"line {line}: has a NUL byte, so it is damaged or no table; {AGAIN}")
@@ -157,6 +182,12 @@ def _rows(text: str, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str
             names = [_name(cell) for cell in cells]
             if twice := sorted({n for n in names if n and names.count(n) > 1}):
                 raise ValueError(f"line {line}: has the column {twice[0]} twice")
+            for name in names:
+                first = (AGAIN_NAMED.fullmatch(name) or [name, ""])[1]
+                if first in names and first in (*needed, *more):
+                    raise ValueError(
+                        f"line {line}: has the columns {first} and {name}; leave one of them out"
+                    )
             continue
         if any(cells[len(names) :]):
             raise ValueError(
@@ -203,6 +234,9 @@ class Files:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._tops = [
+            place.as_posix().rstrip("/") + "/" for place in (root.absolute(), root.resolve())
+        ]
         self._names, self._by_key = cache(self._names), cache(self._by_key)
         self._folders = cache(self._same)
 
@@ -215,6 +249,7 @@ class Files:
         Raises:
             ValueError: the path leads out of the folder.
         """
+        path = self.within(path)
         slashes = path.replace("\\", "/")
         written = dict.fromkeys(
             (path, slashes, from_csv(path), from_csv(slashes), slashes.strip(QUOTES))
@@ -233,6 +268,14 @@ class Files:
         if DRIVE.match(slashes):
             raise ValueError(f"path {path!r} is of another machine, not below the table's folder")
         return next((form for form in forms if os.path.lexists(self.root / form)), None)
+
+    def within(self, path: str) -> str:
+        """An absolute path below the folder as one that counts from it; others as they are."""
+        for plain in (path, from_csv(path), path.strip(QUOTES)):
+            for top in self._tops:
+                if plain.startswith(top):
+                    return plain.removeprefix(top).lstrip("/")
+        return path
 
     def _names(self, folder: str) -> frozenset[str]:
         try:

@@ -78,7 +78,7 @@ class Expectations:
             lacking = [f"{rows.sum()} lack {name}" for name, rows in missing.items() if rows.any()]
             raise ValueError(
                 f"{whole.sum()} real faces with all outputs ({', '.join(lacking) or 'none lacks any'})"
-                f"; expectations need {MIN_REALS}: add real faces, or drop the columns `expected`"
+                f"; expectations need {MIN_REALS}: add real faces, or use --drop expected"
             )
         means, bases, parts = {}, {}, []
         for name, values in linear.items():
@@ -209,7 +209,12 @@ def cross_fit(
     groups, real, outputs = np.asarray(groups), np.asarray(real, dtype=bool), predictable(outputs)
     people = len(np.unique(groups[real]))
     if people < 2:
-        raise ValueError(f"real faces of {people} group(s); expectations need at least 2")
+        raise ValueError(
+            f"the real training faces are of {people} group(s), and at least 2 are needed: add "
+            "others, or say in the column `group` of index.csv what belongs together (empty where "
+            "nothing does) and make the dump again; with many validation faces, --drop expected "
+            "does without"
+        )
     fitted = Expectations.fit(arrays, outputs, real)
     fold = _folds(groups, real, min(folds, people), seed)
     names = expected_names(outputs)

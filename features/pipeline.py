@@ -13,6 +13,20 @@ from features.expectations import Expectations, cross_fit, expected_names
 from features.measures import Arrays, Outputs
 
 PREFIX = "expectations."  # of the array names in a checkpoint
+NO_OUTPUT = (
+    "no {} face has an output that the chosen columns are made of (missing.csv in the dump says "
+    "why); make the dump again, or choose other columns with --drop or --only"
+)
+
+
+def chosen_names(
+    arrays: Arrays, outputs: Outputs, drop: Iterable[str] = (), only: Iterable[str] = ()
+) -> list[str]:
+    """The columns of these groups. Each begins with the output that it is about and a slash."""
+    columns.check_outputs(arrays, outputs)
+    one_face = {name: arrays[name][:1] for name in outputs}
+    names = raw_features(one_face, outputs).names + expected_names(outputs)
+    return columns.select(names, drop, only)
 
 
 @dataclass
@@ -44,14 +58,11 @@ class FeaturePipeline:
         drop, only: groups of columns. Raises: ValueError: unknown columns, too few real faces.
         """
         real = np.asarray(real, dtype=bool)
-        columns.check_outputs(arrays, outputs)
-        one_face = {name: arrays[name][:1] for name in outputs}
-        all_names = raw_features(one_face, outputs).names + expected_names(outputs)
-        names = columns.select(all_names, drop, only)
+        names = chosen_names(arrays, outputs, drop, only)
         with_values = {name for name in outputs if np.isfinite(arrays[name][real]).any()}
         used = {name.partition("/")[0] for name in names} & with_values
         if not used:
-            raise ValueError("no expert of these columns has an output for any real face")
+            raise ValueError(NO_OUTPUT.format("real training"))
         outputs = {name: dict(output) for name, output in outputs.items() if name in used}
         table, expectations = raw_features(arrays, outputs), None
         # Not columns that also need an output left out.

@@ -131,7 +131,10 @@ def group_folds(y: np.ndarray, groups: Sequence[str]) -> list[tuple[np.ndarray, 
 
     fewest = min(len(set(np.asarray(groups)[y == label])) for label in set(y))
     if fewest < 2:
-        raise ValueError("training needs at least 2 groups of each class; add videos or pictures")
+        raise ValueError(
+            "training needs at least 2 groups of each class; add videos or pictures, or validation "
+            f"faces ({MIN_HELD_OUT} of each class), or correct the column `group` of index.csv"
+        )
     folds = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=0)
     found = [(a, b) for a, b in folds.split(y, y, groups) if len(b) and set(y[a]) == set(y)]
     if not found:

@@ -52,7 +52,7 @@ def test_a_file_is_known_by_its_content(tmp_path):
         (tmp_path / name).write_bytes(name.encode() * 100)
     prints = prints_of(tmp_path, paths)
     assert [each.file for each in prints] == ["a.bmp", "b.bmp", "gone.jpg", "clip.mp4"]
-    assert prints[2] == ("gone.jpg", -1, 0, "")
+    assert prints[2][:4] == ("gone.jpg", -1, 0, "")
     known = Known(tmp_path, prints)
     assert not any(map(known.changed, [*paths, "unknown.jpg"]))
     os.utime(tmp_path / "a.bmp", (1e9, 1e9))  # another time, the same content
@@ -61,6 +61,68 @@ def test_a_file_is_known_by_its_content(tmp_path):
     (tmp_path / "gone.jpg").write_bytes(b"here again")
     (tmp_path / "clip.mp4").unlink()
     assert list(map(known.changed, paths)) == [False, True, True, False, False]
+
+
+def archived(root: Path, *contents: str) -> Path:
+    """Files of one size and one time, as of an archive without times."""
+    for folder, content in zip(("real", "fake"), contents, strict=True):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "a.bmp").write_text(content)
+        os.utime(root / folder / "a.bmp", (315532800, 315532800))
+    return root
+
+
+def exchange(one: Path, other: Path) -> None:
+    between = one.with_name("between")
+    one.rename(between)
+    other.rename(one)
+    between.rename(other)
+
+
+def write_in_place(path: Path) -> None:
+    times = (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.write_text("other")
+    os.utime(path, ns=times)
+
+
+def link_again(path: Path, to: Path) -> None:
+    shutil.rmtree(path)
+    path.symlink_to(to)
+
+
+EXCHANGED = {
+    "files": lambda root: exchange(root / "real/a.bmp", root / "fake/a.bmp"),
+    "folders": lambda root: exchange(root / "real", root / "fake"),
+    "datasets": lambda root: exchange(root, root.with_name("second")),
+    "a link": lambda root: link_again(root, root.with_name("second")),
+    "in place": lambda root: write_in_place(root / "real/a.bmp"),
+}
+
+
+@pytest.mark.parametrize("how", EXCHANGED)
+def test_size_and_time_are_not_trusted(tmp_path, how):
+    root = archived(tmp_path / "first", "first", "again")
+    archived(tmp_path / "second", "other", "again")
+    known = Known(root, prints_of(root, ["real/a.bmp", "fake/a.bmp"]))
+    assert not known.changed("real/a.bmp")
+    EXCHANGED[how](root)
+    with pytest.raises(ValueError, match="made from other pictures"):
+        known.check(tmp_path, "")
+
+
+def test_another_folder_with_files_of_the_same_sizes_and_times(tmp_path):
+    root = archived(tmp_path / "first", "first", "again")
+    prints = prints_of(root, ["real/a.bmp", "fake/a.bmp"])
+    other = Known(archived(tmp_path / "second", "other", "again"), prints)
+    assert [other.changed(each.file) for each in prints] == [True, False]
+
+
+def test_a_file_that_may_not_be_read_any_more_has_not_changed(tmp_path, monkeypatch):
+    root = archived(tmp_path / "first", "first", "again")
+    known = Known(root, prints_of(root, ["real/a.bmp"]))
+    (root / "real/a.bmp").chmod(0)  # its ctime is another one
+    monkeypatch.setattr(pictures, "print_of", lambda root, file: pictures.Print(file, -1, 0, ""))
+    assert not known.changed("real/a.bmp") and not known.fresh
 
 
 def test_of_a_large_file_some_parts_are_hashed(tmp_path, monkeypatch):
@@ -145,6 +207,55 @@ def test_a_dump_of_an_earlier_version_cannot_know(dataset, weights, whole, tmp_p
     (out / FILE).unlink()
     assert cli(arguments(configured(dataset, weights, out))) == 0
     assert "whether its pictures are still the same is not known" in capsys.readouterr().err
+
+
+def hashed(config, monkeypatch) -> int:
+    """How many files a run has to hash."""
+    files, print_of = [], pictures.print_of
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "print_of", lambda *of: (files.append(of), print_of(*of))[1])
+        main(config)
+    return len(files)
+
+
+def test_a_copied_dataset_is_hashed_once(dataset, weights, whole, tmp_path, monkeypatch):
+    root, out = copied(dataset, tmp_path), shutil.copytree(whole, tmp_path / "dump")
+    config, before = configured(root, weights, out), {p.name: p.read_bytes() for p in out.iterdir()}
+    assert [hashed(config, monkeypatch) for _ in range(3)] == [14, 0, 0]
+    after = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert [name for name in before if before[name] != after.pop(name)] == [FILE]
+    assert not after, "nothing is left over"
+    assert digest_of(read_prints(out / FILE)) == read_dump(out).meta["pictures"]
+    shutil.copytree(whole, out, dirs_exist_ok=True)
+    monkeypatch.setattr("os.access", lambda *a, **_: a[1] != os.W_OK)  # it may only be read
+    assert hashed(config, monkeypatch) == 14 and (out / FILE).read_bytes() == before[FILE]
+
+
+def test_a_check_alone_hashes_once_too(dataset, whole, tmp_path, monkeypatch):
+    """As before an evaluation. Not while another process writes into the dump."""
+    root, out = copied(dataset, tmp_path), shutil.copytree(whole, tmp_path / "dump")
+    files, print_of = [], pictures.print_of
+    monkeypatch.setattr(pictures, "print_of", lambda *of: (files.append(of), print_of(*of))[1])
+    counts = []
+    (out / "unfinished").mkdir()
+    for _ in range(4):
+        pictures.check_pictures(read_dump(out), root, "")
+        counts.append(len(files))
+        if len(counts) == 2:
+            (out / "unfinished").rmdir()
+    assert counts == [14, 28, 42, 42]
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
+
+
+def test_notes_of_an_earlier_version_are_read(dataset, weights, whole, tmp_path, monkeypatch):
+    out = shutil.copytree(whole, tmp_path / "dump")
+    lines = (out / FILE).read_text().splitlines()
+    (out / FILE).write_text("".join(line.rsplit(",", 2)[0] + "\n" for line in lines))
+    assert {(each.ctime_ns, each.inode) for each in read_prints(out / FILE)} == {(0, 0)}
+    config = configured(dataset, weights, out)
+    assert [hashed(config, monkeypatch) for _ in range(2)] == [14, 0]
+    found = read_prints(out / FILE)
+    assert found == prints_of(dataset, [each.file for each in found])
 
 
 # What a run is refused for, and how it ends.

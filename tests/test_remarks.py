@@ -138,3 +138,81 @@ def test_warnings_are_kept_with_the_detector(tmp_path, head, caplog):
     )
     assert "toy.moves has no value on any real training face and is left out" in kept
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == kept
+
+
+# Faces without any feature.
+
+SPLIT = np.repeat(["train", "val", "test"], (144, 48, 48))
+
+
+def lacking(folder, rows, *names):
+    """A dump in which these faces lack outputs; names: which ones, none: all."""
+    arrays = predictions(PEOPLE, LABEL)
+    for name in names or arrays:
+        arrays[name][rows] = np.nan
+    return write_dump(folder / "made" / "toy", change=arrays)
+
+
+def warnings_of(dump, **options) -> list[str]:
+    out = main(Config(features=(dump,), out=dump.parent.parent / "out", **options))
+    return json.loads((out / "metrics.json").read_text())["warnings"]
+
+
+REAL_VAL = (SPLIT == "val") & (LABEL == 0)
+LEFT_OUT = {
+    "all but one": (
+        REAL_VAL & (np.arange(240) != 144),
+        "23 validation faces have not a single feature and are left out: 23 of 24 real, 0 of 24 fake",
+        "only 1 real validation faces",
+    ),
+    "all real ones": (REAL_VAL, "24 of 24 real, 0 of 24 fake", "only 10 real validation faces"),
+    "all fakes": (
+        (SPLIT == "val") & (LABEL == 1),
+        "0 of 24 real, 24 of 24 fake",
+        "all faces of the val split are real",
+    ),
+    "two thirds": (
+        (SPLIT == "val") & (PEOPLE >= 40),
+        "32 validation faces have not a single feature and are left out: 16 of 24 real, 16 of 24 fake",
+        "only 8 real validation faces",
+    ),
+    "in training": (
+        (SPLIT == "train") & (PEOPLE >= 20),
+        "64 training faces have not a single feature and are left out: 32 of 72 real, 32 of 72 fake",
+        "only 40 real training faces, of 20 groups",
+    ),
+}
+
+
+@pytest.mark.parametrize("names", [(), ("toy.age",)])
+@pytest.mark.parametrize("which", LEFT_OUT)
+def test_faces_without_a_feature_do_not_count(tmp_path, which, names):
+    """Also where they have outputs, and the chosen columns are made of others."""
+    rows, *wanted = LEFT_OUT[which]
+    notes = warnings_of(lacking(tmp_path, rows, *names), only=names)
+    for text in wanted:
+        assert sum(text in note for note in notes) == 1, notes
+
+
+def test_no_feature_left_to_train_on(tmp_path, caplog):
+    training = SPLIT == "train"
+    reals, fakes = training & (LABEL == 0), training & (LABEL == 1)
+    with pytest.raises(ValueError, match="no real training face has an output .*--drop or --only"):
+        warnings_of(lacking(tmp_path / "reals", reals, "toy.age"), only=("toy.age",))
+    with pytest.raises(ValueError, match="and no fake; add fakes"):
+        warnings_of(lacking(tmp_path / "fakes", fakes))
+    assert "0 of 72 real, 72 of 72 fake" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("groups", "drop", "advice"),
+    [
+        (np.where(SPLIT == "train", np.where(LABEL, PEOPLE, 99), PEOPLE), (), "--drop expected"),
+        (np.where(SPLIT == "train", 99, PEOPLE), (), "the column `group` of index.csv"),
+        (np.where(SPLIT == "train", 99, PEOPLE), ("expected",), "the column `group` of index.csv"),
+    ],
+)
+def test_real_faces_of_one_group(tmp_path, groups, drop, advice):
+    dump = write_dump(tmp_path / "made" / "toy", change={"group": groups.astype(str)})
+    with pytest.raises(ValueError, match=advice):
+        main(Config(features=(dump,), out=tmp_path / "out", drop=drop))

@@ -66,6 +66,7 @@ READ = {
     "hard spaces": lines(row="{p}\xa0,\xa0{l}"),
     "./": lines(row="./{p},{l}"),
     "other columns": lines(row="{p},x,{l}", head="path,source,label"),
+    "another column twice": lines(row="{p},x,{l},y", head="path,score,label,score.1"),
     "quoted line ends": lines(row='{p},"two\nlines, or\r\nthree",{l}', head="path,note,label"),
     "cells that are left out": lines(head="path,label,group,split"),
     "decimal commas": lines(";", row="{p};{l},0"),
@@ -112,6 +113,18 @@ REFUSED = {
     "no header": ("real/a.jpg,real\n", r"its first line is 'real/a.jpg,real'"),
     "a title above": ("Table 1\npath,label\nreal/a.jpg,0\n", "its first line is 'Table 1'"),
     "a column twice": ("path,Label,label\nreal/a.jpg,0,1\n", "line 1: has the column label twice"),
+    "a column twice, as pandas has it": (
+        "path,label,label.1\nreal/a.jpg,0,1\n",
+        "label and label.1",
+    ),
+    "a group twice, as R has it": ("path,label,group,group.2\na,0,,\n", "group and group.2"),
+    "a path twice, as polars has it": (
+        "path,label,path_duplicated_0\na,0,b\n",
+        "path and path_duplicated_0",
+    ),
+    "names of columns alone": ("path,label\n\n,,\n", "lists no images or videos"),
+    "absolute elsewhere": ("path,label\n/etc/real/a.jpg,0\n", "is not one below the folder"),
+    "absolute, and out again": ("path,label\n{root}/../a.jpg,0\n", "is not one below the folder"),
     "too many cells": ("path,label\n\nreal/a, b.jpg,real\n", "line 3: has 3 cells for 2 columns"),
     "names of rows by R": ('"path","label"\n"1","real/a.jpg",0\n', "line 2: has 3 cells for 2"),
     "too few cells": ("path,label\r\nreal/a.jpg,0\r\nreal/b.jpg\r\n", "line 3: has 1 cells"),
@@ -146,6 +159,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_is_refused(tmp_path: Path, name: str) -> None:
     content, message = REFUSED[name]
+    if isinstance(content, str):
+        content = content.replace("{root}", str(tmp_path / "set"))
     with pytest.raises(ValueError, match=message) as caught:
         find_samples(dataset(tmp_path / "set", content))
     assert str(tmp_path / "set" / "index.csv") in str(caught.value)
@@ -258,6 +273,17 @@ def test_none_is_there_of_those_below_the_folder(tmp_path: Path) -> None:
 
 
 # Other tables.
+
+
+def test_labels_of_dfdc_without_a_row_or_with_a_column_twice(tmp_path: Path) -> None:
+    dataset(tmp_path, b"", "test/a.mp4", "validation/b.mp4")
+    (tmp_path / "index.csv").unlink()
+    (tmp_path / "validation" / "labels.csv").write_text("filename,label\nb.mp4,1\n")
+    for text, message in (("", "no rows"), ("a.mp4,0\n", "label and label.1")):
+        head = "filename,label" + ",label.1" * bool(text)
+        (tmp_path / "test" / "labels.csv").write_text(f"{head}\n{text}")
+        with pytest.raises(ValueError, match=f"labels.csv: .*{message}"):
+            find_samples(tmp_path, layout="dfdc")
 
 
 @pytest.mark.parametrize(

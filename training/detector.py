@@ -13,12 +13,12 @@ from evaluation.metrics import summary, threshold_at_fpr
 from features.columns import directions, forgery_logit_columns, groups_of
 from features.disagreement import of_regions
 from features.explain import PERCENTILES
-from features.pipeline import FeaturePipeline
+from features.pipeline import NO_OUTPUT, FeaturePipeline, chosen_names
 from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
 from models.classifiers import MODELS
 from models.heads import fit_head
-from training.remarks import on_columns
+from training.remarks import left_out, on_columns
 
 LOG = logging.getLogger("masc")
 HEADS = tuple(kind for kind, model in MODELS.items() if not model.real_only)
@@ -59,6 +59,25 @@ class Settings:
         return "oneclass" if self.one_class else self.head
 
 
+def with_features(
+    faces: FeatureDataset, outputs: dict, settings: Settings, notes: list[str]
+) -> FeatureDataset:
+    """The faces with any output that the chosen columns are made of.
+
+    notes: how many of the training and validation faces have none. Raises: ValueError: all the real
+    training faces, or unknown groups of columns.
+    """
+    names = chosen_names(faces.arrays, outputs, settings.drop, settings.only)
+    known = faces.known({name.partition("/")[0] for name in names})
+    for split, what in (("train", "training"), ("val", "validation")):
+        part = faces.rows["split"] == split
+        labels = faces.rows["label"][part]
+        notes += left_out(labels, known[part], what)
+        if split == "train" and 0 in labels and 0 not in labels[known[part]]:
+            raise ValueError(NO_OUTPUT.format("real training"))
+    return faces.select(known)
+
+
 def fit(
     train: FeatureDataset, val: FeatureDataset, outputs: dict, settings: Settings, notes: list[str]
 ) -> tuple[Checkpoint, dict]:
@@ -81,10 +100,9 @@ def fit(
     names = pipeline.names
     expected = sum("expected" in groups_of(name) for name in names)
     LOG.info(f"columns     {len(names)}: {len(names) - expected} raw, {expected} expected")
-    usable = np.flatnonzero(~np.isnan(columns.values).all(1))
-    if without := len(train) - len(usable):
-        notes.append(f"{without} training faces have not a single feature and are left out")
-    train, values = train.select(usable), columns.values[usable]
+    known = ~np.isnan(columns.values).all(1)
+    notes += left_out(train.rows["label"], known, "training")
+    train, values = train.select(known), columns.values[known]
     for name in sorted(outputs.keys() - pipeline.outputs.keys()):
         if not np.isfinite(train.arrays[name][train.rows["label"] == 0]).any():
             notes.append(f"{name} has no value on any real training face and is left out")
@@ -93,10 +111,11 @@ def fit(
     notes += on_columns(names, values, train.rows["label"])
     val_values = pipeline.transform(val.arrays).values
     known = ~np.isnan(val_values).all(1)
+    notes += left_out(val.rows["label"], known, "validation")
     val_values, val_labels = val_values[known], val.rows["label"][known]
     reals = val_values[val_labels == 0]
     if not len(reals):
-        raise ValueError("no real validation face has a single feature: no threshold can be set")
+        raise ValueError(NO_OUTPUT.format("real validation"))
     faces = (values, train.rows["label"], train.rows["group"], val_values, val_labels)
     weight = settings.forgery_weight * forgery_logit_columns(names, pipeline.outputs)
     head = fit_head(settings.kind, *faces, settings.seed, directions(names), weight)

@@ -47,6 +47,19 @@ def _few(train: FeatureDataset, one_class: bool) -> Iterator[str]:
         )
 
 
+def left_out(labels: np.ndarray, known: np.ndarray, what: str) -> Iterator[str]:
+    """About faces without a feature. labels, known: (N,), known is bool; what: they are for."""
+    if not known.all():
+        parts = []
+        for number, label in enumerate(LABELS):
+            lost = ~known[labels == number]
+            parts.append(f"{lost.sum()} of {len(lost)} {label}")
+        yield (
+            f"{(~known).sum()} {what} faces have not a single feature and are left out: "
+            f"{', '.join(parts)}"
+        )
+
+
 def _one_label(faces: FeatureDataset) -> Iterator[str]:
     for split in SPLITS[1:]:
         counts = faces.split(split).counts()
