@@ -144,8 +144,11 @@ def frame_count(path: Path, max_pixels: int = MAX_PIXELS) -> int:
 
 
 def picture_count(path: Path, max_pixels: int = MAX_PIXELS) -> int:
-    """All pictures in a file: frames, pages, or others behind the first. Raises only ImageError."""
-    return _opened(Path(path), max_pixels, lambda image: getattr(image, "n_frames", 1))
+    """All pictures in a file: frames, pages, or others behind the first. Raises only ImageError.
+
+    Not the gain map of a phone's photograph (MPO), which is smaller.
+    """
+    return _opened(Path(path), max_pixels, _count_all)
 
 
 def _opened(path: Path, max_pixels: int, work: Callable[[Image.Image], T]) -> T:
@@ -224,6 +227,17 @@ def _frame(image: Image.Image, path: Path, max_pixels: int, frame: int) -> np.nd
 
 def _count(image: Image.Image) -> int:
     return getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+
+
+def _count_all(image: Image.Image) -> int:
+    count = getattr(image, "n_frames", 1)
+    if image.format != "MPO":
+        return count
+    first, sizes = image.size, []
+    for frame in range(count):
+        image.seek(frame)
+        sizes.append(image.size)
+    return sizes.count(first)
 
 
 def pixels_of(image: Image.Image, path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.images import ImageError, frame_count, read_image
+from data.images import ImageError, frame_count, picture_count, read_image
 from tests.test_bad_images import PICTURE, png, reason
 
 CHUNKS = {
@@ -153,3 +153,11 @@ def test_damage_behind_the_pixels_of_a_webp(read, tmp_path, astronaut, options):
             assert (read(wrong) == expected).all()
     (tmp_path / "a.webp").write_bytes(content[: content.index(b"EXIF") - 30])
     assert "damaged or cut short" in reason(tmp_path / "a.webp")
+
+
+def test_a_gain_map_is_no_second_picture(tmp_path):
+    """Phones write one behind the photograph, smaller than it."""
+    photo = Image.effect_noise((512, 512), 50).convert("RGB")
+    for name, second, count in (("a.jpg", photo.resize((256, 256)), 1), ("b.jpg", photo, 2)):
+        photo.save(tmp_path / name, "MPO", save_all=True, append_images=[second])
+        assert picture_count(tmp_path / name) == count
