@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data.datasets import find_samples
-from data.layouts.folders import _clips
+from data.layouts.folders import _clips, _groups
 from data.layouts.runs import runs_of
 from data.layouts.series import called
 
@@ -275,4 +275,37 @@ def test_methods_with_the_same_clips_are_no_frames() -> None:
     paths = [f"{m}/{c}/{k}.png" for m in ("a", "b", "c") for c in ("000", "003") for k in range(5)]
     assert {clip.video for clip in _clips(paths, 1, "")} == {
         f"{m}/{c}" for m in "abc" for c in ("000", "003")
+    }
+
+
+def test_frames_at_every_13th_place_before_clips_that_are_numbered() -> None:
+    paths = {f"{i * 13}_{c}.png": c for c in CLIPS["sources"] for i in range(10)}
+    assert apart(paths)[0] == []
+
+
+def test_the_number_of_a_face_is_not_that_of_the_frame() -> None:
+    """Two faces in some of the frames, of clips called by a number or by a word."""
+    names = ("071", "054", "aabqyygbaa")
+    stems = [f"{c}_{i}_{face}" for c in names for i in range(9) for face in range(1 + i % 2)]
+    assert {one.clip for one in called(stems).values()} == {*names}
+
+
+def test_the_target_of_a_swap_is_known_behind_other_words() -> None:
+    pairs = [("000", "003"), ("003", "000"), ("001", "870"), ("870", "001")]
+    fakes = [f"{a}_{b}_c23/{k}.png" for a, b in pairs for k in "12"]
+    reals = [f"{a}_c23/{k}.png" for a, _ in pairs for k in "12"]
+    clips = [*_clips(fakes, 1, ""), *_clips(reals, 0, "")]
+    assert {*_groups([(clip, clip.group) for clip in clips])} == {"000_003", "001_870"}
+
+
+def test_a_single_frame_of_a_film_goes_with_it() -> None:
+    """Minute 2 has one frame."""
+    stems = [
+        f"clip{n}_00_{m:02d}_{s:02d}" for n in range(3) for m in (0, 1) for s in range(0, 60, 6)
+    ]
+    runs = runs_of(f"{stem}.png" for stem in [*stems, *(f"clip{n}_00_02_05" for n in range(3))])
+    assert all(run.film for run in runs) and {run.source for run in runs} == {
+        "clip0",
+        "clip1",
+        "clip2",
     }
