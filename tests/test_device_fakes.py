@@ -65,14 +65,13 @@ def test_several_steps_may_be_made_together(crops: AlignedCrops) -> None:
 
 
 def test_nothing_but_the_mask_distinguishes_a_pair(crops: AlignedCrops) -> None:
-    """Without a channel, the real picture is the face through the window, and the fake around it."""
-    kinds = {kind: 1.0 for kind in KINDS if kind != "self_blend"}  # it may change the surroundings
-    made, (first, second) = DeviceFakes(PseudoFakes(crops, kinds), 6, 0, CPU), (draws(1), draws(1))
-    rows, fake, mask = made.make(0, draws())
-    pair = torch.stack([made.faces.rgb(rows), fake], 1)
-    faces, shares = made.seen(pair, made.faces.alpha(rows), mask, first)
+    """Without a channel, the real picture is seen through the window, and the fake around it."""
+    made, (first, second) = DeviceFakes(PseudoFakes(crops), 6, 0, CPU), (draws(1), draws(1))
+    rows, pair, mask = made.make(0, draws())
+    alpha = made.faces.alpha(rows)
+    faces, shares = made.seen(pair, alpha, mask, first)
     back = device_augment.random_windows(6, second)
-    there = [crops.images[row, ..., :3] * (crops.images[row, ..., 3:] > 0) for row in rows]
+    there = (pair[:, 0] * (alpha > 0)).permute(0, 2, 3, 1).byte().numpy()
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     windows = [
         cv2.warpAffine(image, view, (CROP.px,) * 2, flags=flags)
@@ -86,30 +85,32 @@ def test_nothing_but_the_mask_distinguishes_a_pair(crops: AlignedCrops) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_kinds_change_faces_as_on_the_cpu(kind: str, crops: AlignedCrops) -> None:
-    """The share of a face that is replaced, softness of the edge, and the change where it is."""
+    """The share of a face that is replaced, softness of the edge, change of the inside, and of the
+    outside, which is the real picture's."""
     assert list(KINDS) == list(ON_CPU)
     count, rng, faces = 24, np.random.default_rng(0), Faces(crops, CPU)
     rows = faces.sample(draws(), count)
-    fake, mask, failed = KINDS[kind](faces, rows, draws(1))
-    assert fake.shape == (count, 3, SIDE, SIDE) and failed.sum() < 4
-    assert (fake == fake.round()).all() and mask.min() >= 0 and mask.max() <= 1
-    if kind != "self_blend":  # whose surroundings may be the changed copy
-        assert ((fake - faces.rgb(rows)) * (mask == 0) == 0).all()
+    real, fake, mask, failed = KINDS[kind](faces, rows, draws(1))
+    assert real.shape == fake.shape == (count, 3, SIDE, SIDE) and failed.sum() < 4
+    assert (real == real.round()).all() and (fake == fake.round()).all()
+    assert mask.min() >= 0 and mask.max() <= 1
+    assert ((fake - real) * (mask == 0) == 0).all()
     found = [mask.mean(), ((mask > 0.05) & (mask < 0.95)).float().mean()]
-    found.append(((fake - faces.rgb(rows)).abs() * mask).mean() / mask.mean())
+    found.append(((fake - real).abs() * mask).mean() / mask.mean())
+    found.append((real - faces.rgb(rows)).abs().mean())
     made = []
     while len(made) < 60:
         index = crops.sample(rng)
-        blend = ON_CPU[kind][1](crops, index, rng)
-        if blend is not None:
-            share = blend[1]
-            change = np.abs(blend[0] - crops.images[index, ..., :3].astype(float)).mean(-1)
-            made.append(
-                (share.mean(), ((share > 0.05) & (share < 0.95)).mean(), (change * share).mean())
-            )
-    area, edge, change = np.mean(made, axis=0)
+        pair = ON_CPU[kind][1](crops, index, rng)
+        if pair is not None:
+            share, real = pair[2], pair[0].astype(float)
+            change = np.abs(pair[1] - real).mean(-1)
+            outer = np.abs(real - crops.images[index, ..., :3]).mean()
+            soft = ((share > 0.05) & (share < 0.95)).mean()
+            made.append((share.mean(), soft, (change * share).mean(), outer))
+    area, edge, change, outer = np.mean(made, axis=0)
     assert [float(x) for x in found[:2]] == pytest.approx([area, edge], rel=0.4)
-    assert 0.5 < found[2] / (change / area) < 2
+    assert 0.5 < found[2] / (change / area) < 2 and 0.5 < found[3] / outer < 2
 
 
 def test_every_step_has_the_kinds_in_their_shares(crops: AlignedCrops, monkeypatch) -> None:
@@ -120,7 +121,8 @@ def test_every_step_has_the_kinds_in_their_shares(crops: AlignedCrops, monkeypat
         def made(faces: Faces, rows: Tensor, _: Draws) -> device_fakes.Fake:
             counts[kind].append(len(rows))
             marks = torch.full((len(rows), 1, 2, 2), float(list(KINDS).index(kind)))
-            return marks.expand(-1, 3, -1, -1), marks, torch.full((len(rows),), kind in failing)
+            faces = marks.expand(-1, 3, -1, -1)
+            return faces, faces, marks, torch.full((len(rows),), kind in failing)
 
         return made
 
@@ -134,7 +136,7 @@ def test_every_step_has_the_kinds_in_their_shares(crops: AlignedCrops, monkeypat
     for kind, (share, _) in ON_CPU.items():
         assert np.mean(counts[kind]) == pytest.approx(share * total, abs=0.25)
         assert max(counts[kind]) - min(counts[kind]) <= 1
-    failing |= {"self_blend", "alpha_swap", "poisson_swap"}
+    failing |= set(KINDS) - {"reconstruction"}
     assert (made.make(0, draws())[2] == 3).all()
 
 
@@ -202,8 +204,17 @@ def test_operations_are_those_of_opencv(crops: AlignedCrops) -> None:
     mask = np.zeros((SIDE, SIDE), bool)
     mask[60:160, 60:150] = True
     found = images.colour_transfer(x, x.flip(0), torch.from_numpy(mask).expand(4, 1, -1, -1))
-    both = zip(pictures, pictures[::-1], strict=True)
+    both = list(zip(pictures, pictures[::-1], strict=True))
     assert gap(found, [colour_transfer(*each, mask) for each in both]) < 0.4
+    strength = torch.tensor([0.0, 0.5, 1.0, 2.0])
+    found = images.detail_transfer(
+        x, x.flip(0), torch.from_numpy(mask).expand(4, 1, -1, -1), strength
+    )
+    wanted = [
+        augment.detail_transfer(*each, mask, level)
+        for each, level in zip(both, strength.tolist(), strict=True)
+    ]
+    assert gap(found, wanted) < 0.01 and torch.equal(found[0], x[0])
 
 
 def test_small_pictures_are_compressed_as_they_are(crops: AlignedCrops) -> None:

@@ -157,9 +157,10 @@ def test_a_pseudo_fake_is_a_function_and_a_row_of_kinds(monkeypatch) -> None:
     def upside_down(crops, index: int, rng: np.random.Generator):
         mask = np.zeros((WIDE_CROP.px, WIDE_CROP.px), np.float32)
         mask[64:160, 64:160] = 1
-        fake = crops.images[index, ..., :3].copy()
+        real = crops.images[index, ..., :3]
+        fake = real.copy()
         fake[64:160, 64:160] = fake[159:63:-1, 64:160]
-        return fake, mask
+        return real, fake, mask
 
     monkeypatch.setitem(pseudo_fakes.KINDS, "flip", (1.0, upside_down))
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 4), dtype=np.uint8)

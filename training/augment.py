@@ -9,11 +9,33 @@ from numpy.random import Generator
 from data import degrade
 from features.regions import ALIGNED, REGIONS, Crop, region_masks
 
+BANDS = (1.0, 2.0, 4.0)  # px, sigma of blurs; between them there are bands of detail
+LARGEST_GAIN = 3.0
+
 
 def sharpen(image: np.ndarray, sigma: float, amount: float) -> np.ndarray:
     """Unsharp masking."""
     detail = image.astype(np.float32) - degrade.blur(image, sigma)
     return np.clip(image + detail * amount, 0, 255).astype(np.uint8)
+
+
+def detail_transfer(
+    image: np.ndarray, reference: np.ndarray, mask: np.ndarray, strength: float
+) -> np.ndarray:
+    """A picture whose detail in a mask (H, W) bool is as strong as that of the reference.
+
+    Three bands of detail are scaled everywhere. strength: 0: not at all, 1: to the same deviation,
+    2: as far beyond it.
+    """
+    image, reference = np.float32(image), np.float32(reference)
+    result = image
+    for sigma in BANDS:
+        finer, wanted = image, reference
+        image, reference = (cv2.GaussianBlur(x, (0, 0), sigma) for x in (image, reference))
+        spread, aim = ((x[mask] ** 2).mean() ** 0.5 for x in (finer - image, wanted - reference))
+        gain = min((max(aim, 0.1) / max(spread, 0.1)) ** strength, LARGEST_GAIN)
+        result = result + (finer - image) * (gain - 1)
+    return np.rint(np.clip(result, 0, 255)).astype(np.uint8)
 
 
 def shift_colours(image: np.ndarray, rng: Generator) -> np.ndarray:

@@ -42,6 +42,11 @@ def perturb(x: Tensor, draws: Draws) -> Tensor:
     return torch.where(each(used), images.jpeg(x, quality), x)
 
 
+def sharpen(x: Tensor, sigma: Tensor, amount: Tensor) -> Tensor:
+    """As `augment.sharpen`."""
+    return cut(x + (x - images.blur(x, sigma)) * each(amount))
+
+
 def displace(x: Tensor, landmarks: Tensor, draws: Draws) -> Tensor:
     """As `augment.displace`."""
     n, middle = len(x), landmarks.mean(1)

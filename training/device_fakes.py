@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,8 +26,8 @@ from torch.utils.data import Dataset
 from models.trace_net import CROP, GRID
 from training import device_images as images
 from training.aligned_crops import CANDIDATES, FACE_WINDOW, WIDE_CROP, AlignedCrops
-from training.device_augment import displace, perturb, random_windows, transmit
-from training.device_images import Draws, cut, each, warp, whole
+from training.device_augment import displace, perturb, random_windows, sharpen, transmit
+from training.device_images import Draws, each, warp, whole
 from training.device_masks import (
     depth,
     fit,
@@ -35,15 +36,16 @@ from training.device_masks import (
     similar_pose,
     soft_mask,
     transform,
+    wide_mask,
 )
-from training.pseudo_fakes import MIN_PIXELS, PseudoFakes
+from training.pseudo_fakes import DECODED, ENLARGED, MIN_PIXELS, PseudoFakes
 
 SIDE = WIDE_CROP.px
 SPARE = 16  # one pair in so many is made beyond those that are needed, at least `FEWEST`
 FEWEST = 2
-DECODED = (64, 96, 128, 128)  # px to which a reconstruction is shrunk before it is enlarged
 SWEEPS = (60, 30, 20, 10)  # averages of `membrane`, from the coarsest size to the finest
-Fake = tuple[Tensor, Tensor, Tensor]  # pictures, masks (n, 1, S, S), whether too little changed
+# Real pictures, fakes of them, masks (n, 1, S, S), whether too little changed
+Fake = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Faces:
@@ -93,9 +95,12 @@ def _planes(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 
 
-def alpha_blend(inside: Tensor, outside: Tensor, mask: Tensor) -> Fake:
+def alpha_blend(inside: Tensor, outside: Tensor, mask: Tensor, draws: Draws) -> Fake:
+    mixed = inside * mask + outside * (1 - mask)
+    strength = draws.uniform(0.0, 2.0, len(mask))
+    outside = images.detail_transfer(outside, mixed, mask > 0.1, strength)
     mixed = whole(inside * mask + outside * (1 - mask))
-    return mixed, mask, (mask.amax((1, 2, 3)) < 0.2) | _few(mask > 0.1)
+    return outside, mixed, mask, (mask.amax((1, 2, 3)) < 0.2) | _few(mask > 0.1)
 
 
 def _few(mask: Tensor) -> Tensor:
@@ -104,17 +109,20 @@ def _few(mask: Tensor) -> Tensor:
 
 def self_blend(faces: Faces, rows: Tensor, draws: Draws) -> Fake:
     image, landmarks, n = faces.rgb(rows), faces.landmarks[rows], len(rows)
-    changed, swapped = perturb(image, draws), each(draws.chance(0.5, n))
-    inside = displace(torch.where(swapped, image, changed), landmarks, draws)
-    outside = torch.where(swapped, changed, image)
+    changed, first = perturb(image, draws), each(draws.chance(0.5, n))
+    moved, still = torch.where(first, image, changed), torch.where(first, changed, image)
+    moved, outer = displace(moved, landmarks, draws), each(draws.chance(0.5, n))
+    inside, outside = torch.where(outer, still, moved), torch.where(outer, moved, still)
     mask = soft_mask(landmarks, draws, SIDE)
-    return alpha_blend(inside, outside, mask * each(draws.choice((0.25, 0.5, 0.75, 1, 1, 1), n)))
+    mask = mask * each(draws.choice((0.25, 0.5, 0.75, 1, 1, 1), n))
+    return alpha_blend(inside, outside, mask, draws)
 
 
 def alpha_swap(faces: Faces, rows: Tensor, draws: Draws) -> Fake:
     donors, _, back = _posed(faces, rows, draws)
     inside = whole(warp(faces.rgb(donors), back, SIDE, "bicubic", "border"))
-    return paste(faces, rows, inside, warp(faces.alpha(donors), back, SIDE, "nearest"), draws)
+    valid = warp(faces.alpha(donors), back, SIDE, "nearest")
+    return paste(faces, rows, inside, valid, soft_mask(faces.landmarks[rows], draws, SIDE), draws)
 
 
 def _posed(faces: Faces, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,50 +137,85 @@ def _posed(faces: Faces, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Te
 
 def reconstruction(faces: Faces, rows: Tensor, draws: Draws) -> Fake:
     """As `pseudo_fakes.crop_reconstruction`."""
-    n, (left, top, side) = len(rows), FACE_WINDOW
-    swapped = draws.chance(0.35, n)
+    n, swapped = len(rows), draws.chance(0.35, len(rows))
     chosen = torch.where(swapped, faces.donors(rows, draws), rows)
-    smaller, larger = _resizes(rows.device)
-    size, smooth = draws.below(len(DECODED), n), draws.below(2, n)
-    x = whole(images.separable(faces.decoded[chosen].float(), smaller[size]))
-    x = whole(images.separable(x, larger[size, smooth]))
+    face = enlarged(faces.decoded[chosen].float(), draws)
     used, amount = draws.chance(0.4, n), draws.uniform(0.3, 1.5, n)
-    sharp = cut(x + (x - images.blur(x, torch.full_like(amount, 1.5))) * each(amount))
-    inside, valid = faces.rgb(chosen), torch.zeros_like(faces.alpha(rows))
-    inside[:, :, top : top + side, left : left + side] = torch.where(each(used), sharp, x)
-    valid[:, :, top + 3 : top + side - 3, left + 3 : left + side - 3] = 255
-    back = inverse(fit(faces.landmarks[chosen], faces.landmarks[rows]))
-    moved = whole(warp(inside, back, SIDE, "bilinear", "border"))
-    inside = torch.where(each(swapped), moved, inside)
-    valid = torch.where(each(swapped), warp(valid, back, SIDE, "nearest"), valid)
-    return paste(faces, rows, inside, valid, draws)
+    face = torch.where(each(used), sharpen(face, torch.full_like(amount, 1.5), amount), face)
+    mask = soft_mask(faces.landmarks[rows], draws, SIDE)
+    return paste(faces, rows, *placed(faces, rows, chosen, face), mask, draws)
+
+
+def upsampled_swap(faces: Faces, rows: Tensor, draws: Draws) -> Fake:
+    """As `pseudo_fakes.crop_upsampled_swap`."""
+    n, (left, top, side) = len(rows), FACE_WINDOW
+    chosen = torch.where(draws.chance(0.7, n), faces.donors(rows, draws), rows)
+    window = faces.rgb(chosen)[:, :, top : top + side, left : left + side]
+    small = images.area(images.constant((DECODED[-1],), rows.device), side)[:, : DECODED[-1]]
+    window = whole(images.separable(window, small))
+    redrawn = each(draws.chance(0.5, n))
+    face = enlarged(torch.where(redrawn, faces.decoded[chosen].float(), window), draws)
+    used, sigma = draws.chance(0.6, n), draws.uniform(0.8, 2.5, n)
+    face = torch.where(each(used), sharpen(face, sigma, draws.uniform(0.3, 2.0, n)), face)
+    mask = wide_mask(faces.landmarks[rows], draws, SIDE)
+    return paste(faces, rows, *placed(faces, rows, chosen, face), mask, draws, toned=0.5)
+
+
+def enlarged(face: Tensor, draws: Draws) -> Tensor:
+    """As `pseudo_fakes._enlarged`."""
+    smaller, larger = _resizes(face.device)
+    size, way = draws.below(len(DECODED), len(face)), draws.below(len(ENLARGED), len(face))
+    face = whole(images.separable(face, smaller[size]))
+    return whole(images.separable(face, larger[size, way]))
 
 
 @cache
 def _resizes(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Matrices of the sizes `DECODED`: (4, 128, 128) shrink, (4, 2, 160, 128) enlarge again."""
+    """Matrices of the sizes `DECODED`: (4, 128, 128) shrink, (4, 3, 160, 128) enlarge again."""
     side = FACE_WINDOW[2]
-    larger = torch.zeros(len(DECODED), 2, side, DECODED[-1])
+    larger = torch.zeros(len(DECODED), len(ENLARGED), side, DECODED[-1])
     for row, size in enumerate(DECODED):
-        basis = torch.eye(size).view(size, 1, size, 1).expand(-1, -1, -1, 2)
-        for column, mode in enumerate(("bilinear", "bicubic")):
-            larger[row, column, :, :size] = F.interpolate(basis, (side, 2), mode=mode)[:, 0, :, 0].T
+        for column, way in enumerate(ENLARGED):
+            basis = cv2.resize(np.eye(size, dtype=np.float32), (size, side), interpolation=way)
+            larger[row, column, :, :size] = torch.from_numpy(basis)
     smaller = images.area(torch.tensor(DECODED, dtype=torch.float32), DECODED[-1])
     return smaller.to(device), larger.to(device)
 
 
-def paste(faces: Faces, rows: Tensor, inside: Tensor, valid: Tensor, draws: Draws) -> Fake:
+def placed(faces: Faces, rows: Tensor, chosen: Tensor, face: Tensor) -> tuple[Tensor, Tensor]:
+    """As `pseudo_fakes._placed`."""
+    left, top, side = FACE_WINDOW
+    inside, valid = faces.rgb(chosen), torch.zeros_like(faces.alpha(rows))
+    inside[:, :, top : top + side, left : left + side] = face
+    valid[:, :, top + 3 : top + side - 3, left + 3 : left + side - 3] = 255
+    back, swapped = inverse(fit(faces.landmarks[chosen], faces.landmarks[rows])), chosen != rows
+    moved = whole(warp(inside, back, SIDE, "bilinear", "border"))
+    inside = torch.where(each(swapped), moved, inside)
+    return inside, torch.where(each(swapped), warp(valid, back, SIDE, "nearest"), valid)
+
+
+def paste(
+    faces: Faces,
+    rows: Tensor,
+    inside: Tensor,
+    valid: Tensor,
+    mask: Tensor,
+    draws: Draws,
+    toned: float = 0.8,
+) -> Fake:
     """As `pseudo_fakes._paste`. valid: (n, 1, S, S), 255 where `inside` is a photograph."""
-    n, image = len(rows), faces.rgb(rows)
+    n, outside = len(rows), faces.rgb(rows)
     valid = torch.minimum(-F.max_pool2d(-valid, 3, 1, 1), faces.alpha(rows))
     edge = images.blur(valid, torch.full((n,), 1.5, device=valid.device)) / 255
-    mask = soft_mask(faces.landmarks[rows], draws, SIDE) * edge
-    mask = mask * each(draws.choice((0.75, 1, 1, 1), n))
-    toned = images.colour_transfer(inside, image, mask > 0.5)
-    inside = torch.where(each(draws.chance(0.8, n)), toned, inside)
-    inside = torch.where(each(draws.chance(0.4, n)), perturb(inside, draws), inside)
-    fake, mask, failed = alpha_blend(inside, image, mask)
-    return fake, mask, failed | _few(mask > 0.5)
+    mask = mask * edge * each(draws.choice((0.75, 1, 1, 1), n))
+    matched = images.colour_transfer(inside, outside, mask > 0.5)
+    inside = torch.where(each(draws.chance(toned, n)), matched, inside)
+    used, inner = each(draws.chance(0.5, n)), each(draws.chance(0.5, n))
+    changed = perturb(torch.where(inner, inside, outside), draws)
+    inside = torch.where(used & inner, changed, inside)
+    outside = torch.where(used & ~inner, changed, outside)
+    real, fake, mask, failed = alpha_blend(inside, outside, mask, draws)
+    return real, fake, mask, failed | _few(mask > 0.5)
 
 
 def poisson_swap(faces: Faces, rows: Tensor, draws: Draws) -> Fake:
@@ -181,6 +224,9 @@ def poisson_swap(faces: Faces, rows: Tensor, draws: Draws) -> Fake:
     donors, points, back = _posed(faces, rows, draws)
     stretch, part = draws.uniform(0.97, 1.03, n, 2), torch.zeros_like(rows)
     places = images.pixels(SIDE, rows.device).expand(n, -1, -1, -1)
+    face = depth(outline(part, to, torch.ones_like(stretch)), places) > -0.5
+    strength = draws.uniform(0.0, 2.0, n)
+    image = images.detail_transfer(image, faces.rgb(donors), face, strength)
     shapes = outline(part, to, stretch), outline(part, points, stretch)
     shapes = shapes[0], transform(fit(points, to), shapes[1])
     deep = torch.minimum(*(depth(shape, places) for shape in shapes)) + 0.5
@@ -193,7 +239,7 @@ def poisson_swap(faces: Faces, rows: Tensor, draws: Draws) -> Fake:
     inward = (deep / (0.6 * each(deepest))).clamp(0, 1)
     toned = images.colour_transfer(clone, image, mask)
     fake = whole(clone + inward * (toned - clone))
-    return torch.where(mask > 0, fake, image), mask, _few(mask)
+    return image, torch.where(mask > 0, fake, image), mask, _few(mask)
 
 
 def membrane(outer: Tensor, mask: Tensor) -> Tensor:
@@ -219,6 +265,7 @@ KINDS: dict[str, Callable[[Faces, Tensor, Draws], Fake]] = {
     "alpha_swap": alpha_swap,
     "poisson_swap": poisson_swap,
     "reconstruction": reconstruction,
+    "upsampled_swap": upsampled_swap,
 }
 
 
@@ -252,12 +299,11 @@ class DeviceFakes(Dataset):
     def batch(self, chunk: int) -> tuple[Tensor, Tensor]:
         """The pairs of a number of steps."""
         draws = Draws(self.seed, chunk, self.faces.device)
-        rows, fake, mask = self.make(chunk, draws)
-        pair = torch.stack([self.faces.rgb(rows), fake], 1)
+        rows, pair, mask = self.make(chunk, draws)
         return self.seen(transmit(pair, draws), self.faces.alpha(rows), mask, draws)
 
     def make(self, chunk: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows (n,) of faces, a pseudo-fake of each (n, 3, S, S), masks (n, 1, S, S)."""
+        """Rows (n,) of faces, pairs of each (n, 2, 3, S, S), masks (n, 1, S, S)."""
         wanted = self.pairs * self.steps
         total = wanted + max(FEWEST, -(-wanted // SPARE))
         start = np.random.default_rng((self.seed, chunk)).random()
@@ -267,11 +313,11 @@ class DeviceFakes(Dataset):
             if end > begin:
                 made.append(KINDS[kind](self.faces, rows[begin:end], draws))
             begin = end
-        fake, mask, failed = (torch.cat(parts) for parts in zip(*made, strict=True))
+        real, fake, mask, failed = (torch.cat(parts) for parts in zip(*made, strict=True))
         order = (failed + draws.uniform(0.0, 1.0, total)).argsort()
         # Were there too few good ones, the first would come again.
         order = torch.where(failed[order], order[0], order)[:wanted]
-        return rows[order], fake[order], mask[order]
+        return rows[order], torch.stack([real[order], fake[order]], 1), mask[order]
 
     def seen(
         self, pair: Tensor, alpha: Tensor, mask: Tensor, draws: Draws

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.augment import BANDS, LARGEST_GAIN
+
 # The standard tables of ITU-T T.81, annex K, for luma and chroma.
 _LUMA = """16 11 10 16 24 40 51 61  12 12 14 19 26 58 60 55  14 13 16 24 40 57 69 56
 14 17 22 29 51 87 80 62  18 22 37 56 68 109 103 77  24 35 55 64 81 104 113 92
@@ -229,6 +231,21 @@ def colour_transfer(images: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
     )
     ratio = (aim / spread.clamp_min(1e-3)).clamp(1 / LARGEST, LARGEST)
     return from_lab((lab - means[0]) * ratio + means[1])
+
+
+def detail_transfer(images: Tensor, reference: Tensor, mask: Tensor, strength: Tensor) -> Tensor:
+    """As `training.augment.detail_transfer`. mask: (N, 1, S, S). strength: (N,)."""
+    weight = mask.float()
+    weight = weight / (3 * weight.sum((2, 3), keepdim=True)).clamp_min(1)
+    result, both = images, torch.stack([images, reference])
+    for sigma in BANDS:
+        sigma = constant((sigma,), images.device)
+        softer = separable(both.flatten(0, 1), gaussian(sigma, images.shape[-1], reach=4))
+        detail, both = both - softer.view_as(both), softer.view_as(both)
+        spread, aim = (detail.square() * weight).sum((2, 3, 4)).sqrt().clamp_min(0.1)
+        gain = ((aim / spread) ** strength).clamp_max(LARGEST_GAIN)
+        result = result + detail[0] * (each(gain) - 1)
+    return whole(result)
 
 
 def warp(

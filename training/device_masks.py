@@ -23,6 +23,7 @@ DIRECTIONS = 96  # in which the extent of a hull is measured
 ANGLES = 192  # at which its radius is known; between them it is interpolated
 BEND = 0.08  # of the face's width, as are the edges
 EDGE = (0.008, 0.06)
+WIDE_BEND, WIDE_EDGE = 0.03, (0.025, 0.12)
 MIDDLE = 56.0  # x of the template's middle line
 
 
@@ -129,22 +130,53 @@ def soft_mask(landmarks: Tensor, draws: Draws, side: int) -> Tensor:
     parts = torch.where(is_face, 0, 1 + draws.below(len(OUTLINES) - 1, n))
     whole_face, part = draws.uniform(0.88, 1.12, n, 2), draws.uniform(0.9, 1.25, n, 2)
     points = outline(parts, landmarks, torch.where(is_face[:, None], whole_face, part))
-    angle = torch.arange(POINTS, device=device) * (2 * math.pi / POINTS)
-    circle = torch.stack([angle.cos(), angle.sin()], 1)
     low, high = constant((0.35, 0.45), device), constant((0.6, 0.73), device)
     radii = draws.uniform(low, high, n, 2)[:, None] * face
-    ellipse = middle + draws.normal(n, 1, 2) * 3 + circle * radii
+    ellipse = middle + draws.normal(n, 1, 2) * 3 + _circle(device) * radii
     low, high = constant((0.35, 0.42), device), constant((0.58, 0.67), device)
     half = draws.uniform(low, high, n, 2)[:, None] * face
-    corners = torch.stack([circle[:, 0].sign(), circle[:, 1].sign()], 1)  # of a box
-    corners = torch.where(circle.abs() < 1e-3, 1.0, corners)
-    box = middle + corners * half
+    box = middle + _corners(device) * half
     shape = shape[:, None, None]
     is_ellipse, is_box = (shape >= 0.6) & (shape < 0.75), shape >= 0.9
     points = torch.where(is_ellipse, ellipse, torch.where(is_box, box, points))
+    return softened(points, draws, side, BEND, EDGE)
+
+
+def wide_mask(landmarks: Tensor, draws: Draws, side: int) -> Tensor:
+    """As `training.face_masks.wide_mask`: (N, 1, side, side) in [0, 1]."""
+    n, device = len(landmarks), landmarks.device
+    up = (landmarks[:, :2].mean(1) - landmarks[:, 3:].mean(1))[:, None]
+    rise, half = draws.uniform(0.1, 0.45, n, 1, 1), draws.uniform(0.52, 0.76, n, 2)[:, None]
+    box = landmarks.mean(1, keepdim=True) + up * rise + _corners(device) * half * FACE_WIDTH
+    low, high = constant((1.05, 1.0), device), constant((1.3, 1.45), device)
+    stretch = draws.uniform(low, high, n, 2)
+    face = torch.zeros(n, dtype=torch.long, device=device)
+    hull = outline(face, landmarks, stretch) + up * (stretch[:, 1:, None] - 1)
+    points = torch.where(draws.chance(0.5, n)[:, None, None], box, hull)
+    return softened(points, draws, side, WIDE_BEND, WIDE_EDGE)
+
+
+def softened(
+    points: Tensor, draws: Draws, side: int, bend: float, edge: tuple[float, float]
+) -> Tensor:
+    """Convex hulls of points (N, 24, 2), deformed and blurred as by `training.face_masks`."""
+    n, face = len(points), FACE_WIDTH
     coarse = round(side / face * 5)
-    bend = draws.uniform(-BEND * face, BEND * face, n, 2, coarse, coarse)
-    bend = F.interpolate(bend, size=(side, side), mode="bicubic")
-    mask = (depth(points, pixels(side, device) + bend.permute(0, 2, 3, 1)) + 1).clamp(0, 1)
-    mask = separable(mask, gaussian(draws.uniform(*EDGE, n) * face, side, reach=4))
+    bends = draws.uniform(-bend * face, bend * face, n, 2, coarse, coarse)
+    bends = F.interpolate(bends, size=(side, side), mode="bicubic").permute(0, 2, 3, 1)
+    mask = (depth(points, pixels(side, points.device) + bends) + 1).clamp(0, 1)
+    mask = separable(mask, gaussian(draws.uniform(*edge, n) * face, side, reach=4))
     return mask / each(mask.amax((1, 2, 3))).clamp_min(1 / 255)
+
+
+@cache
+def _circle(device: torch.device) -> Tensor:
+    """(24, 2) points around the unit circle."""
+    angle = torch.arange(POINTS, device=device) * (2 * math.pi / POINTS)
+    return torch.stack([angle.cos(), angle.sin()], 1)
+
+
+def _corners(device: torch.device) -> Tensor:
+    """(24, 2) points, each a corner of the square from -1 to 1."""
+    circle = _circle(device)
+    return torch.where(circle.abs() < 1e-3, 1.0, circle.sign())

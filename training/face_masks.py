@@ -112,3 +112,22 @@ def soft_mask(landmarks: np.ndarray, rng: Generator, px: int, face_px: float) ->
     mask = hull_mask(points, (px, px)).astype(np.float32)
     mask = deformed(mask, face_px, rng, bend=0.08, edge=(0.008, 0.06))
     return mask / max(float(mask.max()), 1.0)
+
+
+def wide_mask(landmarks: np.ndarray, rng: Generator, px: int, face_px: float) -> np.ndarray:
+    """A wide mask with a soft edge, as of today's swaps: (px, px) float32 in [0, 1].
+
+    Half are boxes, as of swaps that paste back an aligned square; half the whole face from the chin
+    up to the brows, the hairline or into the hair.
+    """
+    up = landmarks[:2].mean(0) - landmarks[3:].mean(0)  # from the mouth to the eyes
+    if rng.random() < 0.5:
+        middle = landmarks.mean(0) + up * rng.uniform(0.1, 0.45)
+        half = rng.uniform(0.52, 0.76, 2) * face_px
+        points = middle + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
+    else:
+        width, height = rng.uniform((1.05, 1.0), (1.3, 1.45))
+        points = outline("face", landmarks, np.array([width, height])) + up * (height - 1)
+    mask = hull_mask(points, (px, px)).astype(np.float32)
+    mask = deformed(mask, face_px, rng, bend=0.03, edge=(0.025, 0.12))
+    return mask / max(float(mask.max()), 1.0)

@@ -3,6 +3,11 @@
 Of photographs: `face_swap`, `region_swap`, `self_blend`; of aligned crops, for training: `KINDS`.
 Photographs are (H, W, 3) uint8 RGB, landmarks (5, 2) px (training/face_masks.py); with the picture
 comes a mask (H, W) uint8: how much of a pixel was replaced, 255 for all.
+
+A kind makes a pair of two versions of a face, `inside` and `outside`: the real picture is the
+outside alone, the fake has the inside in a mask. So what surrounds a face tells nothing. Neither do
+colour and sharpness of the picture as a whole, since the outside is as often the changed, the moved
+or the softer version as the inside is. Only where the two versions meet are pairs different.
 """
 
 from __future__ import annotations
@@ -28,13 +33,17 @@ from training.face_masks import (
     similar_pose,
     soft_mask,
     transform,
+    wide_mask,
 )
 
 # The landmarks that must coincide after warping.
 ANCHORS = {"face": [0, 1, 2, 3, 4], "eyes": [0, 1], "nose": [2], "mouth": [3, 4], "jaw": [3, 4]}
 MIN_EYES = 12  # px between the eyes
 MIN_PIXELS = 150  # of an aligned crop that must change
+DECODED = (64, 96, 128, 128)  # px of a face that is enlarged to `FACE_WINDOW`
+ENLARGED = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 Blend = tuple[np.ndarray, np.ndarray]  # a picture, and the share of each pixel that was replaced
+Pair = tuple[np.ndarray, np.ndarray, np.ndarray]  # a real picture, a fake of it, and that share
 
 
 def region_swap(
@@ -131,75 +140,125 @@ def _checked(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return landmarks
 
 
-def crop_self_blend(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
+def crop_self_blend(crops: AlignedCrops, index: int, rng: Generator) -> Pair | None:
     image, landmarks = crops.images[index, ..., :3], crops.landmarks[index]
-    changed = augment.perturb(image, rng)
-    inside, outside = (image, changed) if rng.random() < 0.5 else (changed, image)
-    inside = augment.displace(inside, landmarks, FACE_WIDTH, rng)
+    versions = [image, augment.perturb(image, rng)]
+    moved = rng.integers(2)
+    versions[moved] = augment.displace(versions[moved], landmarks, FACE_WIDTH, rng)
+    inside, outside = versions if rng.random() < 0.5 else versions[::-1]
     mask = soft_mask(landmarks, rng, WIDE_CROP.px, FACE_WIDTH)
-    return _alpha_blend(inside, outside, mask * rng.choice([0.25, 0.5, 0.75, 1, 1, 1]))
+    return _alpha_blend(inside, outside, mask * rng.choice([0.25, 0.5, 0.75, 1, 1, 1]), rng)
 
 
-def crop_poisson_swap(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
-    donor = crops.donor(index, rng)
-    pair, points = crops.images[[index, donor], ..., :3], crops.landmarks[[index, donor]]
+def crop_poisson_swap(crops: AlignedCrops, index: int, rng: Generator) -> Pair | None:
+    chosen = [index, crops.donor(index, rng)]
+    (image, source), points = crops.images[chosen, ..., :3], crops.landmarks[chosen]
+    face = hull_mask(outline("face", points[0], np.ones(2)), image.shape[:2]) > 0
+    outside = augment.detail_transfer(image, source, face, rng.uniform(0, 2))
     try:
-        fake, mask = face_swap(*pair, *points, seed=int(rng.integers(1 << 30)))
+        fake, mask = face_swap(outside, source, *points, seed=int(rng.integers(1 << 30)))
     except ValueError:
         return None
-    return fake, mask.astype(np.float32) / 255
+    return outside, fake, mask.astype(np.float32) / 255
 
 
-def crop_alpha_swap(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
+def crop_alpha_swap(crops: AlignedCrops, index: int, rng: Generator) -> Pair | None:
     donor, landmarks = crops.donor(index, rng), crops.landmarks[index]
     image, points = similar_pose(crops.images[donor], crops.landmarks[donor], landmarks)
     warp = fit(points, landmarks)
     inside = _warp(image[..., :3], warp, cv2.INTER_CUBIC)
-    return _paste(crops, index, inside, _warp(image[..., 3], warp, cv2.INTER_NEAREST), rng)
+    valid = _warp(image[..., 3], warp, cv2.INTER_NEAREST)
+    mask = soft_mask(landmarks, rng, WIDE_CROP.px, FACE_WIDTH)
+    return _paste(crops, index, inside, valid, mask, rng)
 
 
-def crop_reconstruction(crops: AlignedCrops, index: int, rng: Generator) -> Blend | None:
+def crop_reconstruction(crops: AlignedCrops, index: int, rng: Generator) -> Pair | None:
     chosen = crops.donor(index, rng) if rng.random() < 0.35 else index
-    (x, y, side), decoded = FACE_WINDOW, crops.reconstructed[chosen]
-    px = int(rng.choice([64, 96, 128, 128]))
-    decoded = cv2.resize(decoded, (px, px), interpolation=cv2.INTER_AREA)
-    flags = int(rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC]))
-    decoded = cv2.resize(decoded, (side, side), interpolation=flags)
+    face = _enlarged(crops.reconstructed[chosen], rng)
     if rng.random() < 0.4:
-        decoded = augment.sharpen(decoded, 1.5, rng.uniform(0.3, 1.5))
+        face = augment.sharpen(face, 1.5, rng.uniform(0.3, 1.5))
+    inside, valid = _placed(crops, index, chosen, face)
+    mask = soft_mask(crops.landmarks[index], rng, WIDE_CROP.px, FACE_WIDTH)
+    return _paste(crops, index, inside, valid, mask, rng)
+
+
+def crop_upsampled_swap(crops: AlignedCrops, index: int, rng: Generator) -> Pair | None:
+    chosen = crops.donor(index, rng) if rng.random() < 0.7 else index
+    x, y, side = FACE_WINDOW
+    if rng.random() < 0.5:
+        face = crops.reconstructed[chosen]
+    else:
+        face = crops.images[chosen, y : y + side, x : x + side, :3]
+        face = cv2.resize(face, (DECODED[-1],) * 2, interpolation=cv2.INTER_AREA)
+    face = _enlarged(face, rng)
+    if rng.random() < 0.6:  # large sigma: smooth skin and strong lines, as restored faces have
+        face = augment.sharpen(face, rng.uniform(0.8, 2.5), rng.uniform(0.3, 2))
+    inside, valid = _placed(crops, index, chosen, face)
+    mask = wide_mask(crops.landmarks[index], rng, WIDE_CROP.px, FACE_WIDTH)
+    return _paste(crops, index, inside, valid, mask, rng, toned=0.5)
+
+
+def _enlarged(face: np.ndarray, rng: Generator) -> np.ndarray:
+    """A face (128, 128, 3) of fewer pixels, brought to the size of `FACE_WINDOW`."""
+    px, side = int(rng.choice(DECODED)), FACE_WINDOW[2]
+    face = cv2.resize(face, (px, px), interpolation=cv2.INTER_AREA)
+    return cv2.resize(face, (side, side), interpolation=int(rng.choice(ENLARGED)))
+
+
+def _placed(
+    crops: AlignedCrops, index: int, chosen: int, face: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`FACE_WINDOW` of a chosen face, brought to another one, and where it is valid."""
+    x, y, side = FACE_WINDOW
     inside, valid = crops.images[chosen, ..., :3].copy(), np.zeros((WIDE_CROP.px,) * 2, np.uint8)
-    inside[y : y + side, x : x + side] = decoded
+    inside[y : y + side, x : x + side] = face
     valid[y + 3 : y + side - 3, x + 3 : x + side - 3] = 255
-    if chosen != index:
-        warp = fit(crops.landmarks[chosen], crops.landmarks[index])
-        inside = _warp(inside, warp, cv2.INTER_LINEAR)
-        valid = _warp(valid, warp, cv2.INTER_NEAREST)
-    return _paste(crops, index, inside, valid, rng)
+    if chosen == index:
+        return inside, valid
+    warp = fit(crops.landmarks[chosen], crops.landmarks[index])
+    return _warp(inside, warp, cv2.INTER_LINEAR), _warp(valid, warp, cv2.INTER_NEAREST)
 
 
 def _paste(
-    crops: AlignedCrops, index: int, inside: np.ndarray, valid: np.ndarray, rng: Generator
-) -> Blend | None:
-    """Blend `inside` into a face. valid: (224, 224) uint8, 255 where `inside` is a photograph."""
-    image = crops.images[index, ..., :3]
+    crops: AlignedCrops,
+    index: int,
+    inside: np.ndarray,
+    valid: np.ndarray,
+    mask: np.ndarray,
+    rng: Generator,
+    toned: float = 0.8,
+) -> Pair | None:
+    """Blend `inside` into a version of a face.
+
+    valid: (224, 224) uint8, 255 where `inside` is a photograph. toned: how often its colours are
+    matched.
+    """
     valid = cv2.erode(valid, np.ones((3, 3))) & crops.images[index, ..., 3]
     edge = cv2.GaussianBlur(valid, (0, 0), 1.5) / np.float32(255)
-    mask = soft_mask(crops.landmarks[index], rng, WIDE_CROP.px, FACE_WIDTH) * edge
-    mask *= rng.choice([0.75, 1, 1, 1])
+    mask = mask * edge * rng.choice([0.75, 1, 1, 1])
     if (mask > 0.5).sum() < MIN_PIXELS:
         return None
-    if rng.random() < 0.8:
-        inside = colour_transfer(inside, image, mask > 0.5)
-    if rng.random() < 0.4:
+    outside = crops.images[index, ..., :3]
+    if rng.random() < toned:
+        inside = colour_transfer(inside, outside, mask > 0.5)
+    changed = rng.random()
+    if changed < 0.25:
         inside = augment.perturb(inside, rng)
-    return _alpha_blend(inside, image, mask)
+    elif changed < 0.5:
+        outside = augment.perturb(outside, rng)
+    return _alpha_blend(inside, outside, mask, rng)
 
 
-def _alpha_blend(inside: np.ndarray, outside: np.ndarray, mask: np.ndarray) -> Blend | None:
+def _alpha_blend(
+    inside: np.ndarray, outside: np.ndarray, mask: np.ndarray, rng: Generator
+) -> Pair | None:
     if mask.max() < 0.2 or (mask > 0.1).sum() < MIN_PIXELS:
         return None
-    mixed = inside * mask[..., None] + outside * (1 - mask[..., None])
-    return np.rint(mixed).astype(np.uint8), mask.astype(np.float32)
+    share = mask[..., None]
+    mixed = inside * share + outside * (1 - share)
+    outside = augment.detail_transfer(outside, mixed, mask > 0.1, rng.uniform(0, 2))
+    mixed = inside * share + outside * (1 - share)
+    return outside, np.rint(mixed).astype(np.uint8), mask.astype(np.float32)
 
 
 def _warp(
@@ -209,15 +268,18 @@ def _warp(
     return cv2.warpAffine(np.ascontiguousarray(image), warp, size, flags=flags, borderMode=border)
 
 
-# Name -> share in training, and a function that returns a picture (224, 224, 3) uint8 and a mask
-# (224, 224) float32 in [0, 1], or None where too little would change.
-KINDS: dict[str, tuple[float, Callable[[AlignedCrops, int, Generator], Blend | None]]] = {
-    "self_blend": (0.4, crop_self_blend),  # with more kinds of changes and masks
+# Name -> share in training, and a function that returns a real picture and a fake (224, 224, 3)
+# uint8 and a mask (224, 224) float32 in [0, 1], or None where too little would change.
+KINDS: dict[str, tuple[float, Callable[[AlignedCrops, int, Generator], Pair | None]]] = {
+    "self_blend": (0.3, crop_self_blend),  # with more kinds of changes and masks
     # A similar person's face, alpha-blended (Li et al., Face X-ray, CVPR 2020), or by gradients.
-    "alpha_swap": (0.25, crop_alpha_swap),
+    "alpha_swap": (0.15, crop_alpha_swap),
     "poisson_swap": (0.1, crop_poisson_swap),
-    "reconstruction": (0.25, crop_reconstruction),  # this face, or a swapped one, by an autoencoder
+    "reconstruction": (0.15, crop_reconstruction),  # this face, or a swapped one, by an autoencoder
+    # A few pixels enlarged, often redrawn and sharpened, with a wide mask: inswapper and its kin.
+    "upsampled_swap": (0.3, crop_upsampled_swap),
 }
+NEED_DECODED = ("reconstruction", "upsampled_swap")
 
 
 @dataclass(frozen=True)
@@ -232,15 +294,16 @@ class PseudoFakes:
         if unknown or not sum(self.shares.values()) > 0:
             wrong = f"unknown kinds of pseudo-fake: {unknown or 'none given'}"
             raise ValueError(f"{wrong}; they are {', '.join(KINDS)}")
-        if self.shares.get("reconstruction") and self.crops.reconstructed is None:
-            raise ValueError("reconstruction needs reconstructed faces: training/reconstruction.py")
+        needy = [kind for kind in NEED_DECODED if self.shares.get(kind)]
+        if needy and self.crops.reconstructed is None:
+            raise ValueError(f"{needy[0]} needs reconstructed faces: training/reconstruction.py")
 
-    def make(self, index: int, rng: Generator) -> tuple[np.ndarray, np.ndarray, str] | None:
-        """A pseudo-fake of one face, its mask and its kind, or None: see `KINDS`."""
+    def make(self, index: int, rng: Generator) -> tuple[*Pair, str] | None:
+        """A version of a face, a pseudo-fake of it, its mask and its kind, or None: see `KINDS`."""
         share = np.array(list(self.shares.values()), float)
         kind = list(self.shares)[rng.choice(len(share), p=share / share.sum())]
-        blend = KINDS[kind][1](self.crops, index, rng)
-        return blend and (*blend, kind)
+        pair = KINDS[kind][1](self.crops, index, rng)
+        return pair and (*pair, kind)
 
     def pair(
         self, index: int, seed: int, crop: Crop, grid: int
@@ -255,11 +318,10 @@ class PseudoFakes:
         made = self.make(index, rng)
         if made is None:
             return None
-        fake, mask, kind = made
+        *pair, mask, kind = made
         channel, view = int(rng.integers(1 << 30)), augment.random_window(WIDE_CROP, crop, rng)
-        image, size = self.crops.images[index], (crop.px, crop.px)
-        pair = (np.ascontiguousarray(image[..., :3]), fake)
-        pair = [augment.transmit(x, default_rng(channel)) for x in pair]
-        pair = [x * (image[..., 3:] > 0) for x in pair]  # black outside the photograph
+        inside, size = self.crops.images[index, ..., 3:] > 0, (crop.px, crop.px)
+        pair = [augment.transmit(np.ascontiguousarray(x), default_rng(channel)) for x in pair]
+        pair = [x * inside for x in pair]  # black outside the photograph
         real, fake, mask = (cv2.warpAffine(x, view, size) for x in (*pair, mask))
         return real, fake, cv2.resize(mask, (grid, grid), interpolation=cv2.INTER_AREA), kind
