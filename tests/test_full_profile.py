@@ -19,6 +19,7 @@ from data.dump import read_dump
 from features.columns import groups_of
 from models import PROFILES
 from models.checkpoint import Checkpoint
+from models.tensors import sha256_of
 from models.weights import WEIGHTS, place
 from predict import Detector
 from preprocessing_pipeline import cli
@@ -109,7 +110,8 @@ def test_the_standard_profile(dataset, tmp_path):
     assert cli([*command, "--profile", "standard"]) == 0
     made = read_dump(tmp_path / "dump")
     assert set(made.meta["weights"]) == set(PROFILES["standard"]) and not made.missing
-    assert made.meta["clip_model"] == "ViT-B/16" and made.meta["weights"]["clip"] == entry.sha256
+    assert made.meta["clip_model"] == "ViT-B/16"
+    assert made.meta["weights"]["clip"] == sha256_of(place(entry))
     folder = train.main(train.Config(features=(made.path,), only=("raw",), out=tmp_path / "own"))
     detector = Detector(folder)
     assert set(detector.ensemble.weights) == set(PROFILES["standard"])
@@ -118,7 +120,7 @@ def test_the_standard_profile(dataset, tmp_path):
     again = detector.ensemble(crops)["clip.embedding"][0].float().numpy()
     row = made.rows["path"].tolist().index("1.png")
     stored = made.arrays["clip.embedding"][row].astype(np.float32)
-    assert ((stored * again).sum(-1) > 0.9999).all()
+    assert np.allclose(stored, again, atol=1e-3)
     assert detector.predict(picture).verdict in ("real", "fake", "cannot tell")
 
 
