@@ -49,7 +49,7 @@ from data.splits import SPLITS
 from data.store import DumpWriter
 from data.video import file_of, split_frame
 from features.regions import REGIONS
-from models import CLIP_MODEL, EXPERTS, PROFILES
+from models import CLIP_MODEL, CLIP_MODELS, EXPERTS, PROFILES
 from models.ensemble import (
     Ensemble,
     experts_of,
@@ -87,11 +87,12 @@ class Config:
     degrade: str = ""
     """A degradation of every picture before its face is found, such as jpeg:4 (data/degrade.py)."""
     profile: str = "lite"
-    """Which experts: lite or full."""
+    """Which experts: lite, standard (with CLIP; half a second a face) or full."""
     experts: tuple[str, ...] = ()
     """Some experts instead of a profile; those that the dump lacks are added to it."""
-    clip_model: str = CLIP_MODEL
-    """ViT-B/32, ViT-L/14, or another image tower by its timm name."""
+    clip_model: str | None = None
+    """ViT-B/16, ViT-B/32, ViT-L/14, or another image tower by its timm name (default: ViT-B/16 in standard, else
+    ViT-B/32)."""
     faces: Literal["one", "all"] = "one"
     """The most central large face of a picture, or every face."""
     limit: int | None = None
@@ -126,6 +127,7 @@ def main(config: Config) -> Path:
         raise ValueError("--batch-size and --workers must be at least 1")
     root, names = Path(config.data_root), experts_of(config.profile, config.experts)
     dataset, profile = root.resolve().name or "root", profile_of(config.profile, names)
+    config = replace(config, clip_model=config.clip_model or CLIP_MODELS.get(profile, CLIP_MODEL))
     if config.like:  # its pictures may lie in a folder of another name by now
         dataset = read_dump(config.like).meta["dataset"]
     condition = Condition.of(config.degrade) if config.degrade else None

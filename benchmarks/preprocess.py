@@ -36,7 +36,15 @@ from data.dump import read_dump
 from data.faces import FaceCutter
 from data.filling import one_thread_per_operation
 from data.loading import in_order, load
-from models.ensemble import Ensemble, experts_of, find_device, usual_batch, usual_precision
+from models import CLIP_MODEL, CLIP_MODELS
+from models.ensemble import (
+    Ensemble,
+    experts_of,
+    find_device,
+    profile_of,
+    usual_batch,
+    usual_precision,
+)
 
 PLAIN = 8  # pictures of the plain loop
 
@@ -97,7 +105,8 @@ class Benchmark:
     def load_ensemble(self) -> Ensemble:
         c, names = self.config, experts_of(self.config.profile, self.config.experts)
         bf16 = c.precision == "bfloat16"
-        ensemble = Ensemble(names, self.device, bf16, c.weights_dir, c.clip_model)
+        tower = c.clip_model or CLIP_MODELS.get(profile_of(c.profile, names), CLIP_MODEL)
+        ensemble = Ensemble(names, self.device, bf16, c.weights_dir, tower)
         ensemble.tf32 = c.precision == "tf32"
         return ensemble
 

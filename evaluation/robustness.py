@@ -47,6 +47,7 @@ def degraded_dump(
         degrade=str(condition),
         limit=limit,
         experts=tuple(clean.meta["weights"]),
+        clip_model=clean.meta.get("clip_model"),
         **{name: clean.meta["config"][name] for name in names},
         **settings,
     )

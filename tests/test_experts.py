@@ -285,14 +285,15 @@ def test_network_input(ensembles, name):
         ).to(torch.uint8)
         face[:3, :, : px // 4] = 99  # painted where no photograph is
         seen = expert.network_input(face[None])
-        assert seen.shape == (len(REGIONS), 3, side, side) and seen.dtype == torch.float32
-        for region, image, mask in zip(REGIONS, seen, there, strict=True):
+        regions = REGIONS[:1] if name == "clip" else REGIONS  # it is shown the whole, once
+        assert seen.shape == (len(regions), 3, side, side) and seen.dtype == torch.float32
+        for region, image, mask in zip(regions, seen, there, strict=False):
             assert (image[:, mask == 0] == 0).all() and (mask == 0).any(), region
             inside = image[:, mask > 1 - 1e-6]
             assert inside.numel() > 0 and (inside - value[:, None]).abs().max() < 1e-4, region
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "clip"])
 def test_a_region_does_not_depend_on_the_rest(ensembles, views, alone, name):
     expert, face = ensembles[name].experts[0], views[name][0].clone()
     below = torch.from_numpy(~region_masks(expert.crop)[UPPER])

@@ -230,6 +230,7 @@ def test_the_folder_of_the_environment(official_weights, monkeypatch):
 def test_names_of_towers():
     assert ALIASES["ViT-B/32"] == "vit_base_patch32_clip_quickgelu_224.openai"
     assert ALIASES["ViT-L/14"] == "vit_large_patch14_clip_quickgelu_224.openai"
+    assert ALIASES["ViT-B/16"] == "vit_base_patch16_clip_quickgelu_224.openai"
     for name in ALIASES:
         assert tower_named(name) == tower_named(ALIASES[name]) == ALIASES[name]
     assert (
@@ -252,9 +253,10 @@ def test_names_of_towers():
         "vit_base_patch16_clip_quickgelu_224.laion2b",
         "vit_base_patch16_clip_224.laion2b_ft_in1k",  # classifies ImageNet
         "resnet34.a1_in1k",
+        "resnet50_clip.openai",  # no vision transformer
     ):
         told = (
-            f"--clip-model {name}: timm lists no such tower; give ViT-B/32, ViT-L/14 or one of its ",
+            f"--clip-model {name}: timm lists no such tower; give ViT-B/32, ViT-L/14, ViT-B/16 or one of ",
             ".list_pretrained(",
         )
         refused(ValueError, told, tower_named, name)
@@ -269,6 +271,13 @@ def test_the_source_of_another_tower():
     assert entry.file == f"{tower}.safetensors" and entry.file not in {
         row.file for row in WEIGHTS.values()
     }
+
+
+def test_one_tower_has_two_sources():
+    assert published("ViT-B/16") is WEIGHTS["clip-vit-b-16"] and published("ViT-B/16").package
+    entry = published(ALIASES["ViT-B/16"])
+    assert entry.page == "https://huggingface.co/timm/vit_base_patch16_clip_224.openai"
+    assert entry.file == "vit_base_patch16_clip_224.openai.safetensors" and not entry.package
 
 
 def test_the_larger_tower(built_from):

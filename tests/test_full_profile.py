@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,8 @@ from data.dump import read_dump
 from features.columns import groups_of
 from models import PROFILES
 from models.checkpoint import Checkpoint
-from models.weights import WEIGHTS
+from models.tensors import sha256_of
+from models.weights import WEIGHTS, place
 from predict import Detector
 from preprocessing_pipeline import cli
 
@@ -98,6 +100,28 @@ def test_from_the_dump_to_a_verdict(dump, dataset, official_weights, tmp_path):
     assert np.allclose(
         values, again, atol=5e-3, rtol=5e-2
     )  # the dump and the detector see the same face
+
+
+def test_the_standard_profile(dataset, tmp_path):
+    entry = WEIGHTS["clip-vit-b-16"]
+    if not place(entry).is_file() or not find_spec("onnx"):
+        pytest.skip(f"needs {entry.package}, which carries CLIP's weights, and onnx")
+    command = ["--data-root", str(dataset), "--out", str(tmp_path / "dump"), "--device", "cpu"]
+    assert cli([*command, "--profile", "standard"]) == 0
+    made = read_dump(tmp_path / "dump")
+    assert set(made.meta["weights"]) == set(PROFILES["standard"]) and not made.missing
+    assert made.meta["clip_model"] == "ViT-B/16"
+    assert made.meta["weights"]["clip"] == sha256_of(place(entry))
+    folder = train.main(train.Config(features=(made.path,), only=("raw",), out=tmp_path / "own"))
+    detector = Detector(folder)
+    assert set(detector.ensemble.weights) == set(PROFILES["standard"])
+    picture = cv2.imread(str(dataset / "1.png"))[..., ::-1]
+    crops = detector.cutter([np.ascontiguousarray(picture)]).views
+    again = detector.ensemble(crops)["clip.embedding"][0].float().numpy()
+    row = made.rows["path"].tolist().index("1.png")
+    stored = made.arrays["clip.embedding"][row].astype(np.float32)
+    assert np.allclose(stored, again, atol=1e-3)
+    assert detector.predict(picture).verdict in ("real", "fake", "cannot tell")
 
 
 def test_a_detector_of_two_experts_needs_only_their_weights(dump, official_weights, tmp_path):
