@@ -38,7 +38,7 @@ from training.device_masks import (
     transform,
     wide_mask,
 )
-from training.pseudo_fakes import DECODED, ENLARGED, MIN_PIXELS, PseudoFakes
+from training.pseudo_fakes import COPIED, DECODED, ENLARGED, MIN_PIXELS, REDRAWN, PseudoFakes
 
 SIDE = WIDE_CROP.px
 SPARE = 16  # one pair in so many is made beyond those that are needed, at least `FEWEST`
@@ -95,10 +95,13 @@ def _planes(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 
 
-def alpha_blend(inside: Tensor, outside: Tensor, mask: Tensor, draws: Draws) -> Fake:
+def alpha_blend(
+    inside: Tensor, outside: Tensor, mask: Tensor, draws: Draws, strongest: float = COPIED
+) -> Fake:
     mixed = inside * mask + outside * (1 - mask)
-    strength = draws.uniform(0.0, 2.0, len(mask))
-    outside = images.detail_transfer(outside, mixed, mask > 0.1, strength)
+    core = mask > mask.amax((1, 2, 3), True) / 2
+    strength = draws.uniform(0.0, strongest, len(mask))
+    outside = images.detail_transfer(outside, mixed, core, strength)
     mixed = whole(inside * mask + outside * (1 - mask))
     return outside, mixed, mask, (mask.amax((1, 2, 3)) < 0.2) | _few(mask > 0.1)
 
@@ -143,7 +146,8 @@ def reconstruction(faces: Faces, rows: Tensor, draws: Draws) -> Fake:
     used, amount = draws.chance(0.4, n), draws.uniform(0.3, 1.5, n)
     face = torch.where(each(used), sharpen(face, torch.full_like(amount, 1.5), amount), face)
     mask = soft_mask(faces.landmarks[rows], draws, SIDE)
-    return paste(faces, rows, *placed(faces, rows, chosen, face), mask, draws)
+    inside, valid = placed(faces, rows, chosen, face)
+    return paste(faces, rows, inside, valid, mask, draws, strongest=REDRAWN)
 
 
 def upsampled_swap(faces: Faces, rows: Tensor, draws: Draws) -> Fake:
@@ -158,7 +162,8 @@ def upsampled_swap(faces: Faces, rows: Tensor, draws: Draws) -> Fake:
     used, sigma = draws.chance(0.6, n), draws.uniform(0.8, 2.5, n)
     face = torch.where(each(used), sharpen(face, sigma, draws.uniform(0.3, 2.0, n)), face)
     mask = wide_mask(faces.landmarks[rows], draws, SIDE)
-    return paste(faces, rows, *placed(faces, rows, chosen, face), mask, draws, toned=0.5)
+    inside, valid = placed(faces, rows, chosen, face)
+    return paste(faces, rows, inside, valid, mask, draws, toned=0.5, strongest=REDRAWN)
 
 
 def enlarged(face: Tensor, draws: Draws) -> Tensor:
@@ -202,6 +207,7 @@ def paste(
     mask: Tensor,
     draws: Draws,
     toned: float = 0.8,
+    strongest: float = COPIED,
 ) -> Fake:
     """As `pseudo_fakes._paste`. valid: (n, 1, S, S), 255 where `inside` is a photograph."""
     n, outside = len(rows), faces.rgb(rows)
@@ -214,7 +220,7 @@ def paste(
     changed = perturb(torch.where(inner, inside, outside), draws)
     inside = torch.where(used & inner, changed, inside)
     outside = torch.where(used & ~inner, changed, outside)
-    real, fake, mask, failed = alpha_blend(inside, outside, mask, draws)
+    real, fake, mask, failed = alpha_blend(inside, outside, mask, draws, strongest)
     return real, fake, mask, failed | _few(mask > 0.5)
 
 

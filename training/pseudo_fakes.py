@@ -42,6 +42,9 @@ MIN_EYES = 12  # px between the eyes
 MIN_PIXELS = 150  # of an aligned crop that must change
 DECODED = (64, 96, 128, 128)  # px of a face that is enlarged to `FACE_WINDOW`
 ENLARGED = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
+# The largest strength of `augment.detail_transfer` to the outside: with these the outside is as often
+# sharper than the fake as softer. Blending itself softens, above all what was redrawn.
+COPIED, REDRAWN = 2.5, 4.0
 Blend = tuple[np.ndarray, np.ndarray]  # a picture, and the share of each pixel that was replaced
 Pair = tuple[np.ndarray, np.ndarray, np.ndarray]  # a real picture, a fake of it, and that share
 
@@ -179,7 +182,7 @@ def crop_reconstruction(crops: AlignedCrops, index: int, rng: Generator) -> Pair
         face = augment.sharpen(face, 1.5, rng.uniform(0.3, 1.5))
     inside, valid = _placed(crops, index, chosen, face)
     mask = soft_mask(crops.landmarks[index], rng, WIDE_CROP.px, FACE_WIDTH)
-    return _paste(crops, index, inside, valid, mask, rng)
+    return _paste(crops, index, inside, valid, mask, rng, strongest=REDRAWN)
 
 
 def crop_upsampled_swap(crops: AlignedCrops, index: int, rng: Generator) -> Pair | None:
@@ -195,7 +198,7 @@ def crop_upsampled_swap(crops: AlignedCrops, index: int, rng: Generator) -> Pair
         face = augment.sharpen(face, rng.uniform(0.8, 2.5), rng.uniform(0.3, 2))
     inside, valid = _placed(crops, index, chosen, face)
     mask = wide_mask(crops.landmarks[index], rng, WIDE_CROP.px, FACE_WIDTH)
-    return _paste(crops, index, inside, valid, mask, rng, toned=0.5)
+    return _paste(crops, index, inside, valid, mask, rng, toned=0.5, strongest=REDRAWN)
 
 
 def _enlarged(face: np.ndarray, rng: Generator) -> np.ndarray:
@@ -227,6 +230,7 @@ def _paste(
     mask: np.ndarray,
     rng: Generator,
     toned: float = 0.8,
+    strongest: float = COPIED,
 ) -> Pair | None:
     """Blend `inside` into a version of a face.
 
@@ -246,17 +250,22 @@ def _paste(
         inside = augment.perturb(inside, rng)
     elif changed < 0.5:
         outside = augment.perturb(outside, rng)
-    return _alpha_blend(inside, outside, mask, rng)
+    return _alpha_blend(inside, outside, mask, rng, strongest)
 
 
 def _alpha_blend(
-    inside: np.ndarray, outside: np.ndarray, mask: np.ndarray, rng: Generator
+    inside: np.ndarray,
+    outside: np.ndarray,
+    mask: np.ndarray,
+    rng: Generator,
+    strongest: float = COPIED,
 ) -> Pair | None:
     if mask.max() < 0.2 or (mask > 0.1).sum() < MIN_PIXELS:
         return None
     share = mask[..., None]
     mixed = inside * share + outside * (1 - share)
-    outside = augment.detail_transfer(outside, mixed, mask > 0.1, rng.uniform(0, 2))
+    core = mask > mask.max() / 2
+    outside = augment.detail_transfer(outside, mixed, core, rng.uniform(0, strongest))
     mixed = inside * share + outside * (1 - share)
     return outside, np.rint(mixed).astype(np.uint8), mask.astype(np.float32)
 
