@@ -37,6 +37,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "vision_language": ("embedding", "appearance"),
     "expressions": ("expression", "emotion", "affect", "au", "blendshapes"),
     "traces": ("source", "altered"),
+    "appearance": ("made",),  # what one region looks like by itself: no comparison
 }
 
 
@@ -132,8 +133,12 @@ def groups_of(name: str) -> set[str]:
 
 
 def predictable(outputs: Outputs) -> dict[str, Mapping]:
-    """Outputs predictable from another region: all but `traces`."""
-    return {name: x for name, x in outputs.items() if "traces" not in groups_of(f"{name}/")}
+    """Outputs predictable from another region: all but `traces` and forgery logits."""
+    return {
+        name: x
+        for name, x in outputs.items()
+        if "traces" not in groups_of(f"{name}/") and x["kind"] != "forgery_logit"
+    }
 
 
 def directions(names: Sequence[str]) -> np.ndarray:

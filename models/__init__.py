@@ -30,6 +30,7 @@ BUNDLED: dict[str, Path] = {
     "lite": _FOLDER / "region_net.safetensors",
     "traces": _FOLDER / "trace_net.safetensors",
 }
+BLOCK_HEAD = _FOLDER / "block_head.safetensors"  # beside `clip` with the tower ViT-B/16
 CLIP_MODEL = "ViT-B/32"  # the default (models/clip_image.py), but for these profiles
 CLIP_MODELS = {"standard": "ViT-B/16"}
 

@@ -69,6 +69,7 @@ class Expert(nn.Module):
     name: str  # the first part of its columns' names (`lite` in `lite.age/js/full~lower`)
     crop: Crop  # the part of an aligned face that it sees
     outputs: dict[str, Output]
+    beside: tuple[Path, ...] = ()  # more files that its outputs depend on
     faces_on_cpu: int = 1  # per call; a few that fit the cache of a CPU are faster than many
 
     def __init__(self, net: nn.Module, weights: Path, bf16: bool = False) -> None:

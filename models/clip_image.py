@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from features.regions import Crop
-from models import CLIP_MODEL
+from models import BLOCK_HEAD, CLIP_MODEL
 from models.base import Output, WholeFaceExpert
+from models.block_head import load_block_head, statistics
 from models.clip_onnx import read_onnx
 from models.gpu_layers import Norm, Patches, replace, silu_for_quick_gelu
 from models.tensors import load_strictly, read_tensors
@@ -68,7 +69,8 @@ class ClipImage(WholeFaceExpert):
     after the last block, through the same projection; a patch counts by its share of the region
     and of the photograph. Through attention patches know of the rest of the face, too.
 
-    tower: timm's name or an alias.
+    tower: timm's name or an alias. Beside the tower that it was trained on, ViT-B/16, a head reads
+    all blocks (models/block_head.py): `made`, of a region by its patches.
     """
 
     name = "clip"
@@ -82,6 +84,10 @@ class ClipImage(WholeFaceExpert):
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         self.crop = Crop.of_box(1.3, config["input_size"][-1])
         self.outputs = {"embedding": Output("embedding", net.num_classes or net.num_features)}
+        self.head = None
+        if tower_named(tower) == ALIASES["ViT-B/16"]:
+            self.head, self.beside = load_block_head(BLOCK_HEAD), (BLOCK_HEAD,)
+            self.outputs["made"] = Output("forgery_logit", 1, ("logit",))
         tensors = read_onnx(weights) if weights.suffix == ".onnx" else read_tensors(weights)
         if "visual.class_embedding" in tensors:  # OpenAI's and open_clip's names, text tower too
             tensors = checkpoint_filter_fn(tensors, net)
@@ -100,23 +106,31 @@ class ClipImage(WholeFaceExpert):
         replace(self.net, nn.Conv2d, Patches)
         return self.net
 
-    def features(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        """What one pass gives; faces as `forward` takes them.
-
-        `embedding`: (B, R, size) float32, L2-normalised. `tokens`: (B, blocks, width), any float
-        type, the class token after each block, neither normalised nor projected.
-        """
-        taken = {"output_fmt": "NLC", "return_prefix_tokens": True}
-        last, blocks = self.net.forward_intermediates(self.network_input(faces), **taken)
+    def shares_of(self, faces: torch.Tensor) -> torch.Tensor:
+        """(B, R - 1, P): how much each patch counts in each region but `full`."""
         there = F.avg_pool2d((faces[:, 3:] > 127).float(), self.patch).flatten(2)
         shares = self.shares * (there + 1e-6)  # a region outside the photograph: of nothing else
-        shares = (shares / shares.sum(-1, keepdim=True)).to(last.dtype)
-        seen = torch.cat([last[:, :1], shares @ last[:, 1:]], dim=1)
-        return {
-            "embedding": F.normalize(self.net.head(seen).float(), dim=-1),
-            "tokens": torch.stack([classes[:, 0] for _, classes in blocks], dim=1),
-        }
+        return shares / shares.sum(-1, keepdim=True)
+
+    def blocks(self, faces: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Tokens (B, 1 + P, width): normalised after the last block, and as they leave each block."""
+        taken = {"output_fmt": "NLC", "return_prefix_tokens": True}
+        last, found = self.net.forward_intermediates(self.network_input(faces), **taken)
+        return last, [torch.cat([first, patches], dim=1) for patches, first in found]
+
+    def statistics(self, faces: torch.Tensor, blocks: list[torch.Tensor]) -> torch.Tensor:
+        """What the head reads of each region, (B, R, 36, 768) float32; of `full` all patches."""
+        shares = self.shares_of(faces)
+        everywhere = torch.full_like(shares[:, :1], 1 / shares.shape[-1])
+        return statistics(blocks, torch.cat([everywhere, shares], dim=1))
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         with self.inference(faces.device):
-            return {"embedding": self.features(faces)["embedding"]}
+            last, blocks = self.blocks(faces)
+            shares = self.shares_of(faces).to(last.dtype)
+            seen = torch.cat([last[:, :1], shares @ last[:, 1:]], dim=1)
+            found = {"embedding": F.normalize(self.net.head(seen).float(), dim=-1)}
+        if self.head is not None:  # small, and in full precision
+            with torch.inference_mode():
+                found["made"] = self.head(self.statistics(faces, blocks))[..., None]
+        return found

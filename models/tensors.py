@@ -33,7 +33,11 @@ class MissingWeightsError(FileNotFoundError):
     """A missing file; the message says where to get it, on which terms, where to put it."""
 
 
-def sha256_of(path: Path) -> str:
+def sha256_of(path: Path, *more: Path) -> str:
+    """Of one file; of several, the SHA-256 of theirs."""
+    if more:
+        digests = "".join(map(sha256_of, (path, *more)))
+        return hashlib.sha256(digests.encode()).hexdigest()
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -93,13 +93,32 @@ def test_outputs_are_those_of_the_original_network(carried, expert, faces):
     assert F.cosine_similarity(ours, theirs.flip(0)).max() < 0.9, "another face is further away"
 
 
-def test_class_tokens_of_every_block(expert, faces):
-    found = expert.features(faces)
-    assert found["tokens"].shape == (2, 12, 768)
-    net = expert.net
-    last = net.norm(found["tokens"][:, -1])
-    own = F.normalize(net.head(last), dim=-1)
-    assert torch.allclose(own, found["embedding"][:, 0], atol=1e-5)
+def test_the_head_reads_every_block_over_each_region(expert, faces):
+    """A token after each block, and mean and deviation of the patches by their share of a region."""
+    last, blocks = expert.blocks(faces)
+    found = expert.statistics(faces, blocks)
+    assert found.shape == (2, len(REGIONS), 36, 768)
+    assert torch.allclose(expert.net.norm(blocks[-1]), last, atol=1e-4)
+    place = REGIONS.index("left")
+    shares = expert.shares_of(faces)[:, place - 1, :, None]
+    for number in (0, 7, 11):
+        token, patches = blocks[number][:, 0], blocks[number][:, 1:]
+        mean = (shares * patches).sum(1)
+        spread = (shares * (patches - mean[:, None]).square()).sum(1).sqrt()
+        for offset, own in enumerate((token, mean, spread)):
+            assert torch.allclose(found[:, place, 3 * number + offset], own, atol=1e-3), number
+    whole = found[:, 0, 3 * 7 + 1]
+    assert torch.allclose(whole, blocks[7][:, 1:].mean(1), atol=1e-4), "of the face: all patches"
+    logits = expert(faces)["made"]
+    assert logits.shape == (2, len(REGIONS), 1)
+    assert torch.allclose(logits[:, place, 0], expert.head(found[:, place]), atol=1e-4)
+
+
+def test_dumps_tell_one_head_from_another(expert, tmp_path):
+    own = sha256_of(expert.weights, *expert.beside)
+    other = tmp_path / "block_head.safetensors"
+    other.write_bytes(BLOCK_HEAD.read_bytes() + b" ")
+    assert own not in (sha256_of(expert.weights), sha256_of(expert.weights, other))
 
 
 # With random weights of the published shapes.
