@@ -20,7 +20,7 @@ from training.aligned_crops import AlignedCrops
 from training.device_images import Draws
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PAIRS = 40  # of each kind
+PAIRS = 32  # of each kind
 Pairs = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # real, fake (S, S, 3) uint8; mask (S, S)
 
 
