@@ -265,7 +265,8 @@ def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
             for test, faces in run.tests.items():
                 found = importance(fitted.checkpoint, faces, config.seed)
                 rows += [{"test": test, **row} for row in found]
-        if system.kind != ABLATION and name in run.tests and name in degraded:
+        wanted = system.degraded and system.kind != ABLATION
+        if wanted and name in run.tests and name in degraded:
             found = curves(*degraded[name], fitted.p_fake)
             rows += [{"test": name, **row} for row in found]
         return [{"run": run.id, **row} for row in rows]

@@ -19,7 +19,6 @@ from scipy.special import expit
 from torchvision.transforms import v2
 
 from data.alignment import align
-from data.degrade import Condition
 from data.dump import landmarks_of
 from data.feature_dataset import FeatureDataset
 from data.images import ImageError
@@ -150,20 +149,14 @@ class Scores:
 
     def __call__(self, faces: FeatureDataset) -> np.ndarray:
         """(N,) float64. Raises: ImageError, FileNotFoundError: a picture cannot be read."""
-        columns = [faces.rows[name].tolist() for name in ("condition", *FACE)]
-        keys = [*zip(*columns, strict=True)]
+        keys = [*zip(*(faces.rows[name].tolist() for name in FACE), strict=True)]
         new = [row for row, key in enumerate(keys) if key not in self.known]
-        for condition in sorted({keys[row][0] for row in new}):
-            rows = [row for row in new if keys[row][0] == condition]
-            degraded = Condition.of(condition) if condition else None
-            paths = [self.roots[keys[row][1]] / keys[row][2] for row in rows]
-            pictures = load_ahead(paths, 2, AHEAD, condition=degraded)
-            for row, points, picture in zip(
-                rows, landmarks_of(faces.rows)[rows], pictures, strict=True
-            ):
-                if isinstance(picture, ImageError):
-                    raise picture
-                self.known[keys[row]] = self.detector.logit(picture.image, points)
+        paths = [self.roots[keys[row][0]] / keys[row][1] for row in new]
+        pictures, landmarks = load_ahead(paths, 2, AHEAD), landmarks_of(faces.rows)[new]
+        for row, points, picture in zip(new, landmarks, pictures, strict=True):
+            if isinstance(picture, ImageError):
+                raise picture
+            self.known[keys[row]] = self.detector.logit(picture.image, points)
         return np.array([self.known[key] for key in keys])
 
 
@@ -182,4 +175,4 @@ def published_system(
         note = f"{scores.detector.about}; as published, only the threshold is fitted"
         return Fitted(lambda faces: expit(scores(faces)), threshold, [note])
 
-    return System(name, BASELINE, fit)
+    return System(name, BASELINE, fit, degraded=False)

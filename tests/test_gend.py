@@ -272,3 +272,14 @@ def test_dinov3s_weights_go_where_they_belong() -> None:
         "mlp.fc1.weight": "mlp.up_proj.weight",
     }.items():
         assert torch.equal(found[f"backbone.blocks.0.{ours}"], tensors[f"{block}.{theirs}"])
+
+
+def test_mixed_precision_is_nearly_float32(gend, monkeypatch) -> None:
+    expert, faces = gend[0], photographs(224, 1)
+    exact = expert(faces)
+    monkeypatch.setattr(expert, "bf16", True)
+    expert.rewrite()  # as on a GPU
+    found = expert(faces)
+    assert F.cosine_similarity(found["embedding"], exact["embedding"], dim=-1).min() > 0.999
+    assert (found["altered"] - exact["altered"]).abs().max() < 0.05
+    assert not torch.equal(found["altered"], exact["altered"])

@@ -207,7 +207,6 @@ def pictures(tmp_path) -> tuple[dict[str, Path], FeatureDataset]:
         "path": np.array([f"{i}.png" for i in range(8)], dtype=object),
         "face": np.zeros(8, int),
         "label": label,
-        "condition": np.full(8, ""),
     }
     for i, (x, y) in enumerate(TEMPLATE / 2):
         rows |= {f"lx{i}": np.full(8, x), f"ly{i}": np.full(8, y)}
@@ -239,8 +238,7 @@ def test_only_the_threshold_is_fitted_and_a_picture_is_judged_once(pictures, mon
     inverted = FeatureDataset({}, faces.rows | {"label": 1 - faces.rows["label"]})
     assert np.array_equal(system.fit(faces, inverted).p_fake(faces), p)  # nor is its direction
     assert len(loads) == 1 and loads[0] == ("toy", None, "cpu")
-    faces.rows["condition"] = np.full(8, "contrast:5")
-    assert not np.allclose(fitted.p_fake(faces), p) and len(judged) == 16
+    assert not system.degraded  # one picture at a time on a CPU: hours
 
 
 def test_a_picture_that_cannot_be_read_is_named(pictures, tmp_path) -> None:
