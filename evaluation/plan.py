@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -64,7 +64,8 @@ class Config(Settings):
     permutations: int = 10
     """Fits on permuted training labels, as a sanity check."""
     networks: tuple[str, ...] = ()
-    """Networks on pixels: mesoinception4, ... or all."""
+    """Networks on pixels: mesoinception4, ... or all that are fitted here; and published detectors
+    as they are: gend, gend_pe, gend_dinov3, community_forensics, community_forensics_224, sahu65."""
     weights_dir: Path | None = None
     """Published weights of networks; nothing is downloaded (or MASC_WEIGHTS)."""
     full_size: bool = False
@@ -110,12 +111,15 @@ class Config(Settings):
         if not self.networks:
             return ()
         from evaluation.pixel_baselines import NETWORKS
+        from evaluation.published import PUBLISHED
 
-        if unknown := [name for name in self.networks if name not in {*NETWORKS, "all"}]:
+        known = (*NETWORKS, *PUBLISHED)
+        if unknown := [name for name in self.networks if name not in {*known, "all"}]:
             raise ValueError(
-                f"unknown network {', '.join(unknown)}; the networks are {', '.join(NETWORKS)}"
+                f"unknown network {', '.join(unknown)}; the networks are {', '.join(known)}"
             )
-        return tuple(NETWORKS) if "all" in self.networks else self.networks
+        groups = (NETWORKS if name == "all" else (name,) for name in self.networks)
+        return tuple(dict.fromkeys(chain(*groups)))
 
 
 Plan = list[tuple[Experiment, list[System]]]
@@ -225,10 +229,17 @@ def network_systems(config: Config, dumps: Sequence[Dump], folder: Path) -> list
     if not config.networks:
         return []
     from evaluation.pixel_baselines import PixelCutter, network_system
+    from evaluation.published import PUBLISHED, published_system
 
-    cutter = PixelCutter({dump.meta["dataset"]: root_of(config, dump) for dump in dumps})
-    about = (config.device, config.fpr, config.seed, config.quick, config.weights_dir)
-    return [network_system(name, cutter, folder, *about) for name in config.network_names()]
+    roots = {dump.meta["dataset"]: root_of(config, dump) for dump in dumps}
+    cutter, weights = PixelCutter(roots), config.weights_dir
+    about = (config.device, config.fpr, config.seed, config.quick, weights)
+    return [
+        published_system(name, roots, config.device, config.fpr, weights)
+        if name in PUBLISHED
+        else network_system(name, cutter, folder, *about)
+        for name in config.network_names()
+    ]
 
 
 def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
@@ -254,7 +265,8 @@ def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
             for test, faces in run.tests.items():
                 found = importance(fitted.checkpoint, faces, config.seed)
                 rows += [{"test": test, **row} for row in found]
-        if system.kind != ABLATION and name in run.tests and name in degraded:
+        wanted = system.degraded and system.kind != ABLATION
+        if wanted and name in run.tests and name in degraded:
             found = curves(*degraded[name], fitted.p_fake)
             rows += [{"test": name, **row} for row in found]
         return [{"run": run.id, **row} for row in rows]

@@ -49,11 +49,15 @@ class Fitted:
 
 @dataclass(frozen=True)
 class System:
-    """kind: masc, zero-shot, ablation or baseline. fit(train, val) may raise ValueError."""
+    """kind: masc, zero-shot, ablation or baseline. fit(train, val) may raise ValueError.
+
+    degraded: whether it is measured on degraded pictures, too.
+    """
 
     name: str
     kind: str
     fit: Callable[[FeatureDataset, FeatureDataset], Fitted]
+    degraded: bool = True
 
 
 @contextmanager

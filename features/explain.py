@@ -55,6 +55,11 @@ EXPERT_WORDS = {
     "facenet": "FaceNet",
     "clip": "CLIP",
     "pyfeat": "py-feat",
+    "gend": "GenD",
+    "gend_pe": "GenD, PE",
+    "gend_dinov3": "GenD, DINOv3",
+    "community_forensics": "Community Forensics",
+    "community_forensics_224": "Community Forensics, 224 px",
 }
 REGION_WORDS = {"full": "whole face", "left": "left half", "right": "right half"}
 

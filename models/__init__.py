@@ -18,6 +18,11 @@ EXPERTS: dict[str, tuple[str, str]] = {
     "clip": ("models.clip_image", "ClipImage"),
     "pyfeat": ("models.pyfeat", "PyFeat"),
     "traces": ("models.trace_net", "TraceExpert"),
+    "gend": ("models.gend", "GenD"),
+    "gend_pe": ("models.gend", "GenDPE"),
+    "gend_dinov3": ("models.gend", "GenDDINOv3"),
+    "community_forensics": ("models.community_forensics", "CommunityForensics"),
+    "community_forensics_224": ("models.community_forensics", "CommunityForensics224"),
 }
 PROFILES: dict[str, tuple[str, ...]] = {
     "lite": ("lite", "traces"),

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from features.regions import REGIONS, Crop, region_masks
+from features.regions import Crop, region_masks
 from models.gpu_layers import cast
 
 KINDS = ("distribution", "embedding", "scalar", "vector", "forgery_logit")
@@ -151,5 +151,5 @@ class WholeFaceExpert(Expert):
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         with self.inference(faces.device):
             predictions = self.predict(self.network_input(faces))
-        shape = (len(faces), len(REGIONS), -1)
+        shape = (len(faces), len(self.masks), -1)
         return {name: value.float().view(shape) for name, value in predictions.items()}

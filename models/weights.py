@@ -85,6 +85,18 @@ OPENAI = (
 FAIRFACE = "data CC BY 4.0; research", "not stated for the weights", "FairFace (WACV 2021)"
 VGGFACE2 = "code MIT; weights on VGGFace2's terms (non-commercial research)", "no", "VGGFace2"
 INSIGHTFACE = "InsightFace, non-commercial research", "no", "WebFace600K"
+FACES_OF_FF = (
+    "yes, on the file's terms; FaceForensics++ is for non-commercial research",
+    "FaceForensics++",
+)
+GEND_CLIP = "MIT (GenD, CLIP)", *FACES_OF_FF
+GEND_PE = "MIT (GenD), Apache-2.0 (Perception Encoder)", *FACES_OF_FF
+GEND_DINOV3 = "MIT (GenD), DINOv3 License of Meta (its tower)", *FACES_OF_FF
+OWENS_LAB = (
+    "MIT",
+    "yes, on the file's terms",
+    "CommunityForensics (pictures of 4,803 generators, and real ones)",
+)
 PYFEAT = "research, non-commercial", "no", "many research datasets; see the page"
 
 DRIVE, DRIVE_ID = "https://drive.google.com", "11y0Wi3YQf21a_VcspUV4FwqzhMcfaVAB"
@@ -116,9 +128,18 @@ _ROWS = (
         *("clip-vit-b-16", CARRIED.rpartition("/")[2], *CARRIER_URLS, *CARRIED_TERMS, *CARRIED_SUM),
         *(B16, CARRIER, CARRIED),
     ),
+    from_hub("gend", "yermandy/GenD_CLIP_L_14", *GEND_CLIP),
+    from_hub("gend_pe", "yermandy/GenD_PE_L", *GEND_PE),
+    from_hub("gend_dinov3", "yermandy/GenD_DINOv3_L", *GEND_DINOV3),
+    from_hub("community_forensics", "OwensLab/commfor-model-384", *OWENS_LAB),
+    from_hub("community_forensics_224", "OwensLab/commfor-model-224", *OWENS_LAB),
 )
 WEIGHTS: dict[str, Weights] = {row.name: row for row in _ROWS}
-UNUSUAL = "clip-vit-l-14", "clip-vit-b-16"  # not used by the full profile unless asked for
+# Not used by the full profile unless asked for.
+UNUSUAL = (
+    *("clip-vit-l-14", "clip-vit-b-16", "gend", "gend_pe", "gend_dinov3"),
+    *("community_forensics", "community_forensics_224"),
+)
 
 
 def folder_for(weights_dir: Path | None) -> Path | None:

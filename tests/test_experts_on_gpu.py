@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks.flops import flops_per_face
 from data.faces import FaceCutter
 from features.regions import ALIGNED, REGIONS
-from models import BUNDLED, CLIP_MODEL, EXPERTS, gpu_kernels
+from models import BUNDLED, CLIP_MODEL, PROFILES, gpu_kernels
 from models.base import Expert
 from models.ensemble import Ensemble, arithmetic, expert_class, find_weights
 from models.gpu_layers import Affine, Conv, Largest, Norm, Patches
@@ -22,6 +22,7 @@ from models.trace_net import CROP
 from tests.test_experts import agree
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+USUAL = sorted({name for names in PROFILES.values() for name in names})
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
 Built = Callable[..., Expert]
 
@@ -57,7 +58,7 @@ def seen(expert: Expert, faces: torch.Tensor, device: str, tf32: bool = False) -
         return {key: value.cpu() for key, value in expert(faces.to(device)).items()}
 
 
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", USUAL)
 def test_it_is_the_same_function(built, faces, exact, name):
     expert = built(name, True, for_gpu=False)
     expert.rewrite(torch.float32)
@@ -66,7 +67,7 @@ def test_it_is_the_same_function(built, faces, exact, name):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", USUAL)
 def test_16_bits_are_nearly_float32(built, faces, exact, name, device):
     expert = built(name, True, device, for_gpu=True)
     assert expert.dtype == (torch.float16 if name in BUNDLED else torch.bfloat16)
@@ -78,7 +79,7 @@ def test_16_bits_are_nearly_float32(built, faces, exact, name, device):
 
 
 @GPU
-@pytest.mark.parametrize("name", EXPERTS)
+@pytest.mark.parametrize("name", USUAL)
 def test_a_gpu_computes_what_a_cpu_does(built, faces, exact, name):
     expert = built(name, False, "cuda")
     agree(expert, seen(expert, faces[name], "cuda"), exact[name])

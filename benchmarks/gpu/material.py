@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache, cached_property
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -22,7 +23,7 @@ from benchmarks.gpu.worker import NeedsCudaError, Rows, read_rows
 from data.faces import FaceCutter
 from data.stack import Stack
 from features.regions import Crop
-from models import BUNDLED, CLIP_MODEL, EXPERTS, PROFILES, expert_class
+from models import BUNDLED, CLIP_MODEL, PROFILES, expert_class
 from models.base import Expert
 from models.ensemble import Ensemble, find_weights
 from models.weights import WEIGHTS
@@ -40,7 +41,7 @@ class Visit:
         self.device, self.small = torch.device(options.device), options.small
         if self.device.type == "cuda" and self.device.index is None:
             self.device = torch.device("cuda", 0)  # some functions of torch want a number
-        self.experts = tuple(options.experts) or tuple(EXPERTS)
+        self.experts = tuple(options.experts) or tuple(dict.fromkeys(chain(*PROFILES.values())))
         self.cuda, self.opened = self.device.type == "cuda", time.time()
         for name, entry in WEIGHTS.items():  # random values have no published SHA-256
             WEIGHTS[name] = replace(entry, sha256=None, size=None)
