@@ -84,15 +84,15 @@ class ClipImage(WholeFaceExpert):
         self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         self.crop = Crop.of_box(1.3, config["input_size"][-1])
         self.outputs = {"embedding": Output("embedding", net.num_classes or net.num_features)}
-        self.head = None
-        if tower_named(tower) == ALIASES["ViT-B/16"]:
-            self.head, self.beside = load_block_head(BLOCK_HEAD), (BLOCK_HEAD,)
-            self.outputs["made"] = Output("forgery_logit", 1, ("logit",))
         tensors = read_onnx(weights) if weights.suffix == ".onnx" else read_tensors(weights)
         if "visual.class_embedding" in tensors:  # OpenAI's and open_clip's names, text tower too
             tensors = checkpoint_filter_fn(tensors, net)
         load_strictly(net, tensors, weights)
         super().__init__(net, weights, bf16)
+        self.head = None
+        if tower_named(tower) == ALIASES["ViT-B/16"]:
+            self.head, self.beside = load_block_head(BLOCK_HEAD), (BLOCK_HEAD,)
+            self.outputs["made"] = Output("forgery_logit", 1, ("logit",))
         self.patch = net.patch_embed.patch_size
         shares = F.avg_pool2d(self.masks[1:].float(), self.patch).flatten(1)
         self.register_buffer("shares", shares, persistent=False)  # (R - 1, patches)

@@ -187,7 +187,9 @@ class Ensemble:
         self.outputs: dict[str, Output] = {
             f"{expert.name}.{name}": x for expert in experts for name, x in expert.outputs.items()
         }
-        self.weights = {expert.name: sha256_of(expert.weights, *expert.beside) for expert in experts}
+        self.weights = {
+            expert.name: sha256_of(expert.weights, *expert.beside) for expert in experts
+        }
 
     def __call__(self, views: Mapping[Crop, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Raw outputs for every region of every face.

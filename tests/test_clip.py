@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from data.faces import FaceCutter
 from features.regions import REGIONS, region_masks
-from models import CLIP_MODELS, PROFILES, weights
+from models import BLOCK_HEAD, CLIP_MODELS, PROFILES, weights
 from models.clip_image import ClipImage
 from models.clip_onnx import read_onnx
 from models.ensemble import find_weights

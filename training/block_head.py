@@ -1,0 +1,189 @@
+"""Train the head on CLIP's blocks: on pseudo-fakes, redrawn faces, and the fakes of labelled dumps.
+
+    python preprocessing_pipeline.py --data-root DATA/dfdc --index DATA/index.csv
+    python -m training.block_head --features outputs/features/*/lite --lots 150
+
+Uses the landmarks of the dumps, and their pictures where the dump found them or --data-root says: the
+train split alone, of a dump without fakes all faces. CLIP is frozen and slow, so what it says of each lot
+of 100 faces is kept in --out/lots (5.5 MB; a minute of a core), and the head is trained on that
+afterwards, in minutes: stop it at any time, the same command goes on. --without leaves a dataset out
+of training, for figures on it.
+Writes `block_head.safetensors`, `log.csv` and `state.pt`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from command_line import run
+from data.dump import read_dump
+from data.files import replacing
+from evaluation.metrics import auc
+from models import CLIP_MODELS
+from models.block_head import BlockHead, load_block_head
+from models.clip_image import ClipImage
+from models.ensemble import find_weights
+from models.tensors import write_half
+from training.aligned_crops import real_faces, roots_of
+from training.loop import Options, Schedule, fit
+from training.pseudo_fakes import KINDS, PseudoFakes
+from training.reconstruction import with_reconstructions
+from training.views import REDRAWN, Labelled, Views
+
+log = logging.getLogger("masc")
+TOGETHER = 8  # faces that CLIP sees at once
+SMOOTHED = 0.05  # of the labels
+FEATURES = "lots"
+
+
+@dataclass(kw_only=True)
+class Config(Options):
+    features: tuple[Path, ...]
+    """dumps: real faces of all, fakes of those that have both"""
+    data_root: tuple[str, ...] = ()
+    """DATASET=DIR for pictures that have moved"""
+    out: Path = Path("outputs/block_head")
+    start: str = ""
+    """a head to train further"""
+    without: tuple[str, ...] = ()
+    """datasets whose labelled pairs are not used; lots with other ones can be shared"""
+    lots: int = 150
+    """of 100 faces"""
+    faces: int = 700
+    """real faces of each dump that pseudo-fakes are made of, at most"""
+    steps: int = 1500
+    pairs: int = 96
+    """in one step"""
+    lr: float = 5e-4
+    weight_decay: float = 0.05
+    autoencoder_steps: int = 220
+    interval: int = 100
+    """steps between rows of the log"""
+
+
+@cache
+def clip() -> ClipImage:
+    """Of each process its own. Raises: MissingWeightsError."""
+    torch.set_num_threads(1)
+    tower = CLIP_MODELS["standard"]
+    file = find_weights(["clip"], None, tower)["clip"]
+    return ClipImage(file, tower=tower).frozen("cpu")
+
+
+def seen(faces: np.ndarray) -> np.ndarray:
+    """What the head reads of whole faces (N, px, px, 4) uint8: (N, 36, 768) float16."""
+    expert, found = clip(), []
+    for part in torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous().split(TOGETHER):
+        with torch.inference_mode():
+            blocks = expert.blocks(part)[1]
+            found.append(expert.statistics(part, blocks)[:, 0].half())
+    return torch.cat(found).numpy()
+
+
+class Lots(Dataset):
+    """Number -> the file with what the head reads of a lot; made unless it is there."""
+
+    def __init__(self, views: Views, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.views, self.folder = views, folder
+
+    def __getitem__(self, number: int) -> Path:
+        file = self.folder / f"{number:05d}.npz"
+        if not file.is_file():
+            faces, kinds = self.views.lot(number)
+            with replacing(file) as out:
+                np.savez(out, statistics=seen(faces), kinds=np.array(kinds))
+        return file
+
+
+class Pairs(Dataset):
+    """Step -> what the head reads (2P, 36, 768) float16, real and fake in turn.
+
+    Half of the pairs are labelled ones, each dataset as often as the others; others as they come.
+    """
+
+    on_device = True  # made in this process: the lots are in its memory
+
+    def __init__(self, files: list[Path], config: Config) -> None:
+        parts = [np.load(file) for file in files]
+        self.kinds = np.concatenate([part["kinds"] for part in parts])
+        self.statistics = np.concatenate([part["statistics"] for part in parts])
+        self.pairs, self.seed = config.pairs, config.seed
+        made = np.isin(self.kinds, [*KINDS, REDRAWN])
+        names = sorted(set(self.kinds[~made]) - {*config.without})
+        self.made = np.flatnonzero(made)
+        self.labelled = [np.flatnonzero(self.kinds == name) for name in names]
+        log.info("pairs: %d made, %s", made.sum(), ", ".join(names) or "none labelled")
+
+    def __getitem__(self, step: int) -> tuple[Tensor]:
+        rng = np.random.default_rng((self.seed, step))
+        rows = rng.choice(self.made, self.pairs)
+        if self.labelled:
+            pools = rng.integers(len(self.labelled), size=self.pairs // 2)
+            rows[: len(pools)] = [rng.choice(self.labelled[pool]) for pool in pools]
+        both = np.stack([2 * rows, 2 * rows + 1], 1).ravel()
+        return (torch.from_numpy(self.statistics[both]),)
+
+
+class Binary(nn.Module):
+    """The head and its loss, the cross-entropy of softened labels."""
+
+    def __init__(self, net: BlockHead) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, statistics: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
+        logits = self.net(statistics)
+        label = (torch.arange(len(logits), device=logits.device) % 2).float()
+        loss = F.binary_cross_entropy_with_logits(logits, label * (1 - 2 * SMOOTHED) + SMOOTHED)
+        found = auc(label.cpu().numpy(), logits.detach().cpu().numpy())
+        return loss, {"loss": loss.detach(), "AUC in training": found}
+
+
+def train(files: list[Path], faces: int, config: Config) -> Path:
+    """Train, or resume. Returns: the weights. Raises: as `fit`."""
+    torch.manual_seed(config.seed)
+    weights, pairs = config.out / "block_head.safetensors", Pairs(files, config)
+    net = load_block_head(Path(config.start)) if config.start else BlockHead()
+
+    def write(average: BlockHead, progress: str) -> None:
+        write_half(average, weights, {"trained": progress})
+
+    schedule = Schedule(config.steps, config.interval, warm_up=50, clip=1.0)
+    fit(Binary(net).to(config.device), pairs, write, config, schedule, faces)
+    return weights
+
+
+def main(config: Config) -> Path:
+    clip()  # report missing weights before anything takes long
+    dumps = [read_dump(path) for path in config.features]
+    roots = roots_of(dumps, config.data_root)
+    crops = real_faces(dumps, roots, config.faces, max(1, config.workers))
+    found = [Labelled.of(dump, root) for dump, root in zip(dumps, roots, strict=True)]
+    labelled = [each for each in found if each]
+    steps = config.autoencoder_steps
+    crops = with_reconstructions(crops, steps, config.seed, torch.device(config.device))
+    views = Views(PseudoFakes(crops), labelled, clip().crop, config.seed)
+    lots = Lots(views, config.out / FEATURES)
+    loader = DataLoader(
+        lots, batch_size=None, sampler=range(config.lots), num_workers=config.workers
+    )
+    bar = tqdm(loader, total=config.lots, desc="CLIP", unit=" lots", disable=None)
+    weights = train([*bar], len(crops), config)
+    print(f"weights: {weights}")
+    return weights
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, Config, __doc__, name="training.block_head"))

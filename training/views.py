@@ -1,0 +1,149 @@
+"""Augmented faces for the head on CLIP's blocks, in numbered lots: a real one and a fake in turn.
+
+The pairs of a lot are of three sources: pseudo-fakes of real faces (pseudo_fakes.py); faces that an
+autoencoder redrew as a whole; and a real and a fake face of one dataset with labels. Both of a pair
+went through the same channel, so that neither size nor compression tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator, default_rng
+
+from data import degrade
+from data.cutting import cut_again
+from data.dump import Dump, landmarks_of
+from data.images import ImageError
+from features.regions import Crop
+from training import augment
+from training.aligned_crops import FACE_WINDOW, WIDE_CROP
+from training.pseudo_fakes import PseudoFakes
+
+PAIRS = {"pseudo": 20, "redrawn": 6, "labelled": 24}  # of a lot
+SOFTENED = (0.5, 0.8, 1.1, 1.5, 2.0)  # deviations, px, of a blur that takes detail off a face
+REDRAWN = "redrawn"  # the kind of such a pair; of others that of the pseudo-fake, or the dataset
+Faces = tuple[np.ndarray, np.ndarray]  # a real face and a fake, (S, S, 4) uint8 RGBA
+
+
+@dataclass
+class Labelled:
+    """Training faces of a dataset that has real ones and fakes.
+
+    real, fakes: rows of the dump; the fakes of each method.
+    """
+
+    name: str
+    paths: list[Path]
+    landmarks: np.ndarray  # (N, 5, 2)
+    real: np.ndarray
+    fakes: list[np.ndarray]
+
+    @classmethod
+    def of(cls, dump: Dump, root: Path) -> Labelled | None:
+        """None where real faces or fakes are lacking."""
+        rows, train = dump.rows, dump.rows["split"] == "train"
+        methods, fake = rows["method"].astype(str), train & (rows["label"] == 1)
+        fakes = [np.flatnonzero(fake & (methods == name)) for name in np.unique(methods[fake])]
+        real = np.flatnonzero(train & (rows["label"] == 0))
+        if not len(real) or not fakes:
+            return None
+        paths = [root / path for path in rows["path"]]
+        return cls(dump.meta["dataset"], paths, landmarks_of(rows), real, fakes)
+
+    def draw(self, crop: Crop, rng: Generator) -> Faces | None:
+        """None where a picture cannot be read. Every method is as frequent."""
+        fakes = self.fakes[rng.integers(len(self.fakes))]
+        rows = [rng.choice(self.real), rng.choice(fakes)]
+        found = [*cut_again([self.paths[row] for row in rows], self.landmarks[rows], crop, 1)]
+        if any(isinstance(face, ImageError) for face in found):
+            return None
+        real, fake = (np.ascontiguousarray(face.permute(1, 2, 0).numpy()) for face in found)
+        return real, fake
+
+
+@dataclass(frozen=True)
+class Views:
+    """Lots of pairs of faces, cut to `crop`. The same number and seed give the same lot."""
+
+    fakes: PseudoFakes  # whose crops are reconstructed
+    labelled: Sequence[Labelled]
+    crop: Crop
+    seed: int
+
+    def lot(self, number: int) -> tuple[np.ndarray, list[str]]:
+        """(2P, px, px, 4) uint8 RGBA, real and fake in turn, alpha 0 outside the photograph; kinds."""
+        rng, faces, kinds = default_rng((self.seed, number)), [], []
+        for source, count in PAIRS.items():
+            wanted = len(kinds) + count * (source != "labelled" or bool(self.labelled))
+            while len(kinds) < wanted:
+                if made := getattr(self, f"_{source}")(rng):
+                    faces += made[0]
+                    kinds.append(made[1])
+        return np.stack(faces), kinds
+
+    def _pseudo(self, rng: Generator) -> tuple[Faces, str] | None:
+        crops = self.fakes.crops
+        index = crops.sample(rng)
+        made = self.fakes.make(index, rng)
+        if made is None:
+            return None
+        *pair, _, kind = made
+        view = augment.random_window(WIDE_CROP, self.crop, rng)
+        return self._seen([_beside(x, crops.images[index]) for x in pair], [view, view], rng), kind
+
+    def _redrawn(self, rng: Generator) -> tuple[Faces, str]:
+        """The same picture without the autoencoder, as small and as sharp, is the real one."""
+        crops, (x, y, side) = self.fakes.crops, FACE_WINDOW
+        index, small = crops.sample(rng), int(rng.choice([96, 112, 128]))
+        window, px = crops.images[index, y : y + side, x : x + side], self.crop.px
+        pair = [
+            cv2.resize(cv2.resize(face, (small, small), interpolation=cv2.INTER_AREA), (px, px))
+            for face in (window[..., :3], crops.reconstructed[index])
+        ]
+        if rng.random() < 0.6:
+            pair = as_sharp(*pair)
+        if rng.random() < 0.3:
+            amount = rng.uniform(0.2, 1.0)
+            pair = [augment.sharpen(face, 1.2, amount) for face in pair]
+        alpha = cv2.resize(window, (px, px), interpolation=cv2.INTER_NEAREST)
+        view = augment.random_window(self.crop, self.crop, rng)
+        return self._seen([_beside(x, alpha) for x in pair], [view, view], rng), REDRAWN
+
+    def _labelled(self, rng: Generator) -> tuple[Faces, str] | None:
+        dataset = self.labelled[rng.integers(len(self.labelled))]
+        pair = dataset.draw(self.crop, rng)
+        if pair is None:
+            return None
+        views = [augment.random_window(self.crop, self.crop, rng) for _ in pair]
+        return self._seen(pair, views, rng), dataset.name
+
+    def _seen(self, pair: Sequence[np.ndarray], views: list[np.ndarray], rng: Generator) -> Faces:
+        """Through one channel, each through its window. pair: RGBA."""
+        channel, size, seen = int(rng.integers(1 << 30)), (self.crop.px,) * 2, []
+        for face, view in zip(pair, views, strict=True):
+            rgb = np.ascontiguousarray(face[..., :3])
+            face = np.dstack([augment.transmit(rgb, default_rng(channel)), face[..., 3]])
+            seen.append(cv2.warpAffine(face, view, size, flags=cv2.INTER_LINEAR))
+        return seen[0], seen[1]
+
+
+def as_sharp(first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
+    """The sharper of two pictures loses detail until it has no more than the other."""
+    detail = [cv2.Laplacian(x, cv2.CV_32F).std() for x in (first, second)]
+    pair, sharper = [first, second], int(detail[1] > detail[0])
+    for sigma in SOFTENED:
+        softer = degrade.blur((first, second)[sharper], sigma)
+        pair[sharper] = softer
+        if cv2.Laplacian(softer, cv2.CV_32F).std() <= detail[1 - sharper] * 1.03:
+            break
+    return pair if max(detail) > min(detail) * 1.03 else [first, second]
+
+
+def _beside(rgb: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """RGB with the alpha of another picture."""
+    return np.dstack([rgb, other[..., 3]])
