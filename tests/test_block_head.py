@@ -1,0 +1,141 @@
+"""The head on CLIP's blocks: the faces it is trained on, and a training of a few steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.dump import read_dump
+from features.regions import Crop
+from models import BLOCK_HEAD
+from models.block_head import load_block_head, statistics
+from models.tensors import WeightsError
+from training import block_head, views
+from training.aligned_crops import real_faces
+from training.pseudo_fakes import KINDS, PseudoFakes
+from training.views import REDRAWN, Labelled, Views, as_sharp
+
+CROP = Crop.of_box(1.3, 64)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def labelled(lit_dump: Path) -> Labelled:
+    dump = read_dump(lit_dump)
+    return Labelled.of(dump, Path(dump.meta["data_root"]))
+
+
+@pytest.fixture
+def lots(lit_dump: Path, labelled, monkeypatch) -> Views:
+    monkeypatch.setattr(views, "PAIRS", {"pseudo": 3, "redrawn": 2, "labelled": 3})
+    dump = read_dump(lit_dump)
+    crops = real_faces([dump], [Path(dump.meta["data_root"])], 0, 1)
+    x, y, side = views.FACE_WINDOW
+    small = crops.images[:, y : y + side : 2, x : x + side : 2, :3]
+    decoded = np.pad(small, ((0, 0), (24, 24), (24, 24), (0, 0)), "edge")
+    return Views(PseudoFakes(replace(crops, reconstructed=decoded)), [labelled], CROP, 3)
+
+
+def test_lots_hold_pairs_in_turn_and_are_the_same_again(lots) -> None:
+    faces, kinds = lots.lot(4)
+    assert faces.shape == (16, 64, 64, 4) and faces.dtype == np.uint8
+    assert [*map(kinds.count, (REDRAWN, lots.labelled[0].name))] == [2, 3]
+    assert {*kinds[:3]} <= {*KINDS}
+    again, same = lots.lot(4)
+    assert (again == faces).all() and same == kinds
+    assert (lots.lot(5)[0] != faces).any()
+    without = replace(lots, labelled=[])
+    assert len(without.lot(4)[1]) == 5
+
+
+def test_labelled_pairs_are_training_faces_and_every_method_counts_alike(lit_dump) -> None:
+    dump = read_dump(lit_dump)
+    rows, root = dump.rows, Path(dump.meta["data_root"])
+    rows["label"][-3:] = 1
+    real, fake = rows["label"] == 0, rows["label"] == 1
+    rows["split"][:] = "train"
+    rows["split"][np.flatnonzero(real)[0]] = "test"
+    rows["method"] = np.array(["often" if each else "" for each in fake], object)
+    rows["method"][np.flatnonzero(fake)[0]] = "seldom"
+    found = Labelled.of(dump, root)
+    assert found.real.tolist() == np.flatnonzero(real)[1:].tolist()
+    assert sorted(map(len, found.fakes)) == [1, fake.sum() - 1]
+    pair = found.draw(CROP, np.random.default_rng(0))
+    assert [face.shape for face in pair] == [(64, 64, 4)] * 2
+    rows["label"][:] = 0
+    assert Labelled.of(dump, root) is None
+
+
+def test_both_of_a_pair_take_one_channel(lots) -> None:
+    """Two equal pictures through the same window stay equal, whatever happened to them."""
+    face = lots.fakes.crops.images[0, :64, :64]
+    view = np.eye(3)[:2]
+    for seed in range(12):
+        first, second = lots._seen([face, face], [view, view], np.random.default_rng(seed))
+        assert (first == second).all()
+
+
+def test_a_redrawn_face_is_no_sharper_than_its_partner() -> None:
+    rng = np.random.default_rng(0)
+    sharp = rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    soft = as_sharp(sharp, views.degrade.blur(sharp, 1.0))
+    detail = [views.cv2.Laplacian(x, views.cv2.CV_32F).std() for x in soft]
+    assert 0.5 * detail[1] < detail[0] <= 1.03 * detail[1]
+    turned = as_sharp(*soft[::-1])
+    assert (turned[0] == soft[1]).all(), "who is first does not matter"
+
+
+def test_statistics_of_a_region_count_its_patches_by_share() -> None:
+    tokens = torch.randn(2, 1 + 9, 4)
+    shares = torch.zeros(2, 1, 9)
+    shares[..., 2], shares[..., 5] = 0.25, 0.75
+    found = statistics([tokens], shares)[:, 0]
+    first, second = tokens[:, 3], tokens[:, 6]
+    mean = 0.25 * first + 0.75 * second
+    spread = (0.25 * (first - mean) ** 2 + 0.75 * (second - mean) ** 2).sqrt()
+    for own, wanted in zip(found.unbind(1), (tokens[:, 0], mean, spread), strict=True):
+        assert torch.allclose(own, wanted, atol=1e-3)
+
+
+def test_the_bundled_head_loads_and_a_damaged_one_is_named(tmp_path) -> None:
+    head = load_block_head(BLOCK_HEAD)
+    assert torch.isfinite(head(torch.randn(3, 36, 768))).all()
+    broken = tmp_path / "block_head.safetensors"
+    broken.write_bytes(BLOCK_HEAD.read_bytes()[:-9])
+    with pytest.raises(WeightsError, match="block_head.safetensors"):
+        load_block_head(broken)
+
+
+def test_training_learns_resumes_and_leaves_a_dataset_out(lots, tmp_path, monkeypatch) -> None:
+    """Of statistics in which fakes stand out, without CLIP, which is slow."""
+
+    def seen(faces: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng(len(faces))
+        found = rng.normal(size=(len(faces), 36, 768)).astype(np.float16)
+        found[1::2, :, :40] += 2
+        return found
+
+    monkeypatch.setattr(block_head, "seen", seen)
+    made = block_head.Lots(lots, tmp_path / "lots")
+    files = [made[number] for number in range(2)]
+    before = files[0].read_bytes()
+    monkeypatch.setattr(block_head, "seen", None)
+    assert made[0].read_bytes() == before, "a lot that is there is not made again"
+    options = {"features": (), "device": "cpu", "workers": 0, "pairs": 8, "ema": 0.5}
+    config = block_head.Config(out=tmp_path, steps=12, interval=6, **options)
+    weights = block_head.train(files, 4, config)
+    rows = np.load(files[0])["statistics"].astype(np.float32)
+    logits = load_block_head(weights)(torch.from_numpy(rows))
+    assert (logits[1::2, None] > logits[0::2]).float().mean() > 0.9
+    log = (tmp_path / "log.csv").read_text()
+    assert len(log.splitlines()) == 3
+    assert (
+        block_head.train(files, 4, config) == weights and (tmp_path / "log.csv").read_text() == log
+    )
+    name = lots.labelled[0].name
+    assert len(block_head.Pairs(files, config).labelled) == 1
+    assert not block_head.Pairs(files, replace(config, without=(name,))).labelled
