@@ -24,17 +24,19 @@ class BlockHead(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         count = KINDS * BLOCKS
-        self.norm = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(count))
-        self.proj = nn.ModuleList(nn.Linear(WIDTH, SIZE) for _ in range(count))
+        self.proj = nn.Parameter(torch.randn(count, WIDTH, SIZE) / WIDTH**0.5)
+        self.bias = nn.Parameter(torch.zeros(count, SIZE))
         self.weight = nn.Parameter(torch.zeros(count, SIZE))  # of each statistic in each feature
         layers = nn.LayerNorm(SIZE), nn.Linear(SIZE, SIZE), nn.GELU(), nn.Dropout(0.3)
         self.mlp = nn.Sequential(*layers, nn.Linear(SIZE, 1))
 
     def forward(self, statistics: torch.Tensor) -> torch.Tensor:
         """(..., 36, 768), as of `statistics` -> logits (...), larger where it looks made."""
-        each = zip(self.norm, self.proj, statistics.float().unbind(-2), strict=True)
-        seen = torch.stack([F.gelu(proj(norm(x))) for norm, proj, x in each], dim=-2)
-        return self.mlp((seen * self.weight.softmax(0)).sum(-2))[..., 0]
+        shape = statistics.shape[:-2]
+        x = F.layer_norm(statistics.flatten(0, -3).float(), (WIDTH,)).transpose(0, 1)
+        seen = F.gelu(torch.baddbmm(self.bias[:, None], x, self.proj))
+        mixed = (seen * self.weight.softmax(0)[:, None]).sum(0)
+        return self.mlp(mixed)[..., 0].view(shape)
 
 
 def statistics(blocks: list[torch.Tensor], shares: torch.Tensor) -> torch.Tensor:
