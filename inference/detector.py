@@ -8,6 +8,7 @@ verdict.p_fake, verdict.verdict, [reason.sentence for reason in verdict.reasons]
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -36,12 +37,17 @@ from inference.verdict import (
     outside_limits,
 )
 from models import CLIP_MODEL
-from models.checkpoint import BUNDLED, Checkpoint
+from models.checkpoint import BUNDLED, PRIOR, Checkpoint
 from models.ensemble import Ensemble, find_device
 from models.record import Record
 
 MAX_FACES = 100  # of a picture
 MAX_FRAMES = 32  # of an animation that are looked at
+NO_RECORD = (
+    "does not say what it finds and misses (an older version, or made without that measurement): below "
+    "its threshold every verdict is `cannot tell`; train it again, with fakes"
+)
+log = logging.getLogger("masc")
 ARRAYS = ("reference", "real_scores", "disagreement")  # of a checkpoint
 
 
@@ -58,14 +64,17 @@ class Explainer(Scorer):
         self.features, self.outputs = found.info["features"], found.info["outputs"]
         self.limits, self.record = found.info["limits"], Record.of(found.info)
         self.clear_below = self.record.clear["p_fake"]
-        self.prior = None if self.head.kind == "oneclass" else 0.5  # that p_fake is for
+        self.prior = None if self.head.kind == "oneclass" else PRIOR
+        if "kinds" not in found.info:
+            log.warning("%s: %s", checkpoint, NO_RECORD)
         self.percentiles, self.real_scores, self.disagreement = map(found.arrays.get, ARRAYS)
 
     def decide(
         self, p_fake: float, features: np.ndarray, quality: Mapping[str, float]
     ) -> tuple[str, list[str]]:
         """Verdict and reasons to abstain for one face. Arguments as of `explain`."""
-        missing, distance = np.isnan(features).mean(), self.head.distance(features[None])[0]
+        missing = float(np.isnan(features).mean())
+        distance = float(self.head.distance(features[None])[0])
         outside = outside_limits(quality, missing, distance, self.limits)
         return decide(p_fake, self.threshold, self.clear_below, outside)
 
@@ -108,6 +117,7 @@ class Explainer(Scorer):
             prior=self.prior,
             fpr=self.checkpoint.info["threshold"]["fpr"],
             meaning=self.record.meaning if verdict == CLEAR else [],
+            record=self.record.lines,
             identity=None if identity is None else np.nan_to_num(identity.astype(np.float32)),
         )
 

@@ -91,6 +91,7 @@ class Verdict:
     prior: float | None = None  # share of fakes that p_fake is for; None: p_fake is a rank
     fpr: float | None = None  # share of real validation faces that the threshold was set for
     meaning: list[str] = field(default_factory=list)  # what the verdict is worth, sentences
+    record: list[str] = field(default_factory=list)  # what the detector finds and misses, sentences
     error: str = ""
     notes: list[str] = field(default_factory=list)  # on how the face was found, sentences
     # Of a video: frames, their scores and times, 95% interval of the mean; and its highest score.
@@ -109,15 +110,16 @@ class Verdict:
 
     @property
     def p_words(self) -> str:
-        prior = "" if self.prior is None else f" (if {self.prior:.3g} of all faces were fakes)"
+        prior = "" if self.prior is None else f" (if {_percent(self.prior)} of faces are fakes)"
         return f"p_fake {self.p_fake:.2f}{prior}"
 
     @property
-    def score(self) -> str:
-        rate = "" if self.fpr is None else f" (so do {self.fpr:.2g} of real validation faces)"
-        clear = f", nothing found below {self.clear_below:.2f}" if self.clear_below else ""
-        limits = f"looks manipulated from {self.threshold:.2f} on{rate}{clear}"
-        return f"{self.p_words}; {limits}; {self.false_alarm_rate.words}"
+    def scale(self) -> str:
+        """Where the verdicts begin, and how many real faces score as high."""
+        alarms = f"{_percent(self.fpr)} of real validation faces"
+        begin = f"{WORDS[FAKE]} from {self.threshold:.2f} on (as {alarms})"
+        clear = f", {CLEAR} below {self.clear_below:.2f}" if self.clear_below else ""
+        return f"{begin}{clear}; {self.false_alarm_rate.words}"
 
     def at_prior(self, prior: float) -> Verdict:
         """The same verdict, with p_fake for another share of fakes among all faces, 0 to 1.
@@ -187,7 +189,8 @@ class Verdict:
             interval = f"{clip['low']:.2f} to {clip['high']:.2f}"
             lines.insert(0, f"    mean over the frames, 95% {interval}; highest at {time}:")
         sentences = [reason.sentence for reason in self.reasons] or ["no single reason"]
-        headline = f"{path}{face}: {self.words}  {self.score}"
+        headline = f"{path}{face}: {self.words}  {self.p_words}"
+        lines.insert(0, f"    {self.scale}")
         return "\n".join([headline, *lines, *(f"  - {sentence}" for sentence in sentences)])
 
     def to_json(self, whole: bool = False) -> dict:
@@ -214,6 +217,7 @@ class Verdict:
             row["clip"] = self.clip
         if not whole or self.error:
             return row
+        row["record"] = self.record
         if self.worst_frame is not None:
             return row | {"worst_frame": self.worst_frame.to_json(whole=True)}
         return row | {
@@ -242,6 +246,10 @@ class Verdict:
         }
         cells = {name: "" if row[name] is None else row[name] for name in CSV_COLUMNS}
         return {k: for_table(cell) if isinstance(cell, str) else cell for k, cell in cells.items()}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def outside_limits(

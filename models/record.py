@@ -85,9 +85,9 @@ class Record:
 
 
 BEGINS = {
-    "method": "It was measured on each kind of fake with that kind left out of training. It found",
-    "dataset": "On fakes of sources left out of training it found",
-    "": "On validation faces, of the kinds and sources that it was trained on, it found",
+    "method": "Of kinds of fakes that were left out of training it found",
+    "dataset": "Of fakes of sources that were left out of training it found",
+    "": "Of validation fakes, of kinds and sources that it was trained on, it found",
 }
 
 

@@ -15,7 +15,7 @@ from features.disagreement import of_regions
 from features.explain import PERCENTILES
 from features.pipeline import NO_OUTPUT, FeaturePipeline, chosen_names
 from inference.scorer import Scorer
-from models.checkpoint import Checkpoint
+from models.checkpoint import PRIOR, Checkpoint
 from models.classifiers import MODELS
 from models.heads import Head, fit_head
 from training.remarks import on_columns, without_output
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("masc")
 HEADS = tuple(kind for kind, model in MODELS.items() if not model.real_only)
-PRIOR = 0.5  # share of fakes that p_fake is calibrated for
 EDGE, FARTHEST = 1, 99  # abstention limits: percentiles of poor quality, and of the distance
 
 
