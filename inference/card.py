@@ -121,7 +121,7 @@ def draw_card(verdict: Verdict, image: np.ndarray) -> Figure:
         _matrix(figure.add_subplot(low[place]), title, outputs, verdict.pairs)
     _contributions(figure.add_subplot(low[3]), verdict, colour)
     _reasons(figure.add_axes((0.02, 0.1, 0.96, 0.14)), verdict.reasons, colour)
-    about = textwrap.fill(" ".join(["This detector:", *verdict.record]), 200)
+    about = textwrap.fill(" ".join(["This detector:", *verdict.record]), 185)
     _text(figure, 0.02, 0.088, about, 8.5, GREY, va="top")
     note = (
         "Matrices: purple, more similar than in most real faces; orange, less similar; framed, "
@@ -162,14 +162,14 @@ def _frame(
 
 
 def _headline(figure: Figure, verdict: Verdict, colour: str) -> None:
-    _text(figure, 0.02, 0.953, verdict.words, 20, colour, weight="bold")
+    _text(figure, 0.02, 0.953, verdict.words, 19, colour, weight="bold")
     name, fonts = with_font(for_screen(Path(verdict.path).name))
     name = name if len(name) <= 48 else f"{name[:29]} … {name[-16:]}"
     _text(figure, 0.98, 0.965, name, 10, GREY, ha="right", family=fonts)
     quality = [f"{key} {value}" for key, value in verdict.quality.items() if key != "overall"]
     _text(figure, 0.98, 0.943, ", ".join(quality), 8.5, GREY, ha="right")
     p, threshold = verdict.p_fake, verdict.threshold
-    axes = figure.add_axes((0.24, 0.945, 0.36, 0.03))
+    axes = figure.add_axes((0.29, 0.945, 0.33, 0.03))
     ends = np.clip([0, verdict.clear_below, threshold, 1], 0, 1)
     axes.barh([0] * 3, np.diff(ends), 0.3, ends[:-1], color=["#a9c6da", PALE, "#eebf99"])
     axes.plot(p, 0, "o", color=colour, markersize=11)

@@ -166,7 +166,7 @@ def summarise(
         verdict=verdict,
         reasons_to_abstain=abstain,
         false_alarm_rate=FalseAlarmRate.at(mean, detector.real_scores),
-        meaning=detector.record.meaning if verdict == CLEAR else [],
+        meaning=detector.record.meaning if verdict == CLEAR else "",
         clip=clip,
         worst_frame=track.worst,
         identity=None,

@@ -116,7 +116,7 @@ class Explainer(Scorer):
             clear_below=self.clear_below,
             prior=self.prior,
             fpr=self.checkpoint.info["threshold"]["fpr"],
-            meaning=self.record.meaning if verdict == CLEAR else [],
+            meaning=self.record.meaning if verdict == CLEAR else "",
             record=self.record.lines,
             identity=None if identity is None else np.nan_to_num(identity.astype(np.float32)),
         )

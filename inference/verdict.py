@@ -90,7 +90,7 @@ class Verdict:
     clear_below: float | None = None  # p_fake below which it is `CLEAR`; 0 never
     prior: float | None = None  # share of fakes that p_fake is for; None: p_fake is a rank
     fpr: float | None = None  # share of real validation faces that the threshold was set for
-    meaning: list[str] = field(default_factory=list)  # what the verdict is worth, sentences
+    meaning: str = ""  # what `CLEAR` is worth, a sentence
     record: list[str] = field(default_factory=list)  # what the detector finds and misses, sentences
     error: str = ""
     notes: list[str] = field(default_factory=list)  # on how the face was found, sentences
@@ -173,7 +173,7 @@ class Verdict:
         found += [f"Cannot tell: {reason}" for reason in self.reasons_to_abstain]
         overall = self.quality.get("overall", "good")
         found += [f"Careful: {overall}"] * (overall != "good")
-        return found + self.meaning
+        return [*found, self.meaning] if self.meaning else found
 
     def to_text(self) -> str:
         """For the screen: a headline, then warnings and reasons, indented."""
@@ -241,8 +241,7 @@ class Verdict:
             "frames_unreadable": clip.get("frames_unreadable", ""),
             "unreadable_because": clip.get("unreadable_because", ""),
             "notes": " | ".join(self.notes),
-            "nothing_found_below": "" if self.p_fake is None else f"{self.clear_below:.4f}",
-            "meaning": " | ".join(self.meaning),
+            "nothing_found_below": "" if self.clear_below is None else f"{self.clear_below:.4f}",
         }
         cells = {name: "" if row[name] is None else row[name] for name in CSV_COLUMNS}
         return {k: for_table(cell) if isinstance(cell, str) else cell for k, cell in cells.items()}

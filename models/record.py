@@ -30,15 +30,19 @@ class Record:
         return cls(info.get("kinds", ()), clear, info["limits"].get("face_px", 0.0))
 
     @property
-    def meaning(self) -> list[str]:
+    def meaning(self) -> str:
         """What `nothing found` is worth."""
         rows = [row for row in self.rows if row["fakes"]]
         rows.sort(key=lambda row: -row["nothing_found"] / row["fakes"])
-        also = _named(rows, "nothing_found", "fakes")
-        return [
-            f"It is said of {self.clear['reals']:.0%} of real faces and of {self.clear['fakes']:.0%} of "
-            f"fakes that were not in training, on average (faces from {self.face_px:.0f} px on): {also}"
-        ]
+        left_out = any(row["left_out"] for row in rows)
+        which = (
+            "fakes of kinds and sources left out of training" if left_out else "validation fakes"
+        )
+        return (
+            f"Nothing found is said of {self.clear['reals']:.0%} of real faces and of "
+            f"{self.clear['fakes']:.0%} of {which}, on average, in faces from {self.face_px:.0f} px on; "
+            f"most often of {_named(rows, 'nothing_found', 'fakes')}"
+        )
 
     @property
     def lines(self) -> list[str]:
@@ -55,7 +59,7 @@ class Record:
             told = _named(alarms, "false_alarms", "reals", _percent)
             found.append(f"False alarms among real faces of sources left out of training: {told}.")
         if self.clear["p_fake"]:
-            return found + [f"Nothing found: {text[0].lower()}{text[1:]}." for text in self.meaning]
+            return [*found, f"{self.meaning}."]
         return [*found, "It never says nothing found: at no score would that mean anything."]
 
     def table(self) -> str:

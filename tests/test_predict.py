@@ -18,12 +18,12 @@ from features.explain import HIGH, LOW, MEDIAN, PERCENTILES, topic
 from features.regions import REGIONS
 from inference import detector as inference_detector
 from inference.files import predict_files
-from inference.verdict import FAKE, REAL, UNSURE
+from inference.verdict import CLEAR, FAKE, UNSURE
 from models.checkpoint import Checkpoint
 from tests.synthetic import write_dump
 from train import Config, main
 
-VERDICTS = (REAL, FAKE, UNSURE)
+VERDICTS = (CLEAR, FAKE, UNSURE)
 
 
 def predict_py(*arguments):
