@@ -179,7 +179,7 @@ def main(config: Config) -> int:
         ):
             results.add(verdict if detector.prior is None else verdict.at_prior(config.prior))
             del verdict  # before the next pictures are read
-        results.record = detector.record.lines
+        results.record = detector.record.lines if detector.record.rows else []
     return 0 if results.complete else NOT_SCORED
 
 

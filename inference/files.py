@@ -273,7 +273,7 @@ class Results:
         interrupted = stopped and issubclass(kind, KeyboardInterrupt)
         if kind is None or interrupted:
             counts = ", ".join(f"{self.verdicts[x]} {WORDS[x]}" for x in WORDS)
-            log.info("%d faces scored (%s), %d inputs not scored", scored, counts, self.not_scored)
+            log.info("%d faces scored, %d inputs not scored: %s", scored, self.not_scored, counts)
             for line in self.record if scored > 1 else ():
                 log.info(line)
         if interrupted and self.files:
