@@ -41,7 +41,7 @@ class Record:
         return (
             f"Nothing found is said of {self.clear['reals']:.0%} of real faces and of "
             f"{self.clear['fakes']:.0%} of {which}, on average, in faces from {self.face_px:.0f} px on; "
-            f"most often of {_named(rows, 'nothing_found', 'fakes')}"
+            f"by kind {_named(rows, 'nothing_found', 'fakes')}"
         )
 
     @property
@@ -57,13 +57,15 @@ class Record:
         if alarms := [row for row in self.rows if row["false_alarms"] is not None]:
             alarms.sort(key=lambda row: -row["false_alarms"] / row["reals"])
             told = _named(alarms, "false_alarms", "reals", _percent)
-            found.append(f"False alarms among real faces of sources left out of training: {told}.")
+            found.append(f"False alarms, of the real faces of sources left out of training: {told}.")
         if self.clear["p_fake"]:
             return [*found, f"{self.meaning}."]
         return [*found, "It never says nothing found: at no score would that mean anything."]
 
-    def table(self) -> str:
-        """Markdown: every row, in shares."""
+    def markdown(self) -> str:
+        """For a model card: the lines, and every row in shares."""
+        if not self.rows:
+            return NOT_MEASURED
         lines = [HEADINGS, ["---"] * len(HEADINGS)]
         for row in self.rows:
             auc, fakes = row["auc"], row["fakes"]
@@ -85,13 +87,14 @@ class Record:
                     "" if alarms is None else f"{_percent(alarms, row['reals'])} ({alarms})",
                 ]
             )
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return "\n\n".join(["### What it finds and what it misses", *self.lines, table])
 
 
 BEGINS = {
-    "method": "Of kinds of fakes that were left out of training it found",
-    "dataset": "Of fakes of sources that were left out of training it found",
-    "": "Of validation fakes, of kinds and sources that it was trained on, it found",
+    "method": "It found, of kinds of fakes left out of training:",
+    "dataset": "It found, of the fakes of sources left out of training:",
+    "": "It found, of validation fakes, of kinds and sources that it was trained on:",
 }
 
 
@@ -106,8 +109,8 @@ def _percent(count: int, of: int) -> str:
 def _named(
     rows: Sequence[Mapping], count: str, of: str, share: Callable[[int, int], str] = _tenths
 ) -> str:
-    """The first and the last of the rows, as "9 of 10 swaps, 1 of 10 edits"."""
-    texts = [f"{share(row[count], row[of])} {row['kind']}" for row in rows]
+    """The first and the last of the rows, as "swaps 9 of 10, edits 1 of 10"."""
+    texts = [f"{row['kind']} {share(row[count], row[of])}" for row in rows]
     if len(texts) > NAMED:
         half = NAMED // 2
         texts = [*texts[:half], f"... ({len(texts) - NAMED} more)", *texts[-half:]]

@@ -146,7 +146,7 @@ def test_the_verdict_over_frames(detector, scores, outside, read, verdict, words
     track = Track(worst.box, 0.0, list(range(len(scores))), scores, outside, worst)
     found = summarise(detector, track, 0, read, read, None)
     assert found.verdict == verdict and words in " ".join(found.reasons_to_abstain)
-    assert ("1 of 4 swaps" in found.meaning) == (verdict == CLEAR)
+    assert ("swaps 1 of 4" in found.meaning) == (verdict == CLEAR)
 
 
 def test_the_command_line_reports_every_person(film, tmp_path, capsys):

@@ -187,7 +187,7 @@ def test_train_py_carries_it_and_a_detector_uses_it(tmp_path, capsys):
     dump = write_dump(tmp_path / "a" / "toy", GROUPS, change={"method": methods("x", "y")})
     options = ["--features", str(dump), "--only", "raw", "--forgery-weight", "0"]
     assert run(train.main, train.Config, "", [*options, "--out", str(tmp_path / "m")]) == 0
-    assert "Of kinds of fakes that were left out of training it found" in capsys.readouterr().out
+    assert "It found, of kinds of fakes left out of training:" in capsys.readouterr().out
     info = Checkpoint.load(tmp_path / "m").info
     assert {row["kind"] for row in info["kinds"]} == {"x", "y"}
     assert json.loads((tmp_path / "m" / "metrics.json").read_text())["checkpoint"]["kinds"]
@@ -209,3 +209,30 @@ def test_without_the_measurement_nothing_is_cleared_and_one_line_says_so(tmp_pat
     (line,) = capsys.readouterr().err.splitlines()
     assert "does not say what it finds and misses" in line and "train it again" in line
     assert judge.clear_below == 0 and judge.record.lines == [NOT_MEASURED]
+
+
+def test_it_is_told_in_plain_words():
+    auc = {"value": 0.8, "low": 0.7, "high": 0.9}
+    rows = [
+        {"kind": "swaps", "left_out": "method", "fakes": 20, "reals": 30, "auc": auc, "found": 14},
+        {"kind": "edits", "left_out": "method", "fakes": 9, "reals": 30, "auc": auc, "found": 0},
+        {"kind": "set", "left_out": "dataset", "fakes": 0, "reals": 50, "found": 0},
+    ]
+    rows[2]["auc"] = dict.fromkeys(auc)
+    others = {"nothing_found": (2, 3, 0), "false_alarms": (None, None, 3)}
+    rows = [row | {name: x[i] for name, x in others.items()} for i, row in enumerate(rows)]
+    record = Record(rows, {"p_fake": 0.3, "level": 0.5, "fakes": 0.22, "reals": 0.47}, 64)
+    assert record.lines == [
+        "It found, of kinds of fakes left out of training: swaps 7 of 10, edits 0 of 9.",
+        "False alarms, of the real faces of sources left out of training: set 6%.",
+        f"{record.meaning}.",
+    ]
+    assert record.meaning == (
+        "Nothing found is said of 47% of real faces and of 22% of fakes of kinds and sources left out "
+        "of training, on average, in faces from 64 px on; by kind edits 3 of 9, swaps 1 of 10"
+    )
+    text = record.markdown()
+    assert "| swaps | the kind | 20 | 30 | 0.80 (0.70-0.90) | 70% | 10% | 20% |  |" in text
+    assert "| set | the dataset | 0 | 50 |  |  |  |  | 6% (3) |" in text
+    many = Record([rows[0] | {"kind": name} for name in "abcdefgh"], record.clear, 64)
+    assert "c 7 of 10, ... (2 more), f 7 of 10" in many.lines[0]
