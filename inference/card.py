@@ -121,8 +121,8 @@ def draw_card(verdict: Verdict, image: np.ndarray) -> Figure:
         _matrix(figure.add_subplot(low[place]), title, outputs, verdict.pairs)
     _contributions(figure.add_subplot(low[3]), verdict, colour)
     _reasons(figure.add_axes((0.02, 0.1, 0.96, 0.14)), verdict.reasons, colour)
-    about = textwrap.fill(" ".join(["This detector:", *verdict.record]), 185)
-    _text(figure, 0.02, 0.088, about, 8.5, GREY, va="top")
+    about = " ".join(["This detector.", *verdict.record])
+    _text(figure, 0.02, 0.088, about, 8.5, GREY, va="top", wrap=True)
     note = (
         "Matrices: purple, more similar than in most real faces; orange, less similar; framed, "
         "outside the range of 90% of real faces. The result is a hint, not a proof."
@@ -173,10 +173,10 @@ def _headline(figure: Figure, verdict: Verdict, colour: str) -> None:
     ends = np.clip([0, verdict.clear_below, threshold, 1], 0, 1)
     axes.barh([0] * 3, np.diff(ends), 0.3, ends[:-1], color=["#a9c6da", PALE, "#eebf99"])
     axes.plot(p, 0, "o", color=colour, markersize=11)
-    _text(axes, p, 0.7, verdict.p_words, 10, colour, ha="center", weight="bold")
+    _text(axes, p, 0.7, f"p_fake {p:.2f}", 11, colour, ha="center", weight="bold")
     axes.set(xlim=(0, 1), ylim=(-0.3, 0.8), yticks=[], xticks=[])
-    text = "   ·   ".join([verdict.scale, *verdict.warnings])
-    _text(figure, 0.02, 0.922, textwrap.fill(text, 185), 9, va="top")
+    text = "   ·   ".join([verdict.p_words, verdict.scale, *verdict.warnings])
+    _text(figure, 0.02, 0.922, text, 9.5, va="top", wrap=True)
 
 
 def _picture(axes: Axes, box: tuple[float, ...], image: np.ndarray, colour: str) -> None:

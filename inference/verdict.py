@@ -172,8 +172,7 @@ class Verdict:
         found += [f"Note: {note}" for note in self.notes]
         found += [f"Cannot tell: {reason}" for reason in self.reasons_to_abstain]
         overall = self.quality.get("overall", "good")
-        found += [f"Careful: {overall}"] * (overall != "good")
-        return [*found, self.meaning] if self.meaning else found
+        return found if overall == "good" else [*found, f"Careful: {overall}"]
 
     def to_text(self) -> str:
         """For the screen: a headline, then warnings and reasons, indented."""
@@ -181,7 +180,7 @@ class Verdict:
         if self.error:
             return f"{path}: not scored: {for_screen(self.error)}"
         face = f" (face {self.face + 1})" if self.face else ""
-        lines = [f"    {warning}" for warning in self.warnings]
+        lines = [f"    {text}" for text in [*self.warnings, self.meaning] if text]
         if clip := self.clip:
             face = f" ({self.in_frames})"
             frame, seconds = clip["worst"]["frame"], clip["worst"]["seconds"]

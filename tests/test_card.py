@@ -63,7 +63,7 @@ def test_it_shows_what_was_found(verdict, astronaut):
     rate = "1 in 40 real faces scores as high (1 in 20 to 1 in 100)"
     shown = ["looks manipulated", "p_fake 0.87 (if 50% of faces are fakes)", rate, ".31"]
     shown += ["looks manipulated from 0.74 on", "nothing found below 0.30", "astronaut.png"]
-    shown += ["This detector: It found 7 of 10 swaps."]
+    shown += ["This detector. It found 7 of 10 swaps."]
     shown += ["31", "52", "80% female", "happy 70%", "> 98% of reals", "most: lower (> 98%"]
     shown += ["identity", "forgery traces", "+1.50", "-0.20", "-0.40", "+0.90"]
     shown += ["identity: similarity", "appearance: not available"]
