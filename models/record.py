@@ -57,7 +57,9 @@ class Record:
         if alarms := [row for row in self.rows if row["false_alarms"] is not None]:
             alarms.sort(key=lambda row: -row["false_alarms"] / row["reals"])
             told = _named(alarms, "false_alarms", "reals", _percent)
-            found.append(f"False alarms, of the real faces of sources left out of training: {told}.")
+            found.append(
+                f"False alarms, of the real faces of sources left out of training: {told}."
+            )
         if self.clear["p_fake"]:
             return [*found, f"{self.meaning}."]
         return [*found, "It never says nothing found: at no score would that mean anything."]
