@@ -181,6 +181,13 @@ def check(info: Mapping, arrays: Mapping[str, np.ndarray]) -> None:
     percentiles = info["reference"]["percentiles"]
     if percentiles != sorted(percentiles):
         refuse(percentiles, "reference.percentiles", "ascending numbers")
+    if ("kinds" in info) != ("nothing_found" in info):
+        raise ValueError("kinds and nothing_found: expected both or neither")
+    for place, row in enumerate(info.get("kinds", ())):
+        of_reals = (row["false_alarms"] or 0, row["reals"])
+        for count, of in ((row["found"] + row["nothing_found"], row["fakes"]), of_reals):
+            if count > of or (row["false_alarms"] is not None and not row["reals"]):
+                refuse(row, f"kinds[{place}]", "counts of its fakes and real faces")
     model = {f"head.model.{name}": size for name, size in MODELS[info["head"]].shapes.items()}
     if missing := [name for name in ARRAYS | model if name not in arrays]:
         raise ValueError(f"lacks the array {missing[0]}")

@@ -120,6 +120,16 @@ def test_kinds_count_alike_however_many_fakes_they_have():
     assert LeftOut.of([many]).reals == pytest.approx(0.9), "up to the threshold"
 
 
+def test_a_source_of_fakes_or_real_faces_alone_is_measured_as_far_as_it_goes():
+    rows = [
+        part.row(0.5)
+        for part in (scored("a", GRID, GRID[:0], real=GRID), scored("b", GRID[:0], GRID))
+    ]
+    assert [row["false_alarms"] for row in rows] == [None, 10]
+    assert [row["auc"]["value"] for row in rows] == [None, None]
+    assert "a 1 of 10" in Record(rows, {"p_fake": 0.0}, 60).lines[0]
+
+
 def test_at_chance_nothing_found_is_never_said():
     found = LeftOut.of([scored("swaps", GRID, GRID)])
     assert (found.level, found.rows[0]["nothing_found"]) == (0, 0)

@@ -57,7 +57,7 @@ class Scored:
         """An entry of a checkpoint's `kinds`. level: as of `Record`."""
         fakes, reals = (self.p_fake[self.label == label] for label in (1, 0))
         edge = clear_below(self.real, level, self.threshold)
-        both = len(fakes) and len(reals)
+        both, alarms = len(fakes) and len(reals), self.fresh and len(reals)
         data = (self.label, self.p_fake, self.group) if both else ((), (), ())
         return {
             "kind": self.kind,
@@ -67,7 +67,7 @@ class Scored:
             "auc": interval(auc, *data, REPLICATES),
             "found": int((fakes >= self.threshold).sum()),
             "nothing_found": int((fakes < edge).sum()),
-            "false_alarms": int((reals >= self.threshold).sum()) if self.fresh else None,
+            "false_alarms": int((reals >= self.threshold).sum()) if alarms else None,
         }
 
 
