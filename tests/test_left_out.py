@@ -89,6 +89,14 @@ def test_what_is_left_out_is_really_left_out(faces, monkeypatch):
     }
 
 
+def test_fakes_meet_real_faces_of_their_own_dataset(faces, found, monkeypatch):
+    """With few that validate, a third of the 36 training groups is left out: 24 real faces more."""
+    assert [row["reals"] for row in found.rows] == [24, 24, 96, 96]
+    monkeypatch.setattr(left_out, "FEW", 25)
+    rows = measure(faces.split("train"), faces.split("val"), OUTPUTS, SETTINGS).rows
+    assert [row["reals"] for row in rows] == [48, 48, 96, 96]
+
+
 def scored(kind, fakes, reals, how="dataset", real=None) -> Scored:
     label = np.repeat([1, 0], [len(fakes), len(reals)])
     p_fake = np.concatenate([fakes, reals])

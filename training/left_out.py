@@ -24,7 +24,7 @@ from training.detector import Settings, head_on
 
 LOG = logging.getLogger("masc")
 FOLDS = 12  # refits for kinds, at most: with more kinds, several are left out together
-FEW = 20  # real faces of the same datasets to compare fakes with; with fewer, those of all
+FEW = 20  # real validation faces of a dataset; with fewer, a third of those that train are left out
 REPLICATES = 200  # of the bootstrap
 MISSED = 0.25  # of the fakes of a kind left out, on average: so many may get `nothing found`
 TIMES = 2  # real faces get it so many times as often as such fakes, or it would mean nothing
@@ -202,26 +202,41 @@ class Bench:
 def _without_kinds(bench: Bench) -> Iterator[Scored]:
     train, val = bench.train, bench.val
     kinds, kinds_val = kinds_of(train), kinds_of(val)
-    names = sorted({*kinds, *kinds_val} - {""})
+    names, held = sorted({*kinds, *kinds_val} - {""}), _held_out_reals(train, val)
     folds = [names[i::FOLDS] for i in range(min(FOLDS, len(names)))]
     if bench.settings.one_class and names:  # no fake trains: one head has seen none of them
         folds = [names]
     for fold in tqdm(folds, unit="kind", desc="without a kind", disable=None, leave=False):
         out, out_val = np.isin(kinds, fold), np.isin(kinds_val, fold)
         try:
-            head, real = bench.head(~out, ~out_val)
+            head, real = bench.head(~out & ~held, ~out_val)
         except ValueError as error:
             LOG.info(f"left out    not {', '.join(fold)}: {error}")
             continue
         threshold = threshold_at_fpr(real, bench.settings.fpr)
         for name in fold:
             of, of_val = kinds == name, kinds_val == name
-            home = {*train.rows["dataset"][of], *val.rows["dataset"][of_val]}
-            reals = val.rows["label"] == 0
-            near = reals & np.isin(val.rows["dataset"], list(home))
-            reals = near if near.sum() >= FEW else reals
-            parts = ((train, bench.x, of), (val, bench.x_val, of_val), (val, bench.x_val, reals))
+            home = [*train.rows["dataset"][of], *val.rows["dataset"][of_val]]
+            of |= held & np.isin(train.rows["dataset"], home)
+            of_val |= (val.rows["label"] == 0) & np.isin(val.rows["dataset"], home)
+            parts = ((train, bench.x, of), (val, bench.x_val, of_val))
             yield _scored(name, "method", parts, head, threshold, real, fresh=False)
+
+
+def _held_out_reals(train: FeatureDataset, val: FeatureDataset) -> np.ndarray:
+    """(N,) bool, of `train`: a third of the groups of real faces, in datasets that validate with FEW.
+
+    A fake is compared with real faces of its own source: those of others differ in other ways, too.
+    """
+    held, rng = np.full(len(train), False), np.random.default_rng(0)
+    for name in sorted({*train.rows["dataset"]}):
+        reals, known = (
+            (part.rows["label"] == 0) & (part.rows["dataset"] == name) for part in (train, val)
+        )
+        if known.sum() < FEW:
+            groups = rng.permutation(np.unique(train.rows["group"][reals].astype(str)))
+            held |= reals & np.isin(train.rows["group"].astype(str), groups[: len(groups) // 3])
+    return held
 
 
 def _without_datasets(bench: Bench) -> Iterator[Scored]:
