@@ -53,6 +53,7 @@ from evaluation.report import write_report
 from evaluation.run import Progress, work
 from models.checkpoint import Checkpoint, newest_checkpoint
 from models.model_card import check_marks, fill
+from models.record import Record
 from models.tensors import sha256_of
 from training.detector import Settings
 
@@ -168,7 +169,8 @@ def evaluate(config: Config) -> Path:
     glance = (out / "report.md").read_text(encoding="utf-8").split("\n## ")[:2]
     print("\n## ".join(glance))
     if config.card:
-        fill(config.card, for_card(report, table))
+        record = [Record.of(checkpoint.info).markdown()] if checkpoint else []
+        fill(config.card, "\n\n".join([*record, for_card(report, table)]))
     log.info("written: %s%s", out / "index.html", f", {config.card}" if config.card else "")
     return out
 

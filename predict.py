@@ -1,4 +1,4 @@
-"""Predict whether faces in images and videos are real or fake, how certain that is, and why.
+"""Look for manipulated faces in images and videos: what is found, how certain that is, and why.
 
 One picture, several, or folders of them, with the bundled detector:
 
@@ -17,8 +17,10 @@ Metrics of the newest checkpoint on the test split of the newest dump, and its p
 
     python predict.py
 
-The verdict is `fake` from the checkpoint's threshold on; below it `real`, or `cannot tell` where
-p_fake is one half or more, or the face is outside the abstention limits (percentiles of the
+There are three verdicts; none says that a face is real.
+`fake` (shown as "looks manipulated"): the score reaches the checkpoint's threshold, as few real faces do.
+`nothing found`: the score is so low that at most a quarter of fakes unlike those of training go there.
+`cannot tell`: the score is between, or the face is outside the abstention limits (percentiles of the
 training set: smaller, blurrier, more turned away or stranger than nearly all training faces).
 Verdicts are written as they come; what is not finished has a name that ends in .partial.
 Exit code: 0 all inputs scored, 1 memory or a disk is full, 2 a mistake in the command, 3 some inputs,
@@ -50,7 +52,7 @@ from inference.detector import BUNDLED, Detector, Explainer, default_device
 from inference.files import Results, predict_files
 from inference.output import is_screen
 from inference.verdict import Verdict
-from models.checkpoint import newest_checkpoint
+from models.checkpoint import PRIOR, newest_checkpoint
 from models.tensors import sha256_of
 
 __all__ = ["Detector", "Verdict"]  # for use in Python: see inference/detector.py
@@ -72,6 +74,10 @@ class Config:
     """Write a card (PNG) and JSON of each face into this folder."""
     faces: Literal["one", "all"] = "one"
     """The most central large face of a picture, or every face."""
+    prior: float = PRIOR
+    """How many of the faces you look at are fakes, as far as you know: 0.1 for one in ten. p_fake is the
+    probability that a face is a fake among faces like these; with fewer fakes it is lower for all of
+    them. Verdicts do not depend on it."""
     frames: int = FRAMES
     """Frames of every video, evenly spaced."""
     features: Path | None = None
@@ -95,6 +101,10 @@ class Config:
     def check(self) -> None:
         if min(self.batch_size, self.max_pixels, self.frames) < 1:
             raise ValueError("--batch-size, --max-pixels and --frames must be at least 1")
+        if not 0 < self.prior < 1:
+            raise ValueError(f"--prior lies between 0 and 1 (given: {self.prior})")
+        if not self.inputs and self.prior != PRIOR:
+            raise ValueError("--prior needs pictures")
         if "" in self.inputs:
             raise ValueError("an empty name was given; name pictures or folders")
         if self.json and self.csv and is_screen(self.json) and is_screen(self.csv):
@@ -160,12 +170,16 @@ def main(config: Config) -> int:
         Results(reader, _name(checkpoint), config.json, config.csv, config.explain) as results,
     ):
         detector = Detector(checkpoint, config.device, config.faces, config.weights_dir)
+        if detector.prior is None and config.prior != PRIOR:
+            rank = "p_fake of this detector is a rank among real faces, which no prior changes"
+            raise ValueError(f"{checkpoint}: {rank}; leave out --prior")
         inputs = [Path(given) for given in config.inputs]
         for verdict in predict_files(
             detector, inputs, config.batch_size, reader, config.frames, config.explain
         ):
-            results.add(verdict)
+            results.add(verdict if detector.prior is None else verdict.at_prior(config.prior))
             del verdict  # before the next pictures are read
+        results.record = detector.record.lines if detector.record.rows else []
     return 0 if results.complete else NOT_SCORED
 
 

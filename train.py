@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from command_line import run
 from data import splits
 from data.dump import Dump, newest_dump, read_dump
@@ -35,7 +37,8 @@ from data.people import largest_share
 from evaluation.metrics import table
 from features.regions import REGIONS
 from models.checkpoint import BUNDLED, CHECKPOINTS, INFO, METRICS, SPLITS, Checkpoint
-from training import remarks
+from models.record import Record
+from training import left_out, remarks
 from training.detector import Settings, figures, fit, with_features
 
 LOG = logging.getLogger("masc")
@@ -54,6 +57,9 @@ class Config(Settings):
     """Folder below checkpoints/ (default: from datasets and head)."""
     out: Path | None = None
     """The checkpoint's folder itself, instead of --name."""
+    left_out: bool = True
+    """Measure what it finds of kinds and datasets left out of training: one more fit for each (twelve
+    for all kinds, at most). Without it, below the threshold every verdict is `cannot tell`."""
     overwrite: bool = False
     """Replace a detector that was made from other dumps or settings, or the bundled one."""
 
@@ -80,7 +86,10 @@ def main(config: Config) -> Path:
     LOG.info(f"val         {val.counts()}")
     LOG.info(f"test        {int((faces.rows['split'] == 'test').sum())} faces, not read")
     LOG.info(f"head        {config.kind}, seed {config.seed}, threshold at {config.fpr:.0%} FPR")
-    checkpoint, report = fit(train, val, dumps[0].meta["outputs"], config, notes)
+    outputs = dumps[0].meta["outputs"]
+    with threadpool_limits(1, "blas"):  # small matrices: more threads only wait
+        found = left_out.measure(train, val, outputs, config) if config.left_out else None
+        checkpoint, report = fit(train, val, outputs, config, notes, found)
     experts = {name.partition(".")[0] for name in checkpoint.info["outputs"]}
     checkpoint.info |= origins(config, dumps[0].meta, experts, {"train": train, "val": val})
     checkpoint.info["dumps"] = made_from(dumps)
@@ -88,6 +97,7 @@ def main(config: Config) -> Path:
     notes += remarks.on_figures(rows)
     LOG.info(f"chosen      {report['chosen']} on the {report['held_out']}")
     print(f"threshold   p_fake {checkpoint.info['threshold']['p_fake']:.3f}\n\n{table(rows)}\n")
+    print("\n".join(Record.of(checkpoint.info).lines), end="\n\n")
     for note in notes[told:]:
         LOG.warning(note)
     settings = {

@@ -25,7 +25,7 @@ MANY = 100  # folders that are looked into where the one above them is no datase
 INDEX = "index.csv"
 # What somebody may have meant as the index.
 OTHER_INDEX = re.compile(r"index\.(csv|tsv|txt|tab|xlsx?|ods|parquet)(\.\w+)?", re.IGNORECASE)
-OPTIONAL = ("group", "split", "video", "method")  # columns of it
+OPTIONAL = ("group", "split", "video", "method", "kind")  # columns of it
 PLAIN = "plain"  # the layout of folders and of index.csv, beside the official ones
 
 
@@ -209,7 +209,7 @@ def _read_index(root: Path, index: Path) -> list[Sample]:
 def _sample(row: dict[str, str], files: Files) -> tuple[Sample, bool]:
     """One line of an index.csv, and whether its file is there."""
     path, label = files.within(row["path"]), row["label"]
-    group, split, *rest = (name_of(row.get(name, "")) for name in OPTIONAL)
+    group, split, video, *made = (name_of(row.get(name, "")) for name in OPTIONAL)
     frame = path[path.rindex("@") :] if split_frame(path) else ""
     file = path.removesuffix(frame)
     found = files.find(file)
@@ -219,4 +219,5 @@ def _sample(row: dict[str, str], files: Files) -> tuple[Sample, bool]:
         raise ValueError(f"split {split!r} is none of {', '.join(SPLIT_NAMES)}")
     split = SPLIT_NAMES.get(split.lower(), "")
     name = (found or PurePosixPath(file).as_posix()) + frame
-    return Sample(name, number, group, split, *rest), found is not None
+    method = ": ".join(filter(None, made[::-1])) if number else made[0]  # "swaps: SimSwap"
+    return Sample(name, number, group, split, video, method), found is not None

@@ -32,7 +32,7 @@ class Sample:
         path: POSIX, relative to the dataset's root; a frame of a video has a name (data/video.py).
         group: what must not be divided between splits (a source video, a person).
         video: the clip it is a frame of, "" for a single picture.
-        method: how a fake was made, or real.
+        method: how a fake was made, or real; perhaps its kind and a colon first: "swaps: SimSwap".
     """
 
     path: str

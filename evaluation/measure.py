@@ -10,6 +10,7 @@ from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from data.dump import Dump
@@ -24,6 +25,7 @@ from evaluation.protocols import Run, datasets_of, of_dataset, unused
 from evaluation.run import Jobs, Progress
 from evaluation.subgroups import attributes, by_group
 from evaluation.systems import ABLATION, MASC, ZERO_SHOT
+from inference.verdict import FalseAlarmRate
 
 ENDS = 1 << 20  # bytes of an array, at each end, that are compared to tell dumps apart
 PACKAGES = [
@@ -139,10 +141,22 @@ def run_rows(
         y, p, groups = (part[name].to_numpy() for name in ("label", "p_fake", "group"))
         figures = summary(y, p, groups.tolist(), threshold, replicates, seed)
         new = [{"metric": x, **counts_of(y, groups), **figures[x]} for x in FIGURES]
+        new += false_alarm_rows(p[y == 0], groups[y == 0], threshold)
         if masc is not None:
             new += delong_rows(scored_by_both(part, of_test(masc, test, level)))
         rows += [{"test": test, "level": level, **row} for row in new]
     return rows
+
+
+def false_alarm_rows(p_real: np.ndarray, groups: np.ndarray, threshold: float) -> list[dict]:
+    """Real faces called fake, their share with the exact interval: that of a few is known badly."""
+    if not len(p_real):
+        return []
+    rate = FalseAlarmRate.at(threshold, p_real)
+    note = f"{int((p_real >= threshold).sum())} of {len(p_real)} real faces"
+    about = {"n": len(p_real), "n_fake": 0, "groups": len(set(groups)), "note": note}
+    found = {"value": rate.share, "low": rate.low, "high": rate.high}
+    return [{"metric": "false_alarms", **about, **found}]
 
 
 def delong_rows(both: pd.DataFrame) -> list[dict]:

@@ -80,11 +80,17 @@ def enough(faces: FeatureDataset) -> bool:
     return min(counts["real"], counts["fake"]) >= MIN_FACES
 
 
+def all_real(faces: FeatureDataset) -> bool:
+    """Whether it can be tested on for false alarms alone."""
+    counts = faces.counts()
+    return counts["real"] >= MIN_FACES and not counts["fake"]
+
+
 def tests_of(faces: FeatureDataset) -> dict[str, FeatureDataset]:
     """dataset -> its test faces, of the datasets that can be tested on."""
     test = faces.split("test")
     tests = {name: of_dataset(test, name) for name in datasets_of(test)}
-    return {name: test for name, test in tests.items() if enough(test)}
+    return {name: test for name, test in tests.items() if enough(test) or all_real(test)}
 
 
 def experiment_of(
@@ -136,7 +142,7 @@ def unused(faces: FeatureDataset) -> list[str]:
         found = [f"{x['real']} real and {x['fake']} fake" for x in (train.counts(), test.counts())]
         if len(set(train.rows["label"])) < 2:
             remarks.append(f"{name}: nothing is trained on it alone ({found[0]} training faces)")
-        if not enough(test):
+        if not (enough(test) or all_real(test)):
             remarks.append(
                 f"{name}: not tested by itself ({found[1]} test faces; {MIN_FACES} of each are needed)"
             )

@@ -20,6 +20,7 @@ from evaluation.tables import (
     counted,
     cross_dataset,
     datasets_table,
+    false_alarms,
     few_shot_rows,
     frames_of,
     main_rows,
@@ -155,6 +156,8 @@ def sections(
             about = "Trained on {}. Validated on {}.".format(*parts)
             blocks = run_tables(names, run, pick(table, run=id))
             add(run["title"], [about, tuple(run["remarks"]), *blocks], id, 3)
+    alarms = [each for level in UNITS for each in false_alarms(names, table, level)]
+    add("False alarms at the carried-over threshold", alarms, "false-alarms")
     add("Few-shot: few training faces", few_shot(names, table), "few-shot")
     add("Robustness", robustness(names, table), "robustness")
     rows = pick(table[table["attribute"] != ""], metric=("auc", "fpr"))

@@ -192,6 +192,17 @@ def cross_dataset(names: Names, table: pd.DataFrame, level: str) -> Iterator[Tab
         yield view(name, caption, rows, index, "test", tests, notes, "train")
 
 
+def false_alarms(names: Names, table: pd.DataFrame, level: str) -> Iterator[Table]:
+    """Of every system on every set, with the number of faces."""
+    rows = main_rows(table, metric="false_alarms", level=level, protocol=tuple(PROTOCOLS))
+    rows = rows[~rows["kind"].isin(LESS) & (rows["protocol"] != "cross-auc")]
+    caption = f"Real {UNITS[level]} called fake at the threshold that the validation faces set"
+    if len(rows):
+        name, index = names("false-alarms", level), ("train", "protocol", "test", "system", "note")
+        notes = ["95% intervals of Clopper & Pearson, which take faces for independent"]
+        yield view(name, caption, rows, index, "metric", {"false_alarms": "share"}, notes)
+
+
 def datasets_table(names: Names, datasets: Mapping[str, Mapping]) -> Table:
     lines = []
     for name, found in datasets.items():

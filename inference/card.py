@@ -28,11 +28,11 @@ from data.names import for_screen
 from features.disagreement import PARTS, Pair
 from features.explain import Reason
 from features.regions import BOXES, REGIONS, region_masks
-from inference.verdict import FAKE, REAL, Region, Verdict
+from inference.verdict import CLEAR, FAKE, Region, Verdict
 
 INK, GREY, PALE, SILVER = "#202124", "#5f6368", "#e3e5e8", "#aab0b6"
-BLUE, ORANGE = "#0072b2", "#d55e00"  # real, fake
-COLOURS = {REAL: BLUE, FAKE: ORANGE}
+BLUE, ORANGE = "#0072b2", "#d55e00"  # towards real, towards fake
+COLOURS = {CLEAR: BLUE, FAKE: ORANGE}
 TINT = LinearSegmentedColormap.from_list("unusual", (SILVER, ORANGE))
 LINES = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", GREY, "#000000")
 STYLE = {
@@ -120,7 +120,9 @@ def draw_card(verdict: Verdict, image: np.ndarray) -> Figure:
     for place, (title, outputs) in enumerate(MATRICES.items()):
         _matrix(figure.add_subplot(low[place]), title, outputs, verdict.pairs)
     _contributions(figure.add_subplot(low[3]), verdict, colour)
-    _reasons(figure.add_axes((0.02, 0.03, 0.96, 0.195)), verdict.reasons, colour)
+    _reasons(figure.add_axes((0.02, 0.1, 0.96, 0.14)), verdict.reasons, colour)
+    about = " ".join(["This detector.", *verdict.record])
+    _text(figure, 0.02, 0.088, about, 8.5, GREY, va="top", wrap=True)
     note = (
         "Matrices: purple, more similar than in most real faces; orange, less similar; framed, "
         "outside the range of 90% of real faces. The result is a hint, not a proof."
@@ -135,7 +137,7 @@ def draw_scores(verdicts: Sequence[Verdict]) -> Figure:
     timed = all(second is not None for verdict in verdicts for second in verdict.clip["seconds"])
     for verdict, colour in zip(verdicts, LINES, strict=False):
         clip = verdict.clip
-        label = f"person {verdict.face + 1}: {verdict.verdict}, mean {verdict.p_fake:.2f}"
+        label = f"person {verdict.face + 1}: {verdict.words}, mean {verdict.p_fake:.2f}"
         x = clip["seconds" if timed else "frames"]
         axes.plot(x, clip["p_fake"], "o-", color=colour, markersize=4, label=label)
         axes.axhspan(clip["low"], clip["high"], color=colour, alpha=0.1)
@@ -160,23 +162,21 @@ def _frame(
 
 
 def _headline(figure: Figure, verdict: Verdict, colour: str) -> None:
-    _text(figure, 0.02, 0.953, verdict.verdict.upper(), 24, colour, weight="bold")
+    _text(figure, 0.02, 0.953, verdict.words, 19, colour, weight="bold")
     name, fonts = with_font(for_screen(Path(verdict.path).name))
     name = name if len(name) <= 48 else f"{name[:29]} … {name[-16:]}"
     _text(figure, 0.98, 0.965, name, 10, GREY, ha="right", family=fonts)
     quality = [f"{key} {value}" for key, value in verdict.quality.items() if key != "overall"]
     _text(figure, 0.98, 0.943, ", ".join(quality), 8.5, GREY, ha="right")
     p, threshold = verdict.p_fake, verdict.threshold
-    axes = figure.add_axes((0.24, 0.945, 0.36, 0.03))
-    axes.barh([0, 0], [1, 1 - threshold], 0.3, [0, threshold], color=[PALE, "#eebf99"])
+    axes = figure.add_axes((0.29, 0.945, 0.33, 0.03))
+    ends = np.clip([0, verdict.clear_below, threshold, 1], 0, 1)
+    axes.barh([0] * 3, np.diff(ends), 0.3, ends[:-1], color=["#a9c6da", PALE, "#eebf99"])
     axes.plot(p, 0, "o", color=colour, markersize=11)
     _text(axes, p, 0.7, f"p_fake {p:.2f}", 11, colour, ha="center", weight="bold")
-    axes.set(xlim=(0, 1), ylim=(-0.3, 0.8), yticks=[])
-    labels = ["0", f"fake from {threshold:.2f}", "1"]
-    axes.set_xticks([0, threshold, 1], labels, fontsize=8, color=GREY)
-    lines = [verdict.false_alarm_rate.words] if verdict.false_alarm_rate else []
-    text = "   ·   ".join([*lines, *verdict.warnings])
-    _text(figure, 0.02, 0.912, text, 10, va="top", wrap=True)
+    axes.set(xlim=(0, 1), ylim=(-0.3, 0.8), yticks=[], xticks=[])
+    text = "   ·   ".join([verdict.p_words, verdict.scale, *verdict.warnings])
+    _text(figure, 0.02, 0.922, text, 9.5, va="top", wrap=True)
 
 
 def _picture(axes: Axes, box: tuple[float, ...], image: np.ndarray, colour: str) -> None:

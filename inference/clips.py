@@ -16,7 +16,16 @@ from tqdm import tqdm
 from data.images import ImageError
 from data.reader import Reader
 from inference.detector import Detector
-from inference.verdict import UNSURE, FalseAlarmRate, Verdict, decide, out_of_distribution
+from inference.verdict import (
+    BETWEEN,
+    CLEAR,
+    FAKE,
+    UNSURE,
+    FalseAlarmRate,
+    Verdict,
+    decide,
+    out_of_distribution,
+)
 
 FRAMES_IN_MEMORY = 8
 SAME_PERSON = 0.35  # similarity from which on two faces are one person's
@@ -133,10 +142,11 @@ def summarise(
         abstain = [f"in {count} frames the face is unlike the training faces"]
     elif read > 1 and len(scores) < max(2, MIN_SHARE * read):
         abstain = [f"the person is in only {len(scores)} of {read} frames"]
-    verdict, abstain = decide(mean, threshold, abstain, detector.head.kind != "oneclass")
-    if verdict != UNSURE and low < threshold <= high:
-        verdict = UNSURE
-        abstain = [f"the 95% interval of the mean contains the threshold {threshold:.2f}"]
+    verdict, abstain = decide(mean, threshold, detector.clear_below, abstain)
+    if verdict == FAKE and low < threshold:
+        verdict, abstain = UNSURE, ["the 95% interval of the mean contains the threshold"]
+    if verdict == CLEAR and high >= detector.clear_below:
+        verdict, abstain = UNSURE, [f"the 95% interval of the mean ends in doubt: {BETWEEN}"]
     times = [duration and round((n + 0.5) / frames * duration, 2) for n in track.frames]
     worst = int(scores.argmax())
     clip = {
@@ -156,6 +166,7 @@ def summarise(
         verdict=verdict,
         reasons_to_abstain=abstain,
         false_alarm_rate=FalseAlarmRate.at(mean, detector.real_scores),
+        meaning=detector.record.meaning if verdict == CLEAR else "",
         clip=clip,
         worst_frame=track.worst,
         identity=None,

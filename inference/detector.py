@@ -8,6 +8,7 @@ verdict.p_fake, verdict.verdict, [reason.sentence for reason in verdict.reasons]
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
@@ -25,13 +26,28 @@ from data.samples import evenly
 from features.disagreement import PARTS, by_family, of_regions, pairs_of, ranks
 from features.explain import MEDIAN, reasons
 from inference.scorer import Scorer
-from inference.verdict import FAKE, UNSURE, FalseAlarmRate, Region, Verdict, decide, outside_limits
+from inference.verdict import (
+    CLEAR,
+    FAKE,
+    UNSURE,
+    FalseAlarmRate,
+    Region,
+    Verdict,
+    decide,
+    outside_limits,
+)
 from models import CLIP_MODEL
-from models.checkpoint import BUNDLED, Checkpoint
+from models.checkpoint import BUNDLED, PRIOR, Checkpoint
 from models.ensemble import Ensemble, find_device
+from models.record import Record
 
 MAX_FACES = 100  # of a picture
 MAX_FRAMES = 32  # of an animation that are looked at
+NO_RECORD = (
+    "does not say what it finds and misses (an older version, or made without that measurement): below "
+    "its threshold every verdict is `cannot tell`; train it again, with fakes"
+)
+log = logging.getLogger("masc")
 ARRAYS = ("reference", "real_scores", "disagreement")  # of a checkpoint
 
 
@@ -46,15 +62,21 @@ class Explainer(Scorer):
         found = Checkpoint.load(checkpoint)
         super().__init__(found)
         self.features, self.outputs = found.info["features"], found.info["outputs"]
-        self.limits = found.info["limits"]
+        self.limits, self.record = found.info["limits"], Record.of(found.info)
+        self.clear_below = self.record.clear["p_fake"]
+        self.prior = None if self.head.kind == "oneclass" else PRIOR
+        if "kinds" not in found.info:
+            log.warning("%s: %s", checkpoint, NO_RECORD)
         self.percentiles, self.real_scores, self.disagreement = map(found.arrays.get, ARRAYS)
 
     def decide(
         self, p_fake: float, features: np.ndarray, quality: Mapping[str, float]
     ) -> tuple[str, list[str]]:
         """Verdict and reasons to abstain for one face. Arguments as of `explain`."""
-        outside = outside_limits(quality, self.head.distance(features[None])[0], self.limits)
-        return decide(p_fake, self.threshold, outside, calibrated=self.head.kind != "oneclass")
+        missing = float(np.isnan(features).mean())
+        distance = float(self.head.distance(features[None])[0])
+        outside = outside_limits(quality, missing, distance, self.limits)
+        return decide(p_fake, self.threshold, self.clear_below, outside)
 
     def explain(
         self,
@@ -91,6 +113,11 @@ class Explainer(Scorer):
             families=by_family(names, parts[0]),
             baseline_logit=float(baseline[0]),
             threshold=self.threshold,
+            clear_below=self.clear_below,
+            prior=self.prior,
+            fpr=self.checkpoint.info["threshold"]["fpr"],
+            meaning=self.record.meaning if verdict == CLEAR else "",
+            record=self.record.lines,
             identity=None if identity is None else np.nan_to_num(identity.astype(np.float32)),
         )
 

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from data.video import VIDEO_SUFFIXES
 from inference.clips import predict_clip, read_worst_frame
 from inference.detector import Detector
 from inference.output import Output, is_screen
-from inference.verdict import CSV_COLUMNS, Verdict
+from inference.verdict import CSV_COLUMNS, WORDS, Verdict
 
 COLUMNS = (*CSV_COLUMNS, "checkpoint")
 log = logging.getLogger("masc")
@@ -222,7 +223,8 @@ class Results:
         csv_file: str | None = None,
         cards: Path | None = None,
     ) -> None:
-        self.scored = self.not_scored = self.incomplete = 0
+        self.not_scored = self.incomplete = 0
+        self.verdicts, self.record = Counter(), []  # record: what the detector finds, sentences
         on_screen = [is_screen(file) for file in (json_file, csv_file) if file]
         self.quiet, self.files = any(on_screen), bool(cards) or not all(on_screen)
         self.cards = Cards(cards, reader) if cards else None
@@ -243,7 +245,7 @@ class Results:
             if self.quiet:
                 log.warning("%s: not scored: %s", verdict.path, verdict.error)
         else:
-            self.scored += 1
+            self.verdicts[verdict.verdict] += 1
             self.incomplete += bool(verdict.clip and verdict.clip.get("frames_unreadable"))
         for sink in list(self.sinks):
             try:
@@ -258,7 +260,8 @@ class Results:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Finished, or stopped by the user: files take their places; otherwise they stay partial."""
-        seen = self.scored + self.not_scored
+        scored = self.verdicts.total()
+        seen = scored + self.not_scored
         stopped = kind and issubclass(kind, KeyboardInterrupt | BrokenPipeError) and seen
         for sink in self.sinks:
             if kind:
@@ -269,7 +272,10 @@ class Results:
                     sink.close(whole=True)
         interrupted = stopped and issubclass(kind, KeyboardInterrupt)
         if kind is None or interrupted:
-            log.info("%d faces scored, %d inputs not scored", self.scored, self.not_scored)
+            counts = ", ".join(f"{self.verdicts[x]} {WORDS[x]}" for x in WORDS)
+            log.info("%d faces scored, %d inputs not scored: %s", scored, self.not_scored, counts)
+            for line in self.record if scored > 1 else ():
+                log.info(line)
         if interrupted and self.files:
             log.info("what was scored until then is in the files")
 

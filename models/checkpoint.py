@@ -28,6 +28,7 @@ from models.checkpoint_schema import check
 FORMAT = 3
 CHECKPOINTS = Path("checkpoints")  # <name>/checkpoint.json below it
 BUNDLED = Path(__file__).parent.parent / "checkpoints" / "default"
+PRIOR = 0.5  # share of fakes that p_fake is calibrated for
 INFO, METRICS, SPLITS = "checkpoint.json", "metrics.json", "splits.csv"
 ARRAYS = re.compile(r"arrays(-[0-9a-f]{12})?\.safetensors(\.partial)?")  # of any format
 DIGEST = re.compile(r"[0-9a-f]{64}")

@@ -16,7 +16,7 @@ Rule = Callable[[object, str], None]  # raises a ValueError that names the field
 FLOATS = (np.float16, np.float32, np.float64)
 LARGEST = sys.float_info.max
 SURE = 1 + sys.float_info.epsilon  # a threshold that no probability reaches
-LIMITS = ("face_px", "sharpness", "score", "yaw", "distance")
+LIMITS = ("face_px", "sharpness", "score", "yaw", "missing", "distance")
 COUNTS = ("real", "fake", "groups")
 
 
@@ -101,15 +101,30 @@ def record(optional: Mapping[str, Rule] | None = None, **rules: Rule) -> Rule:
     return rule
 
 
+def nothing_or(rule: Rule) -> Rule:
+    def optional(value: object, field: str) -> None:
+        if value is not None:
+            rule(value, field)
+
+    return optional
+
+
 SHA256 = text("[0-9a-f]{64}")
 COUNTED = record(**dict.fromkeys(COUNTS, whole()))
 OUTPUT = record(kind=text(), size=whole(1, 100_000), names=list_of(text()))
+KIND = record(
+    kind=text(),
+    left_out=one_of("method", "dataset", ""),
+    **dict.fromkeys(("fakes", "reals", "found", "nothing_found"), whole()),
+    auc=record(**dict.fromkeys(("value", "low", "high"), nothing_or(number(0, 1)))),
+    false_alarms=nothing_or(whole()),
+)
 INFO = record(
     outputs=table_of(OUTPUT, text(r"[\w-]+\.[\w-]+"), 1),
     features=list_of(text(r"[^/]+/[^/]+/[^/]+"), 1),
     head=one_of(*MODELS),
     forgery_weight=number(0),
-    calibration=record(a=number(0), b=number(), how=text(), on=text()),
+    calibration=record({"prior": number(0, 1)}, a=number(0), b=number(), how=text(), on=text()),
     threshold=record(p_fake=number(0, SURE), fpr=number(0, 1)),
     reference=record(percentiles=list_of(number(0, 100), 1), faces=whole(1)),
     limits=table_of(number(), one_of(*LIMITS)),
@@ -127,6 +142,10 @@ INFO = record(
     versions=table_of(text()),
     optional={
         "clip_model": text(),
+        "kinds": list_of(KIND),
+        "nothing_found": record(
+            p_fake=number(0, SURE), **dict.fromkeys(("level", "fakes", "reals"), number(0, 1))
+        ),
         "dumps": list_of(
             record(
                 dataset=text("(?s).*"),
@@ -162,6 +181,13 @@ def check(info: Mapping, arrays: Mapping[str, np.ndarray]) -> None:
     percentiles = info["reference"]["percentiles"]
     if percentiles != sorted(percentiles):
         refuse(percentiles, "reference.percentiles", "ascending numbers")
+    if ("kinds" in info) != ("nothing_found" in info):
+        raise ValueError("kinds and nothing_found: expected both or neither")
+    for place, row in enumerate(info.get("kinds", ())):
+        of_reals = (row["false_alarms"] or 0, row["reals"])
+        for count, of in ((row["found"] + row["nothing_found"], row["fakes"]), of_reals):
+            if count > of or (row["false_alarms"] is not None and not row["reals"]):
+                refuse(row, f"kinds[{place}]", "counts of its fakes and real faces")
     model = {f"head.model.{name}": size for name, size in MODELS[info["head"]].shapes.items()}
     if missing := [name for name in ARRAYS | model if name not in arrays]:
         raise ValueError(f"lacks the array {missing[0]}")

@@ -2,7 +2,8 @@
 
 `logreg`, `mlp` and `xgboost` (models/classifiers.py); `oneclass` is trained on real faces only.
 Missing values become the median of the real training faces, columns are standardised and clipped,
-and the score is calibrated (Platt 1999) on faces that the head was not fitted on. A pretrained
+and the score is calibrated (Platt 1999) on faces that the head was not fitted on, for as many fakes
+as real faces. A pretrained
 forgery logit can be added with a fixed weight: labels of one dataset also teach what fails on others.
 """
 
@@ -100,8 +101,21 @@ def standardise(
     return np.clip((x - mean) / scale, -CLIP, CLIP)
 
 
-def calibrate(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Platt scaling with his smoothed targets and a positive slope. Returns: a, b."""
+def balanced(y: np.ndarray) -> np.ndarray:
+    """(N,) weights: each of the labels that are there weighs the same in all, 1 on average."""
+    counts = np.bincount(y.astype(int), minlength=2)
+    return (len(y) / np.count_nonzero(counts) / np.maximum(counts, 1))[y.astype(int)]
+
+
+def calibrate(
+    score: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Platt scaling with his smoothed targets and a positive slope. Returns: a, b.
+
+    weight: (N,), by default `balanced`: the probability is for as many fakes as real faces.
+    """
+    weight = balanced(y) if weight is None else weight
+    weight = weight / weight.sum()
     fakes = (y == 1).sum()
     target = np.where(y == 1, (fakes + 1) / (fakes + 2), 1 / (len(y) - fakes + 2))
     centre, spread = score.mean(), score.std() or 1.0
@@ -110,8 +124,8 @@ def calibrate(score: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     def loss(ab: np.ndarray) -> tuple[float, np.ndarray]:
         logit = ab[0] * z + ab[1]
         error = expit(logit) - target
-        value = (np.logaddexp(0, logit) - target * logit).mean()
-        return value, np.array([(error * z).mean(), error.mean()])
+        value = weight @ (np.logaddexp(0, logit) - target * logit)
+        return value, np.array([weight @ (error * z), weight @ error])
 
     bounds = [(1e-3, None), (None, None)]
     a, b = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=bounds).x
@@ -197,7 +211,8 @@ def fit_head(
         score = np.concatenate(scores).astype(np.float64)
         a, b = calibrate_on_reals(score) if model.real_only else calibrate(score, y[held_out])
         logit = a * score + b
-        loss = float((np.logaddexp(0, logit) - y[held_out] * logit).mean())
+        losses = np.logaddexp(0, logit) - y[held_out] * logit
+        loss = float((balanced(y[held_out]) * losses).mean())
         tried.append((loss, choice, a, b, fits, score))
     _, choice, a, b, fits, score = min(tried, key=lambda entry: entry[0])
     added = np.zeros(x.shape[1], np.float32)

@@ -71,6 +71,18 @@ def test_odd_values_are_refused_by_field_even_with_a_fitting_sha256(tmp_path):
     assert refused > 600
 
 
+KIND = {"kind": "swaps", "left_out": "method", "fakes": 8, "reals": 2, "found": 3}
+KIND |= {"nothing_found": 2, "false_alarms": None, "auc": {"value": 0.7, "low": None, "high": None}}
+CLEAR = {"p_fake": 0.3, "level": 0.4, "fakes": 0.2, "reals": 0.4}
+
+
+def test_what_a_detector_finds_is_carried(tmp_path):
+    made = detector()
+    made.info |= {"kinds": [KIND], "nothing_found": CLEAR}
+    found = Checkpoint.load(made.save(tmp_path / "new")).info
+    assert found["kinds"] == [KIND] and found["nothing_found"] == CLEAR
+
+
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
@@ -84,10 +96,15 @@ def test_odd_values_are_refused_by_field_even_with_a_fitting_sha256(tmp_path):
         ("limits", {"age": 3}, "a name in limits: expected face_px"),
         ("regions", REGIONS[::-1], "regions: expected"),
         ("note", "mine", "note: no such field is known"),
+        ("kinds", [], "kinds and nothing_found: expected both or neither"),
+        ("kinds", [{**KIND, "left_out": "person"}], r"kinds\[0\].left_out: expected method or"),
+        ("kinds", [{**KIND, "found": 7}], r"kinds\[0\]: expected counts of its fakes"),
+        ("kinds", [{**KIND, "false_alarms": 3}], r"kinds\[0\]: expected counts of its fakes"),
     ],
 )
 def test_a_detector_that_is_none_is_refused_and_not_written(tmp_path, field, value, told):
     made = detector()
+    made.info |= {"nothing_found": CLEAR} if field == "kinds" and value else {}
     made.info[field] = list(value) if isinstance(value, tuple) else value
     with pytest.raises(ValueError, match=told):
         Scorer(Checkpoint.load(made.save(tmp_path / "new")))

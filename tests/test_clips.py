@@ -17,7 +17,8 @@ from data.video import seconds_of
 from inference import clips
 from inference.card import draw_scores
 from inference.clips import Track, assign, iou, predict_clip, read_worst_frame, summarise
-from inference.verdict import BORDERLINE, FAKE, REAL, UNSURE, Verdict
+from inference.verdict import BETWEEN, CLEAR, FAKE, UNSURE, Verdict
+from models.record import Record
 from training.examples import COLLINS, HOPPER, photograph
 
 FRAMES = 6
@@ -72,7 +73,7 @@ def test_the_score_is_the_mean_and_the_worst_frame_is_reported(people, film):
         whole = person.to_json(whole=True)  # contributions are those of the worst frame
         assert "families" not in whole
         assert whole["worst_frame"]["p_fake"] == person.worst_frame.p_fake
-        assert person.verdict in (REAL, FAKE, UNSURE) and clip["frames_looked_at"] == FRAMES
+        assert person.verdict in (CLEAR, FAKE, UNSURE) and clip["frames_looked_at"] == FRAMES
 
 
 def test_few_frames_are_in_memory_at_once(detector, film, monkeypatch):
@@ -109,7 +110,7 @@ LEFT, RIGHT = (0, 0, 10, 10), (20, 0, 30, 10)
 def test_faces_are_assigned_by_identity_and_strangers_are_new():
     tracks: list[Track] = []
     assign(tracks, [face([1, 0], LEFT), face([0, 1], RIGHT)], 0)
-    assign(tracks, [face([0.1, 1], LEFT), face([1, 0.2], RIGHT, [BORDERLINE])], 1)
+    assign(tracks, [face([0.1, 1], LEFT), face([1, 0.2], RIGHT, [BETWEEN])], 1)
     assign(tracks, [face([-1, -1], (50, 0, 60, 10), ["the face is blurred"])], 2)
     assert [track.frames for track in tracks] == [[0, 1], [0, 1], [2]]
     assert [track.out_of_distribution for track in tracks] == [0, 0, 1]
@@ -128,17 +129,24 @@ def test_faces_without_identity_are_assigned_by_position():
     ("scores", "outside", "read", "verdict", "words"),
     [
         ([0.9] * 8, 0, 8, FAKE, ""),
-        ([0.1] * 8, 0, 8, REAL, ""),
+        ([0.1] * 8, 0, 8, CLEAR, ""),
+        ([0.5] * 8, 0, 8, UNSURE, BETWEEN),
+        ([0.1, 0.1, 0.1, 0.6], 0, 4, UNSURE, "interval of the mean ends in doubt"),
         ([0.9] * 8, 5, 8, UNSURE, "in 5 of 8 frames the face is unlike"),
         ([0.9], 0, 30, UNSURE, "only 1 of 30 frames"),
         ([0.99, 0.99, 0.99, 0.4], 0, 4, UNSURE, "interval of the mean contains the threshold"),
     ],
 )
-def test_the_verdict_over_frames(detector, scores, outside, read, verdict, words):
+def test_the_verdict_over_frames(detector, scores, outside, read, verdict, words, monkeypatch):
+    rows = [{"kind": "swaps", "left_out": "", "fakes": 4, "found": 2, "nothing_found": 1}]
+    record = Record(rows, {"p_fake": 0.3, "fakes": 0.25, "reals": 0.5}, 60)
+    monkeypatch.setattr(detector, "clear_below", 0.3)
+    monkeypatch.setattr(detector, "record", record)
     worst = Verdict("x", p_fake=max(scores), box=(0, 0, 1, 1))
     track = Track(worst.box, 0.0, list(range(len(scores))), scores, outside, worst)
     found = summarise(detector, track, 0, read, read, None)
     assert found.verdict == verdict and words in " ".join(found.reasons_to_abstain)
+    assert ("swaps 1 of 4" in found.meaning) == (verdict == CLEAR)
 
 
 def test_the_command_line_reports_every_person(film, tmp_path, capsys):

@@ -145,15 +145,20 @@ VERDICTS = "path,face,p_fake,verdict,doubts,quality,reasons,error\n"
 @pytest.mark.parametrize(
     ("rows", "said", "code", "wrong"),
     [
-        ("a.png,0,0.5,real,,,,\n", "a.png: REAL", 0, []),
-        ("a.png,0,0.5,real,,,,\n", "Traceback (most recent call last):\nKeyError", 0, ["KeyError"]),
-        ("a.png,0,0.5,real,,,,\n", "", 1, ["exit code 1, not 0 or 3"]),
-        ("a.png,0,0.5,real,,,,\n", "\x1b[2J", 0, ["raw"]),
-        ("a.png,0,0.5,real,,,,\n", f"x\n{predict.FORGED}", 0, ["line of its own"]),
-        ("=1+1.png,0,0.5,real,,,,\n", "", 0, ["a formula"]),
+        ("a.png,0,0.5,nothing found,,,,\n", "a.png: nothing found", 0, []),
+        (
+            "a.png,0,0.5,nothing found,,,,\n",
+            "Traceback (most recent call last):\nKeyError",
+            0,
+            ["KeyError"],
+        ),
+        ("a.png,0,0.5,nothing found,,,,\n", "", 1, ["exit code 1, not 0 or 3"]),
+        ("a.png,0,0.5,nothing found,,,,\n", "\x1b[2J", 0, ["raw"]),
+        ("a.png,0,0.5,nothing found,,,,\n", f"x\n{predict.FORGED}", 0, ["line of its own"]),
+        ("=1+1.png,0,0.5,nothing found,,,,\n", "", 0, ["a formula"]),
         ("a.png,0\n", "", 0, ["a row of 2 cells"]),
         ("", "", 0, ["0 names in the table of 1 files", "1 verdicts in the JSON, 0"]),
-        ("a.png,0,0.5,real,,,,\n", "", 3, ["exit code 3 though none failed"]),
+        ("a.png,0,0.5,nothing found,,,,\n", "", 3, ["exit code 3 though none failed"]),
     ],
 )
 def test_answers_of_the_command_line_are_judged(tmp_path, rows, said, code, wrong):

@@ -199,7 +199,9 @@ def test_platt_calibration_by_hand():
     """With two distinct scores, p_fake at each is the mean of Platt's smoothed targets there."""
     y = np.array([0] * 8 + [1] + [0] * 2 + [1] * 3)  # 10 reals with target 1/12, 4 fakes with 10/12
     score = np.repeat([-2.0, 6.0], [9, 5])
-    p_low, p_high = (8 + 10) / 12 / 9, (2 + 3 * 10) / 12 / 5
+    # Each real face weighs 1 / 10, each fake 1 / 4, so that it is for as many fakes as real faces.
+    p_low = (8 / 12 / 10 + 10 / 12 / 4) / (8 / 10 + 1 / 4)
+    p_high = (2 / 12 / 10 + 3 * 10 / 12 / 4) / (2 / 10 + 3 / 4)
     for scale, shift in ((1, 0), (0.01, 0), (100, -40)):  # whatever the units of the score
         a, b = calibrate(scale * score + shift, y)
         p = 1 / (1 + np.exp(-a * (scale * score[[0, -1]] + shift) - b))

@@ -75,3 +75,11 @@ def test_other_tables_are_named(tmp_path: Path, name: str, caplog) -> None:
     (tmp_path / "set" / name).rename(tmp_path / name)
     with pytest.raises(ValueError, match=f"\n{name} is not called index.csv"):
         find_samples(tmp_path)
+
+
+def test_a_kind_stands_before_the_method_of_a_fake(tmp_path: Path) -> None:
+    rows = "a.jpg,1,SimSwap,face swaps\nb.jpg,1,,edits\nc.jpg,1,GPEN,\nd.jpg,0,,face swaps\n"
+    names = [f"{name}.jpg" for name in "abcd"]
+    root = dataset(tmp_path, f"path,label,method,kind\n{rows}", *names)
+    found = [sample.method for sample in find_samples(root)]
+    assert found == ["face swaps: SimSwap", "edits", "GPEN", ""]

@@ -13,7 +13,7 @@ from data.reader import Reader
 from inference import files
 from inference.files import Csv, Json, Results, predict_files
 from inference.output import Output
-from inference.verdict import Verdict
+from inference.verdict import UNSURE, Verdict
 
 NAMES = ["a.jpg", "=1+1.jpg", "a\nb: REAL", "\udcbb\udce7.jpg", "사람.jpg", "\x1b[31m.jpg"]
 
@@ -141,8 +141,8 @@ def test_a_picture_that_is_gone_costs_its_card_only(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(files, "write_explanation", gone)
     monkeypatch.setattr(Verdict, "to_text", lambda self: self.path)
     with Results(None, "toy", None, str(tmp_path / "v.csv"), tmp_path / "cards") as found:
-        found.add(Verdict("a.png", p_fake=0.1, threshold=0.5))
-    assert not found.complete and found.scored == 1
+        found.add(Verdict("a.png", p_fake=0.1, threshold=0.5, verdict=UNSURE))
+    assert not found.complete and found.verdicts.total() == 1
     assert "a.png" in (tmp_path / "v.csv").read_text()
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +19,12 @@ from features.explain import HIGH, LOW, MEDIAN, PERCENTILES, topic
 from features.regions import REGIONS
 from inference import detector as inference_detector
 from inference.files import predict_files
-from inference.verdict import FAKE, REAL, UNSURE
+from inference.verdict import CLEAR, FAKE, UNSURE
 from models.checkpoint import Checkpoint
 from tests.synthetic import write_dump
 from train import Config, main
 
-VERDICTS = (REAL, FAKE, UNSURE)
+VERDICTS = (CLEAR, FAKE, UNSURE)
 
 
 def predict_py(*arguments):
@@ -298,3 +299,36 @@ def test_precision_is_that_of_the_training_dumps(tmp_path, precision):
     ensemble = predict.Detector(bundled.save(tmp_path)).ensemble
     assert ensemble.experts[0].bf16 == (precision == "bfloat16")
     assert ensemble.tf32 == (precision == "tf32")
+
+
+def test_a_prior_moves_p_fake_and_no_verdict(pictures, tmp_path):
+    found = {}
+    for prior in (0.5, 0.1):
+        table = tmp_path / f"{prior}.json"
+        assert predict_py(pictures / "mirrored.jpg", "--json", table, "--prior", prior) == 0
+        (found[prior],) = json.loads(table.read_text(encoding="utf-8"))
+    odds = {prior: row["p_fake"] / (1 - row["p_fake"]) for prior, row in found.items()}
+    assert odds[0.5] / odds[0.1] == pytest.approx(9) and found[0.1]["prior"] == 0.1
+    assert found[0.1]["verdict"] == found[0.5]["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("a.png", "--prior", "1"), "--prior lies between 0 and 1 (given: 1.0)"),
+        (("--prior", "0.1"), "--prior needs pictures"),
+    ],
+)
+def test_a_prior_that_is_none_is_refused(options, words, capsys):
+    assert predict_py(*options) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_rank_takes_no_prior(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(predict, "Detector", lambda *_: SimpleNamespace(prior=None))
+    picture = pictures / "mirrored.jpg"
+    assert predict_py(picture, "--prior", "0.1", "--csv", tmp_path / "v.csv") == 2
+    assert (
+        "rank among real faces, which no prior changes; leave out --prior"
+        in capsys.readouterr().err
+    )

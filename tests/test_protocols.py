@@ -87,6 +87,24 @@ def test_a_dataset_of_fakes_alone_is_tested_against_the_reals_of_others(faces):
     assert unused(faces) == []
 
 
+def test_a_dataset_of_real_faces_alone_is_tested_for_false_alarms(faces):
+    known = (faces.rows["dataset"] == "a") | (faces.rows["label"] == 0)
+    (experiment,) = experiments_of(faces.select(known), ["given"])
+    (cross,) = [run for run in experiment.runs if run.protocol == "cross-dataset"]
+    test = cross.tests["b"]
+    assert test.counts()["fake"] == 0 and set(test.rows["split"]) == {"test"}
+    assert not [line for line in unused(faces.select(known)) if "not tested" in line]
+
+
+def test_false_alarms_are_counted_with_an_exact_interval():
+    scores, groups = np.array([0.1, 0.5, 0.9, *[0.2] * 17]), np.arange(20)
+    (row,) = measure.false_alarm_rows(scores, groups, 0.5)
+    assert row["note"] == "2 of 20 real faces" and row["value"] == 0.1
+    # Clopper & Pearson, from tables of the binomial distribution.
+    assert (row["low"], row["high"]) == pytest.approx((0.0123, 0.3170), abs=1e-4)
+    assert measure.false_alarm_rows(scores[:0], groups[:0], 0.5) == []
+
+
 def test_together(faces):
     (experiment,) = experiments_of(faces, ["together"])
     assert set(experiment.train.rows["dataset"]) == {"a", "b"} and set(

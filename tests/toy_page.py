@@ -27,6 +27,7 @@ class NoFaces:
     """A detector that finds none."""
 
     cutter = SimpleNamespace(find=None)
+    record = SimpleNamespace(lines=["Nothing is known of it."])
 
     def for_all_faces(self):
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,10 +15,13 @@ from features.disagreement import of_regions
 from features.explain import PERCENTILES
 from features.pipeline import NO_OUTPUT, FeaturePipeline, chosen_names
 from inference.scorer import Scorer
-from models.checkpoint import Checkpoint
+from models.checkpoint import PRIOR, Checkpoint
 from models.classifiers import MODELS
-from models.heads import fit_head
-from training.remarks import left_out, on_columns
+from models.heads import Head, fit_head
+from training.remarks import on_columns, without_output
+
+if TYPE_CHECKING:
+    from training.left_out import LeftOut
 
 LOG = logging.getLogger("masc")
 HEADS = tuple(kind for kind, model in MODELS.items() if not model.real_only)
@@ -72,14 +75,31 @@ def with_features(
     for split, what in (("train", "training"), ("val", "validation")):
         part = faces.rows["split"] == split
         labels = faces.rows["label"][part]
-        notes += left_out(labels, known[part], what)
+        notes += without_output(labels, known[part], what)
         if split == "train" and 0 in labels and 0 not in labels[known[part]]:
             raise ValueError(NO_OUTPUT.format("real training"))
     return faces.select(known)
 
 
+def head_on(
+    pipeline: FeaturePipeline,
+    settings: Settings,
+    train: tuple[np.ndarray, np.ndarray, np.ndarray],
+    val: tuple[np.ndarray, np.ndarray],
+) -> Head:
+    """train: columns (N, F), labels and groups; val: columns and labels. Raises: as `fit_head`."""
+    names = pipeline.names
+    weight = settings.forgery_weight * forgery_logit_columns(names, pipeline.outputs)
+    return fit_head(settings.kind, *train, *val, settings.seed, directions(names), weight)
+
+
 def fit(
-    train: FeatureDataset, val: FeatureDataset, outputs: dict, settings: Settings, notes: list[str]
+    train: FeatureDataset,
+    val: FeatureDataset,
+    outputs: dict,
+    settings: Settings,
+    notes: list[str],
+    left_out: LeftOut | None = None,
 ) -> tuple[Checkpoint, dict]:
     """Fit features and head on `train`; choose threshold and reference percentiles on `val`.
 
@@ -87,6 +107,7 @@ def fit(
         train, val: faces of at least two groups.
         outputs: the table of the dump's meta.json.
         notes: warnings for the user are appended.
+        left_out: what the same head finds of what it was not trained on.
 
     Returns:
         A checkpoint, yet without what it was trained on, and the report of `fit_head`.
@@ -101,7 +122,7 @@ def fit(
     expected = sum("expected" in groups_of(name) for name in names)
     LOG.info(f"columns     {len(names)}: {len(names) - expected} raw, {expected} expected")
     known = ~np.isnan(columns.values).all(1)
-    notes += left_out(train.rows["label"], known, "training")
+    notes += without_output(train.rows["label"], known, "training")
     train, values = train.select(known), columns.values[known]
     for name in sorted(outputs.keys() - pipeline.outputs.keys()):
         if not np.isfinite(train.arrays[name][train.rows["label"] == 0]).any():
@@ -111,25 +132,33 @@ def fit(
     notes += on_columns(names, values, train.rows["label"])
     val_values = pipeline.transform(val.arrays).values
     known = ~np.isnan(val_values).all(1)
-    notes += left_out(val.rows["label"], known, "validation")
+    notes += without_output(val.rows["label"], known, "validation")
     val_values, val_labels = val_values[known], val.rows["label"][known]
     reals = val_values[val_labels == 0]
     if not len(reals):
         raise ValueError(NO_OUTPUT.format("real validation"))
-    faces = (values, train.rows["label"], train.rows["group"], val_values, val_labels)
-    weight = settings.forgery_weight * forgery_logit_columns(names, pipeline.outputs)
-    head = fit_head(settings.kind, *faces, settings.seed, directions(names), weight)
-    p_reals, report = head.p_fake(reals), head.report
+    faces = (values, train.rows["label"], train.rows["group"])
+    head = head_on(pipeline, settings, faces, (val_values, val_labels))
+    report, carried = head.report, {}
     how = {"how": report["calibration"], "on": report["held_out"]}
+    how |= {} if settings.one_class else {"prior": PRIOR}
+    if left_out:
+        head.a, head.b = left_out.a * head.a, left_out.a * head.b + left_out.b
+        how["on"] += left_out.calibrated_on
+    p_reals = head.p_fake(reals)
+    threshold = threshold_at_fpr(p_reals, settings.fpr)
+    if left_out:
+        carried = left_out.carried(p_reals, threshold)
     info = {
         "outputs": pipeline.outputs,
         "features": names,
         "head": head.kind,
         "forgery_weight": settings.forgery_weight,
         "calibration": {"a": head.a, "b": head.b, **how},
-        "threshold": {"p_fake": threshold_at_fpr(p_reals, settings.fpr), "fpr": settings.fpr},
+        "threshold": {"p_fake": threshold, "fpr": settings.fpr},
         "reference": {"percentiles": list(PERCENTILES), "faces": len(reals)},
-        "limits": limits(train, head.distance(val_values)),
+        "limits": limits(train, np.isnan(values).mean(1), head.distance(val_values)),
+        **carried,
     }
     # A column without any value on real validation faces gets the median of the training faces.
     filled = np.where(np.isnan(reals).all(0), head.median, reals)
@@ -144,11 +173,16 @@ def fit(
     return Checkpoint(info, {**arrays, **pipeline.state(), **head.state()}), report
 
 
-def limits(train: FeatureDataset, distances: np.ndarray) -> dict[str, float]:
-    """Abstention limits. distances: of validation faces, on which the head was not fitted."""
+def limits(train: FeatureDataset, missing: np.ndarray, distances: np.ndarray) -> dict[str, float]:
+    """Abstention limits.
+
+    missing: (N,) share of each training face's columns without a value; distances: of validation
+    faces, on which the head was not fitted.
+    """
     low = ("face_px", "sharpness", "score")
     found = {name: np.percentile(train.rows[name], EDGE) for name in low}
     found["yaw"] = np.percentile(np.abs(train.rows["yaw"]), 100 - EDGE)
+    found["missing"] = np.percentile(missing, FARTHEST)
     found["distance"] = np.percentile(distances, FARTHEST)
     return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 

@@ -47,7 +47,7 @@ def _few(train: FeatureDataset, one_class: bool) -> Iterator[str]:
         )
 
 
-def left_out(labels: np.ndarray, known: np.ndarray, what: str) -> Iterator[str]:
+def without_output(labels: np.ndarray, known: np.ndarray, what: str) -> Iterator[str]:
     """About faces without a feature. labels, known: (N,), known is bool; what: they are for."""
     if not known.all():
         parts = []

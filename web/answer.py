@@ -67,9 +67,11 @@ class Answer:
 
 
 def as_html(verdict: Verdict) -> str:
-    colour, sentences = COLOURS.get(verdict.verdict, GREY), [verdict.score, *verdict.warnings]
-    lines = [f'<h2 style="color:{colour};margin:0">{verdict.verdict.upper()}</h2>']
-    lines += [f"<p>{html.escape(text)}.</p>" for text in sentences]
+    colour = COLOURS.get(verdict.verdict, GREY)
+    sentences = [verdict.p_words, verdict.scale, *verdict.warnings]
+    sentences += [verdict.meaning] * bool(verdict.meaning)
+    lines = [f'<h2 style="color:{colour};margin:0">{verdict.words}</h2>']
+    lines += [f"<p>{html.escape(text.rstrip('.'))}.</p>" for text in sentences]
     reasons = [f"<li>{html.escape(reason.sentence)}</li>" for reason in verdict.reasons]
     return "\n".join([*lines, "<ol>", *reasons, "</ol>"])
 

@@ -26,23 +26,22 @@ from web.gate import NAMES
 from web.uploads import Uploads
 
 log = logging.getLogger("masc")
-TITLE = "MASC: is this face real or a deepfake?"
+TITLE = "MASC: was this face manipulated?"
 MAX_PIXELS = 40_000_000
 FRAMES = 12  # of a video
 FACES = 8  # of a picture or a frame, and people of a video
 QUEUE = 20  # visitors who wait; more are asked to come back
 SESSIONS = 60  # answers that are kept
 FORGET = timedelta(minutes=10)  # an answer nobody asked about
-INTRODUCTION = """# Is this face real or a deepfake?
+INTRODUCTION = """# Was this face manipulated?
 
 Drop, paste or choose a picture with a face, or a short video. Two small networks look at the whole
 face and at its regions. The score rises where regions disagree about identity, age or expression,
-or show traces of a forgery."""
-LIMITS = f"""**Limits.** The result is a hint, never a proof: on kinds of pictures that are not in its
-training data the detector is right little more often than by chance. It looks for swapped or
-altered faces; a fully generated face can be consistent. It ignores sound, text and the rest of the
-picture; of many faces it looks at the {FACES} most central large ones. Predicted age or gender is
-no statement about a person. Your picture is not kept."""
+or show traces of a forgery. It never says that a face is real: at most that nothing was found."""
+LIMITS = f"""**Limits.** The result is a hint, never a proof. It looks for swapped or altered faces; a
+fully generated face can be consistent. It ignores sound, text and the rest of the picture; of many
+faces it looks at the {FACES} most central large ones. Predicted age or gender is no statement about
+a person. Your picture is not kept."""
 SEVERAL = f"Several faces were found (at most {FACES} are looked at); show"
 
 
@@ -153,6 +152,8 @@ def build(page: Page) -> Any:
                 faces = gr.Radio([], visible=False, label=SEVERAL)
                 text = gr.HTML(elem_id="verdict")
         card = gr.HTML(elem_id="card")
+        record = for_screen(" ".join(page.detector.record.lines))
+        gr.HTML(f"<p><b>This detector.</b> {html.escape(record)}</p>", elem_id="record")
         gr.Markdown(LIMITS)
         out = [answer, faces, text, card]
         on_picture.click(on_upload, picture, [*out, picture], **hidden)

@@ -14,7 +14,7 @@ from benchmarks.hardening.commands import Ended, completed, script, warm
 from benchmarks.hardening.mutations import clips, mutate, pictures
 
 AT_ONCE = 50  # files of a run
-FORGED = "FORGED.jpg: REAL  p_fake 0.00"
+FORGED = "FORGED.jpg: nothing found  p_fake 0.00"
 NAMES = (  # of files, as bytes: what comes before the suffix
     b"plain",
     f"a\n{FORGED}\n".encode(),
