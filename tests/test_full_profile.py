@@ -17,7 +17,7 @@ import preprocessing_pipeline
 import train
 from data.dump import read_dump
 from features.columns import groups_of
-from models import PROFILES
+from models import BLOCK_HEAD, PROFILES
 from models.checkpoint import Checkpoint
 from models.tensors import sha256_of
 from models.weights import WEIGHTS, place
@@ -114,7 +114,7 @@ def test_the_standard_profile(dataset, tmp_path):
     made = read_dump(tmp_path / "dump")
     assert set(made.meta["weights"]) == set(PROFILES["standard"]) and not made.missing
     assert made.meta["clip_model"] == "ViT-B/16"
-    assert made.meta["weights"]["clip"] == sha256_of(place(entry))
+    assert made.meta["weights"]["clip"] == sha256_of(place(entry), BLOCK_HEAD)
     folder = train.main(train.Config(features=(made.path,), only=("raw",), out=tmp_path / "own"))
     detector = Detector(folder)
     assert set(detector.ensemble.weights) == set(PROFILES["standard"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -160,7 +161,10 @@ class Judge:
 
     def _serve(self, pipe) -> None:
         self.pipe.close()
-        gc.collect()  # what the parent left behind: freed during a check, it would hide memory
+        # What the parent left behind: freed during a check, or free and taken again, it would hide
+        # memory.
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
         out = os.open(self.printed, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
