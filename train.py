@@ -6,6 +6,7 @@
     python train.py --head mlp --only lite.identity
     python train.py --drop expected lite.race/kl
     python train.py --only fairface arcface
+    python train.py --drop appearance         # without what a region looks like by itself
     python train.py --one-class               # real faces only
     python train.py --identity-disjoint       # as far as the embedding can tell people apart
 

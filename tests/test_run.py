@@ -28,6 +28,7 @@ from evaluation.systems import (
     Fitted,
     System,
 )
+from features.regions import REGIONS
 from tests.synthetic import OUTPUTS, write_dump
 from training.detector import Settings
 
@@ -303,6 +304,25 @@ def test_the_forgery_logit_alone_is_measured_zero_shot(faces):
     zero_shot = {name, f"{MASC}, real faces only (zero-shot)"}
     for _, fitted in jobs:
         assert zero_shot == {each.name for each in fitted if each.kind in (ZERO_SHOT, ABLATION)}
+
+
+def test_a_head_on_clip_is_measured_as_a_family_and_alone(faces):
+    """It has seen labels, so that it is no zero-shot system by itself."""
+    logits = faces.rows["label"][:, None, None] + np.zeros((len(faces), 8, 1))
+    made = {"clip.made": logits.astype(np.float16)}
+    seen = type(faces)({**forgery_faces(faces, logits).arrays, **made}, faces.rows)
+    outputs = {**FORGERY, "clip.made": {"kind": "forgery_logit", "size": 1, "names": ["logit"]}}
+    by_name = {x.name: x for x in systems.ablations(outputs, Settings(drop=("expected",)))}
+    assert {x for x in by_name if "whole face" in x} == {
+        "traces.altered, whole face (zero-shot)",
+        "clip.made, whole face (pretrained)",
+    }
+    levels = {f"clip.made/level/{region}" for region in REGIONS}
+    fits = {}
+    for which in ("only", "without"):
+        fitted = by_name[f"{MASC}, {which} appearance"].fit(seen.split("train"), seen.split("val"))
+        fits[which] = set(fitted.checkpoint.info["features"])
+    assert fits["only"] == levels and fits["without"] and not fits["without"] & levels
 
 
 def test_permuted_labels_are_fitted_without_the_forgery_logit(faces, monkeypatch):
