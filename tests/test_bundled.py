@@ -76,6 +76,7 @@ def test_predict_goes_on_with_lite_but_not_for_a_detector_that_was_named(
 ):
     installed.clear()
     assert Detector.load().ensemble.weights.keys() == {"lite", "traces"}
+    capsys.readouterr()
     picture, out = tmp_path / "face.png", tmp_path / "verdicts.csv"
     Image.fromarray(np.ascontiguousarray(astronaut)).save(picture)
     assert run(predict.main, predict.Config, "", [str(picture), "--csv", str(out)]) == 0
