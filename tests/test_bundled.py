@@ -62,7 +62,11 @@ def test_without_them_lite_is_and_one_line_says_how_to_get_them(
     installed.intersection_update(left)
     assert bundled.for_pictures() == LITE
     (line,) = caplog.messages
-    assert "needs clip" in line and "fewer fakes" in line and line.endswith(f": {commands}")
+    assert (
+        "weights of clip are missing" in line
+        and "fewer fakes" in line
+        and line.endswith(f": {commands}")
+    )
 
 
 def test_a_file_in_a_named_folder_needs_no_package(default, installed, tmp_path):
@@ -80,7 +84,7 @@ def test_predict_goes_on_with_lite_but_not_for_a_detector_that_was_named(
     picture, out = tmp_path / "face.png", tmp_path / "verdicts.csv"
     Image.fromarray(np.ascontiguousarray(astronaut)).save(picture)
     assert run(predict.main, predict.Config, "", [str(picture), "--csv", str(out)]) == 0
-    assert capsys.readouterr().err.count("warning: the default detector needs clip") == 1
+    assert capsys.readouterr().err.count("packages with the weights of clip are missing") == 1
     with out.open(newline="") as file:
         assert next(csv.DictReader(file))["checkpoint"].startswith("lite ")
     named = [str(picture), "--checkpoint", str(default)]

@@ -25,6 +25,7 @@ from tests.synthetic import write_dump
 from train import Config, main
 
 VERDICTS = (CLEAR, FAKE, UNSURE)
+pytestmark = pytest.mark.usefixtures("lite_is_default")
 
 
 def predict_py(*arguments):
