@@ -25,7 +25,7 @@ from starlette.middleware import Middleware
 
 from command_line import run
 from data.isolated import IsolatedReader
-from inference.detector import BUNDLED, default_device
+from inference.detector import default_device
 from predict import Detector
 from web.gate import MAX_BYTES, Gate, Hosts
 from web.page import MAX_PIXELS, SESSIONS, Page, build, tidying
@@ -122,7 +122,7 @@ def main(config: Config) -> int:
     config.check()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are deleted
     try:
-        detector = Detector(config.checkpoint or BUNDLED, config.device, "all", config.weights_dir)
+        detector = Detector(config.checkpoint, config.device, "all", config.weights_dir)
         options = config.allow_host, config.per_minute
         with serve(detector, config.host, config.port, *options):
             threading.Event().wait()

@@ -51,7 +51,8 @@ from evaluation.compare import compare
 from evaluation.plan import Config
 from evaluation.report import write_report
 from evaluation.run import Progress, work
-from models.checkpoint import Checkpoint, newest_checkpoint
+from inference.bundled import for_dump
+from models.checkpoint import Checkpoint
 from models.model_card import check_marks, fill
 from models.record import Record
 from models.tensors import sha256_of
@@ -118,7 +119,7 @@ def evaluate(config: Config) -> Path:
     dumps = [read_dump(path) for path in {Path(path).resolve(): path for path in paths}.values()]
     checkpoint = sha256 = None
     log.info("features    %s", ", ".join(str(dump.path) for dump in dumps))
-    path = None if config.no_checkpoint else config.checkpoint or newest_checkpoint()
+    path = None if config.no_checkpoint else config.checkpoint or for_dump(dumps[0])
     if path:
         checkpoint, sha256 = Checkpoint.load(path), sha256_of(path / "checkpoint.json")
         checkpoint.check_outputs(dumps[0].meta, str(dumps[0].path))

@@ -48,11 +48,12 @@ from data.quality import QUALITIES
 from data.reader import Reader
 from data.samples import FRAMES
 from evaluation.metrics import summary, table
-from inference.detector import BUNDLED, Detector, Explainer, default_device
+from inference.bundled import for_dump, for_pictures
+from inference.detector import Detector, Explainer, default_device
 from inference.files import Results, predict_files
 from inference.output import is_screen
 from inference.verdict import Verdict
-from models.checkpoint import PRIOR, newest_checkpoint
+from models.checkpoint import PRIOR
 from models.tensors import sha256_of
 
 __all__ = ["Detector", "Verdict"]  # for use in Python: see inference/detector.py
@@ -156,14 +157,15 @@ def _name(checkpoint: Path) -> str:
 def main(config: Config) -> int:
     config.check()
     if not config.inputs:
-        checkpoint = config.checkpoint or newest_checkpoint()
-        detector, dump = Explainer(checkpoint), read_dump(config.features or newest_dump())
+        dump = read_dump(config.features or newest_dump())
+        checkpoint = config.checkpoint or for_dump(dump)
+        detector = Explainer(checkpoint)
         print(f"checkpoint: {checkpoint}\ndump: {dump.path}, split {config.split}")
         if warning := detector.checkpoint.warning_for(dump.meta, dump.digest):
             log.warning(warning)
         print("written:", score_dump(detector, dump, config.split, _name(checkpoint)))
         return 0
-    checkpoint = config.checkpoint or BUNDLED
+    checkpoint = config.checkpoint or for_pictures(config.weights_dir)
     # Before anything takes long: what cannot be written fails here.
     with (
         closing(config.reader()) as reader,

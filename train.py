@@ -6,6 +6,7 @@
     python train.py --head mlp --only lite.identity
     python train.py --drop expected lite.race/kl
     python train.py --only fairface arcface
+    python train.py --drop appearance         # without what a region looks like by itself
     python train.py --one-class               # real faces only
     python train.py --identity-disjoint       # as far as the embedding can tell people apart
 
@@ -36,7 +37,7 @@ from data.files import write_csv, write_json
 from data.people import largest_share
 from evaluation.metrics import table
 from features.regions import REGIONS
-from models.checkpoint import BUNDLED, CHECKPOINTS, INFO, METRICS, SPLITS, Checkpoint
+from models.checkpoint import BUNDLED, CHECKPOINTS, INFO, LITE, METRICS, SPLITS, Checkpoint
 from models.record import Record
 from training import left_out, remarks
 from training.detector import Settings, figures, fit, with_features
@@ -139,7 +140,7 @@ def check_folder(out: Path, config: Config, dumps: Sequence[Dump]) -> None:
         raise ValueError(f"{out}: {there} is no folder that can be written; choose another --out")
     if config.overwrite or not (out / INFO).is_file():
         return
-    differing = ["the bundled one"] if out.resolve() == BUNDLED else []
+    differing = ["the bundled one"] if out.resolve() in (BUNDLED, LITE) else []
     try:
         found = Checkpoint.load(out).info
     except (OSError, ValueError) as error:

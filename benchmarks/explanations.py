@@ -31,7 +31,7 @@ from data.images import read_image
 from data.quality import QUALITIES
 from evaluation.metrics import auc, bootstrap
 from features.regions import BOXES
-from inference.detector import BUNDLED, Detector
+from inference.detector import Detector
 from inference.verdict import UNSURE, Verdict, out_of_distribution
 from training.pseudo_fakes import region_swap
 
@@ -48,8 +48,8 @@ Interval = tuple[float, float, float]  # value, low, high
 class Config:
     features: tuple[Path, ...]
     """dumps with real faces, and fakes for the abstention figures"""
-    checkpoint: Path = BUNDLED
-    """folder of the detector"""
+    checkpoint: Path | None = None
+    """folder of the detector, instead of the bundled one"""
     split: str = "test"
     """whose faces to use"""
     faces: int = 300

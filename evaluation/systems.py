@@ -27,7 +27,7 @@ from models.heads import fit_head
 from training.detector import Settings, fit
 
 MASC, METADATA = "MASC", "metadata"
-# Kinds of systems. Zero-shot ones are trained on real faces only.
+# Kinds of systems. Zero-shot ones are fitted to real faces only.
 ENSEMBLE, ZERO_SHOT, ABLATION, BASELINE = "masc", "zero-shot", "ablation", "baseline"
 
 
@@ -173,7 +173,8 @@ def ablations(
             add(f"{MASC}, without the forgery logit", forgery_weight=0.0)
         for name in logits:
             alone = {"one_class": True, "drop": (), "only": (f"{name}/level/full",)}
-            add(f"{name}, whole face (zero-shot)", ZERO_SHOT, **alone)
+            seen = "pretrained" if families_of([name]) == ("appearance",) else "zero-shot"
+            add(f"{name}, whole face ({seen})", ZERO_SHOT, **alone)
         for family in families if len(families) > 1 else ():
             add(f"{MASC}, without {family}", drop=(*settings.drop, family))
             add(f"{MASC}, only {family}", only=(family,))

@@ -81,23 +81,23 @@ def regions_of(name: str) -> tuple[str, ...]:
 def of_regions(names: Sequence[str], values: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """How much each part of the face disagrees with the rest; about 0 on a usual real face.
 
-    How far its forgery logit lies above the median of real faces, in units of their 5th to 95th
-    percentile, plus how unusual its comparisons are on average, from -1 to 1. Of several such rules,
-    this one found manipulated parts best on validation faces (docs/explanations.md).
+    How far its forgery logit (of several the mean) lies above the median of real faces, in units of
+    their 5th to 95th percentile, plus how unusual its columns are on average, from -1 to 1. Of several
+    such rules, this one found manipulated parts best on validation faces (docs/explanations.md).
 
     values: (N, F); reference: (7, F). Returns: (N, 7), in the order of `PARTS`.
     """
     odd, known = unusual(names, values, reference), ~np.isnan(values)
     member = [regions_of(name) for name in names]
-    level = {regions_of(name): column for column, name in enumerate(names) if "/level/" in name}
+    is_level = np.array(["/level/" in name for name in names])
+    spread = np.maximum(reference[HIGH] - reference[LOW], 1e-9)
+    above = np.where(known, (values - reference[MEDIAN]) / spread, 0)
     found = np.full((len(values), len(PARTS)), np.nan)
     for place, part in enumerate(PARTS):
         own = known & np.array([part in regions for regions in member])
         count = own.sum(1)
         rows = count > 0
         found[rows, place] = 2 * np.where(own, odd, 0)[rows].sum(1) / count[rows] - 1
-        if (column := level.get((part,))) is not None:
-            spread = max(float(reference[HIGH, column] - reference[LOW, column]), 1e-9)
-            above = (values[:, column] - reference[MEDIAN, column]) / spread
-            found[:, place] += np.nan_to_num(above)
+        logits = own & is_level
+        found[:, place] += np.where(logits, above, 0).sum(1) / np.maximum(logits.sum(1), 1)
     return found

@@ -23,8 +23,9 @@ COLUMN = re.compile(
     r"(?P<output>[^/]+)/(?P<measure>[^/]+)/(?P<first>[a-z]+)(?:[~>](?P<second>[a-z]+))?"
 )
 
-# {a} and {b} are regions, {what} the attribute.
+# {a} and {b} are regions, {what} the attribute; by measure, or by output where one has its own.
 PHRASES = {
+    "made": "how much the {a} {what}: {value}",
     "level": "{what} of the {a}: {value}",
     "cos": "{a} and {b}: {what} similarity {value}",
     "js": "{a} and {b}, {what}: JS divergence {value}",
@@ -47,6 +48,7 @@ WORDS = {
     "age": "apparent age",
     "source": "source",
     "altered": "forgery logit",
+    "made": "looks made rather than photographed",
 }
 # Named where several experts have the same output.
 EXPERT_WORDS = {
@@ -107,7 +109,8 @@ def sentence(column: str, value: float, low: float, high: float) -> str:
         expert, _, attribute = parts["output"].rpartition(".")
         source = f" (by {EXPERT_WORDS[expert]})" if expert in EXPERT_WORDS else ""
         what = WORDS.get(attribute, attribute) + source
-        text = PHRASES[measure].format(a=first, b=second, what=what, value=number)
+        phrase = PHRASES.get(attribute, PHRASES[measure])
+        text = phrase.format(a=first, b=second, what=what, value=number)
     return f"{text[0].upper()}{text[1:]} ({reals})"
 
 

@@ -51,6 +51,7 @@ FAMILY_WORDS = {
     "vision_language": "overall appearance",
     "expressions": "expression",
     "traces": "forgery traces",
+    "appearance": "made or photographed",
 }
 # Matrices of similarities, and the outputs they can show: the first one that is there.
 MATRICES = {

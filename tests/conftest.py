@@ -105,10 +105,19 @@ def synthetic_dump(made_once) -> Path:
 
 @pytest.fixture(scope="session")
 def detector():
-    """The bundled detector, loaded. Change it by monkeypatch only."""
+    """The bundled detector `lite`, loaded. Change it by monkeypatch only."""
     from inference.detector import Detector
+    from models.checkpoint import LITE
 
-    return Detector()
+    return Detector(LITE)
+
+
+@pytest.fixture
+def lite_is_default(monkeypatch) -> None:
+    """For command lines that name no detector: the one that is fast and needs no package."""
+    from inference import bundled
+
+    monkeypatch.setattr(bundled, "BUNDLED", bundled.LITE)
 
 
 @pytest.fixture(scope="session")

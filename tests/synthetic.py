@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -113,3 +114,9 @@ def write_dump(
     }
     (folder / "meta.json").write_text(json.dumps(meta))
     return folder
+
+
+def dumps_of(outputs: dict[str, dict], *names: str) -> list[SimpleNamespace]:
+    """What a plan reads of dumps; they have no faces."""
+    meta = {"outputs": outputs, "data_root": "x"}
+    return [SimpleNamespace(path=name, meta=meta | {"dataset": name}) for name in names]

@@ -12,10 +12,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from features.columns import forgery_logit_columns
 from features.regions import REGIONS
 from inference.scorer import Scorer
+from models import BUNDLED as OWN_WEIGHTS
 from models import checkpoint as module
-from models.checkpoint import BUNDLED, FORMAT, INFO, METRICS, SPLITS, Checkpoint, newest_checkpoint
+from models.checkpoint import (
+    BUNDLED,
+    FORMAT,
+    INFO,
+    LITE,
+    METRICS,
+    SPLITS,
+    Checkpoint,
+    newest_checkpoint,
+)
 
 FEATURES = ["toy.age/diff/full~upper", "toy.age/diff/full~lower"]
 FACE = {"toy.age": np.arange(8, dtype=np.float32).reshape(1, 8, 1)}
@@ -249,6 +260,8 @@ def test_newest_checkpoint(tmp_path):
         detector().save(tmp_path / name)
         os.utime(tmp_path / name / INFO, (1000 - age, 1000 - age))
     assert newest_checkpoint(tmp_path) == tmp_path / "b"
+    bundled = BUNDLED.parent
+    assert newest_checkpoint(bundled) == bundled / "default", "whatever times a checkout gave them"
 
 
 def test_a_dump_made_anew_is_told():
@@ -260,13 +273,16 @@ def test_a_dump_made_anew_is_told():
     assert Checkpoint.load(BUNDLED).warning_for(meta | {"dataset": "dfdc"}, "cd") == ""
 
 
-def test_the_bundled_detector_adds_the_pretrained_forgery_logit():
-    found = Checkpoint.load(BUNDLED)
-    counts = np.flatnonzero(found.arrays["head.forgery_weight"])
-    assert [found.info["features"][column] for column in counts] == ["traces.altered/level/full"]
-    assert found.info["forgery_weight"] > 0 and found.arrays["head.forgery_weight"][counts] > 0
+@pytest.mark.parametrize("folder", [BUNDLED, LITE])
+def test_the_figures_of_a_bundled_detector_are_its_own(folder):
+    found, metrics = Checkpoint.load(folder), json.loads((folder / METRICS).read_text())
+    assert metrics["checkpoint_sha256"] == found.sha256
+    weights = dict(zip(found.info["features"], found.arrays["head.forgery_weight"], strict=True))
+    added = forgery_logit_columns(list(weights), found.info["outputs"])
+    assert (
+        (np.array([*weights.values()]) > 0) == (added & (found.info["forgery_weight"] > 0))
+    ).all()
 
 
-def test_the_figures_of_the_bundled_detector_are_its_own():
-    metrics = json.loads((BUNDLED / METRICS).read_text())
-    assert metrics["checkpoint_sha256"] == Checkpoint.load(BUNDLED).sha256
+def test_the_bundled_lite_needs_bundled_weights_alone():
+    assert Checkpoint.load(LITE).info["weights"].keys() == OWN_WEIGHTS.keys()

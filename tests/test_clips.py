@@ -149,6 +149,7 @@ def test_the_verdict_over_frames(detector, scores, outside, read, verdict, words
     assert ("swaps 1 of 4" in found.meaning) == (verdict == CLEAR)
 
 
+@pytest.mark.usefixtures("lite_is_default")
 def test_the_command_line_reports_every_person(film, tmp_path, capsys):
     cards, table = tmp_path / "cards", tmp_path / "v.json"
     options = ["--frames", "4", "--explain", str(cards), "--json", str(table)]

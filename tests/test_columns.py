@@ -157,7 +157,7 @@ def test_every_output_of_every_expert_belongs_to_one_family():
         "arcface": ("identity",),
         "facenet": ("identity",),
     }
-    names |= {"clip": ("embedding",), "pyfeat": ("au", "emotion", "affect")}
+    names |= {"clip": ("embedding", "made"), "pyfeat": ("au", "emotion", "affect")}
     names["lite"] = (
         "identity",
         "age",
@@ -226,3 +226,9 @@ def test_forgery_logit_columns():
     ]
     outputs = {"a.odd": {"kind": "forgery_logit"}, "b.age_years": {"kind": "scalar"}}
     assert forgery_logit_columns(names, outputs).tolist() == [True, False, False, False]
+    names += ["clip.made/level/inner", "clip.made/level/full"]
+    outputs["clip.made"] = {"kind": "forgery_logit"}
+    found = forgery_logit_columns(names, outputs)
+    assert found.tolist() == [True, False, False, False, False, True], (
+        "of every expert that has one"
+    )

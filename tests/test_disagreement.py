@@ -78,3 +78,26 @@ def test_the_part_that_was_changed_disagrees_most():
     ] == pytest.approx(0.49, abs=0.05)
     changed[0, 3] = np.nan
     assert of_regions(NAMES, changed, REFERENCE)[0, 2] == pytest.approx(0.99, abs=0.05)
+
+
+def test_of_two_forgery_logits_the_mean_of_those_that_are_there_counts():
+    """In either order, and each beside its own real faces."""
+    names = ["traces.altered/level/lower", "clip.made/level/lower"]
+    both = np.column_stack([REALS[:, 0], 10 + 100 * REALS[:, 0]])
+    reference = np.percentile(both, PERCENTILES, axis=0)
+    spread = reference[5, 0] - reference[1, 0]
+    lower = PARTS.index("lower")
+
+    def disagreement(*values: float, order: slice = slice(None)) -> float:
+        given = np.array([values])[:, order]
+        return of_regions(names[order], given, reference[:, order])[0, lower]
+
+    usual, odd = 10 + 100 * reference[3, 0], 10 + 100 * 3.0
+    alone = 0.99 + (3.0 - reference[3, 0]) / spread
+    assert disagreement(np.nan, odd) == pytest.approx(alone, abs=0.02)
+    assert disagreement(3.0, np.nan) == pytest.approx(alone, abs=0.02)
+    assert disagreement(3.0, odd) == pytest.approx(alone, abs=0.02)
+    half = 0.495 + (3.0 - reference[3, 0]) / spread / 2
+    for order in (slice(None), slice(None, None, -1)):
+        assert disagreement(3.0, usual, order=order) == pytest.approx(half, abs=0.02)
+        assert disagreement(reference[3, 0], odd, order=order) == pytest.approx(half, abs=0.02)

@@ -37,6 +37,9 @@ def test_sentences_about_one_region():
     assert (
         text == "Forgery logit of the inner face: 3.21 (real faces -2.00 to 1.00; unusually high)"
     )
+    text = sentence("clip.made/level/full", 3.214, -2.0, 1.0)
+    plain = "How much the whole face looks made rather than photographed (by CLIP): 3.21"
+    assert text == f"{plain} (real faces -2.00 to 1.00; unusually high)"
     text = sentence("traces.source/cos/inner~outer", 0.31, 0.6, 0.9)
     assert text.startswith(
         "Inner face and outer face: source similarity 0.31 (real faces 0.60 to 0.90;"

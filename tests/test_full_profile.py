@@ -12,11 +12,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import preprocessing_pipeline
 import train
 from data.dump import read_dump
 from features.columns import groups_of
+from inference.card import draw_card
 from models import BLOCK_HEAD, PROFILES
 from models.checkpoint import Checkpoint
 from models.tensors import sha256_of
@@ -124,7 +126,14 @@ def test_the_standard_profile(dataset, tmp_path):
     row = made.rows["path"].tolist().index("1.png")
     stored = made.arrays["clip.embedding"][row].astype(np.float32)
     assert np.allclose(stored, again, atol=1e-3)
-    assert detector.predict(picture).verdict in ("real", "fake", "cannot tell")
+    verdict = detector.predict(picture)
+    assert verdict.verdict in ("fake", "nothing found", "cannot tell")
+    assert list(verdict.families)[-2:] == ["traces", "appearance"]
+    texts = [text.get_text() for text in draw_card(verdict, picture).findobj(Text)]
+    assert {"forgery traces", "made or photographed"} <= {*texts}
+    added = Checkpoint.load(folder).arrays["head.forgery_weight"]
+    weighed = {name for name, weight in zip(detector.features, added, strict=True) if weight}
+    assert weighed == {"traces.altered/level/full", "clip.made/level/full"}
 
 
 def test_a_detector_of_two_experts_needs_only_their_weights(dump, official_weights, tmp_path):

@@ -20,11 +20,12 @@ from features.regions import REGIONS
 from inference import detector as inference_detector
 from inference.files import predict_files
 from inference.verdict import CLEAR, FAKE, UNSURE
-from models.checkpoint import Checkpoint
+from models.checkpoint import LITE, Checkpoint
 from tests.synthetic import write_dump
 from train import Config, main
 
 VERDICTS = (CLEAR, FAKE, UNSURE)
+pytestmark = pytest.mark.usefixtures("lite_is_default")
 
 
 def predict_py(*arguments):
@@ -143,7 +144,7 @@ def test_a_file_that_is_named_twice_is_read_once(detector, pictures):
     "key", ["weights", "outputs", "features", "head", "calibration", "threshold", "limits"]
 )
 def test_an_incomplete_checkpoint_is_refused(tmp_path, key):
-    bundled = Checkpoint.load(predict.BUNDLED)
+    bundled = Checkpoint.load(LITE)
     del bundled.info[key]
     with pytest.raises(ValueError, match=f"lacks {key}"):
         predict.Detector(bundled.save(tmp_path / "half"))
@@ -230,11 +231,11 @@ def test_python_takes_a_file_an_array_and_a_picture(detector, pictures, astronau
     for wrong in (pictures / "text.jpg", tmp_path / "none.png", *odd):
         with pytest.raises(ImageError):
             detector.predict(wrong)
-    assert predict.Detector.load(predict.BUNDLED).threshold == detector.threshold
+    assert predict.Detector.load(LITE).threshold == detector.threshold
 
 
 def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
-    bundled = Checkpoint.load(predict.BUNDLED)
+    bundled = Checkpoint.load(LITE)
     bundled.info["weights"] = {"lite": "0" * 64}
     with pytest.raises(ValueError, match="lite 000000000000.*preprocess and train again"):
         predict.Detector(bundled.save(tmp_path / "other"))
@@ -289,12 +290,14 @@ def test_a_dump_is_scored_into_predictions_csv(tmp_path, capsys):
 
 
 def test_a_weights_folder_without_the_bundled_weights_is_no_error(tmp_path, detector):
-    assert predict.Detector(weights_dir=tmp_path).ensemble.weights == detector.ensemble.weights
+    assert (
+        predict.Detector(LITE, weights_dir=tmp_path).ensemble.weights == detector.ensemble.weights
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_precision_is_that_of_the_training_dumps(tmp_path, precision):
-    bundled = Checkpoint.load(predict.BUNDLED)
+    bundled = Checkpoint.load(LITE)
     bundled.info["precision"] = precision
     ensemble = predict.Detector(bundled.save(tmp_path)).ensemble
     assert ensemble.experts[0].bf16 == (precision == "bfloat16")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from inference.scorer import Scorer
-from models.checkpoint import BUNDLED, Checkpoint
+from models.checkpoint import LITE, Checkpoint
 
 ODD = [np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-45, 0, 65504, -1, 1e20]
 
 
 @pytest.fixture(scope="module")
 def scorer():
-    return Scorer(Checkpoint.load(BUNDLED))
+    return Scorer(Checkpoint.load(LITE))
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
@@ -36,7 +36,7 @@ def test_infinite_and_huge_outputs_are_missing_ones(scorer, kind, share):
 
 
 def test_a_head_whose_scores_are_not_finite_is_refused(scorer):
-    found = Checkpoint.load(BUNDLED)
+    found = Checkpoint.load(LITE)
     found.arrays["head.model.b1"] = np.float32(np.nan)
     with pytest.raises(
         ValueError, match=r"checkpoint\.json: the mlp head gives scores that are not"

@@ -69,10 +69,11 @@ def test_a_dump_made_anew_needs_overwrite_and_is_told(tmp_path):
             main(config)
 
 
-def test_the_bundled_detector_is_replaced_on_request_only(dump, tmp_path, monkeypatch):
+@pytest.mark.parametrize("which", ["BUNDLED", "LITE"])
+def test_a_bundled_detector_is_replaced_on_request_only(dump, tmp_path, monkeypatch, which):
     bundled = tmp_path / "checkpoints" / "default"
-    shutil.copytree(train.BUNDLED, bundled)
-    monkeypatch.setattr(train, "BUNDLED", bundled)
+    shutil.copytree(getattr(train, which), bundled)
+    monkeypatch.setattr(train, which, bundled)
     monkeypatch.chdir(tmp_path)
     before = content(bundled)
     for place in ({"name": "default"}, {"out": Path("checkpoints/../checkpoints/default")}):

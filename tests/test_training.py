@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -312,3 +314,12 @@ def test_experts_of_a_dump_can_teach(lit_dump: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="do not fill one batch"):
         region_net.train(teachers, config)
     assert len(teachers_from_dump(lit_dump, limit=1).faces) == 1
+
+
+def test_a_forgery_logit_teaches_no_region_network(lit_dump: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(lit_dump, tmp_path / "dump")
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["outputs"]["lite.made"] = {"kind": "forgery_logit", "size": 1, "names": ["logit"]}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    np.save(folder / "lite.made.npy", np.zeros((len(read_dump(lit_dump)), 8, 1), np.float16))
+    assert teachers_from_dump(folder).kinds == teachers_from_dump(lit_dump).kinds

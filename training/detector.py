@@ -37,14 +37,14 @@ class Settings:
     one_class: bool = False
     """Train on real faces only; no fakes are needed."""
     drop: tuple[str, ...] = ()
-    """Groups of columns to leave out: clip, raw, lite.age, kl, ... (features/columns.py)."""
+    """Groups of columns to leave out: appearance, clip, raw, lite.age, kl, ... (docs/features.md)."""
     only: tuple[str, ...] = ()
     """Groups of columns to use alone."""
     fpr: float = 0.05
     """False positive rate of the threshold, on real validation faces."""
     # Chosen by leaving one dataset out: docs/research.md.
     forgery_weight: float = 0.5
-    """Weight of the pretrained forgery logit beside the trained head; 0: the head alone."""
+    """Weight of each pretrained forgery logit beside the trained head; 0: the head alone."""
     seed: int = 0
     """Seed of all random numbers."""
 

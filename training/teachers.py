@@ -140,8 +140,12 @@ def teachers_from_dump(folder: Path, data_root: Path | None = None, limit: int =
             raise found
         face[:] = found
     # age_years follows from age; traces of manipulation in one region do not follow from another.
-    left_out = (".age_years", "traces.source", "traces.altered")
-    outputs = {k: v for k, v in dump.meta["outputs"].items() if not k.endswith(left_out)}
+    left_out = (".age_years", "traces.source")
+    outputs = {
+        name: output
+        for name, output in dump.meta["outputs"].items()
+        if not name.endswith(left_out) and output["kind"] != "forgery_logit"
+    }
     # An output takes its own name (`identity`), and its expert's too where two experts share it.
     counts = Counter(name.rpartition(".")[2] for name in dump.arrays)
     targets, kinds, names = {}, {}, {}

@@ -35,13 +35,14 @@ SESSIONS = 60  # answers that are kept
 FORGET = timedelta(minutes=10)  # an answer nobody asked about
 INTRODUCTION = """# Was this face manipulated?
 
-Drop, paste or choose a picture with a face, or a short video. Two small networks look at the whole
+Drop, paste or choose a picture with a face, or a short video. Neural networks look at the whole
 face and at its regions. The score rises where regions disagree about identity, age or expression,
-or show traces of a forgery. It never says that a face is real: at most that nothing was found."""
-LIMITS = f"""**Limits.** The result is a hint, never a proof. It looks for swapped or altered faces; a
-fully generated face can be consistent. It ignores sound, text and the rest of the picture; of many
-faces it looks at the {FACES} most central large ones. Predicted age or gender is no statement about
-a person. Your picture is not kept."""
+show traces of a forgery or, to a detector with CLIP, look made rather than photographed. It never
+says that a face is real: at most that nothing was found."""
+LIMITS = f"""**Limits.** The result is a hint, never a proof. A fully generated face can be consistent;
+a detector without CLIP looks for swapped or altered faces only. MASC ignores sound, text and the rest of
+the picture; of many faces it looks at the {FACES} most central large ones. Predicted age or gender is no
+statement about a person. Your picture is not kept."""
 SEVERAL = f"Several faces were found (at most {FACES} are looked at); show"
 
 
