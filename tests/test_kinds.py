@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,13 @@ CHANGE = {
     "split": np.array(["train", "train", "val", "test"])[SOURCE_OF],
     **predictions(PERSON, FAKE, noise=1.5),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_plots() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("evaluation.report.Pictures.of_section", lambda *_: ())
+        yield
 
 
 @pytest.fixture(scope="module")
