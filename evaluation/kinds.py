@@ -25,17 +25,22 @@ from training.left_out import Scored, clear_below, level_of
 EACH, MEAN = "its source, each", "mean of "
 METRICS = {
     "auc": "AUC",
-    "called_fake": "Fakes called fake at the threshold that the validation faces set",
-    "nothing_found": "Fakes with `nothing found`",
-    "false_alarms": "Real faces called fake at the threshold that the validation faces set",
-    "cleared": "Real faces with `nothing found`",
+    "called_fake": "fakes called fake at the threshold that the validation faces set",
+    "nothing_found": "fakes with `nothing found`",
+    "false_alarms": "real faces called fake at the threshold that the validation faces set",
+    "cleared": "real faces with `nothing found`",
 }
-NOTES = (
+BY_GROUP = (
+    f"{INTERVALS}; the fakes of a single source are drawn one by one",
     "A mean counts every method alike; its interval is about these methods, not about others",
-    "Intervals draw whole groups; the fakes of a single source are drawn one by one",
-    "`nothing found`: below the p_fake that so large a share of the real validation faces has as was chosen on what "
-    "shares neither dataset nor source with the line (docs/evaluation.md)",
 )
+CLEAR = (
+    "`nothing found`: below the p_fake that so large a share of the real validation faces has as was chosen on what "
+    "shares neither dataset nor source with the line (docs/evaluation.md)"
+)
+NOTES = dict.fromkeys(METRICS, BY_GROUP)
+NOTES |= {"nothing_found": (*BY_GROUP, CLEAR), "cleared": (INTERVALS, CLEAR)}
+NOTES["false_alarms"] = ("95% intervals of Clopper & Pearson, which take faces for independent",)
 
 
 @dataclass(frozen=True)
@@ -197,8 +202,8 @@ def tables_of(names: Names, table: pd.DataFrame) -> Iterator[Table]:
         if not len(found := pick(rows, metric=metric)):
             continue
         headings = {name: name for name in unique(found, "system")}
-        spec = (found, [*index.values()], "system", headings, NOTES, None, False)
-        made = view(names("kinds", metric), f"{title}; {INTERVALS}", *spec)
+        spec = (found, [*index.values()], "system", headings, NOTES[metric], None, False)
+        made = view(names("kinds", metric), f"Left out of training: {title}", *spec)
         lines = found.drop_duplicates([*index.values()]).to_dict("records")
         made.cells.insert(len(index), "real + fake", [*map(numbers, lines)])
         yield made
