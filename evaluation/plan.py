@@ -18,7 +18,9 @@ from data.pictures import check_pictures
 from evaluation import systems
 from evaluation.inspect import importance
 from evaluation.protocols import (
+    DATASET,
     SIZES,
+    SOURCE,
     Experiment,
     datasets_of,
     experiments_of,
@@ -32,7 +34,7 @@ from features.columns import select
 from models.checkpoint import Checkpoint
 from training.detector import Settings
 
-Protocol = Literal["given", "together", "identity-disjoint", "manipulations"]
+Protocol = Literal["given", "together", "identity-disjoint", "manipulations", "left-out"]
 SEEDS = 3  # draws of every few-shot size
 GPU = torch.cuda.is_available()
 
@@ -152,6 +154,7 @@ def planned(
     masc = systems.detector(MASC, systems.ENSEMBLE, outputs, config)
     less = systems.ablations(outputs, config, config.ablate, families)
     others = systems.baselines(outputs, config)
+    beside = systems.for_left_out(outputs, config)
     pixels = network_systems(config, dumps, networks)
     experiments = experiments_of(faces, config.protocols)
     plan: Plan = []
@@ -164,6 +167,8 @@ def planned(
         elif experiment.runs[0].protocol == "identity-disjoint":
             kept = [x for x in less if x.kind == ZERO_SHOT or config.ablate == "subsets"]
             fitted = [masc, *kept, *others]
+        elif experiment.runs[0].protocol in (SOURCE, DATASET):
+            fitted = [masc, *beside]
         if checkpoint is not None and own and (joint or len(names) == 1):
             name = f"{MASC}, checkpoint {config.checkpoint.name}"
             as_it_is = System(name, systems.ENSEMBLE, lambda *_: systems.of_checkpoint(checkpoint))

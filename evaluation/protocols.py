@@ -19,6 +19,8 @@ from features.regions import REGIONS
 
 SIZES = (100, 300, 1000, 3000)  # training faces of few-shot runs
 MIN_FACES = 20  # of each class, to test on or, of a method, to leave out
+# Protocols of `left_out`, and its test of the real faces that a threshold was set on.
+SOURCE, DATASET, VALIDATION = "without its source", "without a dataset", "(validation)"
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,54 @@ def leave_one_manipulation_out(faces: FeatureDataset) -> list[Experiment]:
     return experiments
 
 
+def left_out(faces: FeatureDataset) -> list[Experiment]:
+    """Each dataset left out of training, and each group that has all the fakes of some methods.
+
+    Such a group is a source of samples of a few methods; both protocols test these method by method,
+    against real test faces of the dataset and all of the source. A dataset is tested on its test
+    split, or on all faces where that has too few. Sets of real faces that never train are tested too.
+    """
+    label, dataset, group, method, split = (
+        faces.rows[name] for name in ("label", "dataset", "group", "method", "split")
+    )
+    names, experiments = datasets_of(faces), []
+    unseen = {x for x in names if {*split[dataset == x]} == {"test"}}
+    for name in (name for name in names if name not in unseen):
+        own = dataset == name
+        methods = methods_of_one_group(of_dataset(faces, name))
+        tested = own & (label == 0) & (split == "test")
+        for source in sorted(set(methods.values())):
+            of_source = own & (group == source)
+            home = tested | (of_source & (label == 0))
+            made = [x for x in methods if methods[x] == source]
+            tests = {x: faces.select(home | (own & (method == x))) for x in made}
+            id, title = f"left-out-{slug(source)}", f"trained without {source}, tested on it"
+            runs = [Run(id, SOURCE, title, tests)]
+            rest = faces.select(~of_source)
+            experiments += experiment_of(f"without {source}", rest, runs, excluded=source)
+        tests = {x: faces.select(tested | (own & (method == x))) for x in methods}
+        tests |= {x: y for x, y in tests_of(faces).items() if x in unseen and all_real(y)}
+        whole = of_dataset(faces, name)
+        tests |= {name: whole.split("test") if enough(whole.split("test")) else whole}
+        if len(names) > 1 and (enough(tests[name]) or all_real(tests[name])):
+            title = f"trained without {name}, tested on it"
+            runs = [Run(f"left-out-{slug(name)}", DATASET, title, tests)]
+            rest = faces.select(~own)
+            experiments += experiment_of(f"without all of {name}", rest, runs, excluded=name)
+    for experiment in experiments:
+        real = experiment.val.rows["label"] == 0
+        experiment.runs[0].tests[VALIDATION] = experiment.val.select(real)
+    return experiments
+
+
+def methods_of_one_group(faces: FeatureDataset) -> dict[str, str]:
+    """method -> its group; empty unless every method has just one, and there are several groups."""
+    fake = (faces.rows["label"] == 1) & (faces.rows["method"] != "")
+    pairs = {*zip(faces.rows["method"][fake], faces.rows["group"][fake], strict=True)}
+    found = dict(sorted(pairs))
+    return found if len(found) == len(pairs) and len(set(found.values())) > 1 else {}
+
+
 def few_shot(experiment: Experiment, faces: int, seed: int) -> Experiment | None:
     """The in-dataset run with about `faces` training faces, in whole groups.
 
@@ -272,6 +322,7 @@ PROTOCOLS = {
     "together": together,
     "identity-disjoint": identity_disjoint_experiments,
     "manipulations": leave_one_manipulation_out,
+    "left-out": left_out,
 }
 
 

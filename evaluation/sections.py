@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pandas as pd
 
+from evaluation import kinds
 from evaluation.metrics_table import UNITS, pick, unique
 from evaluation.page import Names, Picture, Section, Table
 from evaluation.robustness import CLEAN
@@ -156,6 +157,7 @@ def sections(
             about = "Trained on {}. Validated on {}.".format(*parts)
             blocks = run_tables(names, run, pick(table, run=id))
             add(run["title"], [about, tuple(run["remarks"]), *blocks], id, 3)
+    add("By kind of fake: left out of training", kinds.tables_of(names, table), "kinds")
     alarms = [each for level in UNITS for each in false_alarms(names, table, level)]
     add("False alarms at the carried-over threshold", alarms, "false-alarms")
     add("Few-shot: few training faces", few_shot(names, table), "few-shot")

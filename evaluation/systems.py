@@ -135,6 +135,23 @@ def baselines(outputs: Mapping[str, Mapping], settings: Settings) -> list[System
     return [classifier(name, *kind, settings) for name, kind in kinds.items()]
 
 
+def for_left_out(outputs: Mapping[str, Mapping], settings: Settings) -> list[System]:
+    """What MASC is compared with where kinds of fakes and datasets are left out of training.
+
+    Metadata; consistency without what single regions look like and without the network for traces;
+    CLIP's embedding of the face, and the head on CLIP's blocks, where the dumps have them.
+    """
+    probes = {METADATA, *(f"{name}, whole face" for name in outputs if name == "clip.embedding")}
+    found = [system for system in baselines(outputs, settings) if system.name in probes]
+    looks = tuple(x for x in ("appearance", "traces") if x in families_of(outputs))
+    less = replace(settings, drop=(*settings.drop, *looks), only=(), forgery_weight=0.0)
+    found.append(detector("consistency alone", ABLATION, outputs, less))
+    for name in (name for name in outputs if name.rpartition(".")[2] in FAMILIES["appearance"]):
+        alone = replace(settings, drop=(), only=(f"{name}/level/full",), head="logreg")
+        found.append(detector(f"{name} alone", BASELINE, outputs, alone))
+    return found
+
+
 def permuted_baseline(outputs: Mapping[str, Mapping], settings: Settings) -> System:
     """MASC for permuted labels: the forgery logit needs no labels and would beat chance."""
     settings = replace(settings, forgery_weight=0.0)

@@ -97,7 +97,7 @@ class LeftOut:
 
     @classmethod
     def of(cls, parts: Sequence[Scored]) -> LeftOut:
-        level, *shares = _level(parts)
+        level, *shares = level_of(parts)
         rows = [part.row(level) for part in parts]
         return cls(rows, level, *shares, *_calibration(parts))
 
@@ -113,7 +113,7 @@ class LeftOut:
         return {"kinds": self.rows, "nothing_found": clear}
 
 
-def _level(parts: Sequence[Scored]) -> tuple[float, float, float]:
+def level_of(parts: Sequence[Scored]) -> tuple[float, float, float]:
     """The highest of LEVELS at which `nothing found` means something; shares of fakes and reals."""
     with_fakes = [part.below(1) for part in parts if (part.label == 1).any()]
     reals = [part for part in parts if (part.label == 0).any()]
