@@ -17,7 +17,7 @@ from models.tensors import WeightsError
 from training import block_head, views
 from training.aligned_crops import real_faces
 from training.pseudo_fakes import KINDS, PseudoFakes
-from training.views import REDRAWN, Labelled, Views, as_sharp
+from training.views import PLAIN, REDRAWN, Labelled, Views, as_sharp
 
 CROP = Crop.of_box(1.3, 64)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +31,7 @@ def labelled(lit_dump: Path) -> Labelled:
 
 @pytest.fixture
 def lots(lit_dump: Path, labelled, monkeypatch) -> Views:
-    monkeypatch.setattr(views, "PAIRS", {"pseudo": 3, "redrawn": 2, "labelled": 3})
+    monkeypatch.setattr(views, "PAIRS", {"pseudo": 3, "redrawn": 2, "labelled": 3, "plain": 2})
     dump = read_dump(lit_dump)
     crops = real_faces([dump], [Path(dump.meta["data_root"])], 0, 1)
     x, y, side = views.FACE_WINDOW
@@ -42,13 +42,14 @@ def lots(lit_dump: Path, labelled, monkeypatch) -> Views:
 
 def test_lots_hold_pairs_in_turn_and_are_the_same_again(lots) -> None:
     faces, kinds = lots.lot(4)
-    assert faces.shape == (16, 64, 64, 4) and faces.dtype == np.uint8
-    assert [*map(kinds.count, (REDRAWN, lots.labelled[0].name))] == [2, 3]
+    assert faces.shape == (20, 64, 64, 4) and faces.dtype == np.uint8
+    name = lots.labelled[0].name
+    assert [*map(kinds.count, (REDRAWN, name, PLAIN + name))] == [2, 3, 2]
     assert {*kinds[:3]} <= {*KINDS}
     again, same = lots.lot(4)
     assert (again == faces).all() and same == kinds
     assert (lots.lot(5)[0] != faces).any()
-    without = replace(lots, labelled=[])
+    without = replace(lots, datasets=[])
     assert len(without.lot(4)[1]) == 5
 
 
@@ -64,10 +65,11 @@ def test_labelled_pairs_are_training_faces_and_every_method_counts_alike(lit_dum
     found = Labelled.of(dump, root)
     assert found.real.tolist() == np.flatnonzero(real)[1:].tolist()
     assert sorted(map(len, found.fakes)) == [1, fake.sum() - 1]
-    pair = found.draw(CROP, np.random.default_rng(0))
+    pair = [found.draw(label, CROP, np.random.default_rng(0)) for label in (0, 1)]
     assert [face.shape for face in pair] == [(64, 64, 4)] * 2
     rows["label"][:] = 0
-    assert Labelled.of(dump, root) is None
+    found = Labelled.of(dump, root)
+    assert not found.has_both and len(found.real) == len(rows["label"])
 
 
 def test_both_of_a_pair_take_one_channel(lots) -> None:
@@ -138,5 +140,7 @@ def test_training_learns_resumes_and_leaves_a_dataset_out(lots, tmp_path, monkey
         block_head.train(files, 4, config) == weights and (tmp_path / "log.csv").read_text() == log
     )
     name = lots.labelled[0].name
-    assert len(block_head.Pairs(files, config).labelled) == 1
-    assert not block_head.Pairs(files, replace(config, without=(name,))).labelled
+    assert [*map(len, block_head.Pairs(files, config).pools.values())] == [1, 1, 1]
+    without = block_head.Pairs(files, replace(config, without=(name,)))
+    assert [*map(len, without.pools.values())] == [1, 0, 0]
+    assert len(without[0][0]) == 16

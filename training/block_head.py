@@ -39,11 +39,12 @@ from training.aligned_crops import real_faces, roots_of
 from training.loop import Options, Schedule, fit
 from training.pseudo_fakes import KINDS, PseudoFakes
 from training.reconstruction import with_reconstructions
-from training.views import REDRAWN, Labelled, Views
+from training.views import PLAIN, REDRAWN, Labelled, Views
 
 log = logging.getLogger("masc")
 TOGETHER = 8  # faces that CLIP sees at once
 SMOOTHED = 0.05  # of the labels
+SHARES = {"redrawn": 0.22, "plain": 0.13, "labelled": 0.26}  # of a step; the rest are pseudo-fakes
 FEATURES = "lots"
 
 
@@ -62,14 +63,16 @@ class Config(Options):
     """of 100 faces"""
     faces: int = 700
     """real faces of each dump that pseudo-fakes are made of, at most"""
-    steps: int = 1500
-    pairs: int = 96
+    steps: int = 250
+    pairs: int = 110
     """in one step"""
     lr: float = 5e-4
     weight_decay: float = 0.05
     autoencoder_steps: int = 220
-    interval: int = 100
+    interval: int = 50
     """steps between rows of the log"""
+    ema: float = 0.99
+    """decay of the moving average of the weights"""
 
 
 @cache
@@ -110,7 +113,7 @@ class Lots(Dataset):
 class Pairs(Dataset):
     """Step -> what the head reads (2P, 36, 768) float16, real and fake in turn.
 
-    Half of the pairs are labelled ones, each dataset as often as the others; others as they come.
+    Of each source its share; of those with labels each dataset of fakes as often as the others.
     """
 
     on_device = True  # made in this process: the lots are in its memory
@@ -120,18 +123,26 @@ class Pairs(Dataset):
         self.kinds = np.concatenate([part["kinds"] for part in parts])
         self.statistics = np.concatenate([part["statistics"] for part in parts])
         self.pairs, self.seed = config.pairs, config.seed
-        made = np.isin(self.kinds, [*KINDS, REDRAWN])
-        names = sorted(set(self.kinds[~made]) - {*config.without})
-        self.made = np.flatnonzero(made)
-        self.labelled = [np.flatnonzero(self.kinds == name) for name in names]
-        log.info("pairs: %d made, %s", made.sum(), ", ".join(names) or "none labelled")
+        names = {*self.kinds.tolist()} - {*KINDS, REDRAWN}
+        names = sorted(name for name in names if name.removeprefix(PLAIN) not in config.without)
+        plain = [name for name in names if name.startswith(PLAIN)]
+        labelled = [name for name in names if name not in plain]
+        sources = {"redrawn": [REDRAWN], "plain": plain, "labelled": labelled}
+        self.pools = {
+            source: [rows for kind in kinds if len(rows := np.flatnonzero(self.kinds == kind))]
+            for source, kinds in sources.items()
+        }
+        self.made = np.flatnonzero(np.isin(self.kinds, [*KINDS]))
+        log.info("pseudo-fakes: %d pairs; labels of %s", len(self.made), ", ".join(labelled))
 
     def __getitem__(self, step: int) -> tuple[Tensor]:
         rng = np.random.default_rng((self.seed, step))
-        rows = rng.choice(self.made, self.pairs)
-        if self.labelled:
-            pools = rng.integers(len(self.labelled), size=self.pairs // 2)
-            rows[: len(pools)] = [rng.choice(self.labelled[pool]) for pool in pools]
+        rows, end = rng.choice(self.made, self.pairs), 0
+        for source, pools in self.pools.items():
+            count = round(self.pairs * SHARES[source]) if pools else 0
+            chosen = rng.integers(len(pools), size=count) if count else ()
+            rows[end : end + count] = [rng.choice(pools[pool]) for pool in chosen]
+            end += count
         both = np.stack([2 * rows, 2 * rows + 1], 1).ravel()
         return (torch.from_numpy(self.statistics[both]),)
 
@@ -170,11 +181,10 @@ def main(config: Config) -> Path:
     dumps = [read_dump(path) for path in config.features]
     roots = roots_of(dumps, config.data_root)
     crops = real_faces(dumps, roots, config.faces, max(1, config.workers))
-    found = [Labelled.of(dump, root) for dump, root in zip(dumps, roots, strict=True)]
-    labelled = [each for each in found if each]
+    datasets = [Labelled.of(dump, root) for dump, root in zip(dumps, roots, strict=True)]
     steps = config.autoencoder_steps
     crops = with_reconstructions(crops, steps, config.seed, torch.device(config.device))
-    views = Views(PseudoFakes(crops), labelled, clip().crop, config.seed)
+    views = Views(PseudoFakes(crops), datasets, clip().crop, config.seed)
     lots = Lots(views, config.out / FEATURES)
     loader = DataLoader(
         lots, batch_size=None, sampler=range(config.lots), num_workers=config.workers

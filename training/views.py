@@ -1,8 +1,9 @@
 """Augmented faces for the head on CLIP's blocks, in numbered lots: a real one and a fake in turn.
 
-The pairs of a lot are of three sources: pseudo-fakes of real faces (pseudo_fakes.py); faces that an
-autoencoder redrew as a whole; and a real and a fake face of one dataset with labels. Both of a pair
-went through the same channel, so that neither size nor compression tells them apart.
+The pairs of a lot are of four sources: pseudo-fakes of real faces (pseudo_fakes.py); faces that an
+autoencoder redrew as a whole; a real and a fake face of one dataset with labels; and a few as they
+are, the real face of any dataset. Both of the other pairs went through the same channel, so that
+neither size nor compression tells them apart.
 """
 
 from __future__ import annotations
@@ -21,20 +22,22 @@ from data.dump import Dump, landmarks_of
 from data.images import ImageError
 from features.regions import Crop
 from training import augment
-from training.aligned_crops import FACE_WINDOW, WIDE_CROP
+from training.aligned_crops import FACE_WINDOW, WIDE_CROP, training_rows
 from training.pseudo_fakes import PseudoFakes
 
-PAIRS = {"pseudo": 20, "redrawn": 6, "labelled": 24}  # of a lot
+PAIRS = {"pseudo": 20, "redrawn": 6, "labelled": 18, "plain": 6}  # of a lot
+NEED_LABELS = ("labelled", "plain")
 SOFTENED = (0.5, 0.8, 1.1, 1.5, 2.0)  # deviations, px, of a blur that takes detail off a face
-REDRAWN = "redrawn"  # the kind of such a pair; of others that of the pseudo-fake, or the dataset
+# The kind of such a pair; of others that of the pseudo-fake, the dataset, or PLAIN and that of the fake.
+REDRAWN, PLAIN = "redrawn", "plain "
 Faces = tuple[np.ndarray, np.ndarray]  # a real face and a fake, (S, S, 4) uint8 RGBA
 
 
 @dataclass
 class Labelled:
-    """Training faces of a dataset that has real ones and fakes.
+    """Training faces of a dataset.
 
-    real, fakes: rows of the dump; the fakes of each method.
+    real, fakes: rows of the dump; the fakes of each method. Either may be empty.
     """
 
     name: str
@@ -44,26 +47,26 @@ class Labelled:
     fakes: list[np.ndarray]
 
     @classmethod
-    def of(cls, dump: Dump, root: Path) -> Labelled | None:
-        """None where real faces or fakes are lacking."""
+    def of(cls, dump: Dump, root: Path) -> Labelled:
         rows, train = dump.rows, dump.rows["split"] == "train"
         methods, fake = rows["method"].astype(str), train & (rows["label"] == 1)
         fakes = [np.flatnonzero(fake & (methods == name)) for name in np.unique(methods[fake])]
-        real = np.flatnonzero(train & (rows["label"] == 0))
-        if not len(real) or not fakes:
-            return None
+        real = training_rows(dump)
         paths = [root / path for path in rows["path"]]
         return cls(dump.meta["dataset"], paths, landmarks_of(rows), real, fakes)
 
-    def draw(self, crop: Crop, rng: Generator) -> Faces | None:
-        """None where a picture cannot be read. Every method is as frequent."""
-        fakes = self.fakes[rng.integers(len(self.fakes))]
-        rows = [rng.choice(self.real), rng.choice(fakes)]
-        found = [*cut_again([self.paths[row] for row in rows], self.landmarks[rows], crop, 1)]
-        if any(isinstance(face, ImageError) for face in found):
+    @property
+    def has_both(self) -> bool:
+        return bool(len(self.real) and self.fakes)
+
+    def draw(self, label: int, crop: Crop, rng: Generator) -> np.ndarray | None:
+        """(px, px, 4) uint8, or None where a picture cannot be read. Every method is as frequent."""
+        pool = self.fakes[rng.integers(len(self.fakes))] if label else self.real
+        row = rng.choice(pool)
+        (face,) = cut_again([self.paths[row]], self.landmarks[[row]], crop, 1)
+        if isinstance(face, ImageError):
             return None
-        real, fake = (np.ascontiguousarray(face.permute(1, 2, 0).numpy()) for face in found)
-        return real, fake
+        return np.ascontiguousarray(face.permute(1, 2, 0).numpy())
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,19 @@ class Views:
     """Lots of pairs of faces, cut to `crop`. The same number and seed give the same lot."""
 
     fakes: PseudoFakes  # whose crops are reconstructed
-    labelled: Sequence[Labelled]
+    datasets: Sequence[Labelled]
     crop: Crop
     seed: int
+
+    @property
+    def labelled(self) -> list[Labelled]:
+        return [dataset for dataset in self.datasets if dataset.has_both]
 
     def lot(self, number: int) -> tuple[np.ndarray, list[str]]:
         """(2P, px, px, 4) uint8 RGBA, real and fake in turn, alpha 0 outside the photograph; kinds."""
         rng, faces, kinds = default_rng((self.seed, number)), [], []
         for source, count in PAIRS.items():
-            wanted = len(kinds) + count * (source != "labelled" or bool(self.labelled))
+            wanted = len(kinds) + count * (source not in NEED_LABELS or bool(self.labelled))
             while len(kinds) < wanted:
                 if made := getattr(self, f"_{source}")(rng):
                     faces += made[0]
@@ -111,25 +118,40 @@ class Views:
             amount = rng.uniform(0.2, 1.0)
             pair = [augment.sharpen(face, 1.2, amount) for face in pair]
         alpha = cv2.resize(window, (px, px), interpolation=cv2.INTER_NEAREST)
-        view = augment.random_window(self.crop, self.crop, rng)
+        view = self._view(rng)
         return self._seen([_beside(x, alpha) for x in pair], [view, view], rng), REDRAWN
 
     def _labelled(self, rng: Generator) -> tuple[Faces, str] | None:
-        dataset = self.labelled[rng.integers(len(self.labelled))]
-        pair = dataset.draw(self.crop, rng)
-        if pair is None:
+        dataset = _one_of(self.labelled, rng)
+        pair = [dataset.draw(label, self.crop, rng) for label in (0, 1)]
+        if any(face is None for face in pair):
             return None
-        views = [augment.random_window(self.crop, self.crop, rng) for _ in pair]
-        return self._seen(pair, views, rng), dataset.name
+        return self._seen(pair, [self._view(rng) for _ in pair], rng), dataset.name
+
+    def _plain(self, rng: Generator) -> tuple[Faces, str] | None:
+        """A real face of any dataset, so that no source looks made as a whole."""
+        sources = _one_of([each for each in self.datasets if len(each.real)], rng)
+        dataset = _one_of(self.labelled, rng)
+        pair = sources.draw(0, self.crop, rng), dataset.draw(1, self.crop, rng)
+        if any(face is None for face in pair):
+            return None
+        real, fake = (self._through(face, self._view(rng)) for face in pair)
+        return (real, fake), PLAIN + dataset.name
+
+    def _view(self, rng: Generator) -> np.ndarray:
+        return augment.random_window(self.crop, self.crop, rng)
 
     def _seen(self, pair: Sequence[np.ndarray], views: list[np.ndarray], rng: Generator) -> Faces:
         """Through one channel, each through its window. pair: RGBA."""
-        channel, size, seen = int(rng.integers(1 << 30)), (self.crop.px,) * 2, []
+        channel, seen = int(rng.integers(1 << 30)), []
         for face, view in zip(pair, views, strict=True):
             rgb = np.ascontiguousarray(face[..., :3])
-            face = np.dstack([augment.transmit(rgb, default_rng(channel)), face[..., 3]])
-            seen.append(cv2.warpAffine(face, view, size, flags=cv2.INTER_LINEAR))
+            face = _beside(augment.transmit(rgb, default_rng(channel)), face)
+            seen.append(self._through(face, view))
         return seen[0], seen[1]
+
+    def _through(self, face: np.ndarray, view: np.ndarray) -> np.ndarray:
+        return cv2.warpAffine(face, view, (self.crop.px,) * 2, flags=cv2.INTER_LINEAR)
 
 
 def as_sharp(first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
@@ -142,6 +164,10 @@ def as_sharp(first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
         if cv2.Laplacian(softer, cv2.CV_32F).std() <= detail[1 - sharper] * 1.03:
             break
     return pair if max(detail) > min(detail) * 1.03 else [first, second]
+
+
+def _one_of(datasets: Sequence[Labelled], rng: Generator) -> Labelled:
+    return datasets[rng.integers(len(datasets))]
 
 
 def _beside(rgb: np.ndarray, other: np.ndarray) -> np.ndarray:
