@@ -43,7 +43,7 @@ def lots(lit_dump: Path, labelled, monkeypatch) -> Views:
 def test_lots_hold_pairs_in_turn_and_are_the_same_again(lots) -> None:
     faces, kinds = lots.lot(4)
     assert faces.shape == (20, 64, 64, 4) and faces.dtype == np.uint8
-    name = lots.labelled[0].name
+    name = f"{lots.labelled[0].name}: "
     assert [*map(kinds.count, (REDRAWN, name, PLAIN + name))] == [2, 3, 2]
     assert {*kinds[:3]} <= {*KINDS}
     again, same = lots.lot(4)
@@ -64,9 +64,14 @@ def test_labelled_pairs_are_training_faces_and_every_method_counts_alike(lit_dum
     rows["method"][np.flatnonzero(fake)[0]] = "seldom"
     found = Labelled.of(dump, root)
     assert found.real.tolist() == np.flatnonzero(real)[1:].tolist()
-    assert sorted(map(len, found.fakes)) == [1, fake.sum() - 1]
-    pair = [found.draw(label, CROP, np.random.default_rng(0)) for label in (0, 1)]
-    assert [face.shape for face in pair] == [(64, 64, 4)] * 2
+    assert {name: len(own) for name, own in found.fakes.items()} == {
+        "often": fake.sum() - 1,
+        "seldom": 1,
+    }
+    rng = np.random.default_rng(0)
+    drawn = [found.draw_fake(CROP, rng) for _ in range(20)]
+    assert {kind for _, kind in drawn} == {f"{found.name}: often", f"{found.name}: seldom"}
+    assert found.draw_real(CROP, rng).shape == drawn[0][0].shape == (64, 64, 4)
     rows["label"][:] = 0
     found = Labelled.of(dump, root)
     assert not found.has_both and len(found.real) == len(rows["label"])
@@ -144,3 +149,35 @@ def test_training_learns_resumes_and_leaves_a_dataset_out(lots, tmp_path, monkey
     without = block_head.Pairs(files, replace(config, without=(name,)))
     assert [*map(len, without.pools.values())] == [1, 0, 0]
     assert len(without[0][0]) == 16
+
+
+def test_a_method_or_a_kind_is_left_out_of_every_source(tmp_path) -> None:
+    kinds = [
+        "self_blend",
+        REDRAWN,
+        "a: swap: x",
+        "a: swap: y",
+        "a: gan: z",
+        "plain a: gan: z",
+        "b: ",
+    ]
+    file = tmp_path / "00000.npz"
+    np.savez(
+        file, statistics=np.zeros((2 * len(kinds), 36, 768), np.float16), kinds=np.array(kinds)
+    )
+
+    def used(*without: str) -> dict[str, list[list[str]]]:
+        config = block_head.Config(features=(), without=without)
+        pools = block_head.Pairs([file], config).pools
+        return {
+            source: [[kinds[row] for row in pool] for pool in pools[source]] for source in pools
+        }
+
+    assert used() == {
+        "redrawn": [[REDRAWN]],
+        "plain": [["plain a: gan: z"]],
+        "labelled": [["a: swap: x", "a: swap: y", "a: gan: z"], ["b: "]],
+    }
+    assert used("gan")["plain"] == [] and used("z") == used("gan")
+    assert used("swap", "b")["labelled"] == [["a: gan: z"]]
+    assert used("a")["labelled"] == [["b: "]] and not used("a")["plain"]

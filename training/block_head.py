@@ -6,8 +6,8 @@
 Uses the landmarks of the dumps, and their pictures where the dump found them or --data-root says: the
 train split alone, of a dump without fakes all faces. CLIP is frozen and slow, so what it says of each lot
 of 100 faces is kept in --out/lots (5.5 MB; a minute of a core), and the head is trained on that
-afterwards, in minutes: stop it at any time, the same command goes on. --without leaves a dataset out
-of training, for figures on it.
+afterwards, in minutes: stop it at any time, the same command goes on. --without leaves a dataset or
+a method out of training, for figures on it.
 Writes `block_head.safetensors`, `log.csv` and `state.pt`.
 """
 
@@ -58,7 +58,7 @@ class Config(Options):
     start: str = ""
     """a head to train further"""
     without: tuple[str, ...] = ()
-    """datasets whose labelled pairs are not used; lots with other ones can be shared"""
+    """datasets, methods or kinds of fakes whose labelled pairs are not used; the lots stay the same"""
     lots: int = 150
     """of 100 faces"""
     faces: int = 700
@@ -123,17 +123,28 @@ class Pairs(Dataset):
         self.kinds = np.concatenate([part["kinds"] for part in parts])
         self.statistics = np.concatenate([part["statistics"] for part in parts])
         self.pairs, self.seed = config.pairs, config.seed
-        names = {*self.kinds.tolist()} - {*KINDS, REDRAWN}
-        names = sorted(name for name in names if name.removeprefix(PLAIN) not in config.without)
-        plain = [name for name in names if name.startswith(PLAIN)]
-        labelled = [name for name in names if name not in plain]
-        sources = {"redrawn": [REDRAWN], "plain": plain, "labelled": labelled}
-        self.pools = {
-            source: [rows for kind in kinds if len(rows := np.flatnonzero(self.kinds == kind))]
-            for source, kinds in sources.items()
-        }
+        self.pools = {"redrawn": self._rows([REDRAWN]), "plain": [], "labelled": []}
+        for dataset, kinds in self._kept(config.without).items():
+            source = "plain" if dataset.startswith(PLAIN) else "labelled"
+            self.pools[source] += self._rows(kinds)
         self.made = np.flatnonzero(np.isin(self.kinds, [*KINDS]))
-        log.info("pseudo-fakes: %d pairs; labels of %s", len(self.made), ", ".join(labelled))
+        log.info("pairs: %d of pseudo-fakes, %d in all", len(self.made), len(self.kinds))
+
+    def _rows(self, kinds: list[str]) -> list[np.ndarray]:
+        """The pairs of these kinds as one pool; no pool where there are none."""
+        rows = np.flatnonzero(np.isin(self.kinds, kinds))
+        return [rows] if len(rows) else []
+
+    def _kept(self, without: tuple[str, ...]) -> dict[str, list[str]]:
+        """Dataset, after PLAIN where it is, -> kinds of labelled pairs that are not left out."""
+        kept = {}
+        for name in sorted({*self.kinds.tolist()} - {*KINDS, REDRAWN}):
+            dataset, _, method = name.partition(": ")
+            parts = method.partition(": ")  # the kind before it, where the index has one
+            about = {dataset.removeprefix(PLAIN), method, parts[0], parts[2]} - {""}
+            if not about & {*without}:
+                kept.setdefault(dataset, []).append(name)
+        return kept
 
     def __getitem__(self, step: int) -> tuple[Tensor]:
         rng = np.random.default_rng((self.seed, step))

@@ -28,7 +28,8 @@ from training.pseudo_fakes import PseudoFakes
 PAIRS = {"pseudo": 20, "redrawn": 6, "labelled": 18, "plain": 6}  # of a lot
 NEED_LABELS = ("labelled", "plain")
 SOFTENED = (0.5, 0.8, 1.1, 1.5, 2.0)  # deviations, px, of a blur that takes detail off a face
-# The kind of such a pair; of others that of the pseudo-fake, the dataset, or PLAIN and that of the fake.
+# The kind of such a pair; of others that of the pseudo-fake, or `DATASET: METHOD` of the fake, after
+# PLAIN where it is as it was.
 REDRAWN, PLAIN = "redrawn", "plain "
 Faces = tuple[np.ndarray, np.ndarray]  # a real face and a fake, (S, S, 4) uint8 RGBA
 
@@ -37,20 +38,21 @@ Faces = tuple[np.ndarray, np.ndarray]  # a real face and a fake, (S, S, 4) uint8
 class Labelled:
     """Training faces of a dataset.
 
-    real, fakes: rows of the dump; the fakes of each method. Either may be empty.
+    real: rows of the dump; fakes: rows of each method. Either may be empty.
     """
 
     name: str
     paths: list[Path]
     landmarks: np.ndarray  # (N, 5, 2)
     real: np.ndarray
-    fakes: list[np.ndarray]
+    fakes: dict[str, np.ndarray]
 
     @classmethod
     def of(cls, dump: Dump, root: Path) -> Labelled:
         rows, train = dump.rows, dump.rows["split"] == "train"
         methods, fake = rows["method"].astype(str), train & (rows["label"] == 1)
-        fakes = [np.flatnonzero(fake & (methods == name)) for name in np.unique(methods[fake])]
+        names = np.unique(methods[fake]).tolist()
+        fakes = {name: np.flatnonzero(fake & (methods == name)) for name in names}
         real = training_rows(dump)
         paths = [root / path for path in rows["path"]]
         return cls(dump.meta["dataset"], paths, landmarks_of(rows), real, fakes)
@@ -59,10 +61,17 @@ class Labelled:
     def has_both(self) -> bool:
         return bool(len(self.real) and self.fakes)
 
-    def draw(self, label: int, crop: Crop, rng: Generator) -> np.ndarray | None:
-        """(px, px, 4) uint8, or None where a picture cannot be read. Every method is as frequent."""
-        pool = self.fakes[rng.integers(len(self.fakes))] if label else self.real
-        row = rng.choice(pool)
+    def draw_real(self, crop: Crop, rng: Generator) -> np.ndarray | None:
+        """(px, px, 4) uint8, or None where the picture cannot be read."""
+        return self._cut(rng.choice(self.real), crop)
+
+    def draw_fake(self, crop: Crop, rng: Generator) -> tuple[np.ndarray | None, str]:
+        """A fake, and `DATASET: METHOD`. Every method is as frequent."""
+        methods = [*self.fakes]
+        method = methods[rng.integers(len(methods))]
+        return self._cut(rng.choice(self.fakes[method]), crop), f"{self.name}: {method}"
+
+    def _cut(self, row: int, crop: Crop) -> np.ndarray | None:
         (face,) = cut_again([self.paths[row]], self.landmarks[[row]], crop, 1)
         if isinstance(face, ImageError):
             return None
@@ -123,20 +132,20 @@ class Views:
 
     def _labelled(self, rng: Generator) -> tuple[Faces, str] | None:
         dataset = _one_of(self.labelled, rng)
-        pair = [dataset.draw(label, self.crop, rng) for label in (0, 1)]
-        if any(face is None for face in pair):
+        real, (fake, kind) = dataset.draw_real(self.crop, rng), dataset.draw_fake(self.crop, rng)
+        if real is None or fake is None:
             return None
-        return self._seen(pair, [self._view(rng) for _ in pair], rng), dataset.name
+        return self._seen((real, fake), [self._view(rng), self._view(rng)], rng), kind
 
     def _plain(self, rng: Generator) -> tuple[Faces, str] | None:
         """A real face of any dataset, so that no source looks made as a whole."""
-        sources = _one_of([each for each in self.datasets if len(each.real)], rng)
-        dataset = _one_of(self.labelled, rng)
-        pair = sources.draw(0, self.crop, rng), dataset.draw(1, self.crop, rng)
-        if any(face is None for face in pair):
+        others = [dataset for dataset in self.datasets if len(dataset.real)]
+        real = _one_of(others, rng).draw_real(self.crop, rng)
+        fake, kind = _one_of(self.labelled, rng).draw_fake(self.crop, rng)
+        if real is None or fake is None:
             return None
-        real, fake = (self._through(face, self._view(rng)) for face in pair)
-        return (real, fake), PLAIN + dataset.name
+        pair = self._through(real, self._view(rng)), self._through(fake, self._view(rng))
+        return pair, PLAIN + kind
 
     def _view(self, rng: Generator) -> np.ndarray:
         return augment.random_window(self.crop, self.crop, rng)
