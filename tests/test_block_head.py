@@ -17,9 +17,10 @@ from models.tensors import WeightsError
 from training import block_head, views
 from training.aligned_crops import real_faces
 from training.pseudo_fakes import KINDS, PseudoFakes
-from training.views import PLAIN, REDRAWN, Labelled, Views, as_sharp
+from training.views import PLAIN, REDRAWN, RESTORED, Labelled, Views, as_sharp
 
 CROP = Crop.of_box(1.3, 64)
+PAIRS = {"pseudo": 3, "redrawn": 2, "restored": 1, "labelled": 3, "plain": 2}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -31,7 +32,8 @@ def labelled(lit_dump: Path) -> Labelled:
 
 @pytest.fixture
 def lots(lit_dump: Path, labelled, monkeypatch) -> Views:
-    monkeypatch.setattr(views, "PAIRS", {"pseudo": 3, "redrawn": 2, "labelled": 3, "plain": 2})
+    monkeypatch.setattr(views, "PAIRS", PAIRS)
+    monkeypatch.setattr(views, "restored", lambda face, rng: face // 2)  # the network is slow
     dump = read_dump(lit_dump)
     crops = real_faces([dump], [Path(dump.meta["data_root"])], 0, 1)
     x, y, side = views.FACE_WINDOW
@@ -41,16 +43,17 @@ def lots(lit_dump: Path, labelled, monkeypatch) -> Views:
 
 
 def test_lots_hold_pairs_in_turn_and_are_the_same_again(lots) -> None:
-    faces, kinds = lots.lot(4)
-    assert faces.shape == (20, 64, 64, 4) and faces.dtype == np.uint8
+    faces, kinds, sources = lots.lot(4)
+    assert faces.shape == (22, 64, 64, 4) and faces.dtype == np.uint8
     name = f"{lots.labelled[0].name}: "
-    assert [*map(kinds.count, (REDRAWN, name, PLAIN + name))] == [2, 3, 2]
+    assert [*map(kinds.count, (REDRAWN, RESTORED, name, PLAIN + name))] == [2, 1, 3, 2]
     assert {*kinds[:3]} <= {*KINDS}
-    again, same = lots.lot(4)
-    assert (again == faces).all() and same == kinds
+    assert {*sources} == {lots.labelled[0].name} and len(sources) == 11
+    again, *same = lots.lot(4)
+    assert (again == faces).all() and same == [kinds, sources]
     assert (lots.lot(5)[0] != faces).any()
-    without = replace(lots, datasets=[])
-    assert len(without.lot(4)[1]) == 5
+    real = replace(lots.labelled[0], fakes={})
+    assert {*replace(lots, datasets=[real]).lot(4)[1]} <= {*KINDS, REDRAWN, RESTORED}
 
 
 def test_labelled_pairs_are_training_faces_and_every_method_counts_alike(lit_dump) -> None:
@@ -74,7 +77,8 @@ def test_labelled_pairs_are_training_faces_and_every_method_counts_alike(lit_dum
     assert found.draw_real(CROP, rng).shape == drawn[0][0].shape == (64, 64, 4)
     rows["label"][:] = 0
     found = Labelled.of(dump, root)
-    assert not found.has_both and len(found.real) == len(rows["label"])
+    assert not found.has_both
+    assert found.real.tolist() == np.flatnonzero(rows["split"] == "train").tolist()
 
 
 def test_both_of_a_pair_take_one_channel(lots) -> None:
@@ -145,16 +149,22 @@ def test_training_learns_resumes_and_leaves_a_dataset_out(lots, tmp_path, monkey
         block_head.train(files, 4, config) == weights and (tmp_path / "log.csv").read_text() == log
     )
     name = lots.labelled[0].name
-    assert [*map(len, block_head.Pairs(files, config).pools.values())] == [1, 1, 1]
-    without = block_head.Pairs(files, replace(config, without=(name,)))
-    assert [*map(len, without.pools.values())] == [1, 0, 0]
-    assert len(without[0][0]) == 16
+    assert [*map(len, block_head.Pairs(files, config).pools.values())] == [1, 1, 1, 1]
+    without = replace(config, without=(name,))
+    with pytest.raises(ValueError, match="--without leaves no pseudo-fakes"):
+        block_head.Pairs(files, without)
+    content = dict(np.load(files[1])) | {"sources": np.full(11, "another")}
+    np.savez(files[1], **content)
+    pairs = block_head.Pairs(files, without)
+    assert [*map(len, pairs.pools.values())] == [1, 1, 0, 0], "of the other lot"
+    assert len(pairs.made) == 3 and len(pairs[0][0]) == 16
 
 
 def test_a_method_or_a_kind_is_left_out_of_every_source(tmp_path) -> None:
     kinds = [
         "self_blend",
         REDRAWN,
+        RESTORED,
         "a: swap: x",
         "a: swap: y",
         "a: gan: z",
@@ -162,9 +172,8 @@ def test_a_method_or_a_kind_is_left_out_of_every_source(tmp_path) -> None:
         "b: ",
     ]
     file = tmp_path / "00000.npz"
-    np.savez(
-        file, statistics=np.zeros((2 * len(kinds), 36, 768), np.float16), kinds=np.array(kinds)
-    )
+    about = {"kinds": np.array(kinds), "sources": np.array([kind[:1] for kind in kinds])}
+    np.savez(file, statistics=np.zeros((2 * len(kinds), 36, 768), np.float16), **about)
 
     def used(*without: str) -> dict[str, list[list[str]]]:
         config = block_head.Config(features=(), without=without)
@@ -175,6 +184,7 @@ def test_a_method_or_a_kind_is_left_out_of_every_source(tmp_path) -> None:
 
     assert used() == {
         "redrawn": [[REDRAWN]],
+        "restored": [[RESTORED]],
         "plain": [["plain a: gan: z"]],
         "labelled": [["a: swap: x", "a: swap: y", "a: gan: z"], ["b: "]],
     }

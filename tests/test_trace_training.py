@@ -44,7 +44,7 @@ def test_real_training_faces_only(lit_dump: Path, tmp_path: Path, caplog) -> Non
     landmarks = landmarks_of(known.rows)[[row]]
     cut = align([read_image(source / "0.png")], np.array([0]), landmarks, WIDE_CROP)[0]
     assert (crops.images[0] == cut.permute(1, 2, 0).numpy()).all()
-    known.rows["label"][:], known.rows["split"][:] = 0, ""  # all of a dataset without fakes
+    known.rows["label"][:], known.rows["split"][:] = 0, "train"
     assert len(real_faces([known, known], [source, source], 0, 1)) == 10
     assert len(real_faces([known, known], [source, source], 2, 1)) == 4
 

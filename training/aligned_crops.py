@@ -74,10 +74,8 @@ class AlignedCrops:
 
 
 def training_rows(dump: Dump) -> np.ndarray:
-    """Rows of the real faces of the train split, or of all real faces where there are no fakes."""
-    rows = dump.rows
-    used = (rows["split"] == "train") | (rows["label"] == 0).all()
-    return np.flatnonzero((rows["label"] == 0) & used)
+    """Rows of the real faces of the train split."""
+    return np.flatnonzero((dump.rows["label"] == 0) & (dump.rows["split"] == "train"))
 
 
 def roots_of(dumps: Sequence[Dump], moved: Sequence[str]) -> list[Path]:
@@ -89,7 +87,7 @@ def roots_of(dumps: Sequence[Dump], moved: Sequence[str]) -> list[Path]:
 def real_faces(
     dumps: Sequence[Dump], roots: Sequence[Path], limit: int = 0, workers: int = 2
 ) -> AlignedCrops:
-    """The real faces of the train split of each dump, or all its real faces where it has no fakes.
+    """The real faces of the train split of each dump.
 
     limit: faces of each dump, 0 for all. Raises: ValueError for fewer than two faces.
     """

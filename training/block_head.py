@@ -1,11 +1,11 @@
-"""Train the head on CLIP's blocks: on pseudo-fakes, redrawn faces, and the fakes of labelled dumps.
+"""Train the head on CLIP's blocks: on pseudo-fakes, redrawn and restored faces, and labelled dumps.
 
     python preprocessing_pipeline.py --data-root DATA/dfdc --index DATA/index.csv
     python -m training.block_head --features outputs/features/*/lite --lots 150
 
 Uses the landmarks of the dumps, and their pictures where the dump found them or --data-root says: the
-train split alone, of a dump without fakes all faces. CLIP is frozen and slow, so what it says of each lot
-of 100 faces is kept in --out/lots (5.5 MB; a minute of a core), and the head is trained on that
+train split alone. CLIP is frozen and slow, so what it says of each lot of 100 faces is kept in
+--out/lots (5.5 MB; half a minute of a core, in 16 bits where the CPU has them), and the head is trained on that
 afterwards, in minutes: stop it at any time, the same command goes on. --without leaves a dataset or
 a method out of training, for figures on it.
 Writes `block_head.safetensors`, `log.csv` and `state.pt`.
@@ -31,6 +31,7 @@ from data.dump import read_dump
 from data.files import replacing
 from evaluation.metrics import auc
 from models import CLIP_MODELS
+from models.base import native_bf16
 from models.block_head import BlockHead, load_block_head
 from models.clip_image import ClipImage
 from models.ensemble import find_weights
@@ -39,12 +40,14 @@ from training.aligned_crops import real_faces, roots_of
 from training.loop import Options, Schedule, fit
 from training.pseudo_fakes import KINDS, PseudoFakes
 from training.reconstruction import with_reconstructions
-from training.views import PLAIN, REDRAWN, Labelled, Views
+from training.restoration import network
+from training.views import PLAIN, REDRAWN, RESTORED, Labelled, Views
 
 log = logging.getLogger("masc")
 TOGETHER = 8  # faces that CLIP sees at once
 SMOOTHED = 0.05  # of the labels
-SHARES = {"redrawn": 0.22, "plain": 0.13, "labelled": 0.26}  # of a step; the rest are pseudo-fakes
+# Of a step; the rest are pseudo-fakes.
+SHARES = {"redrawn": 0.09, "restored": 0.22, "plain": 0.13, "labelled": 0.26}
 FEATURES = "lots"
 
 
@@ -58,7 +61,7 @@ class Config(Options):
     start: str = ""
     """a head to train further"""
     without: tuple[str, ...] = ()
-    """datasets, methods or kinds of fakes whose labelled pairs are not used; the lots stay the same"""
+    """datasets (real faces, too), methods or kinds of fakes that do not train; the lots stay the same"""
     lots: int = 150
     """of 100 faces"""
     faces: int = 700
@@ -81,16 +84,16 @@ def clip() -> ClipImage:
     torch.set_num_threads(1)
     tower = CLIP_MODELS["standard"]
     file = find_weights(["clip"], None, tower)["clip"]
-    return ClipImage(file, tower=tower).frozen("cpu")
+    return ClipImage(file, native_bf16(torch.device("cpu")), tower).frozen("cpu")
 
 
 def seen(faces: np.ndarray) -> np.ndarray:
     """What the head reads of whole faces (N, px, px, 4) uint8: (N, 36, 768) float16."""
     expert, found = clip(), []
     for part in torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous().split(TOGETHER):
-        with torch.inference_mode():
+        with expert.inference(part.device):
             blocks = expert.blocks(part)[1]
-            found.append(expert.statistics(part, blocks)[:, 0].half())
+        found.append(expert.statistics(part, blocks)[:, 0].half())
     return torch.cat(found).numpy()
 
 
@@ -104,9 +107,10 @@ class Lots(Dataset):
     def __getitem__(self, number: int) -> Path:
         file = self.folder / f"{number:05d}.npz"
         if not file.is_file():
-            faces, kinds = self.views.lot(number)
+            faces, kinds, sources = self.views.lot(number)
+            about = {"kinds": np.array(kinds), "sources": np.array(sources)}
             with replacing(file) as out:
-                np.savez(out, statistics=seen(faces), kinds=np.array(kinds))
+                np.savez(out, statistics=seen(faces), **about)
         return file
 
 
@@ -120,14 +124,18 @@ class Pairs(Dataset):
 
     def __init__(self, files: list[Path], config: Config) -> None:
         parts = [np.load(file) for file in files]
-        self.kinds = np.concatenate([part["kinds"] for part in parts])
+        kinds, sources = (np.concatenate([x[name] for x in parts]) for name in ("kinds", "sources"))
+        self.kinds = np.where(np.isin(sources, config.without), "", kinds)
         self.statistics = np.concatenate([part["statistics"] for part in parts])
         self.pairs, self.seed = config.pairs, config.seed
-        self.pools = {"redrawn": self._rows([REDRAWN]), "plain": [], "labelled": []}
+        self.pools = {kind: self._rows([kind]) for kind in (REDRAWN, RESTORED)}
+        self.pools |= {"plain": [], "labelled": []}
         for dataset, kinds in self._kept(config.without).items():
             source = "plain" if dataset.startswith(PLAIN) else "labelled"
             self.pools[source] += self._rows(kinds)
         self.made = np.flatnonzero(np.isin(self.kinds, [*KINDS]))
+        if not len(self.made):
+            raise ValueError("--without leaves no pseudo-fakes: give a dump of another dataset, too")
         log.info("pairs: %d of pseudo-fakes, %d in all", len(self.made), len(self.kinds))
 
     def _rows(self, kinds: list[str]) -> list[np.ndarray]:
@@ -138,7 +146,7 @@ class Pairs(Dataset):
     def _kept(self, without: tuple[str, ...]) -> dict[str, list[str]]:
         """Dataset, after PLAIN where it is, -> kinds of labelled pairs that are not left out."""
         kept = {}
-        for name in sorted({*self.kinds.tolist()} - {*KINDS, REDRAWN}):
+        for name in sorted({*self.kinds.tolist()} - {*KINDS, REDRAWN, RESTORED, ""}):
             dataset, _, method = name.partition(": ")
             parts = method.partition(": ")  # the kind before it, where the index has one
             about = {dataset.removeprefix(PLAIN), method, parts[0], parts[2]} - {""}
@@ -188,7 +196,7 @@ def train(files: list[Path], faces: int, config: Config) -> Path:
 
 
 def main(config: Config) -> Path:
-    clip()  # report missing weights before anything takes long
+    clip(), network()  # report missing weights before anything takes long
     dumps = [read_dump(path) for path in config.features]
     roots = roots_of(dumps, config.data_root)
     crops = real_faces(dumps, roots, config.faces, max(1, config.workers))

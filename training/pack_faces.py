@@ -5,7 +5,7 @@
 
 The same share of every dump, picked at random: pictures as they are, byte for byte, since to
 compress them again would change their traces, with the landmarks of their faces. Real faces of the
-train split only, or of any where a dump has no fakes.
+train split only.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Much as the bundled network was trained at first (about 80 minutes on 2 cores; d
     python -m training.trace_net --features outputs/features/*/lite --steps 4500
 
 Uses the landmarks of the dumps, and the pictures where the dump found them or --data-root says:
-real faces of the train split, or all where a dump has no fakes. Starts from the ImageNet weights of
+real faces of the train split. Starts from the ImageNet weights of
 an installed package, or from --start FILE. Writes `trace_net.safetensors`, `log.csv`, `state.pt`, from
 which the same command resumes a stopped run, and `packed.safetensors`, a small state from which
 --start goes on elsewhere.

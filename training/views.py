@@ -1,9 +1,10 @@
 """Augmented faces for the head on CLIP's blocks, in numbered lots: a real one and a fake in turn.
 
-The pairs of a lot are of four sources: pseudo-fakes of real faces (pseudo_fakes.py); faces that an
-autoencoder redrew as a whole; a real and a fake face of one dataset with labels; and a few as they
-are, the real face of any dataset. Both of the other pairs went through the same channel, so that
-neither size nor compression tells them apart.
+The pairs of a lot are of five sources: pseudo-fakes of real faces (pseudo_fakes.py); faces that an
+autoencoder redrew as a whole (reconstruction.py); faces that a large network restored
+(restoration.py); a real and a fake face of one dataset with labels; and a few as they are, the real
+face of any dataset. Both of the other pairs went through the same channel, so that neither size nor
+compression tells them apart.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from features.regions import Crop
 from training import augment
 from training.aligned_crops import FACE_WINDOW, WIDE_CROP, training_rows
 from training.pseudo_fakes import PseudoFakes
+from training.restoration import restored
 
-PAIRS = {"pseudo": 20, "redrawn": 6, "labelled": 18, "plain": 6}  # of a lot
+PAIRS = {"pseudo": 16, "redrawn": 4, "restored": 8, "labelled": 16, "plain": 6}  # of a lot
 NEED_LABELS = ("labelled", "plain")
 SOFTENED = (0.5, 0.8, 1.1, 1.5, 2.0)  # deviations, px, of a blur that takes detail off a face
 # The kind of such a pair; of others that of the pseudo-fake, or `DATASET: METHOD` of the fake, after
 # PLAIN where it is as it was.
-REDRAWN, PLAIN = "redrawn", "plain "
+REDRAWN, RESTORED, PLAIN = "redrawn", "restored", "plain "
 Faces = tuple[np.ndarray, np.ndarray]  # a real face and a fake, (S, S, 4) uint8 RGBA
+Made = tuple[Faces, str, str]  # with their kind and the dataset of the real face
 
 
 @dataclass
@@ -91,18 +94,21 @@ class Views:
     def labelled(self) -> list[Labelled]:
         return [dataset for dataset in self.datasets if dataset.has_both]
 
-    def lot(self, number: int) -> tuple[np.ndarray, list[str]]:
-        """(2P, px, px, 4) uint8 RGBA, real and fake in turn, alpha 0 outside the photograph; kinds."""
-        rng, faces, kinds = default_rng((self.seed, number)), [], []
+    def lot(self, number: int) -> tuple[np.ndarray, list[str], list[str]]:
+        """(2P, px, px, 4) uint8 RGBA, real and fake in turn, alpha 0 outside the photograph; of each
+        pair its kind and the dataset of the real face.
+        """
+        rng, faces, kinds, sources = default_rng((self.seed, number)), [], [], []
         for source, count in PAIRS.items():
             wanted = len(kinds) + count * (source not in NEED_LABELS or bool(self.labelled))
             while len(kinds) < wanted:
                 if made := getattr(self, f"_{source}")(rng):
                     faces += made[0]
                     kinds.append(made[1])
-        return np.stack(faces), kinds
+                    sources.append(made[2])
+        return np.stack(faces), kinds, sources
 
-    def _pseudo(self, rng: Generator) -> tuple[Faces, str] | None:
+    def _pseudo(self, rng: Generator) -> Made | None:
         crops = self.fakes.crops
         index = crops.sample(rng)
         made = self.fakes.make(index, rng)
@@ -110,9 +116,10 @@ class Views:
             return None
         *pair, _, kind = made
         view = augment.random_window(WIDE_CROP, self.crop, rng)
-        return self._seen([_beside(x, crops.images[index]) for x in pair], [view, view], rng), kind
+        pair = [_beside(x, crops.images[index]) for x in pair]
+        return self._seen(pair, [view, view], rng), kind, str(crops.sources[index])
 
-    def _redrawn(self, rng: Generator) -> tuple[Faces, str]:
+    def _redrawn(self, rng: Generator) -> Made:
         """The same picture without the autoencoder, as small and as sharp, is the real one."""
         crops, (x, y, side) = self.fakes.crops, FACE_WINDOW
         index, small = crops.sample(rng), int(rng.choice([96, 112, 128]))
@@ -127,25 +134,42 @@ class Views:
             amount = rng.uniform(0.2, 1.0)
             pair = [augment.sharpen(face, 1.2, amount) for face in pair]
         alpha = cv2.resize(window, (px, px), interpolation=cv2.INTER_NEAREST)
-        view = self._view(rng)
-        return self._seen([_beside(x, alpha) for x in pair], [view, view], rng), REDRAWN
+        view, source = self._view(rng), str(crops.sources[index])
+        return self._seen([_beside(x, alpha) for x in pair], [view, view], rng), REDRAWN, source
 
-    def _labelled(self, rng: Generator) -> tuple[Faces, str] | None:
+    def _restored(self, rng: Generator) -> Made | None:
+        source = self._any_real(rng)
+        face = source.draw_real(self.crop, rng)
+        if face is None:
+            return None
+        pair = [np.ascontiguousarray(face[..., :3])]
+        pair.append(restored(pair[0], rng))
+        if rng.random() < 0.6:
+            pair = as_sharp(*pair)
+        view = self._view(rng)
+        pair = self._seen([_beside(x, face) for x in pair], [view, view], rng)
+        return pair, RESTORED, source.name
+
+    def _labelled(self, rng: Generator) -> Made | None:
         dataset = _one_of(self.labelled, rng)
         real, (fake, kind) = dataset.draw_real(self.crop, rng), dataset.draw_fake(self.crop, rng)
         if real is None or fake is None:
             return None
-        return self._seen((real, fake), [self._view(rng), self._view(rng)], rng), kind
+        pair = self._seen((real, fake), [self._view(rng), self._view(rng)], rng)
+        return pair, kind, dataset.name
 
-    def _plain(self, rng: Generator) -> tuple[Faces, str] | None:
+    def _plain(self, rng: Generator) -> Made | None:
         """A real face of any dataset, so that no source looks made as a whole."""
-        others = [dataset for dataset in self.datasets if len(dataset.real)]
-        real = _one_of(others, rng).draw_real(self.crop, rng)
+        source = self._any_real(rng)
+        real = source.draw_real(self.crop, rng)
         fake, kind = _one_of(self.labelled, rng).draw_fake(self.crop, rng)
         if real is None or fake is None:
             return None
         pair = self._through(real, self._view(rng)), self._through(fake, self._view(rng))
-        return pair, PLAIN + kind
+        return pair, PLAIN + kind, source.name
+
+    def _any_real(self, rng: Generator) -> Labelled:
+        return _one_of([dataset for dataset in self.datasets if len(dataset.real)], rng)
 
     def _view(self, rng: Generator) -> np.ndarray:
         return augment.random_window(self.crop, self.crop, rng)
