@@ -50,6 +50,7 @@ from data.store import DumpWriter
 from data.video import file_of, split_frame
 from features.regions import REGIONS
 from models import CLIP_MODEL, CLIP_MODELS, EXPERTS, PROFILES
+from models.clip_image import left_out_heads
 from models.ensemble import (
     Ensemble,
     experts_of,
@@ -59,6 +60,7 @@ from models.ensemble import (
     usual_batch,
     usual_precision,
 )
+from models.tensors import sha256_of
 
 DEGRADED = Path("outputs/degraded")  # <dataset>/<profile>/<family>-<level> below it
 FOUND_TOGETHER = 256  # pictures in which a GPU finds faces at once: launching is what takes time
@@ -93,6 +95,9 @@ class Config:
     clip_model: str | None = None
     """ViT-B/16, ViT-B/32, ViT-L/14, or another image tower by its timm name (default: ViT-B/16 in standard, else
     ViT-B/32)."""
+    left_out_heads: Path | None = None
+    """A folder that `python -m training.block_head --left-out` wrote: what those heads say is kept beside, for
+    figures on what is left out of training (docs/block_head.md)."""
     faces: Literal["one", "all"] = "one"
     """The most central large face of a picture, or every face."""
     limit: int | None = None
@@ -153,9 +158,14 @@ def main(config: Config) -> Path:
     if "clip" in names and tower != config.clip_model and not config.overwrite:
         raise ValueError(f"{out}: holds outputs of CLIP {tower}; choose another --out")
     bf16 = precision == "bfloat16"
-    ensemble = Ensemble(names, device, bf16, config.weights_dir, config.clip_model)
+    heads = config.left_out_heads
+    if heads and ("clip" not in names or CLIP_MODELS["standard"] != config.clip_model):
+        raise ValueError("--left-out-heads: of CLIP ViT-B/16 alone; give --profile standard, too")
+    ensemble = Ensemble(names, device, bf16, config.weights_dir, config.clip_model, heads)
     settings = {"faces": config.faces, "precision": precision, "max_pixels": config.max_pixels}
     settings |= {"degrade": config.degrade, "regions": list(REGIONS)}
+    if heads:
+        settings["left_out_heads"] = sha256_of(*left_out_heads(heads))
     how = (ensemble.weights, samples, config.shard_size, config.overwrite)
     with DumpWriter(out, settings, *how, root) as writer:
         _log_plan(config, dataset, samples, writer)

@@ -61,6 +61,7 @@ class Dump:
     Attributes:
         rows: column of index.csv -> (N,) str, int64 or float64.
         arrays: `<expert>.<output>` -> (N, R, D) float16, memory-mapped.
+        versions: `<expert>.<output>~<what it was trained without>` -> the same; none in meta.
         failures: (path, reason) of every picture without a row.
         missing: (path, face, expert, reason) of NaN in the arrays.
     """
@@ -71,6 +72,7 @@ class Dump:
     arrays: dict[str, np.ndarray]
     failures: list[tuple[str, str]] = field(default_factory=list)
     missing: list[tuple[str, int, str, str]] = field(default_factory=list)
+    versions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows["path"])
@@ -153,7 +155,9 @@ def read_dump(path: Path) -> Dump:
     }
     failures = [(name, reason) for name, reason in read_csv(path / "failures.csv", FAILURE_COLUMNS)]
     missing = [each for each in read_missing(path / "missing.csv") if each[2] in meta["weights"]]
-    return Dump(path, meta, rows, arrays, failures, missing)
+    versions = {name: arrays.pop(name) for name in [*arrays] if "~" in name}
+    meta["outputs"] = {name: meta["outputs"][name] for name in arrays}
+    return Dump(path, meta, rows, arrays, failures, missing, versions)
 
 
 def landmarks_of(rows: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 AGAIN = "make the dump again"
-NAME = re.compile(r"\w+(\.\w+)+", re.ASCII)  # of an output: <expert>.<output>
+# Of an output: <expert>.<output>, of a version of it with a tilde and what that was trained without.
+NAME = re.compile(r"\w+(\.\w+)+(~[^/\0]+)?", re.ASCII)
 HASH = re.compile(r"[0-9a-f]{16}")
 # Raised by numpy where the header of an array is damaged.
 NO_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError)

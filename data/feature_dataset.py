@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,18 +20,32 @@ class FeatureDataset:
         rows: (N,) columns of index.csv, `group` prefixed by the dataset; `dataset`; `condition`, the
             degradation of the pictures (data/degrade.py), "" none; `pictures`, a digest of all the
             pictures of the dump, "" unknown.
+        versions: `<expert>.<output>~<name>` -> the same of an expert that was trained without the
+            dataset, or the kind or method of fakes, of that name.
     """
 
     arrays: dict[str, np.ndarray]
     rows: dict[str, np.ndarray]
+    versions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows["label"])
 
     def select(self, keep: np.ndarray) -> FeatureDataset:
         """Some of the faces. keep: (K,) indices or (N,) bool."""
-        arrays = {name: value[keep] for name, value in self.arrays.items()}
-        return FeatureDataset(arrays, {name: value[keep] for name, value in self.rows.items()})
+        tables = (self.arrays, self.rows, self.versions)
+        return FeatureDataset(*({name: x[keep] for name, x in table.items()} for table in tables))
+
+    def unseen(self, *names: str) -> FeatureDataset:
+        """The faces as experts see them that were trained without something.
+
+        names: the first of which there is a version counts; without one, all stays as it is.
+        """
+        for name in names:
+            if found := {x.partition("~")[0]: x for x in self.versions if x.endswith(f"~{name}")}:
+                arrays = {output: self.versions[x] for output, x in found.items()}
+                return replace(self, arrays=self.arrays | arrays)
+        return self
 
     def split(self, name: str) -> FeatureDataset:
         return self.select(np.flatnonzero(self.rows["split"] == name))
@@ -64,6 +78,8 @@ def join_dumps(dumps: Sequence[Dump]) -> FeatureDataset:
                 )
     names = first.meta["outputs"]
     arrays = {name: np.concatenate([dump.arrays[name] for dump in dumps]) for name in names}
+    common = [name for name in first.versions if all(name in dump.versions for dump in dumps)]
+    versions = {name: np.concatenate([dump.versions[name] for dump in dumps]) for name in common}
     rows = {name: np.concatenate([dump.rows[name] for dump in dumps]) for name in COLUMNS}
     sizes = [len(dump) for dump in dumps]
     rows["dataset"] = np.repeat([dump.meta["dataset"] for dump in dumps], sizes)
@@ -71,4 +87,5 @@ def join_dumps(dumps: Sequence[Dump]) -> FeatureDataset:
     rows["pictures"] = np.repeat([dump.meta.get("pictures", "") for dump in dumps], sizes)
     groups = zip(rows["dataset"], rows["group"], rows["path"], strict=True)
     groups = [f"{dataset}/{group or path}" for dataset, group, path in groups]
-    return FeatureDataset(arrays, {**rows, "group": np.array(groups, dtype=object)})
+    rows["group"] = np.array(groups, dtype=object)
+    return FeatureDataset(arrays, rows, versions)

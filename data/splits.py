@@ -142,7 +142,7 @@ def grouped_split(faces: FeatureDataset, groups: Sequence[str]) -> FeatureDatase
     side[counts > LARGE * len(faces)] = 0
     splits = np.where(given == side[codes], faces.rows["split"], "").astype(object)
     rows = {**faces.rows, "group": np.array(groups, dtype=object), "split": splits}
-    return FeatureDataset(faces.arrays, rows)
+    return replace(faces, rows=rows)
 
 
 def train_and_val(

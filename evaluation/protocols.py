@@ -225,6 +225,8 @@ def left_out(faces: FeatureDataset) -> list[Experiment]:
     Such a group is a source of samples of a few methods; both protocols test these method by method,
     against real test faces of the dataset and all of the source. A dataset is tested on its test
     split, or on all faces where that has too few. Sets of real faces that never train are tested too.
+    Where dumps hold versions of an expert that was trained without what is left out, these are seen:
+    of a source the one without its kind of fakes, else the one without its dataset.
     """
     label, dataset, group, method, split = (
         faces.rows[name] for name in ("label", "dataset", "group", "method", "split")
@@ -239,19 +241,22 @@ def left_out(faces: FeatureDataset) -> list[Experiment]:
             of_source = own & (group == source)
             home = tested | (of_source & (label == 0))
             made = [x for x in methods if methods[x] == source]
-            tests = {x: faces.select(home | (own & (method == x))) for x in made}
+            kinds = {x.partition(": ")[0] for x in made}
+            seen = faces.unseen(*(kinds if len(kinds) == 1 else ()), name)
+            tests = {x: seen.select(home | (own & (method == x))) for x in made}
             id, title = f"left-out-{slug(source)}", f"trained without {source}, tested on it"
             runs = [Run(id, SOURCE, title, tests)]
-            rest = faces.select(~of_source)
+            rest = seen.select(~of_source)
             experiments += experiment_of(f"without {source}", rest, runs, excluded=source)
-        tests = {x: faces.select(tested | (own & (method == x))) for x in methods}
-        tests |= {x: y for x, y in tests_of(faces).items() if x in unseen and all_real(y)}
-        whole = of_dataset(faces, name)
+        seen = faces.unseen(name)
+        tests = {x: seen.select(tested | (own & (method == x))) for x in methods}
+        tests |= {x: y for x, y in tests_of(seen).items() if x in unseen and all_real(y)}
+        whole = of_dataset(seen, name)
         tests |= {name: whole.split("test") if enough(whole.split("test")) else whole}
         if len(names) > 1 and (enough(tests[name]) or all_real(tests[name])):
             title = f"trained without {name}, tested on it"
             runs = [Run(f"left-out-{slug(name)}", DATASET, title, tests)]
-            rest = faces.select(~own)
+            rest = seen.select(~own)
             experiments += experiment_of(f"without all of {name}", rest, runs, excluded=name)
     for experiment in experiments:
         real = experiment.val.rows["label"] == 0

@@ -24,9 +24,10 @@ from features.regions import REGIONS
 from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
 from models.heads import fit_head
-from training.detector import Settings, fit
+from training.detector import WEIGHTS, Settings, fit
 
 MASC, METADATA = "MASC", "metadata"
+HEAD_ALONE = dict.fromkeys(WEIGHTS, 0.0)
 # Kinds of systems. Zero-shot ones are fitted to real faces only.
 ENSEMBLE, ZERO_SHOT, ABLATION, BASELINE = "masc", "zero-shot", "ablation", "baseline"
 
@@ -144,7 +145,7 @@ def for_left_out(outputs: Mapping[str, Mapping], settings: Settings) -> list[Sys
     probes = {METADATA, *(f"{name}, whole face" for name in outputs if name == "clip.embedding")}
     found = [system for system in baselines(outputs, settings) if system.name in probes]
     looks = tuple(x for x in ("appearance", "traces") if x in families_of(outputs))
-    less = replace(settings, drop=(*settings.drop, *looks), only=(), forgery_weight=0.0)
+    less = replace(settings, drop=(*settings.drop, *looks), only=(), **HEAD_ALONE)
     found.append(detector("consistency alone", ABLATION, outputs, less))
     for name in (name for name in outputs if name.rpartition(".")[2] in FAMILIES["appearance"]):
         alone = replace(settings, drop=(), only=(f"{name}/level/full",), head="logreg")
@@ -154,7 +155,7 @@ def for_left_out(outputs: Mapping[str, Mapping], settings: Settings) -> list[Sys
 
 def permuted_baseline(outputs: Mapping[str, Mapping], settings: Settings) -> System:
     """MASC for permuted labels: the forgery logit needs no labels and would beat chance."""
-    settings = replace(settings, forgery_weight=0.0)
+    settings = replace(settings, **HEAD_ALONE)
     return detector(f"{MASC}, without the forgery logit", ENSEMBLE, outputs, settings)
 
 
@@ -186,8 +187,9 @@ def ablations(
         add(f"{MASC}, raw columns only", only=("raw",))
         add(f"{MASC}, expected columns only", only=("expected",))
         logits = [name for name, output in outputs.items() if output["kind"] == "forgery_logit"]
-        if logits and settings.forgery_weight and not settings.one_class:
-            add(f"{MASC}, without the forgery logit", forgery_weight=0.0)
+        weighed = any(getattr(settings, name) for name in WEIGHTS)
+        if logits and weighed and not settings.one_class:
+            add(f"{MASC}, without the forgery logit", **HEAD_ALONE)
         for name in logits:
             alone = {"one_class": True, "drop": (), "only": (f"{name}/level/full",)}
             seen = "pretrained" if families_of([name]) == ("appearance",) else "zero-shot"

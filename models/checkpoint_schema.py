@@ -141,6 +141,7 @@ INFO = record(
     identity_disjoint=one_of(True, False),
     versions=table_of(text()),
     optional={
+        "appearance_weight": number(0),
         "clip_model": text(),
         "kinds": list_of(KIND),
         "nothing_found": record(

@@ -62,6 +62,16 @@ def published(name: str) -> Weights:
     return from_hub("clip", config.hf_hub_id, *terms, tower=tower)
 
 
+def left_out_heads(folder: Path) -> list[Path]:
+    """Raises: FileNotFoundError: there are none."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(
+            f"{folder}: no heads there; python -m training.block_head --left-out makes them"
+        )
+    return files
+
+
 class ClipImage(WholeFaceExpert):
     """Looks once at the whole crop, 1.3 times the face box, as is usual for deepfake detectors.
 
@@ -70,12 +80,19 @@ class ClipImage(WholeFaceExpert):
     and of the photograph. Through attention patches know of the rest of the face, too.
 
     tower: timm's name or an alias. Beside the tower that it was trained on, ViT-B/16, a head reads
-    all blocks (models/block_head.py): `made`, of a region by its patches.
+    all blocks (models/block_head.py): `made`, of a region by its patches. heads: a folder with more
+    of them, each called after what it was trained without; `made~NAME` is what it says.
     """
 
     name = "clip"
 
-    def __init__(self, weights: Path, bf16: bool = False, tower: str = CLIP_MODEL) -> None:
+    def __init__(
+        self,
+        weights: Path,
+        bf16: bool = False,
+        tower: str = CLIP_MODEL,
+        heads: Path | None = None,
+    ) -> None:
         from timm import create_model
         from timm.models.vision_transformer import checkpoint_filter_fn
 
@@ -89,10 +106,12 @@ class ClipImage(WholeFaceExpert):
             tensors = checkpoint_filter_fn(tensors, net)
         load_strictly(net, tensors, weights)
         super().__init__(net, weights, bf16)
-        self.head = None
+        self.heads = nn.ModuleDict()
         if tower_named(tower) == ALIASES["ViT-B/16"]:
-            self.head, self.beside = load_block_head(BLOCK_HEAD), (BLOCK_HEAD,)
-            self.outputs["made"] = Output("forgery_logit", 1, ("logit",))
+            self.beside, files = (BLOCK_HEAD,), {"made": BLOCK_HEAD}
+            files |= {f"made~{x.stem}": x for x in left_out_heads(heads)} if heads else {}
+            self.heads.update({name: load_block_head(file) for name, file in files.items()})
+            self.outputs |= dict.fromkeys(files, Output("forgery_logit", 1, ("logit",)))
         self.patch = net.patch_embed.patch_size
         shares = F.avg_pool2d(self.masks[1:].float(), self.patch).flatten(1)
         self.register_buffer("shares", shares, persistent=False)  # (R - 1, patches)
@@ -130,7 +149,8 @@ class ClipImage(WholeFaceExpert):
             shares = self.shares_of(faces).to(last.dtype)
             seen = torch.cat([last[:, :1], shares @ last[:, 1:]], dim=1)
             found = {"embedding": F.normalize(self.net.head(seen).float(), dim=-1)}
-        if self.head is not None:  # small, and in full precision
+        if self.heads:  # small, and in full precision
             with torch.inference_mode():
-                found["made"] = self.head(self.statistics(faces, blocks))[..., None]
+                seen = self.statistics(faces, blocks)
+                found |= {name: head(seen)[..., None] for name, head in self.heads.items()}
         return found

@@ -141,6 +141,7 @@ class Ensemble:
     Args:
         bf16: compute in bfloat16; faster on recent hardware, and different in the third digit.
         weights_dir: a folder with weight files, which are then never downloaded.
+        clip_heads: as of `ClipImage`.
 
     A GPU plans every convolution anew for every size of a batch, which takes seconds. Batches are
     therefore padded: to `faces_at_once`, where that is set, else to the next power of two.
@@ -166,11 +167,12 @@ class Ensemble:
         bf16: bool = False,
         weights_dir: Path | None = None,
         clip_model: str = CLIP_MODEL,
+        clip_heads: Path | None = None,
     ) -> None:
         device = torch.device(device)
         experts = []
         for name, file in find_weights(names, weights_dir, clip_model).items():
-            options = {"tower": clip_model} if name == "clip" else {}
+            options = {"tower": clip_model, "heads": clip_heads} if name == "clip" else {}
             experts.append(expert_class(name)(file, bf16, **options).frozen(device))
         self._set_up(experts, device)
 

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from data.faces import FaceCutter
 from features.regions import REGIONS, region_masks
 from models import BLOCK_HEAD, CLIP_MODELS, PROFILES, weights
+from models.block_head import load_block_head
 from models.clip_image import ClipImage
 from models.clip_onnx import read_onnx
 from models.ensemble import find_weights
-from models.tensors import MissingWeightsError, WeightsError, sha256_of
+from models.tensors import MissingWeightsError, WeightsError, sha256_of, write_half
 from models.weights import WEIGHTS, place
 from preprocessing_pipeline import cli
 from tests.test_tensors import refused
@@ -111,7 +112,7 @@ def test_the_head_reads_every_block_over_each_region(expert, faces):
     assert torch.allclose(whole, blocks[7][:, 1:].mean(1), atol=1e-4), "of the face: all patches"
     logits = expert(faces)["made"]
     assert logits.shape == (2, len(REGIONS), 1)
-    assert torch.allclose(logits[:, place, 0], expert.head(found[:, place]), atol=1e-4)
+    assert torch.allclose(logits[:, place, 0], expert.heads["made"](found[:, place]), atol=1e-4)
 
 
 def test_dumps_tell_one_head_from_another(expert, tmp_path):
@@ -119,6 +120,20 @@ def test_dumps_tell_one_head_from_another(expert, tmp_path):
     other = tmp_path / "block_head.safetensors"
     other.write_bytes(BLOCK_HEAD.read_bytes() + b" ")
     assert own not in (sha256_of(expert.weights), sha256_of(expert.weights, other))
+
+
+def test_heads_that_were_trained_without_something_answer_beside(carried, expert, faces, tmp_path):
+    head = load_block_head(BLOCK_HEAD)
+    with torch.no_grad():
+        head.mlp[-1].bias += 1
+    write_half(head, tmp_path / "GAN and edits.safetensors", {})
+    more = ClipImage(carried, tower=CLIP_MODELS["standard"], heads=tmp_path).frozen("cpu")
+    assert more.outputs.keys() - expert.outputs.keys() == {"made~GAN and edits"}
+    assert more.beside == expert.beside, "detectors of either fit the same dumps"
+    found = more(faces)
+    assert torch.allclose(found["made~GAN and edits"], found["made"] + 1, atol=0.02)
+    with pytest.raises(FileNotFoundError, match="--left-out makes them"):
+        ClipImage(carried, tower=CLIP_MODELS["standard"], heads=tmp_path / "none")
 
 
 # With random weights of the published shapes.

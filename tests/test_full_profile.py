@@ -134,6 +134,8 @@ def test_the_standard_profile(dataset, tmp_path):
     added = Checkpoint.load(folder).arrays["head.forgery_weight"]
     weighed = {name for name, weight in zip(detector.features, added, strict=True) if weight}
     assert weighed == {"traces.altered/level/full", "clip.made/level/full"}
+    info = Checkpoint.load(folder).info
+    assert (info["forgery_weight"], info["appearance_weight"]) == (0.5, 3.0)
 
 
 def test_a_detector_of_two_experts_needs_only_their_weights(dump, official_weights, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,21 @@ def test_fakes_meet_real_faces_that_did_not_train(faces):
     assert {*part.rows["group"][~real]} == {"modern/repo0"}
 
 
+def test_experts_trained_without_it_are_seen(faces):
+    """Those without the kind of a source, or where there are none those without its dataset."""
+    name = next(iter(faces.arrays))
+    versions = {f"{name}~{x}": faces.arrays[name] + k for k, x in enumerate(("swap", "modern"), 1)}
+    found = {x.excluded: x for x in left_out(replace(faces, versions=versions))}
+    seen = {"modern/repo0": 1, "modern/repo1": 2, "modern": 2, "old": 0}
+    for excluded, change in seen.items():
+        plain = next(x for x in left_out(faces) if x.excluded == excluded)
+        tests = plain.runs[0].tests
+        parts = [(plain.train, found[excluded].train), (plain.val, found[excluded].val)]
+        parts += [(tests[test], found[excluded].runs[0].tests[test]) for test in tests]
+        for before, after in parts:
+            assert (after.arrays[name] == before.arrays[name] + np.float16(change)).all(), excluded
+
+
 def test_methods_that_share_groups_are_no_sources(faces):
     old = faces.select(faces.rows["dataset"] == "old")
     mixed = np.where(old.rows["label"] == 1, np.resize(["x", "y"], len(old)), "")
@@ -178,13 +194,18 @@ def written(path: Path, *lines: str) -> None:
 
 
 def test_an_index_of_the_study(tmp_path: Path):
-    """Groups are repositories; paths go through a link; real faces of highres never train."""
+    """Groups are repositories; paths go through a link; every second person of highres trains."""
     modern, highres = tmp_path / "modern", tmp_path / "faces" / "highres"
-    for path in (modern / "fake/a.png", modern / "real/b.png", highres / "c.jpg"):
+    people = [f"faces/highres/{x}.jpg,{y}" for x, y in zip("cdef", ("", "p", "p", ""), strict=True)]
+    for path in (
+        modern / "fake/a.png",
+        modern / "real/b.png",
+        *(highres / f"{x}.jpg" for x in "cdef"),
+    ):
         written(path)
     lines = ["fake/a.png,fake,SimSwap,neuralchen/SimSwap", "real/b.png,real,,serengil/deepface"]
     written(modern / "index.csv", "path,label,method,repository", *lines)
-    written(highres / "index.csv", "path,identity", "faces/highres/c.jpg,")
+    written(highres / "index.csv", "path,identity", *people)
     for _ in range(2):
         roots = [study.options_of(x, tmp_path, tmp_path / "sets")[1] for x in ("modern", "highres")]
     a, b = find_samples(Path(roots[0]))
@@ -193,7 +214,9 @@ def test_an_index_of_the_study(tmp_path: Path):
         "neuralchen/SimSwap",
         "swap: SimSwap",
     )
-    assert [x.split for x in (a, b, *find_samples(Path(roots[1])))] == ["train", "test", "test"]
+    assert [x.split for x in (a, b)] == ["train", "test"]
+    splits = [x.split for x in find_samples(Path(roots[1]))]
+    assert splits[1] == splits[2] and {*splits} == {"train", "test"}
     written(modern / "index.csv", "path,label,method,repository", "fake/a.png,fake,New,x/y")
     with pytest.raises(ValueError, match="of which kind is 'New'"):
         study.options_of("modern", tmp_path, tmp_path / "sets")

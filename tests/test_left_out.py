@@ -47,6 +47,28 @@ def faces(tmp_path_factory) -> FeatureDataset:
 
 @pytest.fixture(scope="module")
 def found(faces) -> LeftOut:
+    return measure_of(faces)
+
+
+def test_a_dump_keeps_such_versions_apart(tmp_path):
+    """They are no outputs of their own: nothing is trained on them, and other dumps may lack them."""
+    dumps = [write_dump(tmp_path / x / "toy", GROUPS, change=None) for x in "ab"]
+    before, other = map(read_dump, dumps)
+    name = next(iter(before.arrays))
+    meta = json.loads((dumps[0] / "meta.json").read_text())
+    meta["outputs"][f"{name}~GAN and edits"] = meta["outputs"][name]
+    (dumps[0] / "meta.json").write_text(json.dumps(meta))
+    np.save(dumps[0] / f"{name}~GAN and edits.npy", before.arrays[name] + np.float16(1))
+    found = read_dump(dumps[0])
+    assert found.meta["outputs"] == before.meta["outputs"] and {*found.arrays} == {*before.arrays}
+    faces = join_dumps([found])
+    assert faces.unseen("swaps") is faces
+    seen = faces.unseen("swaps", "GAN and edits").select(np.arange(3))
+    assert (seen.arrays[name] == before.arrays[name][:3] + np.float16(1)).all()
+    assert not join_dumps([found, other]).versions
+
+
+def measure_of(faces: FeatureDataset) -> LeftOut:
     return measure(faces.split("train"), faces.split("val"), OUTPUTS, SETTINGS)
 
 
@@ -95,6 +117,22 @@ def test_fakes_meet_real_faces_of_their_own_dataset(faces, found, monkeypatch):
     monkeypatch.setattr(left_out, "FEW", 25)
     rows = measure(faces.split("train"), faces.split("val"), OUTPUTS, SETTINGS).rows
     assert [row["reals"] for row in rows] == [48, 48, 96, 96]
+
+
+def test_experts_that_were_trained_without_it_count(faces):
+    """Versions without swaps, and without the dataset b, that say nothing of anything."""
+    rng = np.random.default_rng(0)
+    versions = {
+        f"{name}~{left}": rng.permutation(array)
+        for left in ("swaps", "b")
+        for name, array in faces.arrays.items()
+    }
+    rows = {
+        x["kind"]: x["auc"]["value"] for x in measure_of(replace(faces, versions=versions)).rows
+    }
+    known = {x["kind"]: x["auc"]["value"] for x in measure_of(faces).rows}
+    assert rows["swaps"] < 0.65 and rows["b"] < 0.65
+    assert (rows["edits"], rows["a"]) == (known["edits"], known["a"])
 
 
 def scored(kind, fakes, reals, how="dataset", real=None) -> Scored:

@@ -89,14 +89,14 @@ def test_a_head_on_clip_is_measured_as_a_family_and_alone(faces):
 
 def test_permuted_labels_are_fitted_without_the_forgery_logit(faces, monkeypatch):
     def made(name, kind, outputs, settings):
-        return System(name, f"{settings.forgery_weight}", len)
+        return System(name, f"{settings.forgery_weight} {settings.appearance_weight}", len)
 
     monkeypatch.setattr(systems, "detector", made)
     config = Config(few_shot=False, permutations=2, ablate="none", protocols=("given",))
     jobs = planned(config, faces, dumps_of(OUTPUTS, "a"), None, None)
     permuted = [(e.seed, [s.kind for s in fitted]) for e, fitted in jobs if e.seed is not None]
-    assert permuted == [(0, ["0.0"]), (1, ["0.0"])] * 2
-    assert {s.kind for _, fitted in jobs for s in fitted if s.name == MASC} == {"0.5"}
+    assert permuted == [(0, ["0.0 0.0"]), (1, ["0.0 0.0"])] * 2
+    assert {s.kind for _, fitted in jobs for s in fitted if s.name == MASC} == {"0.5 3.0"}
 
 
 def test_a_detector_for_every_subset_of_the_families(faces):

@@ -7,15 +7,18 @@ Uses the landmarks of the dumps, and their pictures where the dump found them or
 train split alone. CLIP is frozen and slow, so what it says of each lot of 100 faces is kept in
 --out/lots (5.5 MB; half a minute of a core, in 16 bits where the CPU has them), and the head is trained on that
 afterwards, in minutes: stop it at any time, the same command goes on. --without leaves a dataset or
-a method out of training, for figures on it.
+a method out of training, for figures on it; --left-out does so for each in turn, and
+preprocessing_pipeline.py --left-out-heads keeps what these heads say in dumps.
 Writes `block_head.safetensors`, `log.csv` and `state.pt`.
 """
 
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -48,7 +51,7 @@ TOGETHER = 8  # faces that CLIP sees at once
 SMOOTHED = 0.05  # of the labels
 # Of a step; the rest are pseudo-fakes.
 SHARES = {"redrawn": 0.09, "restored": 0.22, "plain": 0.13, "labelled": 0.26}
-FEATURES = "lots"
+FEATURES, LEFT_OUT = "lots", "left_out"
 
 
 @dataclass(kw_only=True)
@@ -60,6 +63,8 @@ class Config(Options):
     out: Path = Path("outputs/block_head")
     start: str = ""
     """a head to train further"""
+    left_out: bool = False
+    """train it again without each dataset and each kind of fakes, too, for figures on these"""
     without: tuple[str, ...] = ()
     """datasets (real faces, too), methods or kinds of fakes that do not train; the lots stay the same"""
     lots: int = 150
@@ -135,7 +140,9 @@ class Pairs(Dataset):
             self.pools[source] += self._rows(kinds)
         self.made = np.flatnonzero(np.isin(self.kinds, [*KINDS]))
         if not len(self.made):
-            raise ValueError("--without leaves no pseudo-fakes: give a dump of another dataset, too")
+            raise ValueError(
+                "--without leaves no pseudo-fakes: give a dump of another dataset, too"
+            )
         log.info("pairs: %d of pseudo-fakes, %d in all", len(self.made), len(self.kinds))
 
     def _rows(self, kinds: list[str]) -> list[np.ndarray]:
@@ -195,6 +202,12 @@ def train(files: list[Path], faces: int, config: Config) -> Path:
     return weights
 
 
+def left_out_names(datasets: Sequence[Labelled]) -> list[str]:
+    """Datasets and kinds of fakes, each of which is left out once."""
+    kinds = {name.partition(": ")[0] for x in datasets for name in x.fakes if ": " in name}
+    return sorted({x.name for x in datasets} | kinds)
+
+
 def main(config: Config) -> Path:
     clip(), network()  # report missing weights before anything takes long
     dumps = [read_dump(path) for path in config.features]
@@ -209,7 +222,12 @@ def main(config: Config) -> Path:
         lots, batch_size=None, sampler=range(config.lots), num_workers=config.workers
     )
     bar = tqdm(loader, total=config.lots, desc="CLIP", unit=" lots", disable=None)
-    weights = train([*bar], len(crops), config)
+    files = [*bar]
+    weights = train(files, len(crops), config)
+    for name in left_out_names(datasets) if config.left_out else ():
+        part = replace(config, without=(name,), out=config.out / LEFT_OUT / name)
+        found = train(files, len(crops), part)
+        shutil.copy(found, config.out / LEFT_OUT / f"{name}{found.suffix}")
     print(f"weights: {weights}")
     return weights
 

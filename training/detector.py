@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("masc")
 HEADS = tuple(kind for kind, model in MODELS.items() if not model.real_only)
+WEIGHTS = ("forgery_weight", "appearance_weight")  # of pretrained logits beside the head
 EDGE, FARTHEST = 1, 99  # abstention limits: percentiles of poor quality, and of the distance
 
 
@@ -45,6 +46,8 @@ class Settings:
     # Chosen by leaving one dataset out: docs/research.md.
     forgery_weight: float = 0.5
     """Weight of each pretrained forgery logit beside the trained head; 0: the head alone."""
+    appearance_weight: float = 3.0
+    """That of the logit of CLIP's blocks, which has seen labelled fakes of its own (docs/block_head.md)."""
     seed: int = 0
     """Seed of all random numbers."""
 
@@ -53,9 +56,10 @@ class Settings:
             raise ValueError(f"--fpr lies between 0 and 1 (given: {self.fpr})")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"--seed is at least 0 and below {2**31} (given: {self.seed})")
-        if not 0 <= self.forgery_weight < np.inf:
-            weight = self.forgery_weight
-            raise ValueError(f"--forgery-weight is a number of at least 0 (given: {weight})")
+        for name in WEIGHTS:
+            if not 0 <= (weight := getattr(self, name)) < np.inf:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} is a number of at least 0 (given: {weight})")
 
     @property
     def kind(self) -> str:
@@ -89,7 +93,9 @@ def head_on(
 ) -> Head:
     """train: columns (N, F), labels and groups; val: columns and labels. Raises: as `fit_head`."""
     names = pipeline.names
-    weight = settings.forgery_weight * forgery_logit_columns(names, pipeline.outputs)
+    looks = np.array(["appearance" in groups_of(name) for name in names])
+    weight = np.where(looks, settings.appearance_weight, settings.forgery_weight)
+    weight = weight * forgery_logit_columns(names, pipeline.outputs)
     return fit_head(settings.kind, *train, *val, settings.seed, directions(names), weight)
 
 
@@ -153,7 +159,7 @@ def fit(
         "outputs": pipeline.outputs,
         "features": names,
         "head": head.kind,
-        "forgery_weight": settings.forgery_weight,
+        **{name: getattr(settings, name) for name in WEIGHTS},
         "calibration": {"a": head.a, "b": head.b, **how},
         "threshold": {"p_fake": threshold, "fpr": settings.fpr},
         "reference": {"percentiles": list(PERCENTILES), "faces": len(reals)},

@@ -185,6 +185,13 @@ class Bench:
         values = [x[rows] for x, rows in zip(values, known, strict=True)]
         return cls(*faces, outputs, settings, pipeline, *values)
 
+    def unseen(self, *names: str) -> Bench:
+        """With experts that were trained without these, where there are such (`FeatureDataset`)."""
+        parts = [part.unseen(*names) for part in (self.train, self.val)]
+        if parts[0] is self.train:
+            return self
+        return Bench.of(*parts, self.outputs, self.settings)
+
     def head(self, keep: np.ndarray, keep_val: np.ndarray) -> tuple[Head, np.ndarray]:
         """A head without the other faces, and p_fake of the real validation faces kept, (K,).
 
@@ -199,21 +206,22 @@ class Bench:
         return head, head.p_fake(reals)
 
 
-def _without_kinds(bench: Bench) -> Iterator[Scored]:
-    train, val = bench.train, bench.val
+def _without_kinds(whole: Bench) -> Iterator[Scored]:
+    train, val = whole.train, whole.val
     kinds, kinds_val = kinds_of(train), kinds_of(val)
     names, held = sorted({*kinds, *kinds_val} - {""}), _held_out_reals(train, val)
     folds = [names[i::FOLDS] for i in range(min(FOLDS, len(names)))]
-    if bench.settings.one_class and names:  # no fake trains: one head has seen none of them
+    if whole.settings.one_class and names:  # no fake trains: one head has seen none of them
         folds = [names]
     for fold in tqdm(folds, unit="kind", desc="without a kind", disable=None, leave=False):
         out, out_val = np.isin(kinds, fold), np.isin(kinds_val, fold)
         try:
+            bench = whole.unseen(*fold) if len(fold) == 1 else whole
             head, real = bench.head(~out & ~held, ~out_val)
         except ValueError as error:
             LOG.info(f"left out    not {', '.join(fold)}: {error}")
             continue
-        threshold = threshold_at_fpr(real, bench.settings.fpr)
+        threshold = threshold_at_fpr(real, whole.settings.fpr)
         for name in fold:
             of, of_val = kinds == name, kinds_val == name
             home = [*train.rows["dataset"][of], *val.rows["dataset"][of_val]]
@@ -247,14 +255,15 @@ def _without_datasets(bench: Bench) -> Iterator[Scored]:
     for name in tqdm(names, unit="set", desc="without a dataset", disable=None, leave=False):
         out, out_val = train.rows["dataset"] == name, val.rows["dataset"] == name
         try:
-            rest = (train.select(~out), val.select(~out_val), bench.outputs, bench.settings)
+            seen = [part.unseen(name) for part in (train, val)]
+            rest = (seen[0].select(~out), seen[1].select(~out_val), bench.outputs, bench.settings)
             less = Bench.of(*rest)
             head, real = less.head(*(np.full(len(part), True) for part in (less.train, less.val)))
         except ValueError as error:
             LOG.info(f"left out    not {name}: {error}")
             continue
         threshold, parts = threshold_at_fpr(real, bench.settings.fpr), []
-        for faces in (train.select(out), val.select(out_val)):
+        for faces in (seen[0].select(out), seen[1].select(out_val)):
             x = less.pipeline.transform(faces.arrays).values
             parts.append((faces, x, ~np.isnan(x).all(1)))
         yield _scored(name, "dataset", parts, head, threshold, real, fresh=True)
