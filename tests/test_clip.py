@@ -136,6 +136,20 @@ def test_heads_that_were_trained_without_something_answer_beside(carried, expert
         ClipImage(carried, tower=CLIP_MODELS["standard"], heads=tmp_path / "none")
 
 
+def test_such_heads_are_of_one_tower_alone(portraits, tmp_path, capsys):
+    command = [
+        "--data-root",
+        str(portraits),
+        "--out",
+        str(tmp_path / "dump"),
+        "--left-out-heads",
+        "heads",
+        "--profile",
+    ]
+    assert cli([*command, "lite"]) == cli([*command, "full"]) == 2
+    assert "--left-out-heads: of CLIP ViT-B/16 alone" in capsys.readouterr().err
+
+
 # With random weights of the published shapes.
 
 
