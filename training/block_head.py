@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -50,7 +50,7 @@ log = logging.getLogger("masc")
 TOGETHER = 8  # faces that CLIP sees at once
 SMOOTHED = 0.05  # of the labels
 # Of a step; the rest are pseudo-fakes.
-SHARES = {"redrawn": 0.09, "restored": 0.22, "plain": 0.13, "labelled": 0.26}
+SHARES = {"redrawn": 0.09, "restored": 0.22, "plain": 0.05, "labelled": 0.32}
 FEATURES, LEFT_OUT = "lots", "left_out"
 
 
@@ -122,12 +122,15 @@ class Lots(Dataset):
 class Pairs(Dataset):
     """Step -> what the head reads (2P, 36, 768) float16, real and fake in turn.
 
-    Of each source its share; of those with labels each dataset of fakes as often as the others.
+    Of each source its share; of those with labels each dataset by the root of its number of fakes,
+    so that a few of them are not learned by heart.
+
+    fakes: of each dataset.
     """
 
     on_device = True  # made in this process: the lots are in its memory
 
-    def __init__(self, files: list[Path], config: Config) -> None:
+    def __init__(self, files: list[Path], config: Config, fakes: Mapping[str, int]) -> None:
         parts = [np.load(file) for file in files]
         kinds, sources = (np.concatenate([x[name] for x in parts]) for name in ("kinds", "sources"))
         self.kinds = np.where(np.isin(sources, config.without), "", kinds)
@@ -135,9 +138,11 @@ class Pairs(Dataset):
         self.pairs, self.seed = config.pairs, config.seed
         self.pools = {kind: self._rows([kind]) for kind in (REDRAWN, RESTORED)}
         self.pools |= {"plain": [], "labelled": []}
+        self.weights = {source: [1.0] * len(pools) for source, pools in self.pools.items()}
         for dataset, kinds in self._kept(config.without).items():
             source = "plain" if dataset.startswith(PLAIN) else "labelled"
             self.pools[source] += self._rows(kinds)
+            self.weights[source].append(fakes[dataset.removeprefix(PLAIN)] ** 0.5)
         self.made = np.flatnonzero(np.isin(self.kinds, [*KINDS]))
         if not len(self.made):
             raise ValueError(
@@ -166,7 +171,8 @@ class Pairs(Dataset):
         rows, end = rng.choice(self.made, self.pairs), 0
         for source, pools in self.pools.items():
             count = round(self.pairs * SHARES[source]) if pools else 0
-            chosen = rng.integers(len(pools), size=count) if count else ()
+            share = np.array(self.weights[source]) / max(sum(self.weights[source]), 1e-9)
+            chosen = rng.choice(len(pools), count, p=share) if count else ()
             rows[end : end + count] = [rng.choice(pools[pool]) for pool in chosen]
             end += count
         both = np.stack([2 * rows, 2 * rows + 1], 1).ravel()
@@ -188,10 +194,10 @@ class Binary(nn.Module):
         return loss, {"loss": loss.detach(), "AUC in training": found}
 
 
-def train(files: list[Path], faces: int, config: Config) -> Path:
-    """Train, or resume. Returns: the weights. Raises: as `fit`."""
+def train(files: list[Path], fakes: Mapping[str, int], faces: int, config: Config) -> Path:
+    """Train, or resume. fakes: of each dataset. Returns: the weights. Raises: as `fit`."""
     torch.manual_seed(config.seed)
-    weights, pairs = config.out / "block_head.safetensors", Pairs(files, config)
+    weights, pairs = config.out / "block_head.safetensors", Pairs(files, config, fakes)
     net = load_block_head(Path(config.start)) if config.start else BlockHead()
 
     def write(average: BlockHead, progress: str) -> None:
@@ -222,11 +228,11 @@ def main(config: Config) -> Path:
         lots, batch_size=None, sampler=range(config.lots), num_workers=config.workers
     )
     bar = tqdm(loader, total=config.lots, desc="CLIP", unit=" lots", disable=None)
-    files = [*bar]
-    weights = train(files, len(crops), config)
+    files, fakes = [*bar], {x.name: sum(map(len, x.fakes.values())) for x in datasets}
+    weights = train(files, fakes, len(crops), config)
     for name in left_out_names(datasets) if config.left_out else ():
         part = replace(config, without=(name,), out=config.out / LEFT_OUT / name)
-        found = train(files, len(crops), part)
+        found = train(files, fakes, len(crops), part)
         shutil.copy(found, config.out / LEFT_OUT / f"{name}{found.suffix}")
     print(f"weights: {weights}")
     return weights
