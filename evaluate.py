@@ -57,7 +57,7 @@ from models.checkpoint import Checkpoint
 from models.model_card import check_marks, fill
 from models.record import Record
 from models.tensors import sha256_of
-from training.detector import WEIGHTS, Settings
+from training.detector import Settings, weights_of
 
 log = logging.getLogger("masc")
 REPORTS = Path("outputs/reports")
@@ -102,7 +102,8 @@ def settings_of(checkpoint: Checkpoint) -> dict:
         "drop": tuple(info["groups_dropped"]),
         "only": tuple(info["groups_only"]),
         "fpr": info["threshold"]["fpr"],
-        **{name: info[name] for name in (*WEIGHTS, "seed") if name in info},
+        **weights_of(info),
+        "seed": info["seed"],
     }
 
 

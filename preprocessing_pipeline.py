@@ -21,6 +21,8 @@ without --overwrite. A dump without any face ends with exit code 3.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import sys
@@ -158,14 +160,17 @@ def main(config: Config) -> Path:
     if "clip" in names and tower != config.clip_model and not config.overwrite:
         raise ValueError(f"{out}: holds outputs of CLIP {tower}; choose another --out")
     bf16 = precision == "bfloat16"
-    heads = config.left_out_heads
+    heads, before = config.left_out_heads, read_settings(Path(out) / "meta.json")
     if heads and ("clip" not in names or CLIP_MODELS["standard"] != config.clip_model):
         raise ValueError("--left-out-heads: of CLIP ViT-B/16 alone; give --profile standard, too")
     ensemble = Ensemble(names, device, bf16, config.weights_dir, config.clip_model, heads)
     settings = {"faces": config.faces, "precision": precision, "max_pixels": config.max_pixels}
     settings |= {"degrade": config.degrade, "regions": list(REGIONS)}
     if heads:
-        settings["left_out_heads"] = sha256_of(*left_out_heads(heads))
+        files = {file.stem: sha256_of(file) for file in left_out_heads(heads)}
+        settings["left_out_heads"] = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    elif before and not config.overwrite and "left_out_heads" in before["config"]:
+        settings["left_out_heads"] = before["config"]["left_out_heads"]  # other experts are added
     how = (ensemble.weights, samples, config.shard_size, config.overwrite)
     with DumpWriter(out, settings, *how, root) as writer:
         _log_plan(config, dataset, samples, writer)

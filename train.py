@@ -40,7 +40,7 @@ from features.regions import REGIONS
 from models.checkpoint import BUNDLED, CHECKPOINTS, INFO, LITE, METRICS, SPLITS, Checkpoint
 from models.record import Record
 from training import left_out, remarks
-from training.detector import WEIGHTS, Settings, figures, fit, with_features
+from training.detector import WEIGHTS, Settings, figures, fit, weights_of, with_features
 
 LOG = logging.getLogger("masc")
 UNSURE_SHARE = 0.2  # of all faces in one group, above which the identity groups are doubtful
@@ -146,11 +146,13 @@ def check_folder(out: Path, config: Config, dumps: Sequence[Dump]) -> None:
     except (OSError, ValueError) as error:
         differing.append(str(error))
     else:
+        made_column = any(name.startswith("clip.made/") for name in found["features"])
+        weighed, found = WEIGHTS[: 1 + made_column], found | weights_of(found)
         made = {
             "head": config.kind,
             "groups_dropped": list(config.drop),
             "groups_only": list(config.only),
-            **{name: getattr(config, name) for name in WEIGHTS},
+            **{name: getattr(config, name) for name in weighed},
             "threshold": {**found["threshold"], "fpr": config.fpr},
             "identity_disjoint": config.identity_disjoint,
             "seed": config.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from data.dump import COLUMNS, Dump
 from features.regions import REGIONS
+
+log = logging.getLogger("masc")
 
 
 @dataclass
@@ -20,8 +23,8 @@ class FeatureDataset:
         rows: (N,) columns of index.csv, `group` prefixed by the dataset; `dataset`; `condition`, the
             degradation of the pictures (data/degrade.py), "" none; `pictures`, a digest of all the
             pictures of the dump, "" unknown.
-        versions: `<expert>.<output>~<name>` -> the same of an expert that was trained without the
-            dataset, or the kind or method of fakes, of that name.
+        versions: `<expert>.<output>~<dataset>` -> the same of an expert that was trained without
+            that dataset.
     """
 
     arrays: dict[str, np.ndarray]
@@ -36,16 +39,11 @@ class FeatureDataset:
         tables = (self.arrays, self.rows, self.versions)
         return FeatureDataset(*({name: x[keep] for name, x in table.items()} for table in tables))
 
-    def unseen(self, *names: str) -> FeatureDataset:
-        """The faces as experts see them that were trained without something.
-
-        names: the first of which there is a version counts; without one, all stays as it is.
-        """
-        for name in names:
-            if found := {x.partition("~")[0]: x for x in self.versions if x.endswith(f"~{name}")}:
-                arrays = {output: self.versions[x] for output, x in found.items()}
-                return replace(self, arrays=self.arrays | arrays)
-        return self
+    def unseen(self, dataset: str) -> FeatureDataset:
+        """The faces as experts see them that were trained without it; where there are none, as is."""
+        parts = [(*name.partition("~"), array) for name, array in self.versions.items()]
+        found = {output: array for output, _, without, array in parts if without == dataset}
+        return replace(self, arrays=self.arrays | found) if found else self
 
     def split(self, name: str) -> FeatureDataset:
         return self.select(np.flatnonzero(self.rows["split"] == name))
@@ -78,8 +76,16 @@ def join_dumps(dumps: Sequence[Dump]) -> FeatureDataset:
                 )
     names = first.meta["outputs"]
     arrays = {name: np.concatenate([dump.arrays[name] for dump in dumps]) for name in names}
-    common = [name for name in first.versions if all(name in dump.versions for dump in dumps)]
-    versions = {name: np.concatenate([dump.versions[name] for dump in dumps]) for name in common}
+    versions = {}
+    heads = {str(dump.meta["config"].get("left_out_heads", "")) for dump in dumps}
+    if len(heads) == 1:
+        versions = {x: np.concatenate([d.versions[x] for d in dumps]) for x in first.versions}
+    else:
+        log.warning(
+            "not all of these dumps were made with the same --left-out-heads, so figures on what is left "
+            "out of training are by a head on CLIP's blocks that may have seen it: %s",
+            ", ".join(str(dump.path) for dump in dumps),
+        )
     rows = {name: np.concatenate([dump.rows[name] for dump in dumps]) for name in COLUMNS}
     sizes = [len(dump) for dump in dumps]
     rows["dataset"] = np.repeat([dump.meta["dataset"] for dump in dumps], sizes)

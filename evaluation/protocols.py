@@ -225,8 +225,8 @@ def left_out(faces: FeatureDataset) -> list[Experiment]:
     Such a group is a source of samples of a few methods; both protocols test these method by method,
     against real test faces of the dataset and all of the source. A dataset is tested on its test
     split, or on all faces where that has too few. Sets of real faces that never train are tested too.
-    Where dumps hold versions of an expert that was trained without what is left out, these are seen:
-    of a source the one without its kind of fakes, else the one without its dataset.
+    Where dumps hold versions of an expert that was trained without the dataset, these are seen, for
+    a source of it, too.
     """
     label, dataset, group, method, split = (
         faces.rows[name] for name in ("label", "dataset", "group", "method", "split")
@@ -235,20 +235,17 @@ def left_out(faces: FeatureDataset) -> list[Experiment]:
     unseen = {x for x in names if {*split[dataset == x]} == {"test"}}
     for name in (name for name in names if name not in unseen):
         own = dataset == name
-        methods = methods_of_one_group(of_dataset(faces, name))
+        seen, methods = faces.unseen(name), methods_of_one_group(of_dataset(faces, name))
         tested = own & (label == 0) & (split == "test")
         for source in sorted(set(methods.values())):
             of_source = own & (group == source)
             home = tested | (of_source & (label == 0))
             made = [x for x in methods if methods[x] == source]
-            kinds = {x.partition(": ")[0] for x in made}
-            seen = faces.unseen(*(kinds if len(kinds) == 1 else ()), name)
             tests = {x: seen.select(home | (own & (method == x))) for x in made}
             id, title = f"left-out-{slug(source)}", f"trained without {source}, tested on it"
             runs = [Run(id, SOURCE, title, tests)]
             rest = seen.select(~of_source)
             experiments += experiment_of(f"without {source}", rest, runs, excluded=source)
-        seen = faces.unseen(name)
         tests = {x: seen.select(tested | (own & (method == x))) for x in methods}
         tests |= {x: y for x, y in tests_of(seen).items() if x in unseen and all_real(y)}
         whole = of_dataset(seen, name)

@@ -187,8 +187,9 @@ def ablations(
         add(f"{MASC}, raw columns only", only=("raw",))
         add(f"{MASC}, expected columns only", only=("expected",))
         logits = [name for name, output in outputs.items() if output["kind"] == "forgery_logit"]
-        weighed = any(getattr(settings, name) for name in WEIGHTS)
-        if logits and weighed and not settings.one_class:
+        looks = [families_of([name]) == ("appearance",) for name in logits]
+        weighed = any((settings.forgery_weight, settings.appearance_weight)[x] for x in looks)
+        if weighed and not settings.one_class:
             add(f"{MASC}, without the forgery logit", **HEAD_ALONE)
         for name in logits:
             alone = {"one_class": True, "drop": (), "only": (f"{name}/level/full",)}

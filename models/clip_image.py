@@ -81,7 +81,7 @@ class ClipImage(WholeFaceExpert):
 
     tower: timm's name or an alias. Beside the tower that it was trained on, ViT-B/16, a head reads
     all blocks (models/block_head.py): `made`, of a region by its patches. heads: a folder with more
-    of them, each called after what it was trained without; `made~NAME` is what it says.
+    of them, each called after the dataset it was trained without; `made~NAME` is what it says.
     """
 
     name = "clip"
@@ -106,11 +106,12 @@ class ClipImage(WholeFaceExpert):
             tensors = checkpoint_filter_fn(tensors, net)
         load_strictly(net, tensors, weights)
         super().__init__(net, weights, bf16)
-        self.heads = nn.ModuleDict()
+        self.heads, self.head_names = nn.ModuleList(), []
         if tower_named(tower) == ALIASES["ViT-B/16"]:
             self.beside, files = (BLOCK_HEAD,), {"made": BLOCK_HEAD}
             files |= {f"made~{x.stem}": x for x in left_out_heads(heads)} if heads else {}
-            self.heads.update({name: load_block_head(file) for name, file in files.items()})
+            self.heads.extend(load_block_head(file) for file in files.values())
+            self.head_names = [*files]
             self.outputs |= dict.fromkeys(files, Output("forgery_logit", 1, ("logit",)))
         self.patch = net.patch_embed.patch_size
         shares = F.avg_pool2d(self.masks[1:].float(), self.patch).flatten(1)
@@ -152,5 +153,6 @@ class ClipImage(WholeFaceExpert):
         if self.heads:  # small, and in full precision
             with torch.inference_mode():
                 seen = self.statistics(faces, blocks)
-                found |= {name: head(seen)[..., None] for name, head in self.heads.items()}
+                named = zip(self.head_names, self.heads, strict=True)
+                found |= {name: head(seen)[..., None] for name, head in named}
         return found

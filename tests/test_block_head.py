@@ -132,30 +132,34 @@ def test_training_learns_resumes_and_leaves_a_dataset_out(lots, tmp_path, monkey
         return found
 
     monkeypatch.setattr(block_head, "seen", seen)
-    made = block_head.Lots(lots, tmp_path / "lots")
+    made = block_head.Lots(lots, tmp_path / "lots", {"seed": 0})
     files = [made[number] for number in range(2)]
     before = files[0].read_bytes()
     monkeypatch.setattr(block_head, "seen", None)
     assert made[0].read_bytes() == before, "a lot that is there is not made again"
+    with pytest.raises(ValueError, match="lots of other faces or settings"):
+        block_head.Lots(lots, tmp_path / "lots", {"seed": 1})
+    fakes = {lots.labelled[0].name: 4}
     options = {"features": (), "device": "cpu", "workers": 0, "pairs": 8, "ema": 0.5}
     config = block_head.Config(out=tmp_path, steps=12, interval=6, **options)
-    weights = block_head.train(files, 4, config)
+    weights = block_head.train(files, fakes, 4, config)
     rows = np.load(files[0])["statistics"].astype(np.float32)
     logits = load_block_head(weights)(torch.from_numpy(rows))
     assert (logits[1::2, None] > logits[0::2]).float().mean() > 0.9
     log = (tmp_path / "log.csv").read_text()
     assert len(log.splitlines()) == 3
     assert (
-        block_head.train(files, 4, config) == weights and (tmp_path / "log.csv").read_text() == log
+        block_head.train(files, fakes, 4, config) == weights
+        and (tmp_path / "log.csv").read_text() == log
     )
     name = lots.labelled[0].name
-    assert [*map(len, block_head.Pairs(files, config).pools.values())] == [1, 1, 1, 1]
+    assert [*map(len, block_head.Pairs(files, config, fakes).pools.values())] == [1, 1, 1, 1]
     without = replace(config, without=(name,))
     with pytest.raises(ValueError, match="--without leaves no pseudo-fakes"):
-        block_head.Pairs(files, without)
+        block_head.Pairs(files, without, fakes)
     content = dict(np.load(files[1])) | {"sources": np.full(11, "another")}
     np.savez(files[1], **content)
-    pairs = block_head.Pairs(files, without)
+    pairs = block_head.Pairs(files, without, fakes)
     assert [*map(len, pairs.pools.values())] == [1, 1, 0, 0], "of the other lot"
     assert len(pairs.made) == 3 and len(pairs[0][0]) == 16
 
@@ -175,9 +179,13 @@ def test_a_method_or_a_kind_is_left_out_of_every_source(tmp_path) -> None:
     about = {"kinds": np.array(kinds), "sources": np.array([kind[:1] for kind in kinds])}
     np.savez(file, statistics=np.zeros((2 * len(kinds), 36, 768), np.float16), **about)
 
+    weights = []
+
     def used(*without: str) -> dict[str, list[list[str]]]:
         config = block_head.Config(features=(), without=without)
-        pools = block_head.Pairs([file], config).pools
+        pairs = block_head.Pairs([file], config, {"a": 9, "b": 4})
+        pools = pairs.pools
+        weights.append(pairs.weights["labelled"])
         return {
             source: [[kinds[row] for row in pool] for pool in pools[source]] for source in pools
         }
@@ -188,6 +196,7 @@ def test_a_method_or_a_kind_is_left_out_of_every_source(tmp_path) -> None:
         "plain": [["plain a: gan: z"]],
         "labelled": [["a: swap: x", "a: swap: y", "a: gan: z"], ["b: "]],
     }
+    assert weights == [[3, 2]], "the root of the number of fakes"
     assert used("gan")["plain"] == [] and used("z") == used("gan")
     assert used("swap", "b")["labelled"] == [["a: gan: z"]]
     assert used("a")["labelled"] == [["b: "]] and not used("a")["plain"]

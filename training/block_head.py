@@ -7,16 +7,18 @@ Uses the landmarks of the dumps, and their pictures where the dump found them or
 train split alone. CLIP is frozen and slow, so what it says of each lot of 100 faces is kept in
 --out/lots (5.5 MB; half a minute of a core, in 16 bits where the CPU has them), and the head is trained on that
 afterwards, in minutes: stop it at any time, the same command goes on. --without leaves a dataset or
-a method out of training, for figures on it; --left-out does so for each in turn, and
+a method out of training, for figures on it; --left-out does so for each dataset in turn, and
 preprocessing_pipeline.py --left-out-heads keeps what these heads say in dumps.
 Writes `block_head.safetensors`, `log.csv` and `state.pt`.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -31,7 +33,7 @@ from tqdm import tqdm
 
 from command_line import run
 from data.dump import read_dump
-from data.files import replacing
+from data.files import replacing, write_json
 from evaluation.metrics import auc
 from models import CLIP_MODELS
 from models.base import native_bf16
@@ -44,7 +46,7 @@ from training.loop import Options, Schedule, fit
 from training.pseudo_fakes import KINDS, PseudoFakes
 from training.reconstruction import with_reconstructions
 from training.restoration import network
-from training.views import PLAIN, REDRAWN, RESTORED, Labelled, Views
+from training.views import PAIRS, PLAIN, REDRAWN, RESTORED, Labelled, Views
 
 log = logging.getLogger("masc")
 TOGETHER = 8  # faces that CLIP sees at once
@@ -64,7 +66,7 @@ class Config(Options):
     start: str = ""
     """a head to train further"""
     left_out: bool = False
-    """train it again without each dataset and each kind of fakes, too, for figures on these"""
+    """train it again without each dataset, too, for figures on what it has not seen"""
     without: tuple[str, ...] = ()
     """datasets (real faces, too), methods or kinds of fakes that do not train; the lots stay the same"""
     lots: int = 150
@@ -105,8 +107,13 @@ def seen(faces: np.ndarray) -> np.ndarray:
 class Lots(Dataset):
     """Number -> the file with what the head reads of a lot; made unless it is there."""
 
-    def __init__(self, views: Views, folder: Path) -> None:
+    def __init__(self, views: Views, folder: Path, settings: dict) -> None:
+        """settings: what the lots follow from. Raises: ValueError: the folder has others."""
         folder.mkdir(parents=True, exist_ok=True)
+        note = folder / "settings.json"
+        if note.is_file() and json.loads(note.read_text()) != settings:
+            raise ValueError(f"{folder}: lots of other faces or settings; choose another --out")
+        write_json(note, settings)
         self.views, self.folder = views, folder
 
     def __getitem__(self, number: int) -> Path:
@@ -209,13 +216,16 @@ def train(files: list[Path], fakes: Mapping[str, int], faces: int, config: Confi
 
 
 def left_out_names(datasets: Sequence[Labelled]) -> list[str]:
-    """Datasets and kinds of fakes, each of which is left out once."""
-    kinds = {name.partition(": ")[0] for x in datasets for name in x.fakes if ": " in name}
-    return sorted({x.name for x in datasets} | kinds)
+    """The datasets, each of which is left out once, where there are several."""
+    names = sorted({dataset.name for dataset in datasets})
+    return names if len(names) > 1 else []
 
 
 def main(config: Config) -> Path:
-    clip(), network()  # report missing weights before anything takes long
+    files = [config.out / FEATURES / f"{number:05d}.npz" for number in range(config.lots)]
+    clip()  # report missing weights before anything takes long
+    if not all(file.is_file() for file in files):
+        network()
     dumps = [read_dump(path) for path in config.features]
     roots = roots_of(dumps, config.data_root)
     crops = real_faces(dumps, roots, config.faces, max(1, config.workers))
@@ -223,15 +233,20 @@ def main(config: Config) -> Path:
     steps = config.autoencoder_steps
     crops = with_reconstructions(crops, steps, config.seed, torch.device(config.device))
     views = Views(PseudoFakes(crops), datasets, clip().crop, config.seed)
-    lots = Lots(views, config.out / FEATURES)
+    settings = {name: getattr(config, name) for name in ("faces", "seed", "autoencoder_steps")}
+    settings |= {"pairs": PAIRS, "dumps": [dump.digest for dump in dumps]}
+    lots = Lots(views, config.out / FEATURES, settings)
     loader = DataLoader(
         lots, batch_size=None, sampler=range(config.lots), num_workers=config.workers
     )
     bar = tqdm(loader, total=config.lots, desc="CLIP", unit=" lots", disable=None)
-    files, fakes = [*bar], {x.name: sum(map(len, x.fakes.values())) for x in datasets}
+    files, fakes = [*bar], Counter()
+    for dataset in datasets:
+        fakes[dataset.name] += sum(map(len, dataset.fakes.values()))
     weights = train(files, fakes, len(crops), config)
     for name in left_out_names(datasets) if config.left_out else ():
-        part = replace(config, without=(name,), out=config.out / LEFT_OUT / name)
+        without = (*config.without, name)
+        part = replace(config, start="", without=without, out=config.out / LEFT_OUT / name)
         found = train(files, fakes, len(crops), part)
         shutil.copy(found, config.out / LEFT_OUT / f"{name}{found.suffix}")
     print(f"weights: {weights}")

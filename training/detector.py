@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -45,9 +46,9 @@ class Settings:
     """False positive rate of the threshold, on real validation faces."""
     # Chosen by leaving one dataset out: docs/research.md.
     forgery_weight: float = 0.5
-    """Weight of each pretrained forgery logit beside the trained head; 0: the head alone."""
+    """Weight of each pretrained forgery logit but the next beside the trained head; 0: none."""
     appearance_weight: float = 3.0
-    """That of the logit of CLIP's blocks, which has seen labelled fakes of its own (docs/block_head.md)."""
+    """Weight of `clip.made`, the logit of the head on CLIP's blocks, beside it (docs/block_head.md)."""
     seed: int = 0
     """Seed of all random numbers."""
 
@@ -64,6 +65,11 @@ class Settings:
     @property
     def kind(self) -> str:
         return "oneclass" if self.one_class else self.head
+
+
+def weights_of(info: Mapping) -> dict[str, float]:
+    """`WEIGHTS` of a checkpoint; earlier ones had the first for all logits."""
+    return {name: info.get(name, info["forgery_weight"]) for name in WEIGHTS}
 
 
 def with_features(

@@ -185,13 +185,6 @@ class Bench:
         values = [x[rows] for x, rows in zip(values, known, strict=True)]
         return cls(*faces, outputs, settings, pipeline, *values)
 
-    def unseen(self, *names: str) -> Bench:
-        """With experts that were trained without these, where there are such (`FeatureDataset`)."""
-        parts = [part.unseen(*names) for part in (self.train, self.val)]
-        if parts[0] is self.train:
-            return self
-        return Bench.of(*parts, self.outputs, self.settings)
-
     def head(self, keep: np.ndarray, keep_val: np.ndarray) -> tuple[Head, np.ndarray]:
         """A head without the other faces, and p_fake of the real validation faces kept, (K,).
 
@@ -206,17 +199,32 @@ class Bench:
         return head, head.p_fake(reals)
 
 
+class Unseen(dict):
+    """Dataset -> `whole` with experts that were trained without it, where there are such."""
+
+    def __init__(self, whole: Bench) -> None:
+        self.whole = whole
+
+    def __missing__(self, dataset: str) -> Bench:
+        parts = [part.unseen(dataset) for part in (self.whole.train, self.whole.val)]
+        same = parts[0] is self.whole.train
+        rest = self.whole.outputs, self.whole.settings
+        return self.setdefault(dataset, self.whole if same else Bench.of(*parts, *rest))
+
+
 def _without_kinds(whole: Bench) -> Iterator[Scored]:
     train, val = whole.train, whole.val
     kinds, kinds_val = kinds_of(train), kinds_of(val)
     names, held = sorted({*kinds, *kinds_val} - {""}), _held_out_reals(train, val)
+    unseen = Unseen(whole)
     folds = [names[i::FOLDS] for i in range(min(FOLDS, len(names)))]
     if whole.settings.one_class and names:  # no fake trains: one head has seen none of them
         folds = [names]
     for fold in tqdm(folds, unit="kind", desc="without a kind", disable=None, leave=False):
         out, out_val = np.isin(kinds, fold), np.isin(kinds_val, fold)
         try:
-            bench = whole.unseen(*fold) if len(fold) == 1 else whole
+            homes = {*train.rows["dataset"][out], *val.rows["dataset"][out_val]}
+            bench = unseen[homes.pop()] if len(homes) == 1 else whole
             head, real = bench.head(~out & ~held, ~out_val)
         except ValueError as error:
             LOG.info(f"left out    not {', '.join(fold)}: {error}")

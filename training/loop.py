@@ -33,6 +33,8 @@ PLACES = (
     "workers",
     "seconds",
     "interval",
+    "left_out",
+    "data_root",
 )  # may change between two starts, as may all paths
 
 
@@ -133,7 +135,8 @@ def fit(
     out, steps, settings = options.out, schedule.steps, {"faces": faces}
     out.mkdir(parents=True, exist_ok=True)
     for name, value in vars(options).items():
-        if name not in PLACES and isinstance(value, int | float | str):
+        texts = isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+        if name not in PLACES and (isinstance(value, int | float | str) or (texts and value)):
             settings[name] = value
     device = next(task.parameters()).device
     # No weight decay of biases, normalisations and scalars.

@@ -3,8 +3,8 @@
 The pairs of a lot are of five sources: pseudo-fakes of real faces (pseudo_fakes.py); faces that an
 autoencoder redrew as a whole (reconstruction.py); faces that a large network restored
 (restoration.py); a real and a fake face of one dataset with labels; and a few as they are, the real
-face of any dataset. Both of the other pairs went through the same channel, so that neither size nor
-compression tells them apart.
+face of any dataset. Both faces of a pair that is not as it is went through the same channel, so that
+neither size nor compression tells them apart.
 """
 
 from __future__ import annotations
