@@ -222,6 +222,8 @@ def left_out_names(datasets: Sequence[Labelled]) -> list[str]:
 
 
 def main(config: Config) -> Path:
+    if config.left_out and config.seconds:
+        raise ValueError("--left-out trains several heads to their end: give it without --seconds")
     files = [config.out / FEATURES / f"{number:05d}.npz" for number in range(config.lots)]
     clip()  # report missing weights before anything takes long
     if not all(file.is_file() for file in files):
