@@ -5,7 +5,7 @@
 
 A set that is missing is left out. Stop it whenever you like: the same command goes on.
 `modern`, fakes of today by eleven methods, is divided by repository: those of the fakes train, and
-are left out one by one. Of `highres`, real faces, every second person trains.
+are left out one by one. Of `highres`, real faces, half of the people train, a quarter validates.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def highres_rows(folder: Path) -> Iterator[tuple[str, ...]]:
     for row in _read(folder / "index.csv"):
         name = Path(row["path"]).name
         person = row["identity"] or name
-        split = "train" if zlib.crc32(person.encode()) % 2 else "test"
+        split = ("test", "train", "val", "train")[zlib.crc32(person.encode()) % 4]
         yield f"pictures/{name}", "real", "", "", person, split
 
 

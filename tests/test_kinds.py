@@ -193,7 +193,7 @@ def written(path: Path, *lines: str) -> None:
 
 
 def test_an_index_of_the_study(tmp_path: Path):
-    """Groups are repositories; paths go through a link; every second person of highres trains."""
+    """Groups are repositories; paths go through a link; half of the people of highres train."""
     modern, highres = tmp_path / "modern", tmp_path / "faces" / "highres"
     people = [f"faces/highres/{x}.jpg,{y}" for x, y in zip("cdef", ("", "p", "p", ""), strict=True)]
     for path in (
@@ -215,7 +215,7 @@ def test_an_index_of_the_study(tmp_path: Path):
     )
     assert [x.split for x in (a, b)] == ["train", "test"]
     splits = [x.split for x in find_samples(Path(roots[1]))]
-    assert splits[1] == splits[2] and {*splits} == {"train", "test"}
+    assert splits[1] == splits[2] and len({*splits}) > 1
     written(modern / "index.csv", "path,label,method,repository", "fake/a.png,fake,New,x/y")
     with pytest.raises(ValueError, match="of which kind is 'New'"):
         study.options_of("modern", tmp_path, tmp_path / "sets")
