@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,6 +163,39 @@ def test_training_learns_resumes_and_leaves_a_dataset_out(lots, tmp_path, monkey
     pairs = block_head.Pairs(files, without, fakes)
     assert [*map(len, pairs.pools.values())] == [1, 1, 0, 0], "of the other lot"
     assert len(pairs.made) == 3 and len(pairs[0][0]) == 16
+
+
+def test_each_dataset_is_left_out_once(lit_dump, lots, tmp_path, monkeypatch) -> None:
+    """On the same lots; what the user leaves out stays out, and a head to start from is not used."""
+    made, trained = (tmp_path / "weights.safetensors"), []
+    made.write_bytes(b"head")
+    second = replace(lots.labelled[0], name="second")
+    pairs = iter([lots.labelled[0], second])
+    monkeypatch.setattr(block_head, "clip", lambda: SimpleNamespace(crop=CROP))
+    monkeypatch.setattr(block_head, "network", lambda: None)
+    monkeypatch.setattr(block_head, "real_faces", lambda *args: lots.fakes.crops)
+    monkeypatch.setattr(block_head, "with_reconstructions", lambda crops, *rest: crops)
+    monkeypatch.setattr(block_head.Labelled, "of", lambda dump, root: next(pairs))
+
+    def train(files, fakes, faces, config) -> Path:
+        config.out.mkdir(parents=True, exist_ok=True)
+        trained.append(config)
+        return made
+
+    monkeypatch.setattr(block_head, "train", train)
+    config = block_head.Config(
+        features=(lit_dump, lit_dump), out=tmp_path, device="cpu", workers=0, lots=0, start="x"
+    )
+    config = replace(config, left_out=True, without=("swap",))
+    assert block_head.main(config) == made
+    names = [lots.labelled[0].name, "second"]
+    wanted = [("x", ("swap",)), *(("", ("swap", name)) for name in names)]
+    assert [(each.start, each.without) for each in trained] == wanted
+    assert sorted(x.name for x in (tmp_path / "left_out").glob("*.*")) == sorted(
+        f"{name}.safetensors" for name in names
+    )
+    with pytest.raises(ValueError, match="give it without --seconds"):
+        block_head.main(replace(config, seconds=1))
 
 
 def test_a_method_or_a_kind_is_left_out_of_every_source(tmp_path) -> None:
