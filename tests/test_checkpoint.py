@@ -8,6 +8,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from models.checkpoint import (
     Checkpoint,
     newest_checkpoint,
 )
+from training import detector as detector_module
 
 FEATURES = ["toy.age/diff/full~upper", "toy.age/diff/full~lower"]
 FACE = {"toy.age": np.arange(8, dtype=np.float32).reshape(1, 8, 1)}
@@ -282,6 +284,26 @@ def test_the_figures_of_a_bundled_detector_are_its_own(folder):
     assert (
         (np.array([*weights.values()]) > 0) == (added & (found.info["forgery_weight"] > 0))
     ).all()
+
+
+def test_the_two_logits_of_the_default_have_weights_of_their_own():
+    """In deviations among real faces, so each by its scale: six times as much is seen in both."""
+    found = Checkpoint.load(BUNDLED)
+    values = dict(zip(found.info["features"], found.arrays["head.forgery_weight"], strict=True))
+    ratio = values["clip.made/level/full"] / values["traces.altered/level/full"]
+    assert found.info["appearance_weight"] / found.info["forgery_weight"] == 6 and ratio > 3
+
+
+def test_the_weight_of_a_logit_is_that_of_its_family(monkeypatch):
+    outputs = {x: {"kind": "forgery_logit"} for x in ("traces.altered", "clip.made")}
+    names = [f"{x}/level/{region}" for x in outputs for region in ("full", "inner")]
+    monkeypatch.setattr(detector_module, "fit_head", lambda *args: args[-1])
+    pipeline = SimpleNamespace(names=names, outputs=outputs)
+    settings = detector_module.Settings(forgery_weight=0.25, appearance_weight=4)
+    weight = detector_module.head_on(pipeline, settings, (0, 0, 0), (0, 0))
+    assert weight.tolist() == [0.25, 0, 4, 0]
+    old = detector_module.weights_of({"forgery_weight": 0.25})
+    assert old == {"forgery_weight": 0.25, "appearance_weight": 0.25}
 
 
 def test_the_bundled_lite_needs_bundled_weights_alone():

@@ -204,7 +204,9 @@ def test_an_index_of_the_study(tmp_path: Path):
         written(path)
     lines = ["fake/a.png,fake,SimSwap,neuralchen/SimSwap", "real/b.png,real,,serengil/deepface"]
     written(modern / "index.csv", "path,label,method,repository", *lines)
-    written(highres / "index.csv", "path,identity", *people)
+    wrong = f"faces/highres/g.jpg,,{study.MISLABELLED}"
+    people = [f"{row},a source" for row in people] + [wrong]
+    written(highres / "index.csv", "path,identity,source", *people)
     for _ in range(2):
         roots = [study.options_of(x, tmp_path, tmp_path / "sets")[1] for x in ("modern", "highres")]
     a, b = find_samples(Path(roots[0]))
@@ -214,6 +216,7 @@ def test_an_index_of_the_study(tmp_path: Path):
         "swap: SimSwap",
     )
     assert [x.split for x in (a, b)] == ["train", "test"]
+    assert len(find_samples(Path(roots[1]))) == 4, "without those that are mislabelled"
     splits = [x.split for x in find_samples(Path(roots[1]))]
     assert splits[1] == splits[2] and len({*splits}) > 1
     written(modern / "index.csv", "path,label,method,repository", "fake/a.png,fake,New,x/y")
