@@ -260,9 +260,9 @@ def plain(profile: str, visit: Visit) -> dict:
 def one_by_one(expert: Expert, face: torch.Tensor) -> list[np.ndarray]:
     """Each region of one face (1, 4, px, px) in a forward of its own, its answer on the CPU.
 
-    The trace network answers for all regions of a face at once, and is asked once.
+    The trace network and CLIP answer for all regions of a face at once, and are asked once.
     """
-    if isinstance(expert, WholeFaceExpert):
+    if type(expert).forward is WholeFaceExpert.forward:
         with expert.inference(face.device):
             images = expert.network_input(face)
             found = [expert.predict(images[i : i + 1]) for i in range(len(REGIONS))]
