@@ -2,7 +2,9 @@
 
 What generators leave behind is found in middle blocks rather than in the last one (RINE: Koutlis &
 Papadopoulos, ECCV 2024). The head reads every block: its class token, and mean and deviation of its
-patches over a region. CLIP stays frozen. Trained by training/block_head.py.
+patches over a region. It may have layer normalisations of its own for the last blocks, which then
+run again with them: nothing else of CLIP changes (Yermakov et al., WACV 2026, tune all of them).
+Trained by training/block_head.py, the normalisations by training/block_norms.py.
 """
 
 from __future__ import annotations
@@ -18,10 +20,14 @@ from models.tensors import load_strictly, read_tensors
 BLOCKS, WIDTH = 12, 768  # of ViT-B/16
 KINDS = 3  # class token, mean and deviation of the patches
 SIZE = 128
+TUNED = 6  # blocks, the last ones, with normalisations of the head's own: two each
+EPS = 1e-5
 
 
 class BlockHead(nn.Module):
-    def __init__(self) -> None:
+    """tuned: it has layer normalisations of its own; `norms` holds weight and bias of each."""
+
+    def __init__(self, tuned: bool = False) -> None:
         super().__init__()
         count = KINDS * BLOCKS
         self.proj = nn.Parameter(torch.randn(count, WIDTH, SIZE) / WIDTH**0.5)
@@ -29,6 +35,24 @@ class BlockHead(nn.Module):
         self.weight = nn.Parameter(torch.zeros(count, SIZE))  # of each statistic in each feature
         layers = nn.LayerNorm(SIZE), nn.Linear(SIZE, SIZE), nn.GELU(), nn.Dropout(0.3)
         self.mlp = nn.Sequential(*layers, nn.Linear(SIZE, 1))
+        count = 2 * TUNED if tuned else 0
+        make = (torch.ones, torch.zeros) * count
+        self.norms = nn.ParameterList(each(WIDTH) for each in make)
+
+    def read(self, net: nn.Module, blocks: list[torch.Tensor]) -> list[torch.Tensor]:
+        """What it reads of `net`, timm's transformer: tokens (B, 1 + P, 768) as they leave each block.
+
+        blocks: those of the frozen network; of the last ones, where the head is tuned, no more than
+            the first ones are needed.
+        """
+        if not self.norms:
+            return blocks
+        found, norms = blocks[: BLOCKS - TUNED], iter(self.norms)
+        for block in net.blocks[BLOCKS - TUNED :]:
+            x = found[-1]
+            x = x + block.attn(_normalised(x, next(norms), next(norms)))
+            found.append(x + block.mlp(_normalised(x, next(norms), next(norms))))
+        return found
 
     def forward(self, statistics: torch.Tensor) -> torch.Tensor:
         """(..., 36, 768), as of `statistics` -> logits (...), larger where it looks made."""
@@ -37,6 +61,10 @@ class BlockHead(nn.Module):
         seen = F.gelu(torch.baddbmm(self.bias[:, None], x, self.proj))
         mixed = (seen * self.weight.softmax(0)[:, None]).sum(0)
         return self.mlp(mixed)[..., 0].view(shape)
+
+
+def _normalised(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return F.layer_norm(x, (WIDTH,), weight.to(x.dtype), bias.to(x.dtype), EPS)
 
 
 def statistics(blocks: list[torch.Tensor], shares: torch.Tensor) -> torch.Tensor:
@@ -49,13 +77,15 @@ def statistics(blocks: list[torch.Tensor], shares: torch.Tensor) -> torch.Tensor
     for tokens in blocks:
         patches = tokens[:, 1:].float()
         mean = shares @ patches
-        spread = (shares @ patches.square() - mean.square()).clamp_min(0).sqrt()
+        spread = (shares @ patches.square() - mean.square()).clamp_min(1e-8).sqrt()
         found += [tokens[:, :1].float().expand_as(mean), mean, spread]
     return torch.stack(found, dim=2)
 
 
 def load_block_head(path: Path) -> BlockHead:
     """The head in `path`, float32. Raises: FileNotFoundError, WeightsError."""
-    head, path = BlockHead(), Path(path)
-    load_strictly(head, read_tensors(path), path)
+    path = Path(path)
+    tensors = read_tensors(path)
+    head = BlockHead(tuned="norms.0" in tensors)
+    load_strictly(head, tensors, path)
     return head.eval()

@@ -80,11 +80,13 @@ class ClipImage(WholeFaceExpert):
     and of the photograph. Through attention patches know of the rest of the face, too.
 
     tower: timm's name or an alias. Beside the tower that it was trained on, ViT-B/16, a head reads
-    all blocks (models/block_head.py): `made`, of a region by its patches. heads: a folder with more
+    all blocks (models/block_head.py): `made`, of a region by its patches; the last blocks run again
+    for it, with its own normalisations. heads: a folder with more
     of them, each called after the dataset it was trained without; `made~NAME` is what it says.
     """
 
     name = "clip"
+    faces_on_cpu = 8
 
     def __init__(
         self,
@@ -150,9 +152,8 @@ class ClipImage(WholeFaceExpert):
             shares = self.shares_of(faces).to(last.dtype)
             seen = torch.cat([last[:, :1], shares @ last[:, 1:]], dim=1)
             found = {"embedding": F.normalize(self.net.head(seen).float(), dim=-1)}
-        if self.heads:  # small, and in full precision
-            with torch.inference_mode():
-                seen = self.statistics(faces, blocks)
-                named = zip(self.head_names, self.heads, strict=True)
-                found |= {name: head(seen)[..., None] for name, head in named}
+            for name, head in zip(self.head_names, self.heads, strict=True):
+                seen = self.statistics(faces, head.read(self.net, blocks))
+                with torch.autocast(faces.device.type, enabled=False):  # small, in full precision
+                    found[name] = head(seen)[..., None]
         return found

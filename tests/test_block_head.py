@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from data.dump import read_dump
 from features.regions import Crop
 from models import BLOCK_HEAD
-from models.block_head import load_block_head, statistics
+from models.block_head import BLOCKS, TUNED, BlockHead, load_block_head, statistics
 from models.tensors import WeightsError
-from training import block_head, views
+from training import block_head, block_norms, views
 from training.aligned_crops import real_faces
 from training.pseudo_fakes import KINDS, PseudoFakes
 from training.views import PLAIN, REDRAWN, RESTORED, Labelled, Views, as_sharp
@@ -234,3 +235,100 @@ def test_a_method_or_a_kind_is_left_out_of_every_source(tmp_path) -> None:
     assert used("gan")["plain"] == [] and used("z") == used("gan")
     assert used("swap", "b")["labelled"] == [["a: gan: z"]]
     assert used("a")["labelled"] == [["b: "]] and not used("a")["plain"]
+
+
+@pytest.fixture
+def tower() -> VisionTransformer:
+    """Small, of random weights, as deep and wide as the real one."""
+    torch.manual_seed(0)
+    size = {"img_size": 64, "patch_size": 32, "embed_dim": 768, "depth": BLOCKS, "num_heads": 12}
+    net = VisionTransformer(**size, num_classes=0).eval().requires_grad_(False)
+    for name, parameter in net.named_parameters():
+        if "norm" in name:
+            parameter.data += torch.randn_like(parameter) / 5
+    return net
+
+
+@pytest.fixture
+def clip(tower) -> SimpleNamespace:
+    def network_input(faces: torch.Tensor) -> torch.Tensor:
+        return faces[:, :3].float() / 255 - 0.5
+
+    return SimpleNamespace(net=tower, bf16=False, network_input=network_input)
+
+
+def test_a_head_reads_blocks_through_its_own_normalisations(tower, clip, tmp_path) -> None:
+    faces = torch.randint(0, 255, (3, 4, 64, 64), dtype=torch.uint8)
+    tokens, blocks = tower.patch_embed(clip.network_input(faces)), []
+    tokens = tower.norm_pre(tower._pos_embed(tokens))
+    for block in tower.blocks:
+        tokens = block(tokens)
+        blocks.append(tokens)
+    plain = BlockHead()
+    assert plain.read(tower, blocks) is blocks
+    head = block_norms.tuned(plain, tower)
+    assert block_norms.tuned(head, tower) is head
+    first = block_norms.Tuned.first(clip, faces)
+    same = head.read(tower, first)
+    assert len(first) == BLOCKS - TUNED and len(same) == BLOCKS
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(same, blocks, strict=True))
+    head.norms[5].data += 0.1  # shift of the first normalisation of the second tuned block
+    other = head.read(tower, blocks)
+    moved = [(a - b).abs().max().item() > 1e-3 for a, b in zip(other, blocks, strict=True)]
+    assert moved == [False] * (BLOCKS - TUNED + 1) + [True] * (TUNED - 1)
+    assert (tower.blocks[-5].norm1.bias != head.norms[5]).all(), "CLIP's own stay"
+    block_head.write_half(head, tmp_path / "head.safetensors", {})
+    again = load_block_head(tmp_path / "head.safetensors")
+    assert [*again.state_dict()] == [*head.state_dict()]
+    assert torch.allclose(again.norms[5], head.norms[5], atol=1e-3)
+    assert not torch.allclose(again.norms[4], again.norms[6], atol=1e-3), "each has its own"
+
+
+def test_tuning_moves_normalisations_and_the_head_alone(
+    lots, tower, clip, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(block_norms, "ClipImage", lambda *rest: clip)
+    clip.frozen = lambda *rest, **more: clip
+    monkeypatch.setattr(block_norms, "find_weights", lambda *rest: {"clip": tmp_path})
+    made = block_norms.Pictures(lots, tmp_path / "lots", {"seed": 0})
+    files = [made[number] for number in range(2)]
+    assert (np.load(files[1])["faces"] == lots.lot(1)[0]).all()
+    before = {name: value.clone() for name, value in tower.state_dict().items()}
+    start = tmp_path / "start.safetensors"
+    block_head.write_half(BlockHead(), start, {})
+    options = {"features": (), "device": "cpu", "workers": 0, "pairs": 4, "lr": 0.6}
+    config = block_norms.Config(out=tmp_path, steps=1, start=str(start), **options)
+    weights = block_norms.train(files, {lots.labelled[0].name: 4}, 4, config)
+    begin, head = load_block_head(start), load_block_head(weights)
+    rate = block_head.Schedule(1, 1, 30, 1.0).rate(0) * config.lr
+    norms = block_norms.tuned(begin, tower).norms
+    moved = max((a - b).abs().max().item() for a, b in zip(head.norms, norms, strict=True))
+    assert moved == pytest.approx(rate, rel=0.1)
+    slower = (head.mlp[1].weight - begin.mlp[1].weight).abs().max().item()
+    assert slower == pytest.approx(rate / 2, rel=0.1)
+    assert all((before[name] == value).all() for name, value in tower.state_dict().items())
+
+
+def test_each_head_is_tuned_from_the_one_that_saw_the_same(tmp_path, monkeypatch) -> None:
+    names, tuned = ["a", "b"], []
+    (tmp_path / "heads" / "left_out").mkdir(parents=True)
+    monkeypatch.setattr(block_norms, "made_lots", lambda *rest: ([], {}, 4, names))
+    config = block_norms.Config(features=(), out=tmp_path / "out", heads=tmp_path / "heads")
+    with pytest.raises(FileNotFoundError, match="block_head.safetensors"):
+        block_norms.main(config)
+    for name in ("block_head", "left_out/a"):
+        block_head.write_half(BlockHead(), tmp_path / "heads" / f"{name}.safetensors", {})
+    with pytest.raises(FileNotFoundError, match="b.safetensors"):
+        block_norms.main(config)
+    block_head.write_half(BlockHead(), tmp_path / "heads" / "left_out" / "b.safetensors", {})
+
+    def train(files, fakes, faces, config) -> Path:
+        config.out.mkdir(parents=True, exist_ok=True)
+        tuned.append((Path(config.start).stem, config.without, config.out.name))
+        return Path(config.start)
+
+    monkeypatch.setattr(block_norms, "train", train)
+    block_norms.main(replace(config, left_out=True))
+    assert tuned == [("block_head", (), "out"), ("a", ("a",), "a"), ("b", ("b",), "b")]
+    with pytest.raises(ValueError, match="give it without --seconds"):
+        block_norms.main(replace(config, left_out=True, seconds=1))

@@ -19,7 +19,7 @@ import logging
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -53,7 +53,7 @@ TOGETHER = 8  # faces that CLIP sees at once
 SMOOTHED = 0.05  # of the labels
 # Of a step; the rest are pseudo-fakes.
 SHARES = {"redrawn": 0.09, "restored": 0.22, "plain": 0.05, "labelled": 0.32}
-FEATURES, LEFT_OUT = "lots", "left_out"
+FEATURES, LEFT_OUT, HEAD = "lots", "left_out", "block_head.safetensors"
 
 
 @dataclass(kw_only=True)
@@ -107,6 +107,12 @@ def seen(faces: np.ndarray) -> np.ndarray:
 class Lots(Dataset):
     """Number -> the file with what the head reads of a lot; made unless it is there."""
 
+    name = "statistics"  # of the array that is kept
+
+    @staticmethod
+    def kept(faces: np.ndarray) -> np.ndarray:
+        return seen(faces)
+
     def __init__(self, views: Views, folder: Path, settings: dict) -> None:
         """settings: what the lots follow from. Raises: ValueError: the folder has others."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,12 +128,21 @@ class Lots(Dataset):
             faces, kinds, sources = self.views.lot(number)
             about = {"kinds": np.array(kinds), "sources": np.array(sources)}
             with replacing(file) as out:
-                np.savez(out, statistics=seen(faces), **about)
+                np.savez(out, **{self.name: self.kept(faces)}, **about)
         return file
 
 
+def joined(files: Sequence[Path], name: str) -> np.ndarray:
+    """An array of all lots, which are equally long; never twice in memory."""
+    first = np.load(files[0])[name]
+    found = np.empty((len(files), *first.shape), first.dtype)
+    for lot, file in zip(found, files, strict=True):
+        lot[:] = np.load(file)[name]
+    return found.reshape(-1, *first.shape[1:])
+
+
 class Pairs(Dataset):
-    """Step -> what the head reads (2P, 36, 768) float16, real and fake in turn.
+    """Step -> what was kept of faces, as (2P, 36, 768) float16, real and fake in turn.
 
     Of each source its share; of those with labels each dataset by the root of its number of fakes,
     so that a few of them are not learned by heart.
@@ -137,11 +152,13 @@ class Pairs(Dataset):
 
     on_device = True  # made in this process: the lots are in its memory
 
-    def __init__(self, files: list[Path], config: Config, fakes: Mapping[str, int]) -> None:
+    def __init__(
+        self, files: list[Path], config: Config, fakes: Mapping[str, int], name: str = Lots.name
+    ) -> None:
         parts = [np.load(file) for file in files]
-        kinds, sources = (np.concatenate([x[name] for x in parts]) for name in ("kinds", "sources"))
+        kinds, sources = (np.concatenate([x[part] for x in parts]) for part in ("kinds", "sources"))
         self.kinds = np.where(np.isin(sources, config.without), "", kinds)
-        self.statistics = np.concatenate([part["statistics"] for part in parts])
+        self.kept = joined(files, name)
         self.pairs, self.seed = config.pairs, config.seed
         self.pools = {kind: self._rows([kind]) for kind in (REDRAWN, RESTORED)}
         self.pools |= {"plain": [], "labelled": []}
@@ -183,35 +200,44 @@ class Pairs(Dataset):
             rows[end : end + count] = [rng.choice(pools[pool]) for pool in chosen]
             end += count
         both = np.stack([2 * rows, 2 * rows + 1], 1).ravel()
-        return (torch.from_numpy(self.statistics[both]),)
+        return (torch.from_numpy(self.kept[both]),)
+
+
+def loss_of(logits: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """Cross-entropy of softened labels, and figures to log. logits: real and fake in turn."""
+    label = (torch.arange(len(logits), device=logits.device) % 2).float()
+    loss = F.binary_cross_entropy_with_logits(logits, label * (1 - 2 * SMOOTHED) + SMOOTHED)
+    found = auc(label.cpu().numpy(), logits.detach().cpu().numpy())
+    return loss, {"loss": loss.detach(), "AUC in training": found}
 
 
 class Binary(nn.Module):
-    """The head and its loss, the cross-entropy of softened labels."""
+    """The head and its loss."""
 
     def __init__(self, net: BlockHead) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, statistics: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
-        logits = self.net(statistics)
-        label = (torch.arange(len(logits), device=logits.device) % 2).float()
-        loss = F.binary_cross_entropy_with_logits(logits, label * (1 - 2 * SMOOTHED) + SMOOTHED)
-        found = auc(label.cpu().numpy(), logits.detach().cpu().numpy())
-        return loss, {"loss": loss.detach(), "AUC in training": found}
+        return loss_of(self.net(statistics))
 
 
 def train(files: list[Path], fakes: Mapping[str, int], faces: int, config: Config) -> Path:
     """Train, or resume. fakes: of each dataset. Returns: the weights. Raises: as `fit`."""
     torch.manual_seed(config.seed)
-    weights, pairs = config.out / "block_head.safetensors", Pairs(files, config, fakes)
     net = load_block_head(Path(config.start)) if config.start else BlockHead()
+    schedule = Schedule(config.steps, config.interval, warm_up=50, clip=1.0)
+    return fitted(Binary(net), Pairs(files, config, fakes), faces, config, schedule)
+
+
+def fitted(task: nn.Module, pairs: Pairs, faces: int, config: Config, schedule: Schedule) -> Path:
+    """Returns: where the weights of `task.net` are. Raises: as `fit`."""
+    weights = config.out / HEAD
 
     def write(average: BlockHead, progress: str) -> None:
         write_half(average, weights, {"trained": progress})
 
-    schedule = Schedule(config.steps, config.interval, warm_up=50, clip=1.0)
-    fit(Binary(net).to(config.device), pairs, write, config, schedule, faces)
+    fit(task.to(config.device), pairs, write, config, schedule, faces)
     return weights
 
 
@@ -221,9 +247,12 @@ def left_out_names(datasets: Sequence[Labelled]) -> list[str]:
     return names if len(names) > 1 else []
 
 
-def main(config: Config) -> Path:
-    if config.left_out and config.seconds:
-        raise ValueError("--left-out trains several heads to their end: give it without --seconds")
+def made_lots(
+    config: Config, make: type[Lots] = Lots
+) -> tuple[list[Path], dict[str, int], int, list[str]]:
+    """The files of the lots, made where they are not there; fakes of each dataset; the number of
+    real faces; and the datasets that are left out in turn.
+    """
     files = [config.out / FEATURES / f"{number:05d}.npz" for number in range(config.lots)]
     clip()  # report missing weights before anything takes long
     if not all(file.is_file() for file in files):
@@ -237,20 +266,32 @@ def main(config: Config) -> Path:
     views = Views(PseudoFakes(crops), datasets, clip().crop, config.seed)
     settings = {name: getattr(config, name) for name in ("faces", "seed", "autoencoder_steps")}
     settings |= {"pairs": PAIRS, "dumps": [dump.digest for dump in dumps]}
-    lots = Lots(views, config.out / FEATURES, settings)
+    lots = make(views, config.out / FEATURES, settings)
     loader = DataLoader(
         lots, batch_size=None, sampler=range(config.lots), num_workers=config.workers
     )
-    bar = tqdm(loader, total=config.lots, desc="CLIP", unit=" lots", disable=None)
+    bar = tqdm(loader, total=config.lots, desc="lots", disable=None)
     files, fakes = [*bar], Counter()
     for dataset in datasets:
         fakes[dataset.name] += sum(map(len, dataset.fakes.values()))
-    weights = train(files, fakes, len(crops), config)
-    for name in left_out_names(datasets) if config.left_out else ():
+    return files, fakes, len(crops), left_out_names(datasets) if config.left_out else []
+
+
+def left_out(config: Config, names: Sequence[str], train: Callable[[str, Config], Path]) -> None:
+    """`train` once more without each dataset; the weights lie together in --out/left_out."""
+    for name in names:
         without = (*config.without, name)
         part = replace(config, start="", without=without, out=config.out / LEFT_OUT / name)
-        found = train(files, fakes, len(crops), part)
+        found = train(name, part)
         shutil.copy(found, config.out / LEFT_OUT / f"{name}{found.suffix}")
+
+
+def main(config: Config) -> Path:
+    if config.left_out and config.seconds:
+        raise ValueError("--left-out trains several heads to their end: give it without --seconds")
+    files, fakes, faces, names = made_lots(config)
+    weights = train(files, fakes, faces, config)
+    left_out(config, names, lambda name, part: train(files, fakes, faces, part))
     print(f"weights: {weights}")
     return weights
 

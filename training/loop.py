@@ -118,6 +118,8 @@ def fit(
 
     Args:
         task: holds the network as `task.net`. Of a batch it returns the loss and figures to log.
+            `task.rates`, where it is there, maps the first part of parameters' names to factors of
+            their learning rate.
         batches: step -> tuple of tensors: on the CPU, or where `batches.on_device`, on the device
             of the task; then they are made in this process.
         write: writes the weights of the averaged network, given a note on the progress. May return
@@ -140,8 +142,18 @@ def fit(
             settings[name] = value
     device = next(task.parameters()).device
     # No weight decay of biases, normalisations and scalars.
-    decayed, others = ([p for p in task.parameters() if (p.ndim > 1) == x] for x in (True, False))
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    rates = {"": 1.0} | getattr(task, "rates", {})
+    groups = {}
+    for name, parameter in task.named_parameters():
+        first = max((each for each in rates if name.startswith(each)), key=len)
+        groups.setdefault((parameter.ndim > 1, rates[first]), []).append(parameter)
+    decay = (0.0, options.weight_decay)
+    groups = [
+        {"params": of, "weight_decay": decay[many], "lr": options.lr * rate}
+        for (many, rate), of in sorted(
+            groups.items(), key=lambda item: (not item[0][0], item[0][1])
+        )
+    ]
     fused = {"fused": True} if device.type == "cuda" else {}
     optimizer = torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, **fused)
     average, scheduler = MovingAverage(task.net, options.ema), LambdaLR(optimizer, schedule.rate)
