@@ -112,7 +112,10 @@ def test_the_head_reads_every_block_over_each_region(expert, faces):
     assert torch.allclose(whole, blocks[7][:, 1:].mean(1), atol=1e-4), "of the face: all patches"
     logits = expert(faces)["made"]
     assert logits.shape == (2, len(REGIONS), 1)
-    assert torch.allclose(logits[:, place, 0], expert.heads[0](found[:, place]), atol=1e-4)
+    (head,) = expert.heads
+    assert not torch.allclose(logits[:, place, 0], head(found[:, place]), atol=0.1), "it is tuned"
+    read = expert.statistics(faces, head.read(expert.net, blocks))
+    assert torch.allclose(logits[:, place, 0], head(read[:, place]), atol=1e-4)
 
 
 def test_dumps_tell_one_head_from_another(expert, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,31 +75,52 @@ def test_every_kind_and_every_dataset_is_left_out_once(found):
     assert named["dataset", "b"]["reals"] == 96 and named["dataset", "b"]["false_alarms"] < 20
 
 
-def test_what_is_left_out_is_really_left_out(faces, monkeypatch):
-    """The fits see no face of the kind, or of the dataset, and no test face."""
+def spied(monkeypatch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Groups and labels of every fit from now on."""
     trained = []
 
     def spy(kind, x, y, groups, *rest):
-        trained.append((set(groups.tolist()), int(y.sum())))
+        trained.append((groups, y))
         return fitted(kind, x, y, groups, *rest)
 
     fitted = left_out.head_on.__globals__["fit_head"]
     monkeypatch.setitem(left_out.head_on.__globals__, "fit_head", spy)
-    measure(faces.split("train"), faces.split("val"), OUTPUTS, SETTINGS)
-    fakes = [count for _, count in trained]
+    return trained
+
+
+def test_what_is_left_out_is_really_left_out(faces, monkeypatch):
+    """The fits see no face of the kind, or of the dataset, and no test face."""
+    trained = spied(monkeypatch)
+    measure_of(faces)
+    fakes = [int(y.sum()) for _, y in trained]
     # 36 groups of either dataset train: 72 fakes, of a 24 edits and 48 swaps.
     assert fakes == [144 - 24, 144 - 48, 72, 72]
-    assert {name[0] for name in trained[2][0]} == {"b"} and {name[0] for name in trained[3][0]} == {
-        "a"
-    }
+    assert [{name[0] for name in groups} for groups, _ in trained[2:]] == [{"b"}, {"a"}]
 
 
 def test_fakes_meet_real_faces_of_their_own_dataset(faces, found, monkeypatch):
-    """With few that validate, a third of the 36 training groups is left out: 24 real faces more."""
+    """With few that validate, the 36 training groups, too, a third at a time: 72 real faces more."""
     assert [row["reals"] for row in found.rows] == [24, 24, 96, 96]
     monkeypatch.setattr(left_out, "FEW", 25)
-    rows = measure(faces.split("train"), faces.split("val"), OUTPUTS, SETTINGS).rows
-    assert [row["reals"] for row in rows] == [48, 48, 96, 96]
+    trained = spied(monkeypatch)
+    rows = measure_of(faces).rows
+    assert [row["reals"] for row in rows] == [96, 96, 96, 96]
+    kinds = trained[: 2 * left_out.TURNS]
+    # Of 144 real faces and 72 groups that train, a third of those of each dataset is left out.
+    assert [int((y == 0).sum()) for _, y in kinds] == [144 - 48] * 6
+    for turns in (kinds[:3], kinds[3:]):
+        absent = [{*faces.split("train").rows["group"]} - {*g[y == 0]} for g, y in turns]
+        assert [len(groups) for groups in absent] == [24] * 3
+        assert len(set.union(*absent)) == 72, "each in its turn"
+
+
+def test_a_real_face_is_scored_by_the_head_that_has_not_seen_it():
+    def says(value: float) -> SimpleNamespace:
+        return SimpleNamespace(p_fake=lambda x: np.full(len(x), value))
+
+    heads = left_out.Heads({0: (says(0.1), np.array([0.2])), 1: (says(0.5), np.array([0.4]))})
+    found = heads.p_fake(np.zeros((3, 1)), np.array([1, -1, 0]))
+    assert found == pytest.approx([0.5, 0.3, 0.1]) and heads.real == pytest.approx([0.3])
 
 
 @pytest.mark.parametrize("left", ["a", "b"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from scipy.special import logit
@@ -24,7 +23,8 @@ from training.detector import Settings, head_on
 
 LOG = logging.getLogger("masc")
 FOLDS = 12  # refits for kinds, at most: with more kinds, several are left out together
-FEW = 20  # real validation faces of a dataset; with fewer, a third of those that train are left out
+FEW = 20  # real validation faces of a dataset; with fewer, those that train are left out, too
+TURNS = 3  # a third of them at a time
 REPLICATES = 200  # of the bootstrap
 MISSED = 0.25  # of the fakes of a kind left out, on average: so many may get `nothing found`
 TIMES = 2  # real faces get it so many times as often as such fakes, or it would mean nothing
@@ -212,10 +212,33 @@ class Unseen(dict):
         return self.setdefault(dataset, self.whole if same else Bench.of(*parts, *rest))
 
 
+@dataclass(frozen=True)
+class Heads:
+    """Each was fitted without the real faces of one turn. Faces without a turn get the mean."""
+
+    of: dict[int, tuple[Head, np.ndarray]]  # turn -> head, and p_fake of real validation faces
+
+    @classmethod
+    def fit(cls, bench: Bench, turn: np.ndarray, keep: np.ndarray, keep_val: np.ndarray) -> Heads:
+        """turn: (N,) of `bench.train`, -1 for none. Raises: ValueError: too few faces are left."""
+        turns = np.unique(turn[turn >= 0]).tolist() or [0]
+        return cls({each: bench.head(keep & (turn != each), keep_val) for each in turns})
+
+    @property
+    def real(self) -> np.ndarray:
+        return np.mean([real for _, real in self.of.values()], axis=0)
+
+    def p_fake(self, x: np.ndarray, turn: np.ndarray) -> np.ndarray:
+        """x: (N, F); turn: (N,)."""
+        by_turn = {each: head.p_fake(x) for each, (head, _) in self.of.items()}
+        mean = np.mean([*by_turn.values()], axis=0)
+        return np.select([turn == each for each in by_turn], [*by_turn.values()], mean)
+
+
 def _without_kinds(whole: Bench) -> Iterator[Scored]:
     train, val = whole.train, whole.val
     kinds, kinds_val = kinds_of(train), kinds_of(val)
-    names, held = sorted({*kinds, *kinds_val} - {""}), _held_out_reals(train, val)
+    names, turn = sorted({*kinds, *kinds_val} - {""}), _turns(train, val)
     unseen = Unseen(whole)
     folds = [names[i::FOLDS] for i in range(min(FOLDS, len(names)))]
     if whole.settings.one_class and names:  # no fake trains: one head has seen none of them
@@ -225,34 +248,37 @@ def _without_kinds(whole: Bench) -> Iterator[Scored]:
         try:
             homes = {*train.rows["dataset"][out], *val.rows["dataset"][out_val]}
             bench = unseen[homes.pop()] if len(homes) == 1 else whole
-            head, real = bench.head(~out & ~held, ~out_val)
+            heads = Heads.fit(bench, turn, ~out, ~out_val)
         except ValueError as error:
             LOG.info(f"left out    not {', '.join(fold)}: {error}")
             continue
-        threshold = threshold_at_fpr(real, whole.settings.fpr)
         for name in fold:
             of, of_val = kinds == name, kinds_val == name
             home = [*train.rows["dataset"][of], *val.rows["dataset"][of_val]]
-            of |= held & np.isin(train.rows["dataset"], home)
+            of |= (turn >= 0) & np.isin(train.rows["dataset"], home)
             of_val |= (val.rows["label"] == 0) & np.isin(val.rows["dataset"], home)
-            parts = ((train, bench.x, of), (val, bench.x_val, of_val))
-            yield _scored(name, "method", parts, head, threshold, real, fresh=False)
+            none = np.full(of_val.sum(), -1)
+            p_fake = heads.p_fake(
+                np.concatenate([bench.x[of], bench.x_val[of_val]]), np.append(turn[of], none)
+            )
+            parts = ((train, of), (val, of_val))
+            yield _scored(name, "method", parts, p_fake, heads.real, whole.settings, fresh=False)
 
 
-def _held_out_reals(train: FeatureDataset, val: FeatureDataset) -> np.ndarray:
-    """(N,) bool, of `train`: a third of the groups of real faces, in datasets that validate with FEW.
+def _turns(train: FeatureDataset, val: FeatureDataset) -> np.ndarray:
+    """(N,) of `train`: when a real face is left out, in datasets that validate with few; else -1.
 
     A fake is compared with real faces of its own source: those of others differ in other ways, too.
     """
-    held, rng = np.full(len(train), False), np.random.default_rng(0)
+    turn, rng = np.full(len(train), -1), np.random.default_rng(0)
     for name in sorted({*train.rows["dataset"]}):
         reals, known = (
             (part.rows["label"] == 0) & (part.rows["dataset"] == name) for part in (train, val)
         )
         if known.sum() < FEW:
-            groups = rng.permutation(np.unique(train.rows["group"][reals].astype(str)))
-            held |= reals & np.isin(train.rows["group"].astype(str), groups[: len(groups) // 3])
-    return held
+            groups, of = np.unique(train.rows["group"][reals].astype(str), return_inverse=True)
+            turn[reals] = rng.permutation(np.arange(len(groups)) % TURNS)[of]
+    return turn
 
 
 def _without_datasets(bench: Bench) -> Iterator[Scored]:
@@ -270,37 +296,40 @@ def _without_datasets(bench: Bench) -> Iterator[Scored]:
         except ValueError as error:
             LOG.info(f"left out    not {name}: {error}")
             continue
-        threshold, parts = threshold_at_fpr(real, bench.settings.fpr), []
+        parts, columns = [], []
         for faces in (seen[0].select(out), seen[1].select(out_val)):
             x = less.pipeline.transform(faces.arrays).values
-            parts.append((faces, x, ~np.isnan(x).all(1)))
-        yield _scored(name, "dataset", parts, head, threshold, real, fresh=True)
+            known = ~np.isnan(x).all(1)
+            parts.append((faces, known))
+            columns.append(x[known])
+        p_fake = head.p_fake(np.concatenate(columns))
+        yield _scored(name, "dataset", parts, p_fake, real, bench.settings, fresh=True)
 
 
 def _on_validation(bench: Bench) -> Iterator[Scored]:
     """By kind, or by dataset where no kind is known."""
     val, kinds = bench.val, kinds_of(bench.val)
     head, real = bench.head(*(np.full(len(part), True) for part in (bench.train, val)))
-    threshold, reals = threshold_at_fpr(real, bench.settings.fpr), val.rows["label"] == 0
     kinds = np.where(kinds == "", val.rows["dataset"], kinds)
-    for name in sorted(set(kinds[~reals])):
-        part = (val, bench.x_val, reals | (kinds == name))
-        yield _scored(name, "", [part], head, threshold, real, fresh=False)
+    for name in sorted(set(kinds[val.rows["label"] == 1])):
+        rows = (val.rows["label"] == 0) | (kinds == name)
+        p_fake = head.p_fake(bench.x_val[rows])
+        yield _scored(name, "", [(val, rows)], p_fake, real, bench.settings, fresh=False)
 
 
 def _scored(
     kind: str,
     left_out: str,
-    parts: Sequence[tuple[FeatureDataset, np.ndarray, np.ndarray]],
-    head: Head,
-    threshold: float,
+    parts: Sequence[tuple[FeatureDataset, np.ndarray]],
+    p_fake: np.ndarray,
     real: np.ndarray,
+    settings: Settings,
     fresh: bool,
 ) -> Scored:
-    """parts: faces, their columns, and which of them."""
-    join = partial(np.concatenate, axis=0)
+    """parts: faces and which of them; p_fake: of these."""
     label, group = (
-        join([f.rows[name][rows] for f, _, rows in parts]) for name in ("label", "group")
+        np.concatenate([faces.rows[name][rows] for faces, rows in parts])
+        for name in ("label", "group")
     )
-    p_fake = head.p_fake(join([x[rows] for _, x, rows in parts]))
+    threshold = threshold_at_fpr(real, settings.fpr)
     return Scored(kind, left_out, label, p_fake, group, threshold, real, fresh)
