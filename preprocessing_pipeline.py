@@ -91,7 +91,7 @@ class Config:
     degrade: str = ""
     """A degradation of every picture before its face is found, such as jpeg:4 (data/degrade.py)."""
     profile: str = "lite"
-    """Which experts: lite, standard (with CLIP; half a second a face) or full."""
+    """Which experts: lite, standard (with CLIP; .7 s a face) or full."""
     experts: tuple[str, ...] = ()
     """Some experts instead of a profile; those that the dump lacks are added to it."""
     clip_model: str | None = None

@@ -86,7 +86,9 @@ def main(config: Config) -> Path:
     LOG.info(f"train       {train.counts()}")
     LOG.info(f"val         {val.counts()}")
     LOG.info(f"test        {int((faces.rows['split'] == 'test').sum())} faces, not read")
-    LOG.info(f"head        {config.kind}, seed {config.seed}, threshold at {100 * config.fpr:g}% FPR")
+    LOG.info(
+        f"head        {config.kind}, seed {config.seed}, threshold at {100 * config.fpr:g}% FPR"
+    )
     outputs = dumps[0].meta["outputs"]
     with threadpool_limits(1, "blas"):  # small matrices: more threads only wait
         found = left_out.measure(train, val, outputs, config) if config.left_out else None
