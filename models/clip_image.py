@@ -14,7 +14,7 @@ from models.base import Output, WholeFaceExpert
 from models.block_head import load_block_head, statistics
 from models.clip_onnx import read_onnx
 from models.gpu_layers import Norm, Patches, replace, silu_for_quick_gelu
-from models.tensors import load_strictly, read_tensors
+from models.tensors import WeightsError, load_strictly, read_tensors
 from models.weights import WEIGHTS, Weights, from_hub
 
 # OpenAI's names -> rows of the table. ViT-B/16 is the one that a package carries in 8 bits.
@@ -67,7 +67,7 @@ def left_out_heads(folder: Path) -> list[Path]:
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(
-            f"{folder}: no heads there; python -m training.block_head --left-out makes them"
+            f"{folder}: no heads there; training.block_head or block_norms --left-out makes them"
         )
     return files
 
@@ -114,6 +114,10 @@ class ClipImage(WholeFaceExpert):
             files |= {f"made~{x.stem}": x for x in left_out_heads(heads)} if heads else {}
             self.heads.extend(load_block_head(file) for file in files.values())
             self.head_names = [*files]
+            if len({bool(head.norms) for head in self.heads}) > 1:
+                raise WeightsError(
+                    f"{heads}: heads that are tuned as the bundled one is not, or the other way round"
+                )
             self.outputs |= dict.fromkeys(files, Output("forgery_logit", 1, ("logit",)))
         self.patch = net.patch_embed.patch_size
         shares = F.avg_pool2d(self.masks[1:].float(), self.patch).flatten(1)
@@ -153,7 +157,7 @@ class ClipImage(WholeFaceExpert):
             seen = torch.cat([last[:, :1], shares @ last[:, 1:]], dim=1)
             found = {"embedding": F.normalize(self.net.head(seen).float(), dim=-1)}
             for name, head in zip(self.head_names, self.heads, strict=True):
-                seen = self.statistics(faces, head.read(self.net, blocks))
+                read = head.read(self.net, blocks)
                 with torch.autocast(faces.device.type, enabled=False):  # small, in full precision
-                    found[name] = head(seen)[..., None]
+                    found[name] = head(self.statistics(faces, read))[..., None]
         return found

@@ -307,13 +307,18 @@ def test_tuning_moves_normalisations_and_the_head_alone(
     slower = (head.mlp[1].weight - begin.mlp[1].weight).abs().max().item()
     assert slower == pytest.approx(rate / 2, rel=0.1)
     assert all((before[name] == value).all() for name, value in tower.state_dict().items())
+    own = block_head.Config(out=tmp_path / "own", start=str(weights), **options | {"lr": 1e-3})
+    with pytest.raises(ValueError, match="block_norms trains it"):
+        block_head.train(files, {}, 4, own)
 
 
 def test_each_head_is_tuned_from_the_one_that_saw_the_same(tmp_path, monkeypatch) -> None:
     names, tuned = ["a", "b"], []
     (tmp_path / "heads" / "left_out").mkdir(parents=True)
     monkeypatch.setattr(block_norms, "made_lots", lambda *rest: ([], {}, 4, names))
-    config = block_norms.Config(features=(), out=tmp_path / "out", heads=tmp_path / "heads")
+    monkeypatch.setattr(block_norms, "read_dump", lambda x: SimpleNamespace(meta={"dataset": x}))
+    config = block_norms.Config(features=("a", "b"), out=tmp_path, heads=tmp_path / "heads")
+    config = replace(config, out=tmp_path / "out", left_out=True)
     with pytest.raises(FileNotFoundError, match="block_head.safetensors"):
         block_norms.main(config)
     for name in ("block_head", "left_out/a"):
@@ -328,7 +333,7 @@ def test_each_head_is_tuned_from_the_one_that_saw_the_same(tmp_path, monkeypatch
         return Path(config.start)
 
     monkeypatch.setattr(block_norms, "train", train)
-    block_norms.main(replace(config, left_out=True))
+    block_norms.main(config)
     assert tuned == [("block_head", (), "out"), ("a", ("a",), "a"), ("b", ("b",), "b")]
     with pytest.raises(ValueError, match="give it without --seconds"):
-        block_norms.main(replace(config, left_out=True, seconds=1))
+        block_norms.main(replace(config, seconds=1))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from data.faces import FaceCutter
 from features.regions import REGIONS, region_masks
 from models import BLOCK_HEAD, CLIP_MODELS, PROFILES, weights
-from models.block_head import load_block_head
+from models.block_head import BlockHead, load_block_head
 from models.clip_image import ClipImage
 from models.clip_onnx import read_onnx
 from models.ensemble import find_weights
@@ -135,6 +135,9 @@ def test_heads_that_were_trained_without_something_answer_beside(carried, expert
     assert more.beside == expert.beside, "detectors of either fit the same dumps"
     found = more(faces)
     assert torch.allclose(found["made~celeb-df.v2"], found["made"] + 1, atol=0.02)
+    write_half(BlockHead(), tmp_path / "frozen.safetensors", {})
+    with pytest.raises(WeightsError, match="heads that are tuned as the bundled one is not"):
+        ClipImage(carried, tower=CLIP_MODELS["standard"], heads=tmp_path)
     with pytest.raises(FileNotFoundError, match="--left-out makes them"):
         ClipImage(carried, tower=CLIP_MODELS["standard"], heads=tmp_path / "none")
 

@@ -109,9 +109,14 @@ def test_fakes_meet_real_faces_of_their_own_dataset(faces, found, monkeypatch):
     # Of 144 real faces and 72 groups that train, a third of those of each dataset is left out.
     assert [int((y == 0).sum()) for _, y in kinds] == [144 - 48] * 6
     for turns in (kinds[:3], kinds[3:]):
-        absent = [{*faces.split("train").rows["group"]} - {*g[y == 0]} for g, y in turns]
-        assert [len(groups) for groups in absent] == [24] * 3
+        absent = [{*faces.split("train").rows["group"]} - {*g} for g, _ in turns]
+        assert [len(groups) for groups in absent] == [24] * 3, "with their fakes"
         assert len(set.union(*absent)) == 72, "each in its turn"
+    train, val = faces.split("train"), faces.split("val")
+    train.rows["group"] = np.where(train.rows["dataset"] == "a", "one", train.rows["group"])
+    turn = left_out._turns(train, val)
+    assert {*turn[train.rows["dataset"] == "a"]} == {-1}, "nothing of it would be left"
+    assert {*turn[train.rows["dataset"] == "b"]} == {0, 1, 2}
 
 
 def test_a_real_face_is_scored_by_the_head_that_has_not_seen_it():

@@ -133,12 +133,20 @@ class Lots(Dataset):
 
 
 def joined(files: Sequence[Path], name: str) -> np.ndarray:
-    """An array of all lots, which are equally long; never twice in memory."""
-    first = np.load(files[0])[name]
-    found = np.empty((len(files), *first.shape), first.dtype)
+    """An array of all lots, one after the other; a large one is never twice in memory."""
+    with np.load(files[0]) as first:
+        shape, kind = first[name].shape, first[name].dtype
+    if kind.kind == "U":  # texts are as wide as their longest
+        return np.concatenate([_of(file, name) for file in files])
+    found = np.empty((len(files), *shape), kind)
     for lot, file in zip(found, files, strict=True):
-        lot[:] = np.load(file)[name]
-    return found.reshape(-1, *first.shape[1:])
+        lot[:] = _of(file, name)
+    return found.reshape(-1, *shape[1:])
+
+
+def _of(file: Path, name: str) -> np.ndarray:
+    with np.load(file) as lot:
+        return lot[name]
 
 
 class Pairs(Dataset):
@@ -155,8 +163,7 @@ class Pairs(Dataset):
     def __init__(
         self, files: list[Path], config: Config, fakes: Mapping[str, int], name: str = Lots.name
     ) -> None:
-        parts = [np.load(file) for file in files]
-        kinds, sources = (np.concatenate([x[part] for x in parts]) for part in ("kinds", "sources"))
+        kinds, sources = (joined(files, part) for part in ("kinds", "sources"))
         self.kinds = np.where(np.isin(sources, config.without), "", kinds)
         self.kept = joined(files, name)
         self.pairs, self.seed = config.pairs, config.seed
@@ -226,6 +233,10 @@ def train(files: list[Path], fakes: Mapping[str, int], faces: int, config: Confi
     """Train, or resume. fakes: of each dataset. Returns: the weights. Raises: as `fit`."""
     torch.manual_seed(config.seed)
     net = load_block_head(Path(config.start)) if config.start else BlockHead()
+    if net.norms:
+        raise ValueError(
+            f"{config.start}: has normalisations of its own; python -m training.block_norms trains it"
+        )
     schedule = Schedule(config.steps, config.interval, warm_up=50, clip=1.0)
     return fitted(Binary(net), Pairs(files, config, fakes), faces, config, schedule)
 

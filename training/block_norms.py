@@ -4,11 +4,11 @@
     python -m training.block_norms --features outputs/features/*/lite --left-out --device cuda
 
 Goes on from the heads of the first command. Faces are drawn as there, but kept as pictures in
---out/lots (20 MB a lot, all of them in memory for the training; a second of a core each, and some for
-faces that are restored), since now gradients run through the network: 300 steps take a quarter of a minute
-of an H200, and hours of a CPU. The same command goes on after a stop. Writes a head with its
-normalisations, `block_head.safetensors`, `log.csv` and `state.pt`; --left-out does so without each
-dataset in turn, too.
+--out/lots (20 MB a lot, all of them in memory for the training; a second of a core each, and some
+for faces that are restored), since now gradients run through the network: 290 steps take a quarter
+of a minute of an H200, and hours of a CPU. The same command goes on after a stop. Writes a head with
+its normalisations, `block_head.safetensors`, `log.csv` and `state.pt`; --left-out does so without
+each dataset in turn, too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from command_line import run
+from data.dump import read_dump
 from models import CLIP_MODELS
 from models.base import native_bf16
 from models.block_head import BLOCKS, TUNED, BlockHead, load_block_head, statistics
@@ -122,11 +123,12 @@ def main(config: Config) -> Path:
     if config.left_out and config.seconds:
         raise ValueError("--left-out trains several heads to their end: give it without --seconds")
     config.start = config.start or str(config.heads / HEAD)
-    load_block_head(Path(config.start))  # before anything takes long
-    files, fakes, faces, names = made_lots(config, Pictures)
+    names = {read_dump(path).meta["dataset"] for path in config.features}
+    names = names if config.left_out and len(names) > 1 else ()
     starts = {name: config.heads / LEFT_OUT / f"{name}.safetensors" for name in names}
-    for start in starts.values():
-        load_block_head(start)
+    for start in (config.start, *starts.values()):
+        load_block_head(Path(start))  # before anything takes long
+    files, fakes, faces, names = made_lots(config, Pictures)
     weights = train(files, fakes, faces, config)
 
     def again(name: str, part: Config) -> Path:

@@ -23,7 +23,7 @@ from training.detector import Settings, head_on
 
 LOG = logging.getLogger("masc")
 FOLDS = 12  # refits for kinds, at most: with more kinds, several are left out together
-FEW = 20  # real validation faces of a dataset; with fewer, those that train are left out, too
+FEW = 20  # real validation faces of a dataset; with fewer, groups that train are left out, too
 TURNS = 3  # a third of them at a time
 REPLICATES = 200  # of the bootstrap
 MISSED = 0.25  # of the fakes of a kind left out, on average: so many may get `nothing found`
@@ -214,7 +214,7 @@ class Unseen(dict):
 
 @dataclass(frozen=True)
 class Heads:
-    """Each was fitted without the real faces of one turn. Faces without a turn get the mean."""
+    """Each was fitted without the groups of one turn. Faces without a turn get the mean."""
 
     of: dict[int, tuple[Head, np.ndarray]]  # turn -> head, and p_fake of real validation faces
 
@@ -255,29 +255,32 @@ def _without_kinds(whole: Bench) -> Iterator[Scored]:
         for name in fold:
             of, of_val = kinds == name, kinds_val == name
             home = [*train.rows["dataset"][of], *val.rows["dataset"][of_val]]
-            of |= (turn >= 0) & np.isin(train.rows["dataset"], home)
+            of |= (turn >= 0) & (train.rows["label"] == 0) & np.isin(train.rows["dataset"], home)
             of_val |= (val.rows["label"] == 0) & np.isin(val.rows["dataset"], home)
             none = np.full(of_val.sum(), -1)
-            p_fake = heads.p_fake(
-                np.concatenate([bench.x[of], bench.x_val[of_val]]), np.append(turn[of], none)
-            )
+            x = np.concatenate([bench.x[of], bench.x_val[of_val]])
+            turns = np.append(np.where(kinds[of] == "", turn[of], -1), none)
+            p_fake = heads.p_fake(x, turns)
             parts = ((train, of), (val, of_val))
             yield _scored(name, "method", parts, p_fake, heads.real, whole.settings, fresh=False)
 
 
 def _turns(train: FeatureDataset, val: FeatureDataset) -> np.ndarray:
-    """(N,) of `train`: when a real face is left out, in datasets that validate with few; else -1.
+    """(N,) of `train`: when the group of a face is left out, -1 for never.
 
     A fake is compared with real faces of its own source: those of others differ in other ways, too.
+    Where few of these validate, those that train are left out, with the fakes of their groups.
     """
     turn, rng = np.full(len(train), -1), np.random.default_rng(0)
+    group, real = train.rows["group"].astype(str), train.rows["label"] == 0
     for name in sorted({*train.rows["dataset"]}):
-        reals, known = (
-            (part.rows["label"] == 0) & (part.rows["dataset"] == name) for part in (train, val)
-        )
-        if known.sum() < FEW:
-            groups, of = np.unique(train.rows["group"][reals].astype(str), return_inverse=True)
-            turn[reals] = rng.permutation(np.arange(len(groups)) % TURNS)[of]
+        own = train.rows["dataset"] == name
+        known = (val.rows["label"] == 0) & (val.rows["dataset"] == name)
+        groups = np.unique(group[own & real])
+        if known.sum() >= FEW or len(groups) < TURNS:
+            continue
+        for each, at in zip(groups, rng.permutation(np.arange(len(groups)) % TURNS), strict=True):
+            turn[own & (group == each)] = at
     return turn
 
 
