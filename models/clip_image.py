@@ -81,8 +81,8 @@ class ClipImage(WholeFaceExpert):
 
     tower: timm's name or an alias. Beside the tower that it was trained on, ViT-B/16, a head reads
     all blocks (models/block_head.py): `made`, of a region by its patches; the last blocks run again
-    for it, with its own normalisations. heads: a folder with more
-    of them, each called after the dataset it was trained without; `made~NAME` is what it says.
+    for it, with its own normalisations. heads: a folder with more of them, each called after the
+    dataset it was trained without; `made~NAME` is what it says.
     """
 
     name = "clip"

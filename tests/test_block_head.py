@@ -200,16 +200,8 @@ def test_each_dataset_is_left_out_once(lit_dump, lots, tmp_path, monkeypatch) ->
 
 
 def test_a_method_or_a_kind_is_left_out_of_every_source(tmp_path) -> None:
-    kinds = [
-        "self_blend",
-        REDRAWN,
-        RESTORED,
-        "a: swap: x",
-        "a: swap: y",
-        "a: gan: z",
-        "plain a: gan: z",
-        "b: ",
-    ]
+    labelled = ["a: swap: x", "a: swap: y", "a: gan: z", "plain a: gan: z", "b: "]
+    kinds = ["self_blend", REDRAWN, RESTORED, *labelled]
     file = tmp_path / "00000.npz"
     about = {"kinds": np.array(kinds), "sources": np.array([kind[:1] for kind in kinds])}
     np.savez(file, statistics=np.zeros((2 * len(kinds), 36, 768), np.float16), **about)
@@ -310,6 +302,23 @@ def test_tuning_moves_normalisations_and_the_head_alone(
     own = block_head.Config(out=tmp_path / "own", start=str(weights), **options | {"lr": 1e-3})
     with pytest.raises(ValueError, match="block_norms trains it"):
         block_head.train(files, {}, 4, own)
+
+
+def test_both_faces_of_a_pair_are_mirrored_or_neither(tower, clip) -> None:
+    """And nothing of CLIP itself gets a gradient."""
+    seen, look = [], clip.network_input
+    clip.network_input = lambda faces: seen.append(faces) or look(faces)
+    pairs = torch.randint(0, 255, (8, 64, 64, 4), dtype=torch.uint8).repeat_interleave(2, 0)
+    task = block_norms.Tuned(block_norms.tuned(BlockHead(), tower), clip)
+    torch.manual_seed(0)
+    loss, _ = task(pairs)
+    (faces,) = seen
+    mirrored = (faces == pairs.permute(0, 3, 1, 2).flip(3)).flatten(1).all(1)
+    assert (faces[0::2] == faces[1::2]).all() and 0 < mirrored.sum() < len(faces)
+    assert not any(block.requires_grad for block in task.first(clip, faces))
+    loss.backward()
+    assert all(norm.grad is not None for norm in task.net.norms)
+    assert all(parameter.grad is None for parameter in tower.parameters())
 
 
 def test_each_head_is_tuned_from_the_one_that_saw_the_same(tmp_path, monkeypatch) -> None:

@@ -11,8 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from benchmarks.gpu.throughput import one_by_one
 from benchmarks.gpu.worker import NEEDS_CUDA, chosen, read_rows
+from features.regions import REGIONS, Crop
+from models.base import WholeFaceExpert
 from scripts import gpu_pack, gpu_rehearsal, gpu_visit
 from scripts.gpu_report import errors, report
 
@@ -200,3 +204,25 @@ def test_too_much_to_carry_is_refused(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"none.zip: no such file"):
         gpu_pack.pack(tmp_path / "carry", faces=tmp_path / "none.zip")
     assert not [*tmp_path.iterdir()]
+
+
+def test_the_plain_loop_asks_once_an_expert_that_answers_for_all_regions():
+    class Once(WholeFaceExpert):
+        name, crop, mean, std = "once", Crop.of_box(1.3, 16), (0.5,) * 3, (0.5,) * 3
+        asked = 0
+
+        def forward(self, faces):
+            self.asked += 1
+            return {"told": faces.float().mean((1, 2, 3))}
+
+    class Each(Once):
+        forward = WholeFaceExpert.forward
+
+        def predict(self, images):
+            self.asked += 1
+            return {"told": images.mean((1, 2, 3))}
+
+    face = torch.zeros(1, 4, 16, 16, dtype=torch.uint8)
+    for kind, times in ((Once, 1), (Each, len(REGIONS))):
+        expert = kind(torch.nn.Identity(), Path("weights"), False)
+        assert len(one_by_one(expert, face)) == expert.asked == times

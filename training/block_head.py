@@ -84,6 +84,12 @@ class Config(Options):
     ema: float = 0.99
     """decay of the moving average of the weights"""
 
+    def __post_init__(self) -> None:
+        if self.left_out and self.seconds:
+            raise ValueError(
+                "--left-out trains several heads to their end: give it without --seconds"
+            )
+
 
 @cache
 def clip() -> ClipImage:
@@ -298,8 +304,6 @@ def left_out(config: Config, names: Sequence[str], train: Callable[[str, Config]
 
 
 def main(config: Config) -> Path:
-    if config.left_out and config.seconds:
-        raise ValueError("--left-out trains several heads to their end: give it without --seconds")
     files, fakes, faces, names = made_lots(config)
     weights = train(files, fakes, faces, config)
     left_out(config, names, lambda name, part: train(files, fakes, faces, part))

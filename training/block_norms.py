@@ -98,7 +98,6 @@ class Tuned(nn.Module):
         return loss_of(self.net(statistics(found, even))[:, 0])
 
     @staticmethod
-    @torch.no_grad()
     def first(clip: ClipImage, faces: Tensor) -> list[Tensor]:
         """Tokens as they leave each of the blocks that stay frozen."""
         taken = {"output_fmt": "NLC", "return_prefix_tokens": True, "intermediates_only": True}
@@ -120,8 +119,6 @@ def train(files: list[Path], fakes: dict[str, int], faces: int, config: Config) 
 
 
 def main(config: Config) -> Path:
-    if config.left_out and config.seconds:
-        raise ValueError("--left-out trains several heads to their end: give it without --seconds")
     config.start = config.start or str(config.heads / HEAD)
     names = {read_dump(path).meta["dataset"] for path in config.features}
     names = names if config.left_out and len(names) > 1 else ()
