@@ -15,7 +15,7 @@ from data.layouts.folders import EXPECTED
 from data.layouts.tree import WITHIN, child, entries_of, folders_in, passed_below
 from data.layouts.tree import is_file as is_there
 from data.names import for_screen
-from data.samples import FRAMES, LABELS, SPLIT_NAMES, Clip, Listing, Sample, is_video
+from data.samples import FRAMES, LABELS, PEOPLE, SPLIT_NAMES, Clip, Listing, Sample, is_video
 from data.splits import with_val
 from data.tables import Files, label_of, name_of, read_table
 from data.video import VIDEO_SUFFIXES, split_frame
@@ -25,7 +25,7 @@ MANY = 100  # folders that are looked into where the one above them is no datase
 INDEX = "index.csv"
 # What somebody may have meant as the index.
 OTHER_INDEX = re.compile(r"index\.(csv|tsv|txt|tab|xlsx?|ods|parquet)(\.\w+)?", re.IGNORECASE)
-OPTIONAL = ("group", "split", "video", "method", "kind")  # columns of it
+OPTIONAL = ("group", "split", "video", *PEOPLE, "method", "kind")  # columns of it
 PLAIN = "plain"  # the layout of folders and of index.csv, beside the official ones
 
 
@@ -164,7 +164,7 @@ def hints_of(root: Path) -> list[str]:
 
 def _clip(sample: Sample) -> Clip:
     """Of a picture, or of a video file, which is a group of its own unless one is given."""
-    group, rest = sample.group, (sample.split, sample.method)
+    group, rest = sample.group, (sample.split, sample.method, sample.person, sample.donor)
     if is_video(sample.path):
         return Clip(sample.path, sample.label, (), group or sample.video or sample.path, *rest)
     return Clip(sample.video, sample.label, (sample.path,), group, *rest)
@@ -207,9 +207,12 @@ def _read_index(root: Path, index: Path) -> list[Sample]:
 
 
 def _sample(row: dict[str, str], files: Files) -> tuple[Sample, bool]:
-    """One line of an index.csv, and whether its file is there."""
+    """One line of an index.csv, and whether its file is there.
+
+    Without a group, the person is one: nobody may be in two splits.
+    """
     path, label = files.within(row["path"]), row["label"]
-    group, split, video, *made = (name_of(row.get(name, "")) for name in OPTIONAL)
+    group, split, video, person, donor, *made = (name_of(row.get(name, "")) for name in OPTIONAL)
     frame = path[path.rindex("@") :] if split_frame(path) else ""
     file = path.removesuffix(frame)
     found = files.find(file)
@@ -220,4 +223,6 @@ def _sample(row: dict[str, str], files: Files) -> tuple[Sample, bool]:
     split = SPLIT_NAMES.get(split.lower(), "")
     name = (found or PurePosixPath(file).as_posix()) + frame
     method = ": ".join(filter(None, made[::-1])) if number else made[0]  # "swaps: SimSwap"
-    return Sample(name, number, group, split, video, method), found is not None
+    people = (person, donor if number else "")
+    sample = Sample(name, number, group or person, split, video, method, *people)
+    return sample, found is not None

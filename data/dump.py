@@ -17,6 +17,7 @@ import numpy as np
 
 from data.dump_checks import fault_of_meta, fault_of_rows, read_array
 from data.files import read_csv
+from data.samples import PEOPLE
 
 FORMAT = 4
 META = "meta.json"
@@ -29,10 +30,10 @@ DUMPS = Path("outputs/features")  # <dataset>/<profile> below it
 BOX = ("x0", "y0", "x1", "y1")
 LANDMARKS = tuple(f"l{axis}{i}" for i in range(5) for axis in "xy")
 COLUMNS: dict[str, type] = {  # of index.csv
-    "path": str,  # of the picture, as are label to method (data.samples.Sample)
+    "path": str,  # of the picture, as are label to donor (data.samples.Sample)
     "face": int,  # number within the picture; 0 is the most central large one
     "label": int,
-    **dict.fromkeys(("group", "split", "video", "method"), str),
+    **dict.fromkeys(("group", "split", "video", "method", *PEOPLE), str),
     **dict.fromkeys(BOX, float),  # box in pixels of the picture
     # Left eye, right eye, nose, left and right corner of the mouth, as the viewer sees them; exact,
     # so that crops cut at them are always the same.
@@ -45,7 +46,8 @@ COLUMNS: dict[str, type] = {  # of index.csv
     **dict.fromkeys(("mean_r", "mean_g", "mean_b"), float),  # of the picture, 0..255
     "phash": str,  # perceptual hash of the picture, 16 hexadecimal digits
 }
-# Columns that say which face is what.
+EARLIER = tuple(name for name in COLUMNS if name not in PEOPLE)  # of an earlier version
+# Columns that say which face is what; and `PEOPLE`, where any is known.
 IDENTITY = ("path", "face", "label", "group", "split", "video", "method", "phash")
 
 # Landmarks that lie on one place have no pose.
@@ -86,10 +88,11 @@ class Dump:
     @property
     def digest(self) -> str:
         """SHA-256 of what the dump is of, wherever it lies: contents of the pictures, settings,
-        weights, and labels, groups and splits of its faces."""
+        weights, and labels, groups, splits and people of its faces."""
         known = [self.meta.get(name) for name in ("pictures", "weights", "config", "clip_model")]
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
-        for name in IDENTITY:
+        people = any((self.rows[name] != "").any() for name in PEOPLE)
+        for name in (*IDENTITY, *PEOPLE) if people else IDENTITY:  # else as before these columns
             text = "\n".join(map(str, self.rows[name].tolist()))
             digest.update(text.encode(errors="surrogateescape") + b"\0")
         return digest.hexdigest()
@@ -111,13 +114,25 @@ def read_settings(path: Path) -> dict | None:
     return data
 
 
+def is_earlier(path: Path) -> bool:
+    """Whether it is an index.csv of a version that did not keep people."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        return file.readline().strip() == ",".join(EARLIER)
+
+
 def read_rows(path: Path) -> dict[str, np.ndarray]:
     """An index.csv: column -> (N,) str, int64 or float64. Raises: ValueError where it is damaged."""
-    lines = read_csv(path, list(COLUMNS))
-    columns = zip(*lines, strict=True) if lines else [()] * len(COLUMNS)
-    kinds = zip(COLUMNS.items(), columns, strict=True)
+    names = EARLIER if is_earlier(path) else tuple(COLUMNS)
+    lines = read_csv(path, names)
+    columns = zip(*lines, strict=True) if lines else [()] * len(names)
+    found = dict(zip(names, columns, strict=True))
+    nobody = ("",) * len(lines)
     try:
-        rows = {name: np.array(values, dtype=kind) for (name, kind), values in kinds}
+        rows = {
+            name: np.array(found.get(name, nobody), dtype=kind) for name, kind in COLUMNS.items()
+        }
         fault = fault_of_rows(rows, EXACT)
     except (ValueError, OverflowError) as error:
         fault = str(error)

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from data.dump import FORMAT, read_settings
+from data.dump import FORMAT, is_earlier, read_settings
 from data.files import PARTIAL, lock, write_json
 from data.pictures import FILE as PICTURES
 from data.pictures import LOCK, Known, Print, note_fresh, read_prints
-from data.samples import Sample
+from data.samples import PEOPLE, Sample
+
+log = logging.getLogger("masc")
 
 
 def settings_of(out: Path) -> dict:
@@ -43,7 +47,7 @@ def read_shard(path: Path) -> dict:
 
 def _difference(name: str, old: object, now: object) -> str:
     if name == "samples":  # two digests say nothing
-        return "\n  another list of pictures, or other labels, groups or splits"
+        return "\n  another list of pictures, or other labels, groups, splits or people"
     return f"\n  {name}: {old!r} there, {now!r} now"
 
 
@@ -74,12 +78,16 @@ class DumpFolder:
         self.out, self.samples, self.shard_size = Path(out), list(samples), shard_size
         self.unfinished = self.out / "unfinished"
         self.weights, self.meta = dict(weights), {}
-        listing = json.dumps([astuple(sample) for sample in self.samples])
-        digest = hashlib.sha256(listing.encode()).hexdigest()
-        self.config = {**config, "images": len(self.samples), "samples": digest}
+        self.config = {**config, "images": len(self.samples)}
         self._lock, self.root = None, root
         self._fresh: dict[str, Print] = {}  # files that were hashed again
-        self._read_state(overwrite)
+        anew = self._read_state(overwrite)
+        if self._without_people and not anew:
+            log.warning(
+                "%s: made before dumps kept people, and goes on without them; use --overwrite to make "
+                "it again with them",
+                self.out,
+            )
         news = self._fresh and os.access(self.out, os.W_OK)
         if self.complete and not self.unfinished.is_dir() and not news:
             return
@@ -115,6 +123,8 @@ class DumpFolder:
 
     def _read_state(self, overwrite: bool) -> bool:
         """Whether the dump has to be begun anew."""
+        # What an earlier version found has no people, whatever is known now.
+        self.config["samples"] = self._digest(people=not is_earlier(self.out / "index.csv"))
         meta = read_settings(self.out / "meta.json")
         begun = read_settings(self.unfinished / "config.json")
         found, self.meta = meta or begun, {}
@@ -130,7 +140,7 @@ class DumpFolder:
                 f"{self.out}: holds a dump with other settings:{lines}\n"
                 "Use --overwrite to replace it, or choose another --out."
             )
-        if differing or (meta and overwrite):
+        if differing or (overwrite and (meta or self._without_people)):
             return True
         if lost := self._lost(meta or {}):
             if not overwrite:
@@ -148,6 +158,21 @@ class DumpFolder:
         if begun:
             self.shard_size = self._shard_size_of(begun)
         return False
+
+    @cached_property
+    def _people_known(self) -> bool:
+        return any(getattr(sample, name) for sample in self.samples for name in PEOPLE)
+
+    @property
+    def _without_people(self) -> bool:
+        """Whether its faces are of an earlier version, and people are known now."""
+        return self._people_known and is_earlier(self.out / "index.csv")
+
+    def _digest(self, people: bool) -> str:
+        """SHA-256 of the samples. Where nobody is known, that of earlier versions."""
+        end = None if people and self._people_known else -len(PEOPLE)
+        listing = json.dumps([astuple(sample)[:end] for sample in self.samples])
+        return hashlib.sha256(listing.encode()).hexdigest()
 
     def _shard_size_of(self, begun: Mapping) -> int:
         size = begun.get("shard_size")
@@ -179,6 +204,7 @@ class DumpFolder:
             first = [settings, self.out / "meta.json", self.out / "predictions.csv"]
             for old in [*first, *self._files(), *self.unfinished.glob("*-*")]:
                 old.unlink(missing_ok=True)
+            self.config["samples"] = self._digest(people=True)
         else:
             note_fresh(self.out, self._fresh)
             if self.complete:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data.dump import COLUMNS, Dump
+from data.samples import PEOPLE
 from features.regions import REGIONS
 
 log = logging.getLogger("masc")
@@ -20,9 +21,9 @@ class FeatureDataset:
 
     Attributes:
         arrays: `<expert>.<output>` -> (N, R, D) float16.
-        rows: (N,) columns of index.csv, `group` prefixed by the dataset; `dataset`; `condition`, the
-            degradation of the pictures (data/degrade.py), "" none; `pictures`, a digest of all the
-            pictures of the dump, "" unknown.
+        rows: (N,) columns of index.csv, `group` and known people prefixed by the dataset;
+            `dataset`; `condition`, the degradation of the pictures (data/degrade.py), "" none;
+            `pictures`, a digest of all the pictures of the dump, "" unknown.
         versions: `<expert>.<output>~<dataset>` -> the same of an expert that was trained without
             that dataset.
     """
@@ -94,4 +95,8 @@ def join_dumps(dumps: Sequence[Dump]) -> FeatureDataset:
     groups = zip(rows["dataset"], rows["group"], rows["path"], strict=True)
     groups = [f"{dataset}/{group or path}" for dataset, group, path in groups]
     rows["group"] = np.array(groups, dtype=object)
+    for column in PEOPLE:
+        known = zip(rows["dataset"], rows[column], strict=True)
+        names = [f"{dataset}/{name}" if name else "" for dataset, name in known]
+        rows[column] = np.array(names, dtype=object)
     return FeatureDataset(arrays, rows, versions)

@@ -32,6 +32,7 @@ class Inventory:
         layout: "" where the folder is no dataset; `reason` says why, and what is in it.
         counts: (split, label, method, groups, videos, frames), frames as preprocessed.
         split_leaks: group in several splits -> these.
+        people: how many are known, fakes with a donor, all fakes; clips and single pictures.
         missing, unlisted: clips that lists name and are not there; clips that no list names.
         empty: video files of no bytes.
         over: folder -> number of its pictures and videos that are not used.
@@ -43,6 +44,7 @@ class Inventory:
     reason: str = ""
     counts: list[tuple] = field(default_factory=list)
     split_leaks: dict[str, list[str]] = field(default_factory=dict)
+    people: tuple[int, int, int] = (0, 0, 0)
     missing: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
@@ -70,6 +72,7 @@ def survey(
         name,
         counts=_counts(listing.clips),
         split_leaks=_split_leaks(listing.clips),
+        people=_people(listing.clips),
         missing=listing.missing + sorted(gone - {*listing.missing}),
         unlisted=listing.unlisted,
         empty=[c.video for c in listing.clips if not c.pictures and _is_empty(root / c.video)],
@@ -120,6 +123,12 @@ def _split_leaks(clips: Sequence[Clip]) -> dict[str, list[str]]:
     return {group: sorted(found, key=SPLITS.index) for group, found in several}
 
 
+def _people(clips: Sequence[Clip]) -> tuple[int, int, int]:
+    known = {name for clip in clips for name in (clip.person, clip.donor) if name}
+    donors = [bool(clip.donor) for clip in clips if clip.label]
+    return len(known), sum(donors), len(donors)
+
+
 def _unused(paths: Sequence[str], listing: Listing) -> Counter[str]:
     """Folder -> files in it that are neither used nor in a clip that no list names."""
     unlisted = {*listing.unlisted}
@@ -151,6 +160,12 @@ def text_of(found: Inventory) -> str:
     ]:
         examples = ", ".join(leaks[:EXAMPLES])
         lines.append(f"groups in several splits: {len(leaks)}, such as {examples}")
+    people, donors, fakes = found.people
+    if people:
+        lines.append(
+            f"people: {people:,} known"
+            + f", {donors:,} of {fakes:,} fakes with a donor" * bool(fakes)
+        )
     passed = "there and named by none of its lists, so passed over"
     lines += _list("missing", found.missing, "named by its lists and not there")
     lines += _list("not listed", found.unlisted, passed)

@@ -20,6 +20,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 FRAMES = 32  # of every video
+PEOPLE = ("person", "donor")  # whom a picture shows; the last fields of a sample and of a clip
 
 Item = TypeVar("Item")
 
@@ -33,6 +34,8 @@ class Sample:
         group: what must not be divided between splits (a source video, a person).
         video: the clip it is a frame of, "" for a single picture.
         method: how a fake was made, or real; perhaps its kind and a colon first: "swaps: SimSwap".
+        person: who was filmed, whose head it is, and so whom a fake claims to show; "" unknown.
+        donor: whose face was put in; "" of real pictures, of other fakes, and unknown.
     """
 
     path: str
@@ -41,6 +44,8 @@ class Sample:
     split: str = ""
     video: str = ""
     method: str = ""
+    person: str = ""
+    donor: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,13 @@ class Clip:
     group: str = ""
     split: str = ""
     method: str = ""
+    person: str = ""
+    donor: str = ""
 
     def samples(self, frames: int = FRAMES) -> list[Sample]:
         paths = evenly(self.pictures, frames) if self.pictures else frame_names(self.video, frames)
         same = (self.label, self.group, self.split, self.video, self.method)
+        same += (self.person, self.donor)
         return [Sample(path, *same) for path in paths]
 
 

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from data.cutting import KnownFaces
 from data.dump import (
     COLUMNS,
+    EARLIER,
     FAILURE_COLUMNS,
     FORMAT,
     LANDMARKS,
@@ -102,7 +103,11 @@ class DumpWriter(DumpFolder):
             yield from read_shard(self._shard(number))[name]
 
     def _rows(self) -> Iterator[dict]:
-        return (dict(zip(COLUMNS, row, strict=True)) for row in self._face_notes("rows"))
+        """Of an earlier version's shards, too, which did not keep people."""
+        for row in self._face_notes("rows"):
+            names = EARLIER if len(row) == len(EARLIER) else COLUMNS
+            found = dict(zip(names, row, strict=True))
+            yield {name: found.get(name, "") for name in COLUMNS}
 
     def _check_whole(self, pending: Shards) -> None:
         if pending:

@@ -40,7 +40,8 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
                 raise ValueError(f"{root / LIST}: calls {found.video} {called}; get it again")
             seen.add(key)
             split = ("test" if key in test else "train") if test else ""
-            clips.append(Clip(found.video, label, found.pictures, group, split, method))
+            who = ("", "") if folder == "YouTube-real" else names.people(found.name, method)
+            clips.append(Clip(found.video, label, found.pictures, group, split, method, *who))
     if not test:
         return Listing(clips, [LIST], unlisted, ["splits are unknown"])
     missing = [f"{folder}/{name}" for folder, name in sorted(test.keys() - seen)]

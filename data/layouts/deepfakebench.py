@@ -31,6 +31,8 @@ FAKES = {
     "FF-SH": "FaceShifter",
     "DFD_fake": "DeepFakeDetection",
 }
+# Folders of datasets whose clips are called by source videos of FaceForensics++.
+NUMBERED = {"faceforensics++", "deeperforensics-1.0", "df40", "df40_train"}
 EXAMPLES = 3  # of malformed entries in a message
 PROBES = 50  # paths that decide how much to cut
 
@@ -187,6 +189,13 @@ def _cut(root: Path, path: Path, entries: list[Entry]) -> int:
     return best
 
 
+def _who(name: str, entry: Entry) -> tuple[str, str]:
+    """Other datasets number their clips, too: three digits tell only of FaceForensics++."""
+    above = {part.lower() for part in entry.frames[0].parts}
+    numbered = bool(names.sources(name)) and not entry.label.upper().startswith("FF")
+    return names.people(name, entry.method) if not numbered or above & NUMBERED else ("", "")
+
+
 def _clips(found: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]]) -> list[Clip]:
     """found: frames -> the entry, and the splits that it is in; the last of them counts."""
     # Several clips in one folder: its pictures are a clip each, named by the list.
@@ -203,5 +212,7 @@ def _clips(found: dict[tuple[PurePosixPath, ...], tuple[Entry, set[str]]]) -> li
         split = max(splits - {""}, key=SPLITS.index, default="")
         pictures = tuple(path.as_posix() for path in frames)
         group = names.group_of(name, groups) or name
-        clips.append(Clip(video, int(entry.fake), pictures, group, split, entry.method))
+        clips.append(
+            Clip(video, int(entry.fake), pictures, group, split, entry.method, *_who(name, entry))
+        )
     return clips

@@ -87,4 +87,5 @@ def _clip(
         label, group = 1, names.person(path.name) or path.name
     source = "" if top in ("cdf", *OWN) else path.name
     made_by, split = method.name if label else "real", split if source else "test"
-    return Clip(video, label, pictures, group, split, made_by), source
+    who = names.people(path.name, made_by) if top not in OWN else ("", "")
+    return Clip(video, label, pictures, group, split, made_by, *who), source

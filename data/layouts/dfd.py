@@ -33,7 +33,8 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
         for found in clips_in(root, below(root, folder) / level):
             label, group = int(method != "real"), names.actor(found.name)
             if group:
-                clips.append(Clip(found.video, label, found.pictures, group, "", method))
+                who = names.people(found.name, method)
+                clips.append(Clip(found.video, label, found.pictures, group, "", method, *who))
             else:
                 unlisted.append(found.video)
     notes = [

@@ -2,7 +2,7 @@
 
 metadata.json in each part is {"a.mp4": {"label": "FAKE", "split": "train", "original": "b.mp4"}}.
 test/ and validation/ have a labels.csv (filename,label; 1 is fake). A group is an original with its
-fakes. Actors are not named, and recur in the parts.
+fakes. Actors are not named, and recur in the parts: a person is called by the original.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
         for name, label, group, split in _labels(folder):
             if found := on_disk.pop(name, None):
                 method = "" if label else "real"
-                clips.append(Clip(found.video, label, found.pictures, group, split, method))
+                person = group if not label or group != name else ""  # "": of an unknown original
+                clips.append(Clip(found.video, label, found.pictures, group, split, method, person))
             else:
                 missing.append((folder.relative_to(root) / f"{name}.mp4").as_posix())
         unlisted += [found.video for found in on_disk.values()]

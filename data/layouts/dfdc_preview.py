@@ -1,7 +1,8 @@
 """The preview of the Deepfake Detection Challenge (Dolhansky et al., 2019): 66 actors.
 
 dataset.json: {"method_A/643049/643049_A/1_643049_A_001.mp4": {"label": "fake", "set": "train",
-"target_id": 643049, ...}, ...}. A group is the actor filmed (target_id).
+"target_id": 643049, "swapped_id": 1224068, ...}, ...}. A group is the actor filmed (target_id); the
+other one gave the face.
 """
 
 from __future__ import annotations
@@ -50,8 +51,10 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
         if not video:
             missing.append(path)
             continue
-        group = word(entry.get("target_id")) or PurePosixPath(path).parent.name
-        clips.append(Clip(video, label, pictures, group, split, method if label else "real"))
+        person, donor = (word(entry.get(name)) for name in ("target_id", "swapped_id"))
+        group, made_by = person or PurePosixPath(path).parent.name, method if label else "real"
+        who = (person, donor if label else "")
+        clips.append(Clip(video, label, pictures, group, split, made_by, *who))
     return Listing(clips, missing, [video for video, _ in on_disk.values()])
 
 

@@ -50,7 +50,8 @@ def read(root: Path, index: Path | None = None, compression: str | None = None) 
             place = {places.get(source) for source in ids}
             if len(ids) == 1 + label and len(place) == 1 and None not in place:
                 split, group = place.pop()
-                clips.append(Clip(each.video, label, each.pictures, group, split, method))
+                who = names.people(each.name, method)
+                clips.append(Clip(each.video, label, each.pictures, group, split, method, *who))
             else:
                 unlisted.append(each.video)
     return Listing(clips, missing, unlisted, notes)

@@ -6,6 +6,7 @@ which pictures are frames: real/CLIP/0001.png, real/CLIP_0001.png.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,16 +14,21 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from data.layouts import names
-from data.layouts.runs import INNER, runs_of
-from data.layouts.series import sources
+from data.layouts.runs import INNER, SORTS, runs_of
+from data.layouts.series import PEOPLE, sources
 from data.layouts.tree import called, everything_below, folders_in
 from data.samples import LABELS, SPLIT_NAMES, Clip, Listing, is_video
 
 EXPECTED = """expected one of
   real/ and fake/
   train/, val/ (or valid/) and test/, with real/ and fake/ in each
-  index.csv with the columns path,label and, if known, group, split, video and method
+  index.csv with the columns path,label and, if known, group, split, video, method, person and donor
   a published dataset as it is distributed (docs/datasets.md)"""
+
+
+# What pictures are called, and nobody is.
+THINGS = re.compile(r"(image|img|picture|pic|photo|portrait|face|frame|sample|real|fake)s?", re.I)
+FULL = re.compile(r"[A-Z]\w*[ _][A-Z]")  # Ronald_Reagan, whom no GAN made
 
 
 def labelled(root: Path) -> list[tuple[Path, str, str]]:
@@ -62,6 +68,7 @@ def read(root: Path) -> Listing:
         replace(clip, group=group, method=clip.method or "real" * (made and not clip.label))
         for (clip, _), group in zip(clips, _groups(clips), strict=True)
     ]
+    clips = _with_people(clips)
     return Listing(clips, notes=_notes(clips), passed=passed)
 
 
@@ -78,13 +85,37 @@ def _clips(paths: list[str], label: int, split: str) -> list[Clip]:
     for run in runs:
         clips.append(Clip(run.name * run.film, label, run.pictures, run.source, split))
         if not run.film:
-            clips[-1:] = [Clip("", label, (p,), run.source, split) for p in run.pictures]
+            person = PurePosixPath(run.source).name
+            clips[-1:] = [
+                Clip("", label, (p,), run.source, split, person=person) for p in run.pictures
+            ]
     methods = [_above(clip.video) for clip in clips]
     count = Counter(methods)  # a folder of one clip is no method
     return [
         replace(clip, method=method if label and count[method] > 1 else "")
         for clip, method in zip(clips, methods, strict=True)
     ]
+
+
+def _with_people(clips: list[Clip]) -> list[Clip]:
+    """The same, with whom they show. clips: series of pictures with their names as a person.
+
+    A name is a person's where real pictures go by it and by others, as a collection has them. That a
+    fake of the name shows this person is then what it claims.
+    """
+    real = {clip.person for clip in clips if clip.person and not clip.label}
+    kinds = {name for name in real if SORTS.match(name) or THINGS.fullmatch(name)}
+    real -= {name for name in kinds if not FULL.match(name)}
+    if len(real) < PEOPLE:
+        real = set()
+    found = []
+    for clip in clips:
+        person, donor = clip.person if clip.person in real else "", ""
+        if clip.video:
+            name = names.bare(called(PurePosixPath(clip.video)))
+            person, donor = names.people(name, clip.method if clip.label else "real")
+        found.append(replace(clip, person=person, donor=donor))
+    return found
 
 
 def _above(video: str) -> str:
