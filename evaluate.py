@@ -23,7 +23,8 @@ Two reports side by side; tables, plots and pages of a report again:
 
 Protocols: `given` (in-dataset, cross-dataset, Cross-AUC), `together` (all datasets train together),
 `identity-disjoint` (no person in two splits), `manipulations` (each left out of training),
-`left-out` (each source of some methods, each dataset: by kind of fake).
+`left-out` (each source of some methods, each dataset: by kind of fake), `reference` (against genuine
+photographs of the person claimed, where the dataset knows its people: docs/reference.md).
 Baselines: the first 16 columns, each embedding of the whole face, file metadata, networks.
 Everything is fitted on train, chosen and calibrated on val, scored on test. Every figure is a row of
 metrics.csv. Stop it whenever you like: the same command goes on.
@@ -46,7 +47,7 @@ from data.dump import newest_dump, read_dump
 from data.feature_dataset import join_dumps
 from data.files import write_json
 from data.inventory import survey, text_of
-from evaluation import kinds, measure, metrics_table, plan, systems
+from evaluation import kinds, measure, metrics_table, plan, reference, systems
 from evaluation.card import for_card
 from evaluation.compare import compare
 from evaluation.plan import Config
@@ -58,6 +59,7 @@ from models.model_card import check_marks, fill
 from models.record import Record
 from models.tensors import sha256_of
 from training.detector import Settings, weights_of
+from training.photographs import with_photographs
 
 log = logging.getLogger("masc")
 REPORTS = Path("outputs/reports")
@@ -104,6 +106,7 @@ def settings_of(checkpoint: Checkpoint) -> dict:
         "fpr": info["threshold"]["fpr"],
         **weights_of(info),
         "seed": info["seed"],
+        "photographs": info.get("photographs", False),
     }
 
 
@@ -127,7 +130,9 @@ def evaluate(config: Config) -> Path:
         checkpoint.check_outputs(dumps[0].meta, str(dumps[0].path))
         config = replace(config, checkpoint=path, **settings_of(checkpoint))
         log.info("checkpoint  %s", path)
-    faces, outputs = join_dumps(dumps), dumps[0].meta["outputs"]
+    faces, outputs, told = join_dumps(dumps), dumps[0].meta["outputs"], []
+    if config.photographs:
+        faces = with_photographs(faces, outputs, told)
     names = sorted({dump.meta["dataset"] for dump in dumps})
     out = config.out or REPORTS / (config.name or "-".join(names))
     jobs = plan.planned(config, faces, dumps, checkpoint, NETWORKS)
@@ -150,8 +155,9 @@ def evaluate(config: Config) -> Path:
     test = faces.split("test")
     rows = measure.all_figures(progress, jobs, test, outputs, config.replicates, config.seed)
     left_out = kinds.figures(progress, jobs, config.replicates)
-    table = metrics_table.table_of([*rows, *left_out])
-    remarks = measure.remarks_of(faces, progress, jobs, now)
+    with_people = reference.rows_of(config, faces, dumps, checkpoint)
+    table = metrics_table.table_of([*rows, *left_out, *with_people])
+    remarks = [*measure.remarks_of(faces, progress, jobs, now), *told]
     if config.ablate == "subsets":
         used = systems.usable_outputs(faces, outputs, config.drop)
         if strays := [name for name in used if not systems.families_of([name])]:

@@ -13,6 +13,10 @@ Your own detector, all faces of each picture, JSON on the screen:
 
     python predict.py folder/ --checkpoint checkpoints/mine --faces all --json -
 
+Is this really Ann? Genuine photographs of her beside the picture (docs/reference.md):
+
+    python predict.py photo.jpg --person photographs_of_ann/ --explain outputs/cards
+
 Metrics of the newest checkpoint on the test split of the newest dump, and its predictions.csv:
 
     python predict.py
@@ -31,6 +35,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +49,7 @@ from data.dump import Dump, newest_dump, read_dump
 from data.files import write_csv
 from data.images import MAX_PIXELS
 from data.isolated import IsolatedReader
+from data.layouts.tree import everything_below
 from data.quality import QUALITIES
 from data.reader import Reader
 from data.samples import FRAMES
@@ -52,6 +58,7 @@ from inference.bundled import for_dump, for_pictures
 from inference.detector import Detector, Explainer, default_device
 from inference.files import Results, predict_files
 from inference.output import is_screen
+from inference.person import SOMEBODY, Person
 from inference.verdict import Verdict
 from models.checkpoint import PRIOR
 from models.tensors import sha256_of
@@ -73,6 +80,10 @@ class Config:
     """Write all verdicts as CSV into this file; - for the screen."""
     explain: Path | None = None
     """Write a card (PNG) and JSON of each face into this folder."""
+    person: tuple[Path, ...] = ()
+    """Genuine photographs of the person whom the pictures claim to show, or a folder of them (its name
+    is taken for the person's). Every face gets a second answer: does each of its parts fit them? In a
+    video that of the person most like them."""
     faces: Literal["one", "all"] = "one"
     """The most central large face of a picture, or every face."""
     prior: float = PRIOR
@@ -114,6 +125,8 @@ class Config:
             raise ValueError("--json and --csv cannot share a file")
         if not self.inputs and (self.json or self.csv or self.explain):
             raise ValueError("--json, --csv and --explain need pictures")
+        if self.person and not self.inputs:
+            raise ValueError("--person needs pictures to compare with the photographs")
         if self.inputs and self.features:
             raise ValueError("give pictures or --features, not both")
 
@@ -149,6 +162,30 @@ def score_dump(detector: Explainer, dump: Dump, split: str, name_of: str) -> Pat
     return dump.path / "predictions.csv"
 
 
+def read_person(detector: Detector, given: Sequence[Path], reader: Reader) -> Person:
+    """The person in photographs, or folders of them. Says which do not count, and why.
+
+    Raises: ImageError: none can be used; FileNotFoundError: one is not there.
+    """
+    paths = []
+    for path in given:
+        if not path.exists():
+            raise FileNotFoundError(f"--person {path}: not there; name photographs, or a folder")
+        inside, others = everything_below(path) if path.is_dir() else ([path], [])
+        for other, reason in others:
+            log.warning("--person %s: left out: %s", other, reason)
+        paths += inside
+    folders = {path.resolve().name for path in given if path.is_dir()}
+    name = folders.pop() if len(folders) == 1 and len(given) == 1 else SOMEBODY
+    if not paths:
+        raise ValueError(f"--person {given[0]}: no photographs in it")
+    person = detector.read_person(paths, name, reader)
+    for text in (*person.left_out, *person.notes):
+        log.warning("--person %s", text)
+    log.info("person      %s: %d photographs", name, len(person.used))
+    return person
+
+
 def _name(checkpoint: Path) -> str:
     """Of a detector: its folder, and the start of its SHA-256."""
     return f"{checkpoint.resolve().name} {sha256_of(checkpoint / 'checkpoint.json')[:12]}"
@@ -175,6 +212,9 @@ def main(config: Config) -> int:
         if detector.prior is None and config.prior != PRIOR:
             rank = "p_fake of this detector is a rank among real faces, which no prior changes"
             raise ValueError(f"{checkpoint}: {rank}; leave out --prior")
+        if config.person:
+            person = read_person(detector, config.person, reader)
+            detector = detector.compared_with(person)
         inputs = [Path(given) for given in config.inputs]
         for verdict in predict_files(
             detector, inputs, config.batch_size, reader, config.frames, config.explain

@@ -8,6 +8,7 @@
     python train.py --only fairface arcface
     python train.py --drop appearance         # without what a region looks like by itself
     python train.py --one-class               # real faces only
+    python train.py --photographs             # with other pictures of each person (docs/reference.md)
     python train.py --identity-disjoint       # as far as the embedding can tell people apart
 
 The head is fitted on `train`; hyper-parameters, calibration, threshold and the percentiles of real
@@ -41,6 +42,7 @@ from models.checkpoint import BUNDLED, CHECKPOINTS, INFO, LITE, METRICS, SPLITS,
 from models.record import Record
 from training import left_out, remarks
 from training.detector import WEIGHTS, Settings, figures, fit, weights_of, with_features
+from training.photographs import with_photographs
 
 LOG = logging.getLogger("masc")
 UNSURE_SHARE = 0.2  # of all faces in one group, above which the identity groups are doubtful
@@ -75,6 +77,8 @@ def main(config: Config) -> Path:
     newest = "" if config.features else " (the newest dump)"
     LOG.info(f"features    {', '.join(map(str, paths))}{newest}")
     faces, notes = join_dumps(dumps), []
+    if config.photographs:
+        faces = with_photographs(faces, dumps[0].meta["outputs"], notes)
     if config.identity_disjoint:
         faces = identity_disjoint(faces, notes)
     usable = with_features(faces, dumps[0].meta["outputs"], config, notes)
@@ -150,6 +154,7 @@ def check_folder(out: Path, config: Config, dumps: Sequence[Dump]) -> None:
     else:
         made_column = any(name.startswith("clip.made/") for name in found["features"])
         weighed, found = WEIGHTS[: 1 + made_column], found | weights_of(found)
+        found = {"photographs": False} | found
         made = {
             "head": config.kind,
             "groups_dropped": list(config.drop),
@@ -157,6 +162,7 @@ def check_folder(out: Path, config: Config, dumps: Sequence[Dump]) -> None:
             **{name: getattr(config, name) for name in weighed},
             "threshold": {**found["threshold"], "fpr": config.fpr},
             "identity_disjoint": config.identity_disjoint,
+            "photographs": config.photographs,
             "seed": config.seed,
             "dumps": made_from(dumps),
         }
@@ -209,6 +215,7 @@ def origins(
         "groups_only": list(config.only),
         "trained_on": trained_on,
         "seed": config.seed,
+        **({"photographs": True} if config.photographs else {}),
         "identity_disjoint": config.identity_disjoint,
         "versions": {"python": platform.python_version(), **{x: version(x) for x in PACKAGES}},
     }

@@ -52,41 +52,70 @@ class Claims:
         return replace(enough, photographs=[rows[:count] for rows in enough.photographs])
 
 
-def claims_of(rows: Mapping[str, np.ndarray], most: int = MOST) -> Claims:
-    """All claims of a table of faces: columns path, label, video, person, donor, split, dataset (if known).
+class Genuine:
+    """Which genuine photographs a picture of a table may be compared with.
 
-    Photographs come from the claim's split and dataset. One `OTHER` claim for each real picture.
+    rows: columns path, label, video, person, split, dataset (if known). Photographs are of the split and
+    the dataset of the picture.
     """
-    paths, videos = rows["path"].tolist(), rows["video"].tolist()
+
+    def __init__(self, rows: Mapping[str, np.ndarray], most: int = MOST) -> None:
+        self.paths, self.most = rows["path"].tolist(), most
+        videos = rows["video"].tolist()
+        self._clips = [video or path for video, path in zip(videos, self.paths, strict=True)]
+        self._places = rows["split"].tolist()
+        if "dataset" in rows:
+            self._places = list(zip(rows["dataset"].tolist(), self._places, strict=True))
+        self._of: dict[tuple, list[int]] = defaultdict(list)
+        labels = rows["label"].tolist()
+        for row, name in enumerate(rows["person"].tolist()):
+            if name and labels[row] == 0:
+                self._of[self._places[row], name].append(row)
+        self._people = defaultdict(list)
+        for place, name in self._of:
+            self._people[place].append(name)
+        self._apart: dict[tuple, np.ndarray] = {}  # of a clip and a person, of other sources
+
+    def random(self, row: int) -> np.random.Generator:
+        """Always the same for a picture."""
+        return np.random.default_rng(zlib.crc32(self.paths[row].encode(errors="replace")))
+
+    def others(self, row: int, name: str) -> list[str]:
+        """People that are not `name`."""
+        return [other for other in self._people[self._places[row]] if other != name]
+
+    def of(self, row: int, name: str) -> np.ndarray:
+        """Rows of photographs of a person, at most `most`, in an order that does not change."""
+        place, clip = self._places[row], self._clips[row]
+        key = (place, clip, name)
+        if key not in self._apart:
+            known = self._of.get((place, name), ())
+            apart = [i for i in known if not _made_of(clip, self._clips[i])]
+            self._apart[key] = np.array(apart, int)
+        return self.random(row).permutation(self._apart[key])[: self.most]
+
+
+def claims_of(rows: Mapping[str, np.ndarray], most: int = MOST) -> Claims:
+    """All claims of a table of faces. rows: as of `Genuine`, and donor.
+
+    One `OTHER` claim for each real picture, two for each swap whose donor is known.
+    """
+    genuine = Genuine(rows, most)
     person, donor, label = (rows[name].tolist() for name in ("person", "donor", "label"))
-    place = rows["split"].tolist()
-    if "dataset" in rows:
-        place = list(zip(rows["dataset"].tolist(), place, strict=True))
-    genuine: dict[tuple, list[int]] = defaultdict(list)
-    for row, name in enumerate(person):
-        if name and label[row] == 0:
-            genuine[place[row], name].append(row)
-    people = defaultdict(list)
-    for where, name in genuine:
-        people[where].append(name)
-    clips = [video or path for video, path in zip(videos, paths, strict=True)]
-    apart: dict[tuple, np.ndarray] = {}  # of a clip and a person: photographs of other sources
     found: list[tuple[int, int, str, np.ndarray]] = []
     for row, own in enumerate(person):
-        random = np.random.default_rng(zlib.crc32(f"{paths[row]}#{own}".encode(errors="replace")))
+        if not own:
+            continue
         if label[row]:
             claimed = [(HEAD, own), (FACE, donor[row])] if donor[row] else []
         else:
-            others = [name for name in people[place[row]] if name != own] if own else []
-            claimed = [(GENUINE, own)] if own else []
-            claimed += [(OTHER, others[random.integers(len(others))])] if others else []
+            others = genuine.others(row, own)
+            claimed = [(GENUINE, own)]
+            if others:
+                claimed.append((OTHER, others[genuine.random(row).integers(len(others))]))
         for kind, name in claimed:
-            key = (place[row], clips[row], name)
-            if key not in apart:
-                known = genuine.get((place[row], name), [])
-                apart[key] = np.array([i for i in known if not _made_of(clips[row], clips[i])], int)
-            if len(apart[key]):
-                found.append((row, kind, name, random.permutation(apart[key])[:most]))
+            if len(photographs := genuine.of(row, name)):
+                found.append((row, kind, name, photographs))
     row, kind, name, photographs = zip(*found, strict=True) if found else ((), (), (), ())
     of = np.array(name, dtype=object)
     return Claims(np.array(row, int), np.array(kind, int), of, list(photographs))

@@ -165,9 +165,15 @@ class Condition:
         raise ValueError(f"unknown degradation {text!r}; give one of {known}")
 
 
-def conditions(families: tuple[str, ...]) -> list[Condition]:
-    """Every level of some families."""
-    if unknown := [name for name in families if name not in FAMILIES]:
-        known = ", ".join(FAMILIES)
-        raise ValueError(f"unknown degradation {', '.join(unknown)}; the families are {known}")
-    return [Condition(f, n + 1) for f in families for n in range(len(FAMILIES[f].levels))]
+def conditions(wanted: tuple[str, ...]) -> list[Condition]:
+    """Every level of families (jpeg), and single levels (jpeg:5)."""
+    found = []
+    for name in wanted:
+        if ":" in name:
+            found.append(Condition.of(name))
+        elif name in FAMILIES:
+            found += [Condition(name, level + 1) for level in range(len(FAMILIES[name].levels))]
+        else:
+            known = ", ".join(FAMILIES)
+            raise ValueError(f"unknown degradation {name}; the families are {known}")
+    return list(dict.fromkeys(found))

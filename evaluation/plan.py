@@ -11,7 +11,8 @@ from typing import Literal, get_args
 import torch
 from tqdm import tqdm
 
-from data.degrade import FAMILIES, conditions
+from data.claims import datasets_with_people
+from data.degrade import FAMILIES, Condition, conditions
 from data.dump import Dump
 from data.feature_dataset import FeatureDataset
 from data.pictures import check_pictures
@@ -19,6 +20,7 @@ from evaluation import systems
 from evaluation.inspect import importance
 from evaluation.protocols import (
     DATASET,
+    MIN_FACES,
     SIZES,
     SOURCE,
     Experiment,
@@ -34,7 +36,9 @@ from features.columns import select
 from models.checkpoint import Checkpoint
 from training.detector import Settings
 
-Protocol = Literal["given", "together", "identity-disjoint", "manipulations", "left-out"]
+Protocol = Literal[
+    "given", "together", "identity-disjoint", "manipulations", "left-out", "reference"
+]
 SEEDS = 3  # draws of every few-shot size
 GPU = torch.cuda.is_available()
 
@@ -73,7 +77,7 @@ class Config(Settings):
     full_size: bool = False
     """Networks as on a GPU, though there is none (days)."""
     robustness: tuple[str, ...] = ()
-    """Families of degradations: jpeg, resize, ... or all."""
+    """Families of degradations: jpeg, resize, ..., one level of them (jpeg:5), or all."""
     limit: int | None = None
     """Degraded test pictures per dataset, evenly spaced (default: all)."""
     data_root: tuple[str, ...] = ()
@@ -156,7 +160,8 @@ def planned(
     others = systems.baselines(outputs, config)
     beside = systems.for_left_out(outputs, config)
     pixels = network_systems(config, dumps, networks)
-    experiments = experiments_of(faces, config.protocols)
+    required = not people_in(config, faces)
+    experiments = experiments_of(faces, config.protocols, required)
     plan: Plan = []
     for experiment in experiments:
         own = experiment.in_dataset is not None
@@ -184,6 +189,13 @@ def planned(
                 plan.append((checked, [permuted]))
     check_names(plan)
     return plan
+
+
+def people_in(config: Config, faces: FeatureDataset) -> list[str]:
+    """Datasets of the protocol `reference`: their test faces can be held against photographs."""
+    if "reference" not in config.protocols:
+        return []
+    return datasets_with_people(faces.split("test").rows, MIN_FACES)
 
 
 def check_datasets(config: Config, dumps: Sequence[Dump]) -> None:
@@ -247,17 +259,26 @@ def network_systems(config: Config, dumps: Sequence[Dump], folder: Path) -> list
     ]
 
 
+def degraded_tests(
+    config: Config, dump: Dump, limit: int | None
+) -> tuple[FeatureDataset, dict[Condition, FeatureDataset]]:
+    """The test faces of a dump, and the same in every condition; made here, or read again."""
+    name, settings = dump.meta["dataset"], {"device": config.device}
+    wanted = conditions(config.degradations)
+    with tqdm(wanted, desc=f"{name}, degraded", unit=" conditions") as bar:
+        return degraded_faces(dump, root_of(config, dump), bar, limit, settings)
+
+
 def measure(config: Config, dumps: Sequence[Dump]) -> Measure:
     """What needs a fitted system: number of columns, permutation importance, robustness.
 
     Degraded dumps are made here, before anything is fitted: problems are reported at once.
     """
-    wanted, degraded = conditions(config.degradations), {}
-    for dump in dumps if wanted else ():
-        name, settings = dump.meta["dataset"], {"device": config.device}
-        with tqdm(wanted, desc=f"{name}, degraded", unit=" conditions") as bar:
-            root = root_of(config, dump)
-            degraded[name] = degraded_faces(dump, root, bar, config.limit, settings)
+    degraded = {
+        dump.meta["dataset"]: degraded_tests(config, dump, config.limit)
+        for dump in dumps
+        if config.degradations
+    }
 
     def rows_of(experiment: Experiment, system: System, fitted: Fitted) -> list[dict]:
         rows: list[dict] = []

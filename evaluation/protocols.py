@@ -328,10 +328,16 @@ PROTOCOLS = {
 }
 
 
-def experiments_of(faces: FeatureDataset, protocols: Sequence[str]) -> list[Experiment]:
-    """All experiments of the protocols. Raises: ValueError where there are none."""
-    found = [experiment for name in protocols for experiment in PROTOCOLS[name](faces)]
-    if not found:
+def experiments_of(
+    faces: FeatureDataset, protocols: Sequence[str], required: bool = True
+) -> list[Experiment]:
+    """All experiments of the protocols (`reference` trains nothing and has none).
+
+    Raises: ValueError where there are none, and some are required.
+    """
+    wanted = [name for name in protocols if name in PROTOCOLS]
+    found = [experiment for name in wanted for experiment in PROTOCOLS[name](faces)]
+    if not found and required:
         counts = {split: faces.split(split).counts() for split in ("train", "val", "test")}
         raise ValueError(
             f"nothing to train and test on for {', '.join(protocols)}: a test needs {MIN_FACES} faces of each "

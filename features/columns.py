@@ -10,6 +10,7 @@ A name is `<expert>.<output>/<measure>/<regions>`:
     lite.age/expected/upper>lower           residual of `lower`, predicted from `upper`
     lite.identity/expected_cos/upper>lower  cosine of `lower` and its prediction
     pyfeat.au/AU06-AU12/full                contradiction of action units
+    lite.identity/reference/inner           cosine with photographs of the person claimed
 
 Groups for ablations follow from the names.
 """
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features import measures
+from features import measures, reference
 from features.action_units import BY_NAME, contradictions
 from features.measures import Arrays, Outputs
 from features.regions import PAIRS, REGIONS
@@ -32,6 +33,7 @@ BEYOND = 65520  # the least number that float16 rounds to infinity
 EXPECTED = ("expected", "expected_cos")  # the measures of features/expectations.py
 # By the name of an output. `appearance`, an ImageNet embedding, replaces CLIP's in `lite`.
 FAMILIES: dict[str, tuple[str, ...]] = {
+    reference.MEASURE: (),  # every output, against photographs
     "attributes": ("age", "age_years", "gender", "race"),
     "identities": ("identity",),
     "vision_language": ("embedding", "appearance"),
@@ -56,6 +58,10 @@ class FeatureTable:
 
     @classmethod
     def of(cls, columns: Arrays) -> FeatureTable:
+        if not columns:
+            raise ValueError(
+                "none of the outputs is compared between regions; choose other experts"
+            )
         return cls(list(columns), np.stack(list(columns.values()), axis=1).astype(np.float32))
 
     def ordered(self, names: Sequence[str]) -> FeatureTable:
@@ -99,6 +105,8 @@ def raw_features(arrays: Arrays, outputs: Outputs) -> FeatureTable:
     columns: dict[str, np.ndarray] = {}
     for name, output in outputs.items():
         values, kind = finite(arrays[name]), output["kind"]
+        if kind == "person":  # features/reference.py
+            continue
         if kind == "forgery_logit":
             for region, place in INDEX.items():
                 columns[f"{name}/level/{region}"] = values[:, place, 0]
@@ -116,7 +124,17 @@ def raw_features(arrays: Arrays, outputs: Outputs) -> FeatureTable:
                 columns[f"{name}/{measure}/{pair}"] = np.abs(a - b).mean(-1)
             else:
                 raise ValueError(f"{name}: unknown kind {kind!r} of output")
-    return FeatureTable.of(columns | contradictions(arrays, outputs))
+    return FeatureTable.of(columns | contradictions(arrays, outputs) | with_person(arrays, outputs))
+
+
+def with_person(arrays: Arrays, outputs: Outputs) -> dict[str, np.ndarray]:
+    """Likeness of each region to photographs of the person claimed, where arrays have these."""
+    columns = {}
+    for name in reference.identities(outputs):
+        if (person := arrays.get(name + reference.PERSON)) is not None:
+            values = reference.similarities(finite(arrays[name]), finite(person))
+            columns |= {reference.column(name, x): values[:, place] for x, place in INDEX.items()}
+    return columns
 
 
 def groups_of(name: str) -> set[str]:
@@ -128,22 +146,25 @@ def groups_of(name: str) -> set[str]:
     output, measure = name.split("/")[:2]
     groups = {name, measure, "expected" if measure in EXPECTED else "raw"}
     groups |= {name[: match.start()] for match in re.finditer(r"[./]", name)}
-    groups |= {key for key, outputs in FAMILIES.items() if output.rpartition(".")[2] in outputs}
+    if measure != reference.MEASURE:
+        name = output.rpartition(".")[2]
+        groups |= {family for family, outputs in FAMILIES.items() if name in outputs}
     return groups | {"contradiction"} if measure in BY_NAME else groups
 
 
 def predictable(outputs: Outputs) -> dict[str, Mapping]:
-    """Outputs predictable from another region: all but `traces` and forgery logits."""
+    """Outputs predictable from another region: all but `traces`, forgery logits and `person`."""
     return {
         name: x
         for name, x in outputs.items()
-        if "traces" not in groups_of(f"{name}/") and x["kind"] != "forgery_logit"
+        if "traces" not in groups_of(f"{name}/") and x["kind"] not in ("forgery_logit", "person")
     }
 
 
 def directions(names: Sequence[str]) -> np.ndarray:
     """(F,) float64: +1 where higher means less consistent, -1 for cosines."""
-    return np.array([-1.0 if groups_of(name) & {"cos", "expected_cos"} else 1.0 for name in names])
+    alike = {"cos", "expected_cos", reference.MEASURE}
+    return np.array([-1.0 if groups_of(name) & alike else 1.0 for name in names])
 
 
 def forgery_logit_columns(names: Sequence[str], outputs: Outputs) -> np.ndarray:

@@ -27,6 +27,7 @@ COLUMN = re.compile(
 PHRASES = {
     "made": "how much the {a} {what}: {value}",
     "level": "{what} of the {a}: {value}",
+    "reference": "{a} and photographs of the person: {what} similarity {value}",
     "cos": "{a} and {b}: {what} similarity {value}",
     "js": "{a} and {b}, {what}: JS divergence {value}",
     "kl": "{a} against {b}, {what}: KL divergence {value}",

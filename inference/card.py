@@ -52,6 +52,7 @@ FAMILY_WORDS = {
     "expressions": "expression",
     "traces": "forgery traces",
     "appearance": "made or photographed",
+    "reference": "photographs of the person",
 }
 # Matrices of similarities, and the outputs they can show: the first one that is there.
 MATRICES = {

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from data.images import ImageError
 from data.reader import Reader
 from inference.detector import Detector
+from inference.reference import Reference
 from inference.verdict import (
     BETWEEN,
     CLEAR,
@@ -42,6 +43,7 @@ class Track:
     p_fake: list[float] = field(default_factory=list)  # one per frame
     out_of_distribution: int = 0  # frames outside the abstention limits
     worst: Verdict | None = None  # for the frame with the highest score
+    references: list[Reference] = field(default_factory=list)  # of each frame, if there is a person
 
     def add(self, frame: int, verdict: Verdict) -> None:
         self.frames.append(frame)
@@ -50,6 +52,7 @@ class Track:
         if verdict.identity is not None:
             self.identity = self.identity + verdict.identity
         self.box = verdict.box
+        self.references += [verdict.reference] if verdict.reference else []
         if self.worst is None or verdict.p_fake > self.worst.p_fake:
             self.worst = verdict
 
@@ -119,6 +122,8 @@ def predict_clip(
     tracks.sort(key=lambda track: -len(track.frames))
     counts = read, frames, reader.seconds(path)
     people = [summarise(detector, track, number, *counts) for number, track in enumerate(tracks)]
+    if detector.person:
+        compare_most_like(detector, tracks, people)
     streams = reader.stream_count(path)
     for person in people:
         if streams > 1:
@@ -171,6 +176,18 @@ def summarise(
         worst_frame=track.worst,
         identity=None,
     )
+
+
+def compare_most_like(detector: Detector, tracks: list[Track], people: list[Verdict]) -> None:
+    """The one who is most like the photographs of the person is compared with them, nobody else."""
+    like = [
+        np.nanmean([found.likeness("full").similarity for found in track.references])
+        for track in tracks
+    ]
+    for number, (track, person) in enumerate(zip(tracks, people, strict=True)):
+        own = number == int(np.argmax(like))
+        person.reference = detector.comparer.over(track.references) if own else None
+        person.worst_frame.reference = person.reference
 
 
 def read_worst_frame(

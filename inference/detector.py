@@ -4,6 +4,9 @@ from predict import Detector
 
 verdict = Detector.load().predict("photo.jpg")      # or uint8 RGB (H, W, 3), or a PIL image
 verdict.p_fake, verdict.verdict, [reason.sentence for reason in verdict.reasons]
+
+found = Detector.load().predict("photo.jpg", person=["ann1.jpg", "ann2.jpg"]).reference
+found.p_conflict, found.pattern, found.regions, found.sentences
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +29,10 @@ from data.reader import Reader
 from data.samples import evenly
 from features.disagreement import PARTS, by_family, of_regions, pairs_of, ranks
 from features.explain import MEDIAN, reasons
+from features.reference import PERSON
 from inference.bundled import for_pictures
+from inference.person import SOMEBODY, Given, Person
+from inference.reference import Comparer
 from inference.scorer import Scorer
 from inference.verdict import (
     CLEAR,
@@ -129,7 +136,7 @@ class Explainer(Scorer):
         found = [Region("full", None, None, {})]
         found += [Region(name, *pair, {}) for name, pair in zip(PARTS, pairs, strict=True)]
         for name, output in self.outputs.items():
-            if output["kind"] in ("embedding", "vector"):
+            if output["kind"] in ("embedding", "vector", "person"):
                 continue
             for region, row in zip(found, outputs[name].astype(np.float64), strict=True):
                 if np.isfinite(row).all():
@@ -173,6 +180,8 @@ class Detector(Explainer):
                 f"{checkpoint}: trained with other weights ({', '.join(other)}); restore them, or "
                 "preprocess and train again"
             )
+        self.weights_dir = weights_dir
+        self.person: Person | None = None  # whom all faces are compared with
         self.cutter = FaceCutter(
             faces,
             crops=self.ensemble.crops.values(),
@@ -180,6 +189,23 @@ class Detector(Explainer):
             turned=True,
             beside=faces == "all",
         )
+
+    @cached_property
+    def comparer(self) -> Comparer:
+        return Comparer(self.ensemble.device, self.weights_dir)
+
+    def read_person(
+        self, photographs: Sequence[Given], name: str = SOMEBODY, reader: Reader | None = None
+    ) -> Person:
+        """Genuine photographs of one person, as one. Raises: ImageError: none can be used."""
+        return self.comparer.person(photographs, name, reader)
+
+    def compared_with(self, person: Person) -> Detector:
+        """Compares every face with this person, too: `Verdict.reference`."""
+        other = copy(self)
+        other.comparer, other.person, other.cutter = self.comparer, person, copy(self.cutter)
+        other.cutter.crops = tuple(dict.fromkeys((*self.cutter.crops, *self.comparer.crops)))
+        return other
 
     @classmethod
     def load(
@@ -197,12 +223,18 @@ class Detector(Explainer):
         other.cutter.faces, other.cutter.beside = "all", False
         return other
 
-    def predict(self, image: Path | str | np.ndarray | Image.Image) -> Verdict:
+    def predict(self, image: Given, person: Sequence[Given] | Person | None = None) -> Verdict:
         """The verdict for the most central large face of one picture; `error` where there is none.
 
-        image: a file, uint8 RGB (H, W, 3), or a PIL image (turned as its EXIF says).
-        Raises: ImageError: (a ValueError) an unreadable file, or an array of another kind.
+        image: a file, uint8 RGB (H, W, 3), or a PIL image (turned as its EXIF says); person: genuine
+        photographs of the person whom it claims to show, or what `read_person` made of them: then the
+        verdict has a `reference`.
+        Raises: ImageError: (a ValueError) an unreadable file, or an array of another kind; none of the
+        photographs can be used.
         """
+        if person is not None:
+            known = person if isinstance(person, Person) else self.read_person(person)
+            return self.compared_with(known).predict(image)
         if isinstance(image, str | Path):
             reader, path = Reader(), Path(image)
             faces = self.predict_images([reader.image(path)], [str(image)])
@@ -253,6 +285,10 @@ class Detector(Explainer):
         crops = self.cutter(list(images)) if images else ()
         if len(crops):
             outputs = {name: value.numpy() for name, value in self.ensemble(crops.views).items()}
+            for name, of_person in (self.person.embedding if self.person else {}).items():
+                shape = (len(crops), *of_person.shape)
+                outputs[name + PERSON] = np.broadcast_to(of_person, shape)
+            references = self.comparer.compare(crops, self.person) if self.person else ()
             lying = {*crops.image} - {*crops.image[crops.turn == 0]}
             for row, (features, p_fake) in enumerate(zip(*self.score(outputs), strict=True)):
                 quality = {name: float(getattr(crops, name)[row]) for name in QUALITIES}
@@ -262,6 +298,7 @@ class Detector(Explainer):
                 verdict.box = tuple(map(float, crops.box[row]))
                 verdict.aligned = crops.aligned[row].permute(1, 2, 0).cpu().numpy()
                 verdict.turn = int(crops.turn[row])
+                verdict.reference = references[row] if references else None
                 if turn := verdict.turn:
                     lies = "the picture is not upright: its" if crops.image[row] in lying else "the"
                     verdict.notes.append(f"{lies} face is turned by {turn} degrees")

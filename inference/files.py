@@ -191,7 +191,8 @@ class Cards:
             self.failed += 1
             log.warning("%s: scored, but no card was drawn: %s", verdict.path, error.reason)
         if verdict.clip:
-            verdict.aligned = verdict.worst_frame = verdict.identity = None  # frees memory
+            # Frees memory.
+            verdict.aligned = verdict.worst_frame = verdict.identity = verdict.reference = None
             self.people.append(verdict)
 
     def _draw_scores(self) -> None:
@@ -285,7 +286,7 @@ def write_explanation(verdict: Verdict, folder: Path, number: int, reader: Reade
 
     Raises: ImageError: the picture cannot be read any more; OSError.
     """
-    from inference.card import write_card
+    from inference.card import write_card, write_figure
 
     path, place = Path(verdict.path), ""
     if verdict.clip:
@@ -297,7 +298,12 @@ def write_explanation(verdict: Verdict, folder: Path, number: int, reader: Reade
         raise image
     shown = verdict.worst_frame or verdict
     label = shown.verdict.replace(" ", "_")
-    write_card(shown, image, folder, f"{number:04d}_{_stem(path)}{place}_{label}")
+    stem = f"{number:04d}_{_stem(path)}{place}_{label}"
+    write_card(shown, image, folder, stem)
+    if shown.reference:
+        from inference.person_card import draw_person_card
+
+        write_figure(draw_person_card(shown.reference, verdict.path), folder / f"{stem}_person.png")
 
 
 def _stem(path: Path) -> str:

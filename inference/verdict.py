@@ -12,12 +12,14 @@ from scipy.stats import binomtest
 from data.names import for_screen, for_table
 from features.disagreement import Pair
 from features.explain import Reason
+from inference.reference import Reference
 
 FAKE, CLEAR, UNSURE = "fake", "nothing found", "cannot tell"
 WORDS = {FAKE: "looks manipulated", CLEAR: CLEAR, UNSURE: UNSURE}  # as people read them
 CSV_COLUMNS = ("path", "face", "p_fake", "verdict", "doubts", "quality", "reasons", "error")
 CSV_COLUMNS += ("threshold", "false_alarm_rate", "frames_asked", "frames_unreadable")
 CSV_COLUMNS += ("unreadable_because", "notes", "prior", "nothing_found_below", "meaning")
+CSV_COLUMNS += ("person", "photographs", "p_conflict", "pattern", "pattern_because")
 # Quality -> which side of its limit is poor, and the sentence.
 LIMITS = {
     "face_px": ("below", "the face is only {:.0f} px wide, less than 99% of the training faces"),
@@ -101,6 +103,7 @@ class Verdict:
     box: tuple[float, ...] = ()  # x0, y0, x1, y1 in pixels of the picture
     aligned: np.ndarray | None = field(default=None, repr=False)  # (112, 112, 4) uint8 RGBA
     frame: int = 0  # of an animated picture
+    reference: Reference | None = None  # how it fits photographs of the person claimed
     turn: int = 0  # degrees clockwise by which the face stands turned: 0, 90, 180 or 270
 
     @property
@@ -190,7 +193,11 @@ class Verdict:
         sentences = [reason.sentence for reason in self.reasons] or ["no single reason"]
         headline = f"{path}{face}: {self.words}  {self.p_words}"
         lines.insert(0, f"    {self.scale}")
-        return "\n".join([headline, *lines, *(f"  - {sentence}" for sentence in sentences)])
+        found = [headline, *lines, *(f"  - {sentence}" for sentence in sentences)]
+        if self.reference:
+            found += [f"  {self.reference.headline}"]
+            found += [f"  - {sentence}" for sentence in self.reference.sentences]
+        return "\n".join(found)
 
     def to_json(self, whole: bool = False) -> dict:
         """JSON-ready. whole: with regions, pairs and families; in a video of the worst frame."""
@@ -214,6 +221,8 @@ class Verdict:
         }
         if self.clip:
             row["clip"] = self.clip
+        if self.reference:
+            row["reference"] = self.reference.to_json()
         if not whole or self.error:
             return row
         row["record"] = self.record
@@ -228,7 +237,7 @@ class Verdict:
 
     def to_csv(self) -> dict:
         """One row of `CSV_COLUMNS`: unknown values are empty, sentences are joined by ` | `."""
-        rate, clip = self.false_alarm_rate, self.clip or {}
+        rate, clip, found = self.false_alarm_rate, self.clip or {}, self.reference
         row = self.to_json() | {
             "p_fake": "" if self.p_fake is None else f"{self.p_fake:.4f}",
             "doubts": " | ".join(self.reasons_to_abstain),
@@ -241,6 +250,11 @@ class Verdict:
             "unreadable_because": clip.get("unreadable_because", ""),
             "notes": " | ".join(self.notes),
             "nothing_found_below": "" if self.clear_below is None else f"{self.clear_below:.4f}",
+            "person": found.person.name if found else "",
+            "photographs": len(found.person.used) if found else "",
+            "p_conflict": found.conflict_words if found else "",
+            "pattern": found.pattern if found else "",
+            "pattern_because": " | ".join(found.sentences) if found else "",
         }
         cells = {name: "" if row[name] is None else row[name] for name in CSV_COLUMNS}
         return {k: for_table(cell) if isinstance(cell, str) else cell for k, cell in cells.items()}

@@ -18,6 +18,8 @@ EXPERTS: dict[str, tuple[str, str]] = {
     "clip": ("models.clip_image", "ClipImage"),
     "pyfeat": ("models.pyfeat", "PyFeat"),
     "traces": ("models.trace_net", "TraceExpert"),
+    "person": ("models.person_net", "PersonExpert"),
+    "head": ("models.head_clip", "HeadClip"),
     "gend": ("models.gend", "GenD"),
     "gend_pe": ("models.gend", "GenDPE"),
     "gend_dinov3": ("models.gend", "GenDDINOv3"),
@@ -34,7 +36,9 @@ _FOLDER = Path(__file__).parent.parent / "checkpoints"
 BUNDLED: dict[str, Path] = {
     "lite": _FOLDER / "region_net.safetensors",
     "traces": _FOLDER / "trace_net.safetensors",
+    "person": _FOLDER / "person_net.safetensors",
 }
+HEAD_MAPS = _FOLDER / "head_maps.safetensors"  # beside `head`
 BLOCK_HEAD = _FOLDER / "block_head.safetensors"  # beside `clip` with the tower ViT-B/16
 CLIP_MODEL = "ViT-B/32"  # the default (models/clip_image.py), but for these profiles
 CLIP_MODELS = {"standard": "ViT-B/16"}

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from features.regions import Crop, region_masks
 from models.gpu_layers import cast
 
-KINDS = ("distribution", "embedding", "scalar", "vector", "forgery_logit")
+KINDS = ("distribution", "embedding", "scalar", "vector", "forgery_logit", "person")
 # Of R, G, B in [0, 1], as torchvision's and timm's networks were trained.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -24,7 +24,8 @@ class Output:
     """One named output of an expert; the kind decides how two regions are compared.
 
     kind: `distribution` (sums to 1 over `names`), `embedding` (L2-normalised), `scalar`, `vector`
-    (named scalars) or `forgery_logit` (larger where the region looks manipulated; not compared).
+    (named scalars), `forgery_logit` (larger where the region looks manipulated; not compared) or `person`
+    (an embedding that is compared with photographs of a person only; 0 of a region it does not look at).
     """
 
     kind: str

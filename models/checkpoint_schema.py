@@ -143,6 +143,7 @@ INFO = record(
     optional={
         "appearance_weight": number(0),
         "clip_model": text(),
+        "photographs": one_of(True),
         "kinds": list_of(KIND),
         "nothing_found": record(
             p_fake=number(0, SURE), **dict.fromkeys(("level", "fakes", "reals"), number(0, 1))

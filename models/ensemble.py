@@ -69,6 +69,8 @@ def profile_of(profile: str, names: tuple[str, ...]) -> str:
 
 
 def published(name: str, clip_model: str = CLIP_MODEL) -> Weights:
+    if name == "head":  # the tower that it was fitted with
+        return WEIGHTS[clip_image.ROWS["ViT-B/16"]]
     return clip_image.published(clip_model) if name == "clip" else WEIGHTS[name]
 
 

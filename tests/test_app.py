@@ -24,7 +24,7 @@ import app
 from data.images import ImageError
 from data.reader import Reader
 from tests.conftest import ROOT
-from tests.toy_page import NoFaces, free_port, serving
+from tests.toy_page import NoFaces, comparing, free_port, serving
 from training.examples import examples as made
 from web.page import Page
 from web.uploads import Uploads
@@ -55,7 +55,7 @@ def examples() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, detector) -> Iterator[tuple[str, Path]]:
     """The address of a running page, and the folder of its files."""
-    with serving(tmp_path_factory.mktemp("served"), detector) as running:
+    with serving(tmp_path_factory.mktemp("served"), comparing(detector)) as running:
         yield running.address, running.kept
 
 
@@ -222,10 +222,13 @@ def test_people_see_the_prediction_in_a_browser(served, pictures, clip):
         page.goto(address)
         verdict, card = page.locator("#verdict"), page.locator("#card img")
 
-        def send(place: int, path: Path, button: str) -> None:
+        def choose(place: int, *paths: Path) -> None:
             with page.expect_response(lambda reply: "/upload" in reply.url and reply.ok):
-                page.locator("input[type=file]").nth(place).set_input_files(path)
+                page.locator("input[type=file]").nth(place).set_input_files(paths)
             page.wait_for_timeout(500)  # until the page knows of it
+
+        def send(place: int, path: Path, button: str) -> None:
+            choose(place, path)
             page.get_by_role("button", name=button, exact=True).click()
 
         send(0, pictures["photograph"], "Predict")
@@ -249,9 +252,22 @@ def test_people_see_the_prediction_in_a_browser(served, pictures, clip):
         page.get_by_label("face 2").click()
         expect(verdict).not_to_have_text(first)
         page.screenshot(path=SHOTS / "two.png", full_page=True)
-        send(1, clip, "Predict the video")
+        choose(1, pictures["photograph"], pictures["text"])
+        send(0, pictures["blended"], "Predict")
+        expect(verdict.locator("h2")).to_have_text(["looks manipulated", "consistent"])
+        expect(verdict).to_contain_text("text.jpg: left out: not an image")
+        expect(card).to_have_count(2)
+        expect(page.get_by_text("Save the comparison (PNG)")).to_be_visible()
+        page.screenshot(path=SHOTS / "compared.png", full_page=True)
+        again = page.get_by_label("Compare with the same photographs again (1)")
+        expect(again).to_be_checked()
+        send(0, pictures["photograph"], "Predict")
+        expect(verdict.locator("h2").first).to_have_text(re.compile("(nothing|cannot)"))
+        expect(card).to_have_count(2)
+        send(2, clip, "Predict the video")
         expect(verdict).to_contain_text("Person 1, in 12 of 12 frames")
         expect(page.get_by_alt_text("Scores over time")).to_be_visible()
+        expect(verdict.locator("h2")).to_have_count(2)
         page.screenshot(path=SHOTS / "video.png", full_page=True)
         page.get_by_role("button", name="a photograph").click()
         expect(verdict).to_contain_text(f"p_fake {real['p_fake']:.2f}")

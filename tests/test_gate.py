@@ -199,7 +199,7 @@ def test_other_pages_may_not_use_it(served):
 DEEP = '{"data": ' + "[" * 30_000
 BAD = [
     *(b"", b"{", b"[]", b"null", b"\xff", DEEP.encode(), (DEEP + "]" * 30_000 + "}").encode()),
-    *(b'{"data": []}', b'{"data": [null, null]}', b'{"data": [5]}', b'{"data": ["a.png"]}'),
+    *(b'{"data": []}', b'{"data": [null, null, null]}', b'{"data": [5]}', b'{"data": ["a.png"]}'),
     *(b'{"data": [{"path": 5}]}', b'{"data": [{"path": ["a"]}]}', b'{"data": {"path": "a"}}'),
     *(b'{"data": [null], "fn_index": %b}' % n for n in (b"9999", b"[]", b'"a"', b"-1", b"{}")),
     b'{"data": [null], "fn_index": 0, "session_hash": "%b"}' % (b"a" * 65),
@@ -224,7 +224,7 @@ def test_large_requests_are_not_kept(served):
         assert answer.status_code == 413
     assert served.send(bytes(gate.MAX_BYTES + 1)).status_code == 413
     assert served.send(bytes(gate.MAX_BYTES + 2 * gate.MAX_JSON)).text == "more than 21 MB"
-    several = [("files", (f"{n}.png", png())) for n in range(2)]
+    several = [("files", (f"{n}.png", png())) for n in range(9)]
     answer = requests.post(f"{served.api}/upload", files=several, timeout=60)
     assert answer.status_code == 400 and "Too many files" in answer.text
     fields = {str(number): "a" for number in range(50)}
@@ -301,8 +301,8 @@ def test_a_session_waits_for_its_own_predictions(served, monkeypatch):
 
 def test_answers_of_others_cannot_be_brought_along(served):
     """Nor numbers of faces that there are not."""
-    functions = served.blocks.fns.items()
-    number = next(number for number, each in functions if len(each.inputs) == 2)
+    wanted, functions = [None, page.SEVERAL], served.blocks.fns.items()
+    number = next(n for n, each in functions if [x.label for x in each.inputs] == wanted)
     for state, face in ((None, None), ({"verdicts": [{}]}, "face 1"), ([1], "face -1")):
         asked = {"data": [state, face], "fn_index": number, "session_hash": "b"}
         assert requests.post(f"{served.api}/queue/join", json=asked, timeout=60).ok

@@ -42,6 +42,7 @@ ALLOWED = {
         "data",
         "features",
         "models",
+        "inference.comparison",
         "inference.scorer",
         "evaluation.metrics",
         "training",

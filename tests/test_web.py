@@ -46,10 +46,12 @@ def test_old_uploads_go_unless_they_wait(folder):
 
 def test_the_page_sweeps_now_and_then(folder, monkeypatch):
     kept = Uploads()
-    waiting, old = (kept.find(kept.add("a.png", io.BytesIO(b"a"))) for _ in range(2))
-    for place in (waiting, old):
+    *waiting, old = (kept.find(kept.add("a.png", io.BytesIO(b"a"))) for _ in range(4))
+    for place in (*waiting, old):
         os.utime(place.parent, (0, 0))
-    event = SimpleNamespace(session_hash="a", data=SimpleNamespace(data=[{"path": str(waiting)}]))
+    picture, *photographs = ({"path": str(place)} for place in waiting)
+    inputs = SimpleNamespace(data=[picture, photographs, None, False])
+    event = SimpleNamespace(session_hash="a", data=inputs)
     queue = SimpleNamespace(
         event_ids_to_events={"a": event},
         pending_messages_per_session={},
@@ -71,7 +73,7 @@ def test_the_page_sweeps_now_and_then(folder, monkeypatch):
                 await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(serve(), 30))
-    assert waiting.is_file()
+    assert all(place.is_file() for place in waiting)
     kept.close()
 
 

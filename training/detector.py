@@ -42,6 +42,9 @@ class Settings:
     """Groups of columns to leave out: appearance, clip, raw, lite.age, kl, ... (docs/features.md)."""
     only: tuple[str, ...] = ()
     """Groups of columns to use alone."""
+    photographs: bool = False
+    """Compare each face with other real pictures of its person, too, where the dataset knows people: the
+    family `reference`. Such a detector wants predict.py --person; without, those columns are unknown."""
     fpr: float = 0.05
     """False positive rate of the threshold, on real validation faces."""
     # Chosen by leaving one dataset out: docs/research.md.

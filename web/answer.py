@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from inference.card import COLOURS, GREY, draw_card, draw_scores
+from data.names import for_screen
+from inference.card import COLOURS, GREY, ORANGE, draw_card, draw_scores
+from inference.person_card import COLOURS as PATTERN_COLOURS
+from inference.person_card import draw_person_card
+from inference.reference import Reference
 from inference.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -38,13 +42,24 @@ class Answer:
         if verdicts[0].clip:
             scores = _png(draw_scores(verdicts))
             curve = f'<img alt="Scores over time" width="100%" src="{scores}">'
-        return cls(list(verdicts), [small[id(image)] for image in images], curve)
+        kept = [_kept(verdict) for verdict in verdicts]
+        return cls(kept, [small[id(image)] for image in images], curve)
+
+    @property
+    def first(self) -> int:
+        """Which is shown first: the face that is most like photographs, if there are any."""
+        return int(np.argmax([_likeness(verdict) for verdict in self.verdicts]))
 
     def text(self, number: int) -> str:
         """HTML."""
         verdict = self.verdicts[number]
         person = f"<p>P{verdict.in_frames[1:]}.</p>" if verdict.clip else ""
-        return person + as_html(verdict) + self.curve
+        other = ""
+        if verdict.reference is None and self.verdicts[self.first].reference:
+            other = (
+                f"<p>Face {self.first + 1} is most like the photographs and compared with them.</p>"
+            )
+        return person + as_html(verdict) + other + self.curve
 
     def card(self, number: int) -> str:
         """HTML, with links to save it."""
@@ -59,7 +74,7 @@ class Answer:
         text = _data_uri("application/json", data.encode("utf-8", "replace"))
         links += link.format("json", text, "the JSON")
         picture = f'<img alt="The card of this face" style="width:100%" src="{card}">'
-        return f"<p>{links}</p>{picture}"
+        return f"<p>{links}</p>{picture}{_comparison(verdict)}"
 
     def rows(self) -> list[dict]:
         """For programs. A client of gradio would fetch a `path`, at any depth: it is a `picture`."""
@@ -73,7 +88,49 @@ def as_html(verdict: Verdict) -> str:
     lines = [f'<h2 style="color:{colour};margin:0">{verdict.words}</h2>']
     lines += [f"<p>{html.escape(text.rstrip('.'))}.</p>" for text in sentences]
     reasons = [f"<li>{html.escape(reason.sentence)}</li>" for reason in verdict.reasons]
-    return "\n".join([*lines, "<ol>", *reasons, "</ol>"])
+    second = [compared_as_html(verdict.reference)] if verdict.reference else []
+    return "\n".join([*lines, "<ol>", *reasons, "</ol>", *second])
+
+
+def compared_as_html(found: Reference) -> str:
+    """The second part: how the face fits the photographs, and which of them do not count."""
+    colour = PATTERN_COLOURS.get(found.pattern, ORANGE)
+    numbers = f"Against {found.of}"
+    if found.conflict_words:
+        numbers += f": p_conflict {found.conflict_words}; {100 * found.fpr:g}% of genuine pictures "
+        numbers += f"reach {found.threshold:.2f}"
+    about = [*found.person.left_out, *found.person.notes]
+    lines = [f'<h2 style="color:{colour};margin:1em 0 0">{html.escape(found.pattern)}</h2>']
+    lines += [f"<p>{html.escape(numbers)}.</p>"]
+    lines += ["<ul>", *(f"<li>{html.escape(text)}</li>" for text in found.sentences), "</ul>"]
+    lines += [f"<p>{html.escape(for_screen(text))}.</p>" for text in about]
+    return "\n".join(lines)
+
+
+def _comparison(verdict: Verdict) -> str:
+    """HTML: its card and a link to save it."""
+    if verdict.reference is None:
+        return ""
+    card = _png(draw_person_card(verdict.reference, verdict.path))
+    link = f'<a download="masc-comparison.png" href="{card}">Save the comparison (PNG)</a>'
+    picture = '<img alt="The comparison with the photographs" style="width:100%"'
+    return f'<p>{link}</p>{picture} src="{card}">'
+
+
+def _likeness(verdict: Verdict) -> float:
+    """Of the whole face to the photographs; less where nothing is known."""
+    found = verdict.reference and verdict.reference.likeness("full")
+    return -2.0 if found is None or np.isnan(found.similarity) else found.similarity
+
+
+def _kept(verdict: Verdict) -> Verdict:
+    """With the view of its own face only, not those of all faces that were compared with it."""
+    found = verdict.reference
+    if found is None or found.view is None:
+        return verdict
+    found = replace(found, view=found.view.copy())
+    worst = verdict.worst_frame and replace(verdict.worst_frame, reference=found)
+    return replace(verdict, reference=found, worst_frame=worst)
 
 
 def _without_paths(value: Any) -> Any:

@@ -18,14 +18,14 @@ from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from web.uploads import MOST, Uploads
+from web.uploads import MAX_BYTES, MOST, PHOTOGRAPHS, Form, Uploads
 
-MAX_BYTES = 20 * 1024**2  # of a file
+MAX_UPLOAD = 2 * MAX_BYTES  # all files of an upload together
 MAX_JSON = 65_536  # bytes of any other request
 DRAINED = 3 * MAX_BYTES  # bytes of a request that is too large: read, so that its sender hears why
 BODY_SECONDS = 120  # for the body of a request to arrive
@@ -46,6 +46,7 @@ PROGRESS = f"{API}/upload_progress"
 LOCAL = ("localhost", "127.0.0.1", "::1")
 ANY = ("0.0.0.0", "::")
 TOO_LARGE = "more than {:.2g} MB"
+BUSY = "too many visitors; come back in a minute"
 T = TypeVar("T")
 
 
@@ -141,6 +142,8 @@ class Gate:
                 await self._answer(scope, receive, send, visitor)
             except RefusedError as error:
                 answer = PlainTextResponse(str(error), error.status)
+                if scope["path"] == JOIN:  # the page shows what it finds under this name
+                    answer = JSONResponse({"detail": str(error)}, error.status)
                 await answer(scope, receive, send)
             except ClientDisconnect:
                 pass  # nobody is there to be told
@@ -156,7 +159,7 @@ class Gate:
         if scope["method"] == "POST" and path in (*CALLS, JOIN, UPLOAD):
             self.visitors.ask(visitor)
             if path == UPLOAD:
-                await (await self._upload(scope, receive))(scope, receive, send)
+                await (await self._upload(scope, receive, visitor))(scope, receive, send)
             else:
                 body = await in_time(Request(scope, bounded(receive, MAX_JSON)).body())
                 await self.app(*with_body(scope, receive, self._asked(path, body)), send)
@@ -202,6 +205,8 @@ class Gate:
                 wanted = next(number for number, name in named if name == CALLS[path])
             session, trigger = asked.get("session_hash"), asked.get("trigger_id")
             inputs, data = functions[wanted].inputs, asked["data"]
+            if functions[wanted].api_name in NAMES and isinstance(data, list) and len(data) == 1:
+                data = [*data, None]  # no photographs
             items = [self._item(kind, item) for kind, item in zip(inputs, data, strict=True)]
             if path in CALLS:
                 return json.dumps({"data": items}).encode()
@@ -219,42 +224,73 @@ class Gate:
         kind = component.get_block_name()
         if item is None or kind == "state":  # it stays here
             return None
+        if getattr(component, "file_count", "single") == "multiple":
+            return self._photographs(item)
         if kind in ("image", "file"):
             file = self.uploads.find(item["path"])
             return file and {"path": str(file), "meta": {"_type": "gradio.FileData"}}
-        if not isinstance(item, str):
+        if not isinstance(item, bool if kind == "checkbox" else str):
             raise ValueError
         return item
 
-    async def _upload(self, scope: Scope, receive: Receive) -> JSONResponse:
-        """One file. Nothing of it has a name on the disk before it is whole."""
-        if not Headers(scope=scope).get("content-type", "").startswith("multipart/form-data"):
+    def _photographs(self, items: Any) -> list[dict] | None:
+        """Raises: ValueError: one is no upload; RefusedError: too many."""
+        if not isinstance(items, list):
+            raise ValueError
+        if len(items) > PHOTOGRAPHS:
+            raise RefusedError(400, f"at most {PHOTOGRAPHS} photographs; take some out")
+        files = [self.uploads.find(item["path"]) for item in items]
+        if None in files:
+            raise ValueError
+        meta = {"_type": "gradio.FileData"}
+        return [{"path": str(file), "meta": meta} for file in files] or None
+
+    async def _upload(self, scope: Scope, receive: Receive, visitor: str) -> JSONResponse:
+        """A file, or some photographs. None has a name on the disk before all are whole."""
+        headers = Headers(scope=scope)
+        if not headers.get("content-type", "").startswith("multipart/form-data"):
             raise RefusedError(
                 400, "send a form with one file, as -F files=@photo.jpg of curl does"
             )
+        length, most, share = headers.get("content-length", ""), MAX_BYTES + MAX_JSON, 1
+        if length.isdecimal() and int(length) > most:
+            most, share = MAX_UPLOAD + MAX_JSON, 2  # share: as of so many files
         busy = len(queue := self.blocks._queue) >= queue.max_size
-        if busy or self.uploads.full or self.arriving >= MOST:
-            raise RefusedError(503, "too many visitors; come back in a minute")
-        self.arriving += 1
+        if busy or not self.uploads.room or self.arriving + share > MOST:
+            raise RefusedError(503, BUSY)
+        self.arriving += share
         try:
-            request = Request(scope, bounded(receive, MAX_BYTES + MAX_JSON))
-            form = await in_time(request.form(max_files=1, max_fields=4))
-        except HTTPException as error:  # no form, or several files
-            raise RefusedError(400, error.detail) from None
+            form = await in_time(
+                Form(headers, Request(scope, bounded(receive, most)).stream()).parse()
+            )
+        except MultiPartException as error:  # no form, or too many files
+            raise RefusedError(400, error.message) from None
         finally:
-            self.arriving -= 1
+            self.arriving -= share
         try:
-            file = form.get("files")
-            if not isinstance(file, UploadFile):
-                raise RefusedError(400, "there is no file in the field `files`")
-            if file.size > MAX_BYTES:
-                raise RefusedError(413, TOO_LARGE.format(MAX_BYTES / 1e6))
-            address = await run_in_threadpool(self.uploads.add, file.filename, file.file)
-        except OSError as error:
-            raise RefusedError(507, f"the file cannot be kept here: {error.strerror}") from None
+            return JSONResponse(await self._kept(form.getlist("files"), visitor))
         finally:
             await form.close()
-        return JSONResponse([address])
+
+    async def _kept(self, files: list[Any], visitor: str) -> list[str]:
+        """Addresses of the files of a form. Raises: RefusedError: then none is kept."""
+        if not files or not all(isinstance(file, UploadFile) for file in files):
+            raise RefusedError(400, "there is no file in the field `files`")
+        if any(file.size > MAX_BYTES for file in files):
+            raise RefusedError(413, TOO_LARGE.format(MAX_BYTES / 1e6))
+        for _ in files[1:]:
+            self.visitors.ask(visitor)
+        if len(files) > self.uploads.room:
+            raise RefusedError(503, BUSY)
+        kept: list[str] = []
+        try:
+            for file in files:
+                kept.append(await run_in_threadpool(self.uploads.add, file.filename, file.file))
+        except OSError as error:
+            for address in kept:
+                self.uploads.delete(self.uploads.find(address))
+            raise RefusedError(507, f"the file cannot be kept here: {error.strerror}") from None
+        return kept
 
 
 def bounded(receive: Receive, most: int) -> Receive:

@@ -9,14 +9,19 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartParser
+
 from data.names import for_screen
 
 PREFIX = "masc-app-"
+MAX_BYTES = 20 * 1024**2  # of a file
+PHOTOGRAPHS = 8  # of a person in a prediction; and files in an upload
 MOST = 100  # files at a time
 SECONDS = 90  # after which a file goes that nobody asks about
 ADDRESS = re.compile(r"([0-9a-f]{32})/([^/]+)")  # of an upload: what a visitor knows of its place
@@ -36,8 +41,9 @@ class Uploads:
         self.folder = new.rename(new.with_name(new.name.replace("masc-new-", PREFIX)))
 
     @property
-    def full(self) -> bool:
-        return sum(1 for _ in self.folder.iterdir()) >= MOST
+    def room(self) -> int:
+        """How many files may be added."""
+        return max(0, MOST - sum(1 for _ in self.folder.iterdir()))
 
     def add(self, name: str, content: BinaryIO) -> str:
         """Keep a file; its address. name: the visitor's. Raises: OSError."""
@@ -67,6 +73,10 @@ class Uploads:
     def delete(self, path: Path) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
 
+    def without_places(self, text: str) -> str:
+        """The text with the names of uploads instead of their paths."""
+        return re.sub(rf"{re.escape(str(self.folder))}/[0-9a-f]{{32}}/", "", text)
+
     def sweep(self, waiting: Collection[Path]) -> None:
         """Delete what is old and does not wait for its turn."""
         for folder in self.folder.iterdir():
@@ -78,6 +88,23 @@ class Uploads:
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
+
+
+class Form(MultiPartParser):
+    """With a few files. Of one that is too large no more is kept than tells it."""
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(headers, stream, max_files=PHOTOGRAPHS, max_fields=4)
+        self.size = 0  # of the current part
+
+    def on_part_begin(self) -> None:
+        super().on_part_begin()
+        self.size = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        end = min(end, start + MAX_BYTES + 1 - self.size)
+        self.size += end - start
+        super().on_part_data(data, start, end)
 
 
 def safe(name: str) -> str:
