@@ -171,7 +171,8 @@ def evaluate(config: Config) -> Path:
         "minutes": progress.minutes,
         "datasets": {dump.meta["dataset"]: measure.dataset_entry(dump) for dump in dumps},
         "remarks": remarks,
-        "runs": {run.id: e.about(run) for e, _ in jobs for run in e.runs},
+        "runs": {run.id: e.about(run) for e, _ in jobs for run in e.runs}
+        | reference.runs_of(config, faces),
     }
     metrics_table.write_metrics(out / "metrics.csv", table)
     write_json(out / "report.json", report)

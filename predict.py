@@ -84,6 +84,8 @@ class Config:
     """Genuine photographs of the person whom the pictures claim to show, or a folder of them (its name
     is taken for the person's). Every face gets a second answer: does each of its parts fit them? In a
     video that of the person most like them."""
+    comparison: Path | None = None
+    """With --person: a file that training/reference.py wrote, instead of the bundled one."""
     faces: Literal["one", "all"] = "one"
     """The most central large face of a picture, or every face."""
     prior: float = PRIOR
@@ -127,6 +129,8 @@ class Config:
             raise ValueError("--json, --csv and --explain need pictures")
         if self.person and not self.inputs:
             raise ValueError("--person needs pictures to compare with the photographs")
+        if self.comparison and not self.person:
+            raise ValueError("--comparison needs --person")
         if self.inputs and self.features:
             raise ValueError("give pictures or --features, not both")
 
@@ -208,7 +212,8 @@ def main(config: Config) -> int:
         closing(config.reader()) as reader,
         Results(reader, _name(checkpoint), config.json, config.csv, config.explain) as results,
     ):
-        detector = Detector(checkpoint, config.device, config.faces, config.weights_dir)
+        options = (config.device, config.faces, config.weights_dir, config.comparison)
+        detector = Detector(checkpoint, *options)
         if detector.prior is None and config.prior != PRIOR:
             rank = "p_fake of this detector is a rank among real faces, which no prior changes"
             raise ValueError(f"{checkpoint}: {rank}; leave out --prior")

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from data.claims import FACE, GENUINE, HEAD, OTHER, Claims, claims_of
 from data.dump import Dump, landmarks_of
@@ -23,11 +22,9 @@ from evaluation.delong import delong
 from evaluation.events import same_event, surroundings
 from evaluation.measure import false_alarm_rows
 from evaluation.metrics import auc, eer, interval, tpr_at_fpr
-from evaluation.metrics_table import counts_of, pick, unique
-from evaluation.page import Names, Table
+from evaluation.metrics_table import counts_of
 from evaluation.plan import Config, degraded_tests, people_in, root_of
-from evaluation.protocols import of_dataset
-from evaluation.tables import INTERVALS, view
+from evaluation.protocols import datasets_of, of_dataset
 from features.reference import PATTERNS, column, identities, names_of, output_of
 from features.regions import REGIONS
 from inference.comparison import (
@@ -52,11 +49,11 @@ SINGLE = "the picture alone"
 COUNTS = (1, 2, 3, 4, 8)  # photographs
 CLAIMS = {FACE: "face's person", HEAD: "head's person", OTHER: "somebody else"}
 MIN_CLAIMS = 20
+EVERY = "all claims"
+BINS = 10  # of p_conflict
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
 SUSPECT, PHOTOGRAPHS, EVENTS = "picture degraded", "photographs degraded", "other events"
 FIGURES = {"auc": auc, "eer": eer, "tpr_at_1pct_fpr": tpr_at_fpr}
-HEADINGS = {"auc": "AUC", "eer": "EER", "tpr_at_1pct_fpr": "TPR@1%FPR", "delta_auc": "ΔAUC"}
-HEADINGS |= {"delong_p": "p", "named": "named rightly"}
 
 
 @dataclass(frozen=True)
@@ -97,10 +94,12 @@ def score(
     probabilities = comparison.of(count).probabilities(used)
     scores = {MASC: 1 - probabilities[:, GENUINE]}
     scores |= {f"{VERIFICATION} ({x})": -by_name[column(x, "full")] for x in verifiers}
-    for region in REGIONS:
-        if (place := comparison.column(region)) is not None:
-            name = comparison.columns[place]
+    shown = [name for name in by_name if name.rpartition("/")[2] in ("inner", "outer")]
+    for name in dict.fromkeys((*shown, *comparison.columns)):
+        region = name.rpartition("/")[2]
+        if region != "full":  # verification
             scores[f"{REGION}{region} ({output_of(name)})"] = -by_name[name]
+    scores = {name: score for name, score in scores.items() if np.isfinite(score).any()}
     if p_fake is not None:
         scores[SINGLE] = p_fake[claims.row]
     rows, limits = faces.rows, comparison.limits
@@ -129,7 +128,7 @@ def figures(
     claims, dataset = claims_of(faces.rows), str(faces.rows["dataset"][0])
     about = {
         "protocol": PROTOCOL,
-        "run": f"reference-{dataset}",
+        "run": run_of(dataset),
         "level": "frame",
         "kind": PROTOCOL,
     }
@@ -146,6 +145,9 @@ def figures(
         yield from rows(found, count, all_systems=True)
         if count > 1:
             continue
+        error = calibration_error(found)
+        row = {"metric": "ece", "value": error, "n": len(found.claims), "test": EVERY}
+        yield {**about, "size": count, "system": MASC, **row}
         for coverage, right in coverages(found, comparison, count):
             row = {"metric": "named", "value": right, "n": len(found.claims)}
             yield {
@@ -219,6 +221,15 @@ def _share(named: np.ndarray, pattern: str) -> dict:
     return {"metric": "named", "value": value, "n": len(named), "note": note}
 
 
+def calibration_error(found: Scored) -> float:
+    """Expected calibration error of p_conflict, every kind of claim as frequent as the prior says."""
+    p, wrong = found.scores[MASC], found.claims.kind != GENUINE
+    weight = weights_of(found.claims.kind)
+    place = np.minimum((p * BINS).astype(int), BINS - 1)
+    sums = [np.bincount(place, weight * x, BINS) for x in (p, wrong)]
+    return float(np.abs(sums[0] - sums[1]).sum() / weight.sum())
+
+
 def coverages(found: Scored, comparison: Comparison, count: int) -> Iterator[tuple[float, float]]:
     """(Share of claims that are answered, the surest first, share of those named rightly).
 
@@ -250,6 +261,25 @@ def comparison_for(faces: FeatureDataset, meta: Mapping) -> Comparison | None:
     return Comparison(tuple(columns), {}, fits, LIMITS, about)
 
 
+def run_of(dataset: str) -> str:
+    return f"{PROTOCOL}-{dataset}"
+
+
+def runs_of(config: Config, faces: FeatureDataset) -> dict[str, dict]:
+    """Entries of report.json's `runs`. Nothing is trained; people of `val` may fit a comparison."""
+    found = {}
+    for dataset in people_in(config, faces):
+        own, nobody = of_dataset(faces, dataset), faces.select(np.arange(0))
+        parts = {"train": nobody, "val": own.split("val")}
+        found[run_of(dataset)] = {
+            "protocol": PROTOCOL,
+            "title": f"{dataset}, against genuine photographs of the person",
+            "remarks": [],
+            **{name: {"datasets": datasets_of(x), **x.counts()} for name, x in parts.items()},
+        }
+    return found
+
+
 def aligned(faces: FeatureDataset, other: FeatureDataset) -> FeatureDataset:
     """The rows of `faces` as they are in a degraded dump of them; NaN where the face was lost."""
     place = {key: row for row, key in enumerate(_keys(other))}
@@ -262,50 +292,6 @@ def aligned(faces: FeatureDataset, other: FeatureDataset) -> FeatureDataset:
 
 def _keys(faces: FeatureDataset) -> list[tuple]:
     return list(zip(faces.rows["path"].tolist(), faces.rows["face"].tolist(), strict=True))
-
-
-def tables_of(names: Names, table: pd.DataFrame) -> Iterator[Table]:
-    """By claim, photographs and system; under degradations; the rest."""
-    rows = pick(table, protocol=PROTOCOL)
-    rows = rows.assign(photographs=rows["size"].map("{:.0f}".format))
-    for run, part in rows.groupby("run", sort=False):
-        dataset = run.removeprefix("reference-")
-        for group in ("", EVENTS):
-            found = pick(part, condition="", group=group, metric=tuple(HEADINGS))
-            found = found[~found["test"].str.startswith("coverage")]
-            for count in unique(found, "photographs") if len(found) else ():
-                own = pick(found, photographs=count)
-                title = f"{dataset}, {count} genuine photograph{'s' * (count != '1')}"
-                title += ", other pictures than of the same event" * bool(group)
-                notes = [
-                    "Positive: the claim is wrong. ΔAUC: of MASC with photographs less this system (DeLong)",
-                    "Named rightly: the pattern, of all claims of this kind; `cannot tell` counts as wrong",
-                ]
-                spec = (own, ("test", "system"), "metric", HEADINGS, notes, "test")
-                name = names("reference", dataset, count, group)
-                yield view(name, f"{title}; {INTERVALS}", *spec)
-        alarms = pick(part, metric="false_alarms", condition="")
-        headings = {"false_alarms": "genuine pictures called a conflict"}
-        if len(alarms):
-            alarms = alarms.assign(pairs=alarms["group"].replace("", "all"))
-            spec = (alarms, ("photographs", "pairs", "note"), "metric", headings)
-            name = names("reference", dataset, "alarms")
-            yield view(
-                name, f"{dataset}: false alarms at the stored threshold", *spec, (), None, False
-            )
-        worse = part[part["condition"] != ""]
-        if len(worse):
-            found = pick(worse, metric="auc")
-            headings = {x: x for x in unique(found, "condition")}
-            spec = (found, ("group", "test", "system"), "condition", headings, (), "test")
-            name = names("reference", dataset, "degraded")
-            yield view(name, f"{dataset}, one photograph: AUC, degraded; {INTERVALS}", *spec)
-        covered = part[part["test"].str.startswith("coverage")]
-        if len(covered):
-            spec = (covered, ("test",), "metric", {"named": "named rightly"})
-            name = names("reference", dataset, "coverage")
-            caption = f"{dataset}, one photograph: the surest answers alone"
-            yield view(name, caption, *spec, (), None, False)
 
 
 def rows_of(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pandas as pd
 
-from evaluation import kinds, reference
+from evaluation import kinds, reference_tables
 from evaluation.metrics_table import UNITS, pick, unique
 from evaluation.page import Names, Picture, Section, Table
 from evaluation.robustness import CLEAN
@@ -157,8 +157,12 @@ def sections(
             about = "Trained on {}. Validated on {}.".format(*parts)
             blocks = run_tables(names, run, pick(table, run=id))
             add(run["title"], [about, tuple(run["remarks"]), *blocks], id, 3)
-    add("With genuine photographs of the person", reference.tables_of(names, table), "reference")
-    table = table[table["protocol"] != reference.PROTOCOL]
+    add(
+        "With genuine photographs of the person",
+        reference_tables.tables_of(names, table),
+        "reference",
+    )
+    table = table[table["protocol"] != reference_tables.PROTOCOL]
     add("By kind of fake: left out of training", kinds.tables_of(names, table), "kinds")
     alarms = [each for level in UNITS for each in false_alarms(names, table, level)]
     add("False alarms at the carried-over threshold", alarms, "false-alarms")

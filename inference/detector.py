@@ -151,7 +151,8 @@ class Detector(Explainer):
     """An `Explainer` with its experts: predicts from images.
 
     checkpoint: without one, a bundled one (inference/bundled.py). faces: `one` (the most central large
-    face) or `all`. weights_dir: folder of the experts' weight files, instead of a download.
+    face) or `all`. weights_dir: folder of the experts' weight files, instead of a download. comparison: of
+    training/reference.py, instead of a bundled one.
     Raises: FileNotFoundError, ValueError: unusable checkpoint or weights.
     """
 
@@ -161,6 +162,7 @@ class Detector(Explainer):
         device: str = "cpu",
         faces: str = "one",
         weights_dir: Path | None = None,
+        comparison: Path | None = None,
     ) -> None:
         checkpoint = checkpoint or for_pictures(weights_dir)
         super().__init__(checkpoint)
@@ -180,7 +182,7 @@ class Detector(Explainer):
                 f"{checkpoint}: trained with other weights ({', '.join(other)}); restore them, or "
                 "preprocess and train again"
             )
-        self.weights_dir = weights_dir
+        self.weights_dir, self.comparison = weights_dir, comparison
         self.person: Person | None = None  # whom all faces are compared with
         self.cutter = FaceCutter(
             faces,
@@ -192,7 +194,7 @@ class Detector(Explainer):
 
     @cached_property
     def comparer(self) -> Comparer:
-        return Comparer(self.ensemble.device, self.weights_dir)
+        return Comparer(self.ensemble.device, self.weights_dir, self.comparison)
 
     def read_person(
         self, photographs: Sequence[Given], name: str = SOMEBODY, reader: Reader | None = None
@@ -213,8 +215,9 @@ class Detector(Explainer):
         checkpoint: Path | str | None = None,
         device: str = "cpu",
         weights_dir: Path | None = None,
+        comparison: Path | None = None,
     ) -> Detector:
-        return cls(checkpoint and Path(checkpoint), device, "one", weights_dir)
+        return cls(checkpoint and Path(checkpoint), device, "one", weights_dir, comparison)
 
     def for_all_faces(self) -> Detector:
         """For pages and clips: all faces, of turned ones those where none stands upright."""

@@ -117,7 +117,7 @@ def _photographs(figure: Figure, reference: Reference) -> None:
     """The first ones that count, then those that were left out, in grey."""
     own = reference.person
     shown = [*own.used, *(x for x in own.photographs if x.left_out and x.view is not None)]
-    rest = len(own.photographs) - len(shown[:SHOWN])
+    rest = len(shown) - len(shown[:SHOWN])
     for place, photograph in enumerate(shown[:SHOWN]):
         row, column = divmod(place, 3)
         axes = figure.add_axes((0.285 + 0.115 * column, 0.66 - 0.2 * row, 0.105, 0.175))

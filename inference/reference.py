@@ -52,6 +52,7 @@ SAYS = {
 }
 BETWEEN = "it is less alike than most genuine pictures, and more than most swaps and other people"
 NO_OUTPUT = "the comparison has no output for this face"
+RARE = 0.05  # share of genuine pairs
 TOLD = ("inner", "outer", "full")  # regions with a sentence
 # Limit -> sentence.
 DOUBTS = {
@@ -83,16 +84,17 @@ class Likeness:
     def sentence(self) -> str:
         part = PARTS[self.region]
         text = f"{part[0].upper()}{part[1:]}: similarity {self.similarity:.2f}"
-        if self.genuine < 0.05:
-            return f"{text}; {_of(1 - self.genuine)} genuine pairs are more alike"
-        return f"{text}; more alike than {_of(self.genuine)} genuine pairs"
+        if self.genuine >= RARE:
+            return f"{text}; more alike than {_of(self.genuine)} genuine pairs"
+        others = f"of pairs of different people {_of(self.different)} are more alike"
+        return f"{text}; less alike than {_of(1 - self.genuine)} genuine pairs; {others}"
 
 
 def _of(share: float) -> str:
-    """`199 of 200`, `62 of 100`."""
-    if share >= 0.995:
-        return "more than 199 of 200"
-    return f"{100 * share:.0f} of 100"
+    """`199 of 200` at most, `1 of 200` at least, else of 100."""
+    if not 0.005 < share < 0.995:
+        return "199 of 200" if share > 0.5 else "1 of 200"
+    return f"{round(100 * share)} of 100"
 
 
 @dataclass

@@ -126,5 +126,11 @@ def test_conditions_are_written_as_family_and_level():
             Condition.of(text)
     with pytest.raises(ValueError, match="families are"):
         conditions(("fog",))
+    with pytest.raises(ValueError, match="resize:1 to 3"):
+        conditions(("jpeg", "fog:1"))
+    assert conditions(("jpeg:4", "resize", "resize:2")) == [
+        Condition("jpeg", 4),
+        *(Condition("resize", level) for level in (1, 2, 3)),
+    ]
     with pytest.raises(ValueError, match="clips"):
         Condition.of("h264:1")(np.zeros((64, 64, 3), np.uint8))

@@ -159,6 +159,18 @@ def test_what_is_too_small_turned_blurred_or_cut_off_is_not_told(comparer, name,
     assert f"{value:.0%}" in doubt if name == "seen" else str(value) in doubt
 
 
+def test_a_region_says_how_rare_its_likeness_is():
+    each = likeness()[-1]
+    assert replace(each, genuine=0.623).sentence == (
+        "Hair, ears, jaw and neck: similarity 0.90; more alike than 62 of 100 genuine pairs"
+    )
+    assert replace(each, similarity=0.1, genuine=0.002, different=0.4).sentence == (
+        "Hair, ears, jaw and neck: similarity 0.10; less alike than 199 of 200 genuine pairs; "
+        "of pairs of different people 40 of 100 are more alike"
+    )
+    assert "more alike than 199 of 200" in replace(each, genuine=1.0).sentence
+
+
 def test_regions_are_coloured_by_how_they_fit():
     fits, differs = likeness(0.9)[0], replace(likeness()[0], similarity=-0.1)
     assert shade(fits)[0] != shade(differs)[0]

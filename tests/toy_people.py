@@ -9,7 +9,7 @@ from features.regions import REGIONS
 
 INNER, OUTER, WHOLE = (REGIONS.index(name) for name in ("inner", "outer", "full"))
 OUTPUTS = ("lite.identity",)
-PEOPLE, PICTURES, SIZE = 24, 4, 32
+PEOPLE, PICTURES, SIZE = 24, 4, 64
 
 
 def toy_people(split: str = "val", seed: int = 0) -> FeatureDataset:

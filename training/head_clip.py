@@ -28,7 +28,7 @@ from data.files import replacing
 from data.images import read_image
 from features.reference import units
 from models.ensemble import find_weights
-from models.head_clip import VIEWS, WHOLE, HeadClip, random_maps
+from models.head_clip import VIEWS, WHOLE, HeadClip, load_maps, random_maps
 from training import augment
 from training.person_net import folds
 from training.region_net import verification
@@ -97,7 +97,8 @@ def fit(x: np.ndarray, person: np.ndarray, ridge: float) -> tuple[np.ndarray, np
     _, _, directions = np.linalg.svd(middle @ whiten, full_matrices=False)
     weight = (whiten @ directions[:SIZE].T).T
     weight /= np.abs(weight).max() / 16  # of use to float16; lengths do not count
-    return weight.astype(np.float32), (-weight @ mean).astype(np.float32)
+    weight = np.ascontiguousarray(weight, np.float32)  # safetensors writes memory as it lies
+    return weight, (-weight @ mean).astype(np.float32)
 
 
 def main(config: Config) -> Path:
@@ -127,8 +128,22 @@ def main(config: Config) -> Path:
     path = config.out / "head_maps.safetensors"
     with replacing(path) as file:
         file.write(save({name: x.astype(np.float16) for name, x in tensors.items()}))
+    check(path, patches, person, trains)
     print(f"written: {path}")
     return path
+
+
+def check(
+    path: Path, patches: dict[str, np.ndarray], person: np.ndarray, trains: np.ndarray
+) -> None:
+    """Says what the file, as it is read again, is worth on the people held out."""
+    for region, linear in load_maps(path).items():
+        x = patches[region][: len(person)]
+        held = np.flatnonzero(~trains & np.isfinite(x).all(1))
+        with torch.inference_mode():
+            found = units(linear(torch.from_numpy(x[held])).numpy())
+        auc = verification(found, person[held])
+        log.info("%s: verification AUC of people held out, as written: %.3f", region, auc)
 
 
 if __name__ == "__main__":
