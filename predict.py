@@ -80,9 +80,9 @@ class Config:
     """Write all verdicts as CSV into this file; - for the screen."""
     explain: Path | None = None
     """Write a card (PNG) and JSON of each face into this folder."""
-    person: tuple[Path, ...] = ()
-    """Genuine photographs of the person whom the pictures claim to show, or a folder of them (its name
-    is taken for the person's). Every face gets a second answer: does each of its parts fit them? In a
+    person: tuple[Path, ...] | None = None
+    """After the pictures: genuine photographs of the person whom they claim to show, or a folder of
+    them (its name is taken for the person's). Every face gets a second answer: does each of its parts fit them? In a
     video that of the person most like them."""
     comparison: Path | None = None
     """With --person: a file that training/reference.py wrote, instead of the bundled one."""
@@ -127,8 +127,12 @@ class Config:
             raise ValueError("--json and --csv cannot share a file")
         if not self.inputs and (self.json or self.csv or self.explain):
             raise ValueError("--json, --csv and --explain need pictures")
-        if self.person and not self.inputs:
-            raise ValueError("--person needs pictures to compare with the photographs")
+        if self.person is not None:
+            if not self.person or Path() in self.person:
+                raise ValueError("--person needs photographs, or a folder of them")
+            if not self.inputs:
+                told = "--person takes all that follows; name the pictures to judge before it"
+                raise ValueError(f"no pictures are left: {told}")
         if self.comparison and not self.person:
             raise ValueError("--comparison needs --person")
         if self.inputs and self.features:
@@ -186,7 +190,8 @@ def read_person(detector: Detector, given: Sequence[Path], reader: Reader) -> Pe
     person = detector.read_person(paths, name, reader)
     for text in (*person.left_out, *person.notes):
         log.warning("--person %s", text)
-    log.info("person      %s: %d photographs", name, len(person.used))
+    many = len(person.used)
+    log.info("person      %s: %d photograph%s", name, many, "s" * (many != 1))
     return person
 
 

@@ -136,11 +136,10 @@ def datasets_with_people(rows: Mapping[str, np.ndarray], least: int) -> list[str
 def _made_of(clip: str, photograph: str) -> bool:
     """Whether they are one, or the name of a clip or picture says that it was made of the other.
 
-    id3_id7_0002 and Ann_0001__Bob_0002 have all words of id3_0002 and of Bob_0002 in their order.
+    Ann_0001__Bob_0002 names Ann_0001 and Bob_0002; id3_id7_0002 has all words of id3_0002, in order.
     """
-    words = iter(_words(clip))
-    return clip == photograph or all(word in words for word in _words(photograph))
-
-
-def _words(path: str) -> list[str]:
-    return PurePosixPath(path).stem.split("_")
+    name, other = PurePosixPath(clip).stem, PurePosixPath(photograph).stem
+    if "__" in name and "__" not in other:
+        return other in name.split("__")
+    words = iter(name.split("_"))
+    return all(word in words for word in other.split("_"))

@@ -179,6 +179,7 @@ def claim_rows(
     """AUC, EER and TPR by claim and donor; DeLong against MASC; what is said of each."""
     kind, fit = found.claims.kind, comparison.of(count)
     named = np.array([fit.pattern(p) for p in found.probabilities], object)
+    named[found.doubtful] = CANNOT_TELL
     genuine = kind == GENUINE
     conflict = found.scores[MASC]
     alarms = false_alarm_rows(conflict[genuine], found.groups[genuine], fit.threshold)
@@ -303,6 +304,11 @@ def rows_of(
     the split `val`.
     """
     wanted = people_in(config, faces)
+    known = {str(faces.rows["dataset"][row]) for row in np.flatnonzero(faces.rows["person"] != "")}
+    for name in sorted(known - set(wanted)) if "reference" in config.protocols else ():
+        log.info(
+            "%s: its people have too few real test pictures of other clips to compare with", name
+        )
     for dump in (each for each in dumps if each.meta["dataset"] in wanted):
         own = of_dataset(faces, dump.meta["dataset"])
         comparison, test = comparison_for(own, dump.meta), own.split("test")
@@ -312,6 +318,10 @@ def rows_of(
         p_fake = None if checkpoint is None else Scorer(checkpoint).score(test.arrays)[1]
         degraded = {}
         if config.degradations:
+            if config.limit:
+                log.warning(
+                    "--limit does not hold for the protocol `reference`: people would lack photographs"
+                )
             _, found = degraded_tests(config, dump, None)
             degraded = {str(each): aligned(test, x) for each, x in found.items()}
         paths = [root_of(config, dump) / path for path in test.rows["path"].tolist()]

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from data.images import ImageError
 from data.reader import Reader
+from features.reference import SOMEBODY_ELSE
 from inference.detector import Detector
 from inference.reference import Reference
 from inference.verdict import (
@@ -52,7 +53,11 @@ class Track:
         if verdict.identity is not None:
             self.identity = self.identity + verdict.identity
         self.box = verdict.box
-        self.references += [verdict.reference] if verdict.reference else []
+        if verdict.reference:
+            seen = max((found.p_conflict for found in self.references), default=-1.0)
+            if not verdict.reference.p_conflict > seen:  # only the card of the worst is drawn
+                verdict.reference = replace(verdict.reference, view=None)
+            self.references.append(verdict.reference)
         if self.worst is None or verdict.p_fake > self.worst.p_fake:
             self.worst = verdict
 
@@ -123,7 +128,7 @@ def predict_clip(
     counts = read, frames, reader.seconds(path)
     people = [summarise(detector, track, number, *counts) for number, track in enumerate(tracks)]
     if detector.person:
-        compare_most_like(detector, tracks, people)
+        compare_most_like(detector, tracks, people, read)
     streams = reader.stream_count(path)
     for person in people:
         if streams > 1:
@@ -178,14 +183,21 @@ def summarise(
     )
 
 
-def compare_most_like(detector: Detector, tracks: list[Track], people: list[Verdict]) -> None:
-    """The one who is most like the photographs of the person is compared with them, nobody else."""
-    like = [
-        np.nanmean([found.likeness("full").similarity for found in track.references])
+def compare_most_like(
+    detector: Detector, tracks: list[Track], people: list[Verdict], frames: int
+) -> None:
+    """The one who is most like the photographs of the person is compared with them, nobody else.
+
+    Most like: least probably somebody else, inside and outside; of those in enough frames, if any are.
+    """
+    often = [len(track.frames) >= MIN_SHARE * frames for track in tracks]
+    unlike = [
+        np.mean([found.probabilities[SOMEBODY_ELSE] for found in track.references])
         for track in tracks
     ]
+    unlike = np.nan_to_num(unlike, nan=2.0) + 2 * (np.array(often) < max(often))
     for number, (track, person) in enumerate(zip(tracks, people, strict=True)):
-        own = number == int(np.argmax(like))
+        own = number == int(np.argmin(unlike))
         person.reference = detector.comparer.over(track.references) if own else None
         person.worst_frame.reference = person.reference
 

@@ -151,6 +151,8 @@ class Comparison:
                 raise ValueError("expected a fit for 1 photograph, and numbers for every column")
             if not set(found.columns) <= set(names_of(found.outputs)):
                 raise ValueError("unknown columns")
+            if found.column("full") is None:
+                raise ValueError("no column of the whole face")
         except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path}: not written by this version, or damaged ({error})"

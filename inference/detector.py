@@ -24,6 +24,7 @@ from PIL import Image
 
 from data.faces import FaceCutter
 from data.images import ImageError, pixels_of
+from data.layouts.tree import everything_below
 from data.quality import QUALITIES, in_words
 from data.reader import Reader
 from data.samples import evenly
@@ -57,6 +58,18 @@ NO_RECORD = (
 )
 log = logging.getLogger("masc")
 ARRAYS = ("reference", "real_scores", "disagreement")  # of a checkpoint
+
+
+def listed(photographs: Sequence[Given] | Given) -> list[Given]:
+    """Photographs, of which one need not be in a list, with those in folders."""
+    single = isinstance(photographs, str | Path | Image.Image) or (
+        isinstance(photographs, np.ndarray) and photographs.ndim == 3
+    )
+    found: list[Given] = []
+    for each in [photographs] if single else photographs:
+        inside = isinstance(each, str | Path) and Path(each).is_dir()
+        found += everything_below(Path(each))[0] if inside else [each]
+    return found
 
 
 def default_device() -> str:
@@ -226,7 +239,9 @@ class Detector(Explainer):
         other.cutter.faces, other.cutter.beside = "all", False
         return other
 
-    def predict(self, image: Given, person: Sequence[Given] | Person | None = None) -> Verdict:
+    def predict(
+        self, image: Given, person: Sequence[Given] | Given | Person | None = None
+    ) -> Verdict:
         """The verdict for the most central large face of one picture; `error` where there is none.
 
         image: a file, uint8 RGB (H, W, 3), or a PIL image (turned as its EXIF says); person: genuine
@@ -236,7 +251,7 @@ class Detector(Explainer):
         photographs can be used.
         """
         if person is not None:
-            known = person if isinstance(person, Person) else self.read_person(person)
+            known = person if isinstance(person, Person) else self.read_person(listed(person))
             return self.compared_with(known).predict(image)
         if isinstance(image, str | Path):
             reader, path = Reader(), Path(image)

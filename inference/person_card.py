@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from models.person_net import HEAD, head_mask
 
 COLOURS = {CONSISTENT: BLUE, CANNOT_TELL: GREY}  # all others: ORANGE
 SHOWN = 6  # photographs
+LINES = 9
 NOTE = (
     "Compared by what faces look like, not by traces of forgery. An edit or a lip-sync that keeps the identity, a twin "
     "and a look-alike are not seen. Another haircut, glasses or many years can look like another head. The result is a "
@@ -54,9 +56,13 @@ def draw_person_card(reference: Reference, path: str) -> Figure:
     for photograph in reference.person.photographs:  # without their folders
         told = [text.replace(photograph.name, Path(photograph.name).name) for text in told]
     lines = [*reference.sentences, *told]
-    for row, sentence in enumerate(lines[:9]):
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], f"and {len(lines) - LINES + 1} more lines (see the JSON)"]
+    for row, sentence in enumerate(
+        textwrap.shorten(line, 165, placeholder=" ...") for line in lines
+    ):
         weight = "bold" if row == 0 else None
-        _line(axes, 0, 0.96 - 0.115 * row, sentence[:170], 10, INK, weight=weight)
+        _line(axes, 0, 0.96 - 0.115 * row, sentence, 10, INK, weight=weight)
     _line(figure, 0.02, 0.06, NOTE, 8.5, GREY, va="top", wrap=True)
     return figure
 
@@ -123,7 +129,8 @@ def _photographs(figure: Figure, reference: Reference) -> None:
         axes = figure.add_axes((0.285 + 0.115 * column, 0.66 - 0.2 * row, 0.105, 0.175))
         _photograph(axes, photograph)
     title = f"genuine photographs of {own.name}"
-    _line(figure, 0.285, 0.868, title + (f" (and {rest} more)" if rest > 0 else ""), 10, GREY)
+    more = f" ({rest} more are not shown)" if rest > 0 else ""
+    _line(figure, 0.285, 0.868, title + more, 10, GREY)
 
 
 def _photograph(axes: Axes, photograph: Photograph) -> None:
@@ -154,5 +161,5 @@ def _likeness(axes: Axes, regions: list[Likeness]) -> None:
     axes.set_axisbelow(True)
     axes.axvline(0, color=SILVER, linewidth=0.8)
     axes.set_title(
-        "similarity; bars: 90% of genuine pairs (blue),\nof different people (orange)", fontsize=9
+        "similarity; 90% of genuine pairs (blue)\nand of different people (orange)", fontsize=9
     )

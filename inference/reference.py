@@ -28,7 +28,15 @@ from features.reference import (
 from features.regions import REGIONS, Crop
 from inference.bundled import comparison_for
 from inference.comparison import CANNOT_TELL, Comparison
-from inference.person import SOMEBODY, Faces, Given, Person, person_of, pixels_of
+from inference.person import (
+    SOMEBODY,
+    Faces,
+    Given,
+    Person,
+    person_of,
+    pixels_of,
+    same_picture,
+)
 from models.ensemble import Ensemble
 from models.person_net import HEAD, head_mask
 
@@ -45,12 +53,14 @@ PARTS = {
 }
 SAYS = {
     CONSISTENT: "Inner face and head both fit {name}.",
-    OTHER_FACE: "Hair, ears, jaw and neck fit {name}, the inner face does not.",
-    OTHER_HEAD: "The inner face fits {name}, hair, ears, jaw and neck do not.",
+    OTHER_FACE: "Hair, ears, jaw and neck fit {name} better than the inner face does.",
+    OTHER_HEAD: "The inner face fits {name} better than hair, ears, jaw and neck do.",
     SOMEBODY_ELSE: "Neither the inner face nor hair, ears, jaw and neck fit {name}.",
     CANNOT_TELL: "Whether this is an untouched picture of {name} cannot be told.",
 }
-BETWEEN = "it is less alike than most genuine pictures, and more than most swaps and other people"
+BETWEEN = "the likeness lies between that of genuine pictures and that of swaps and other people"
+AMONG = "the picture, or a copy of it, is among the photographs"
+POOR = "the photographs are too small, blurred, turned away or cut off"
 NO_OUTPUT = "the comparison has no output for this face"
 RARE = 0.05  # share of genuine pairs
 TOLD = ("inner", "outer", "full")  # regions with a sentence
@@ -86,15 +96,16 @@ class Likeness:
         text = f"{part[0].upper()}{part[1:]}: similarity {self.similarity:.2f}"
         if self.genuine >= RARE:
             return f"{text}; more alike than {_of(self.genuine)} genuine pairs"
-        others = f"of pairs of different people {_of(self.different)} are more alike"
-        return f"{text}; less alike than {_of(1 - self.genuine)} genuine pairs; {others}"
+        rare = f"less alike than {_of(1 - self.genuine)} genuine pairs"
+        others = f"than {_of(1 - self.different)} pairs of different people"
+        return f"{text}; {rare}, more alike {others}"
 
 
 def _of(share: float) -> str:
-    """`199 of 200` at most, `1 of 200` at least, else of 100."""
-    if not 0.005 < share < 0.995:
-        return "199 of 200" if share > 0.5 else "1 of 200"
-    return f"{round(100 * share)} of 100"
+    """`62 of 100`; `199 of 200` from there on, and `hardly any` below one of 200."""
+    if share < 0.005:
+        return "hardly any"
+    return "199 of 200" if share >= 0.995 else f"{round(100 * share)} of 100"
 
 
 @dataclass
@@ -188,7 +199,11 @@ class Comparer:
         weights = self.comparison.weights
         self.ensemble = Ensemble(tuple(weights), device, weights_dir=weights_dir)
         if self.ensemble.weights != weights:
-            raise ValueError(f"{comparison}: made with other weights; make it again")
+            other = ", ".join(x for x in weights if weights[x] != self.ensemble.weights[x])
+            raise ValueError(
+                f"{comparison}: made with other weights of {other}; restore them, or make it again "
+                "(python -m training.reference)"
+            )
         self.crops: tuple[Crop, ...] = tuple({HEAD, *self.ensemble.crops.values()})
         self.cutter = FaceCutter("all", crops=self.crops, max_faces=MOST_FACES, turned=True)
 
@@ -200,7 +215,7 @@ class Comparer:
     def person(
         self, photographs: Sequence[Given], name: str = SOMEBODY, reader: Reader | None = None
     ) -> Person:
-        """Raises: ImageError: none of the photographs can be used; it names them and says why."""
+        """Raises: ImageError: none of the photographs can be used, or they show several people."""
         reader, names, faces = reader or Reader(), [], []
         for number, given in enumerate(photographs, 1):
             told = str(given) if isinstance(given, Path | str) else f"photograph {number}"
@@ -214,12 +229,14 @@ class Comparer:
             if not len(crops):
                 faces.append(NO_FACE)
                 continue
-            views = crops.views[HEAD][:, :3].permute(0, 2, 3, 1).numpy()
-            faces.append(Faces(self.outputs(crops), views))
+            views = crops.views[HEAD][:, :3].permute(0, 2, 3, 1).numpy().copy()
+            faces.append(Faces(self.outputs(crops), views, self.doubts_of(crops)))
+        if not names:
+            raise ImageError(Path("photographs"), "none were given; name some of the person")
         if not any(isinstance(each, Faces) for each in faces):
             told = "; ".join(f"{x}: {why}" for x, why in zip(names, faces, strict=True))
             raise ImageError(
-                Path(names[0] if names else "photographs"),
+                Path(names[0]),
                 f"no photograph of {name} can be used ({told})",
             )
         return person_of(name, names, faces, self.comparison)
@@ -233,23 +250,32 @@ class Comparer:
         ranges = np.stack([np.quantile(x, q, axis=0) for x, q in quantiles])
         places = {region: self.comparison.column(region) for region in REGIONS}
         places = {region: place for region, place in places.items() if place is not None}
-        mask, answers = torch.from_numpy(head_mask()), []
+        doubts, answers = self.doubts_of(crops), []
         for row, (own, p) in enumerate(zip(values, probabilities, strict=True)):
-            head = crops.views[HEAD][row].cpu()
-            seen = float((head[3] > 127)[mask].float().mean())
-            quality = {
-                name: abs(float(getattr(crops, name)[row]))
-                for name in ("face_px", "sharpness", "yaw")
-            }
-            doubts = self.doubts({**quality, "seen": seen})
-            doubts += [NO_OUTPUT] * bool(np.isnan(p).any())
+            face = {name: x[row] for name, x in found.items()}
+            every = [{k: x[i] for k, x in person.each.items()} for i in range(len(person.used))]
+            if any(same_picture(face, one, self.comparison) for one in every if one):
+                doubts[row].append(AMONG)
+            doubts[row] += [POOR] * person.poor + [NO_OUTPUT] * bool(np.isnan(p).any())
             numbers = np.stack([own, genuine[row], different[row], *ranges])
             regions = [
                 Likeness(name, *numbers[:, place].tolist()) for name, place in places.items()
             ]
-            view = head[:3].permute(1, 2, 0).numpy()
-            answers.append(self.answer(person, p, regions, doubts, view))
+            view = crops.views[HEAD][row, :3].cpu().permute(1, 2, 0).numpy().copy()
+            answers.append(self.answer(person, p, regions, doubts[row], view))
         return answers
+
+    def doubts_of(self, crops: FaceCrops) -> list[list[str]]:
+        """Of each face, what is outside the limits of the comparison."""
+        mask, found = torch.from_numpy(head_mask()), []
+        for row, alpha in enumerate(crops.views[HEAD][:, 3].cpu()):
+            quality = {
+                name: abs(float(getattr(crops, name)[row]))
+                for name in ("face_px", "sharpness", "yaw")
+            }
+            seen = float((alpha > 127)[mask].float().mean())
+            found.append(self.doubts({**quality, "seen": seen}))
+        return found
 
     def over(self, frames: Sequence[Reference]) -> Reference:
         """Of a person in a clip: means over the frames. Doubtful where most of the frames are."""

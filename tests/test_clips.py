@@ -3,6 +3,7 @@
 import json
 import socket
 from dataclasses import replace
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -223,3 +224,29 @@ def test_a_name_of_a_video_is_no_address():
                 reader.Reader().image(name)
         with pytest.raises(BlockingIOError):
             server.accept()
+
+
+class Faces:
+    """Answers about the faces of a clip, as `Comparer` gives them."""
+
+    def over(self, references):
+        return ("over", [found.name for found in references])
+
+
+def compared(name, somebody_else):
+    probabilities = {"consistent": 1 - somebody_else, "somebody else": somebody_else}
+    return SimpleNamespace(name=name, probabilities=probabilities, p_conflict=somebody_else)
+
+
+def test_in_a_clip_the_person_most_like_the_photographs_is_compared():
+    """The swapped one, who fits half of them, not a bystander; nor a face of a single frame."""
+    scores = {"swapped": [0.3, 0.4], "bystander": [0.9, 0.95], "short": [0.0], "lost": [np.nan] * 2}
+    tracks, people = [], []
+    for name, values in scores.items():
+        found = [compared(name, value) for value in values]
+        tracks.append(Track(frames=list(range(len(values))), references=found))
+        people.append(Verdict("", worst_frame=Verdict("")))
+    tracks[2].frames = [0]
+    clips.compare_most_like(SimpleNamespace(comparer=Faces()), tracks, people, 20)
+    assert [person.reference for person in people] == [("over", ["swapped"] * 2), None, None, None]
+    assert people[0].worst_frame.reference == people[0].reference

@@ -60,7 +60,10 @@ def test_the_second_part_of_an_answer():
     conflict = compared_as_html(reference(PERSON, OTHER_FACE, 0.93))
     assert f'<h2 style="color:{ORANGE};margin:1em 0 0">{OTHER_FACE}</h2>' in conflict
     assert "p_conflict 0.93; 5% of genuine pictures reach 0.80" in conflict
-    assert "<li>Hair, ears, jaw and neck fit &lt;Ann&gt;, the inner face does not.</li>" in conflict
+    assert (
+        "<li>Hair, ears, jaw and neck fit &lt;Ann&gt; better than the inner face does.</li>"
+        in conflict
+    )
     assert "<p>&lt;b&gt;\\x1b.png: left out: no &lt;i&gt; found.</p>" in conflict
     for wrong in ("<b>", "<i>", "<Ann>", "\x1b", "good.png: "):
         assert wrong not in conflict

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.swaps import Config, Photographs, main
+from training.swaps import Config, Photographs, main, names_of
 
 
 def test_donors_are_of_the_same_split_and_the_similar_one_is_similar():
@@ -21,8 +21,10 @@ def test_donors_are_of_the_same_split_and_the_similar_one_is_similar():
     about = np.column_stack(
         [rng.uniform(20, 70, count), np.arange(count) // 4 % 2, np.full(count, 99.0)]
     )
-    paths = [Path(f"{name}_{i % 2}.jpg") for i, name in enumerate(person)]
-    some = Photographs(paths, person, split, np.zeros((count, 5, 2)), identity, about)
+    paths = [Path(f"{name}/{name}_{i % 2}.jpg") for i, name in enumerate(person)]
+    some = Photographs(
+        paths, names_of(paths), person, split, np.zeros((count, 5, 2)), identity, about
+    )
     for index in range(count):
         found = list(some.donors(index, 3))
         assert found == list(some.donors(index, 3))
@@ -61,3 +63,11 @@ def test_a_dataset_of_swaps_says_whose_head_and_whose_face(tmp_path, astronaut, 
     assert len({row["path"] for row in rows}) == len(rows)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         main(Config(tmp_path / "nobody"))
+    with pytest.raises(ValueError, match="not empty"):
+        main(Config(people, out))
+
+
+def test_names_of_photographs_never_repeat():
+    paths = ["Ann/Ann_1.jpg", "Ann/1.jpg", "Bob/1.jpg", "Bob/1.png", "Cat/a__b.jpg"]
+    names = names_of([Path(path) for path in paths])
+    assert names == ["Ann_1", "Ann_1_jpg", "Bob_1", "Bob_1_png", "Cat_a_b"]

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from command_line import run
 from data.faces import FaceCutter
+from data.files import replacing
 from data.images import read_image
 from features.regions import REGIONS
 from models import BUNDLED
@@ -260,7 +261,8 @@ def main(config: Config) -> Path:
     else:
         config.out.mkdir(parents=True, exist_ok=True)
         faces = wide_faces(teachers, config.teachers)
-        np.save(kept, faces)
+        with replacing(kept) as file:
+            np.save(file, faces)
     weights = train(teachers, faces, config)
     print(f"weights: {weights}")
     return weights

@@ -1,8 +1,13 @@
 """Fit what the likeness of a face to photographs of a person means: checkpoints/reference.json.
 
     python -m training.swaps PEOPLE --out outputs/swaps --teachers DIR
-    python preprocessing_pipeline.py --data-root outputs/swaps --experts lite traces person
-    python -m training.reference --features outputs/features/swaps/lite+traces+person
+    python preprocessing_pipeline.py --data-root outputs/swaps --experts lite traces person head
+    python -m training.reference --out mine.json
+
+The bundled files are of all three outputs, and of two:
+    python -m training.reference --features outputs/features/people/reference
+    python -m training.reference --features outputs/features/people/reference \\
+        --outputs lite.identity person.identity --out checkpoints/reference_lite.json
 
 The dump has genuine pictures of people, and swaps between them (docs/reference.md). Everything is fitted
 on its people of the split `val`, whom no network has learned from: weights, threshold and the limits of
@@ -159,11 +164,14 @@ def main(config: Config) -> Path:
     if unknown := sorted(set(config.outputs) - set(known)):
         raise ValueError(f"{', '.join(unknown)}: no identity embedding of it; it has {known}")
     outputs = config.outputs or tuple(known)
+    if not outputs:
+        raise ValueError("the dump has no output that tells people apart; add --experts person")
     columns, fits, about = fits_of(faces, outputs, config.fpr)
     experts = {name.partition(".")[0] for name in outputs}
     weights = {name: sha256 for name, sha256 in meta["weights"].items() if name in experts}
     datasets = sorted({dump.meta["dataset"] for dump in dumps})
-    about |= {"datasets": datasets, "fpr": config.fpr}
+    precision = meta["config"].get("precision", "float32")
+    about |= {"datasets": datasets, "fpr": config.fpr, "precision": precision}
     Comparison(tuple(columns), weights, fits, LIMITS, about).save(config.out)
     print(f"written: {config.out}")
     return config.out

@@ -12,11 +12,10 @@ bundled networks were trained on (docs/region_net.md), nobody is taken whom they
 from __future__ import annotations
 
 import logging
-import shutil
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +59,10 @@ class Config:
 
 @dataclass
 class Photographs:
-    """N photographs with one face each."""
+    """N photographs with one face each. names: of every one another, with the person's in it."""
 
     paths: list[Path]
+    names: list[str]
     person: np.ndarray  # (N,) str
     split: np.ndarray  # (N,) str
     landmarks: np.ndarray  # (N, 5, 2) px
@@ -71,7 +71,8 @@ class Photographs:
 
     def donors(self, index: int, count: int) -> Iterator[tuple[str, int]]:
         """What kind of donor, and which photograph; of the same split. Always the same ones."""
-        rng = np.random.default_rng(zlib.crc32(self.paths[index].name.encode(errors="replace")))
+        name = f"{self.names[index]}{self.paths[index].suffix}"
+        rng = np.random.default_rng(zlib.crc32(name.encode(errors="replace")))
         others = np.flatnonzero(
             (self.person != self.person[index]) & (self.split == self.split[index])
         )
@@ -127,21 +128,33 @@ def photographs_in(folder: Path, splits: dict[str, str]) -> Photographs:
     person = np.array([path.parent.name for path in kept])
     landmarks, identity, about = (np.stack(each) for each in zip(*rows, strict=True))
     split = np.array([splits[name] for name in person])
-    return Photographs(kept, person, split, landmarks, identity, about)
+    return Photographs(kept, names_of(kept), person, split, landmarks, identity, about)
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Ann_0001 of Ann/Ann_0001.jpg, Ann_1 of Ann/1.jpg; and of Ann/1.png beside that Ann_1_png."""
+    found: dict[str, None] = {}
+    for path in paths:
+        person, stem = path.parent.name, path.stem.replace("__", "_")
+        name = stem if stem.startswith(person) else f"{person}_{stem}"
+        name = name if name not in found else f"{name}_{path.suffix[1:]}"
+        found[name] = None
+    return list(found)
 
 
 def main(config: Config) -> Path:
     if not config.people.is_dir():
         raise FileNotFoundError(f"{config.people}: no such folder")
+    if config.out.exists() and any(config.out.iterdir()):
+        raise ValueError(f"{config.out}: not empty; delete it, or choose another --out")
     people = sorted(path.name for path in config.people.iterdir() if path.is_dir())
     splits = splits_of(people, config.teachers)
     if config.limit:
         splits = dict(list(splits.items())[: config.limit])
     found, out, lines = photographs_in(config.people, splits), config.out, []
-    shutil.rmtree(out / "pictures", ignore_errors=True)
     for index, path in enumerate(tqdm(found.paths, desc="swaps", disable=None)):
         image, person, split = read_image(path), found.person[index], found.split[index]
-        name = f"pictures/real/{person}/{path.stem}.jpg"
+        name = f"pictures/real/{person}/{found.names[index]}.jpg"
         _save(image, out / name)
         lines.append((name, "real", person, "", person, split, ""))
         for kind, donor in found.donors(index, config.donors):
@@ -150,7 +163,8 @@ def main(config: Config) -> Path:
                 swap, _ = face_swap(image, source, *found.landmarks[[index, donor]], seed=index)
             except ValueError:  # too small, or the face leaves the photograph
                 continue
-            name = f"pictures/fake/{person}/{path.stem}__{found.paths[donor].stem}.jpg"
+            both = f"{found.names[index]}__{found.names[donor]}"
+            name = f"pictures/fake/{person}/{both}.jpg"
             if any(line[0] == name for line in lines[-config.donors :]):
                 continue  # the similar donor was drawn at random, too
             _save(swap, out / name)
