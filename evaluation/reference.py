@@ -32,6 +32,7 @@ from inference.comparison import (
     REFERENCE,
     REFERENCE_LITE,
     Comparison,
+    beyond,
     similarities_of,
 )
 from inference.scorer import Scorer
@@ -49,6 +50,7 @@ SINGLE = "the picture alone"
 COUNTS = (1, 2, 3, 4, 8)  # photographs
 CLAIMS = {FACE: "face's person", HEAD: "head's person", OTHER: "somebody else"}
 MIN_CLAIMS = 20
+MEASURED = ("face_px", "sharpness", "yaw")  # of a face, which a degradation changes
 EVERY = "all claims"
 BINS = 10  # of p_conflict
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.5)
@@ -102,11 +104,11 @@ def score(
     scores = {name: score for name, score in scores.items() if np.isfinite(score).any()}
     if p_fake is not None:
         scores[SINGLE] = p_fake[claims.row]
-    rows, limits = faces.rows, comparison.limits
-    doubtful = np.zeros(len(claims), bool)
-    for name in ("face_px", "sharpness", "yaw"):
-        value = np.abs(rows[name][claims.row])
-        doubtful |= value > limits[name] if name == "yaw" else value < limits[name]
+    rows, doubtful = faces.rows, np.zeros(len(claims), bool)
+    for name, limit in comparison.limits.items():
+        if name != "seen":  # which a dump does not hold
+            value = rows["sharpness" if name == "noise" else name][claims.row]
+            doubtful |= beyond(value, name, limit)
     about = (rows["person"][claims.row], rows["method"][claims.row])
     found = Scored(claims, scores, probabilities, doubtful, *about)
     return found.select(np.isfinite(used).all(1))
@@ -182,7 +184,10 @@ def claim_rows(
     named[found.doubtful] = CANNOT_TELL
     genuine = kind == GENUINE
     conflict = found.scores[MASC]
-    alarms = false_alarm_rows(conflict[genuine], found.groups[genuine], fit.threshold)
+    told = genuine & ~found.doubtful
+    alarms = false_alarm_rows(
+        np.where(told, conflict, 0)[genuine], found.groups[genuine], fit.threshold
+    )
     yield from ({"system": MASC, "test": "genuine", **row} for row in alarms)
     yield {"system": MASC, "test": "genuine", **_share(named[genuine], PATTERNS[GENUINE])}
     for claim, title in CLAIMS.items():
@@ -285,10 +290,12 @@ def aligned(faces: FeatureDataset, other: FeatureDataset) -> FeatureDataset:
     """The rows of `faces` as they are in a degraded dump of them; NaN where the face was lost."""
     place = {key: row for row, key in enumerate(_keys(other))}
     rows = np.array([place.get(key, -1) for key in _keys(faces)])
-    arrays = {}
-    for name, array in other.arrays.items():
-        arrays[name] = np.where((rows >= 0)[:, None, None], array[rows], np.float16(np.nan))
-    return replace(faces, arrays=arrays)
+    arrays = {
+        name: np.where((rows >= 0)[:, None, None], array[rows], np.float16(np.nan))
+        for name, array in other.arrays.items()
+    }
+    quality = {name: np.where(rows >= 0, other.rows[name][rows], np.nan) for name in MEASURED}
+    return replace(faces, arrays=arrays, rows={**faces.rows, **quality})
 
 
 def _keys(faces: FeatureDataset) -> list[tuple]:

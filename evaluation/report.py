@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation import page, plots, tables
+from evaluation import page, plots, reference_tables, tables
 from evaluation.metrics import auc
 from evaluation.metrics_table import UNITS, pick, read_report, unique
 from evaluation.page import Names, Picture, Table, inline, number
@@ -47,6 +47,7 @@ class Pictures:
                 yield self.save(title, plots.few_shot(title, part, self.places), key, test)
         elif key == "robustness":
             rows = self.table[self.table["condition"] != ""]
+            rows = rows[rows["protocol"] != reference_tables.PROTOCOL]
             low = plots.lowest(rows)
             for test, part in rows.groupby("test", sort=False):
                 for family, conditions in tables.conditions_of(part).items():

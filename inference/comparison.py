@@ -91,8 +91,9 @@ class Comparison:
     """columns: that count, as of `names_of`; weights: expert -> SHA-256; fits: number of photographs ->
     `Fit`.
 
-    limits: `face_px` and `sharpness` that a face must reach, `yaw` that it must not exceed, `seen`, the
-    share of hair, ears and neck that must be in the picture; about: what it was fitted on, its figures.
+    limits: `face_px` and `sharpness` that a face must reach, `yaw`, and `noise`, a sharpness, that it
+    must not exceed, `seen`, the share of hair, ears and neck that must be in the picture; about: what it
+    was fitted on, its figures.
     """
 
     columns: tuple[str, ...]
@@ -158,6 +159,11 @@ class Comparison:
                 f"{path}: not written by this version, or damaged ({error})"
             ) from error
         return found
+
+
+def beyond(value: np.ndarray | float, name: str, limit: float) -> np.ndarray | bool:
+    """Whether a quality is outside its limit."""
+    return np.abs(value) > limit if name in ("yaw", "noise") else value < limit
 
 
 def similarities_of(

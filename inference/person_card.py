@@ -25,6 +25,7 @@ from models.person_net import HEAD, head_mask
 COLOURS = {CONSISTENT: BLUE, CANNOT_TELL: GREY}  # all others: ORANGE
 SHOWN = 6  # photographs
 LINES = 9
+LEAST = 0.1  # share of genuine pairs that are less alike than a region that fits
 NOTE = (
     "Compared by what faces look like, not by traces of forgery. An edit or a lip-sync that keeps the identity, a twin "
     "and a look-alike are not seen. Another haircut, glasses or many years can look like another head. The result is a "
@@ -81,15 +82,10 @@ def _line(
 
 
 def shade(likeness: Likeness) -> tuple[str, float]:
-    """Colour and strength: blue where a region fits, orange where it does not.
-
-    By its place between the medians of genuine pairs and of pairs of different people, roughly.
-    """
-    genuine = (likeness.genuine_low + likeness.genuine_high) / 2
-    different = (likeness.different_low + likeness.different_high) / 2
-    place = (likeness.similarity - different) / max(genuine - different, 1e-6)  # 1: as genuine
-    strength = float(np.clip(abs(place - 0.5) * 0.7, 0.05, 0.35))
-    return (BLUE if place > 0.5 else ORANGE), strength
+    """Colour and strength: blue where a region fits, orange where nine in ten genuine pairs are more alike."""
+    if likeness.genuine >= LEAST:
+        return BLUE, 0.1 + 0.2 * likeness.genuine
+    return ORANGE, 0.45 - 0.25 * likeness.genuine / LEAST
 
 
 def _suspect(axes: Axes, reference: Reference) -> None:

@@ -27,7 +27,7 @@ from features.reference import (
 )
 from features.regions import REGIONS, Crop
 from inference.bundled import comparison_for
-from inference.comparison import CANNOT_TELL, Comparison
+from inference.comparison import CANNOT_TELL, Comparison, beyond
 from inference.person import (
     SOMEBODY,
     Faces,
@@ -68,6 +68,7 @@ TOLD = ("inner", "outer", "full")  # regions with a sentence
 DOUBTS = {
     "face_px": "the face is only {:.0f} px wide",
     "sharpness": "the face is too blurred ({:.0f})",
+    "noise": "the picture is too noisy (sharpness {:.0f})",
     "yaw": "the face is turned by {:.0f} degrees",
     "seen": "only {:.0%} of hair, ears, jaw and neck are in the picture",
 }
@@ -313,9 +314,8 @@ class Comparer:
         )
 
     def doubts(self, quality: Mapping[str, float]) -> list[str]:
-        found = []
+        found, quality = [], {**quality, "noise": quality["sharpness"]}
         for name, limit in self.comparison.limits.items():
-            value = quality[name]
-            if value > limit if name == "yaw" else value < limit:
-                found.append(DOUBTS[name].format(value))
+            if beyond(quality[name], name, limit):
+                found.append(DOUBTS[name].format(quality[name]))
         return found

@@ -303,7 +303,12 @@ def test_a_dump_of_other_experts_gets_a_comparison_of_its_own(monkeypatch, tmp_p
 def test_faces_lost_to_a_degradation_are_missing_in_their_rows():
     faces = toy_people("test")
     some = faces.select(np.arange(len(faces))[::-1][:-5])
+    some.rows["sharpness"] = np.full(len(some), 7000.0)
     found = reference.aligned(faces, some)
+    assert (found.rows["sharpness"][5:] == 7000).all() and np.isnan(
+        found.rows["sharpness"][:5]
+    ).all()
+    assert (faces.rows["sharpness"] == 100).all()
     np.testing.assert_array_equal(
         found.arrays["lite.identity"][5:], faces.arrays["lite.identity"][5:]
     )

@@ -39,7 +39,7 @@ def fit(threshold=0.6, clear=0.4):
     return Fit(half, half, weights, np.zeros(4), threshold, clear, *tables)
 
 
-LIMITS = {"face_px": 32.0, "sharpness": 5.0, "yaw": 45.0, "seen": 0.5}
+LIMITS = {"face_px": 32.0, "sharpness": 5.0, "noise": 6000.0, "yaw": 45.0, "seen": 0.5}
 COMPARISON = Comparison(tuple(names_of((NAME,))), {}, {1: fit()}, LIMITS, {"fpr": 0.05})
 
 
@@ -167,7 +167,8 @@ def test_over_the_frames_of_a_clip_probabilities_are_averaged(comparer):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("face_px", 10), ("yaw", 80), ("seen", 0.2), ("sharpness", 1)]
+    ("name", "value"),
+    [("face_px", 10), ("yaw", 80), ("seen", 0.2), ("sharpness", 1), ("sharpness", 9000)],
 )
 def test_what_is_too_small_turned_blurred_or_cut_off_is_not_told(comparer, name, value):
     good = {"face_px": 90.0, "sharpness": 90.0, "yaw": 5.0, "seen": 0.9}
@@ -189,9 +190,10 @@ def test_a_region_says_how_rare_its_likeness_is():
 
 
 def test_regions_are_coloured_by_how_they_fit():
-    fits, differs = likeness(0.9)[0], replace(likeness()[0], similarity=-0.1)
+    fits, differs = likeness()[0], replace(likeness()[0], genuine=0.01)
     assert shade(fits)[0] != shade(differs)[0]
-    assert shade(differs)[1] > shade(replace(differs, similarity=0.3))[1]  # the worse the stronger
+    assert shade(differs)[1] > shade(replace(differs, genuine=0.08))[1]  # the worse the stronger
+    assert shade(fits)[1] > shade(replace(fits, genuine=0.2))[1]
 
 
 def test_the_card_holds_all_sentences(comparer):
