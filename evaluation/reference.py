@@ -8,7 +8,7 @@ the splits are of people. Photographs and pictures of one source are never compa
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -118,14 +118,14 @@ def figures(
     faces: FeatureDataset,
     comparison: Comparison,
     replicates: int,
-    p_fake: np.ndarray | None = None,
+    alone: Callable[[FeatureDataset], np.ndarray] | None = None,
     degraded: Mapping[str, FeatureDataset] | None = None,
     crops: np.ndarray | None = None,
 ) -> Iterator[dict]:
     """Rows of metrics.csv of one dataset.
 
-    faces: of the test split; degraded: condition -> the same rows, NaN outputs where the face was lost;
-    crops: of the faces, for `evaluation.events.same_event`.
+    faces: of the test split; alone: p_fake of faces by a detector of single pictures; degraded: condition
+    -> the same rows, NaN outputs where the face was lost; crops: of the faces, for `same_event`.
     """
     claims, dataset = claims_of(faces.rows), str(faces.rows["dataset"][0])
     about = {
@@ -143,7 +143,7 @@ def figures(
         chosen = claims.with_photographs(count)
         if (chosen.kind == GENUINE).sum() < MIN_CLAIMS:
             continue
-        found = score(chosen, comparison, faces, p_fake=p_fake)
+        found = score(chosen, comparison, faces, p_fake=alone and alone(faces))
         yield from rows(found, count, all_systems=True)
         if count > 1:
             continue
@@ -169,7 +169,7 @@ def figures(
             apart = ~same_event(crops, *pairs.T)
             yield from rows(found.select(apart), count, all_systems=True, group=EVENTS)
         for condition, other in (degraded or {}).items():
-            lost = score(chosen, comparison, other, faces)
+            lost = score(chosen, comparison, other, faces, alone and alone(other))
             yield from rows(lost, count, False, condition=condition, group=SUSPECT)
             lost = score(chosen, comparison, faces, other)
             yield from rows(lost, count, False, condition=condition, group=PHOTOGRAPHS)
@@ -322,7 +322,8 @@ def rows_of(
         if comparison is None:
             log.warning("%s: too few people of the split val to fit a comparison", dump.path)
             continue
-        p_fake = None if checkpoint is None else Scorer(checkpoint).score(test.arrays)[1]
+        scorer = checkpoint and Scorer(checkpoint)
+        alone = scorer and (lambda some, scorer=scorer: scorer.score(some.arrays)[1])
         degraded = {}
         if config.degradations:
             if config.limit:
@@ -334,4 +335,4 @@ def rows_of(
         paths = [root_of(config, dump) / path for path in test.rows["path"].tolist()]
         there = not any(map(split_frame, test.rows["path"].tolist())) and paths[0].is_file()
         crops = surroundings(paths, landmarks_of(test.rows)) if there else None
-        yield from figures(test, comparison, config.replicates, p_fake, degraded, crops)
+        yield from figures(test, comparison, config.replicates, alone, degraded, crops)

@@ -245,7 +245,7 @@ def test_the_protocol_tells_claims_systems_and_degradations(comparison):
     )
     worse = replace(faces, arrays={"lite.identity": noisy.astype(np.float16)})
     p_fake = faces.rows["label"] * 0.5 + np.random.default_rng(1).random(len(faces)) * 0.6
-    rows = [*reference.figures(faces, comparison, 20, p_fake, {"jpeg:1": worse})]
+    rows = [*reference.figures(faces, comparison, 20, lambda some: p_fake, {"jpeg:1": worse})]
 
     def value(metric="auc", system=reference.MASC, condition="", group="", size=1, **test):
         wanted = {"metric": metric, "system": system, "size": size, **test}
