@@ -46,6 +46,7 @@ from tyro.conf import Positional, arg
 
 from command_line import run
 from data.dump import Dump, newest_dump, read_dump
+from data.feature_dataset import join_dumps
 from data.files import write_csv
 from data.images import MAX_PIXELS
 from data.isolated import IsolatedReader
@@ -62,6 +63,7 @@ from inference.person import SOMEBODY, Person
 from inference.verdict import Verdict
 from models.checkpoint import PRIOR
 from models.tensors import sha256_of
+from training.photographs import with_photographs
 
 __all__ = ["Detector", "Verdict"]  # for use in Python: see inference/detector.py
 NOT_SCORED = 3  # the exit code where some inputs could not be scored
@@ -149,7 +151,10 @@ def score_dump(detector: Explainer, dump: Dump, split: str, name_of: str) -> Pat
     if not len(rows):
         splits = ", ".join(sorted(map(str, set(dump.rows["split"]))))
         raise ValueError(f"{dump.path}: no rows in split {split!r}; it has {splits}")
-    features, p_fake = detector.score({name: value[rows] for name, value in dump.arrays.items()})
+    arrays = dump.arrays
+    if detector.checkpoint.info.get("photographs"):
+        arrays = with_photographs(join_dumps([dump]), dump.meta["outputs"], []).arrays
+    features, p_fake = detector.score({name: value[rows] for name, value in arrays.items()})
     known = ~np.isnan(p_fake)
     if not known.any():
         raise ValueError(f"{dump.path}: no face of split {split!r} has a feature; see missing.csv")

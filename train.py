@@ -77,10 +77,10 @@ def main(config: Config) -> Path:
     newest = "" if config.features else " (the newest dump)"
     LOG.info(f"features    {', '.join(map(str, paths))}{newest}")
     faces, notes = join_dumps(dumps), []
-    if config.photographs:
-        faces = with_photographs(faces, dumps[0].meta["outputs"], notes)
     if config.identity_disjoint:
         faces = identity_disjoint(faces, notes)
+    if config.photographs:  # of the final splits
+        faces = with_photographs(faces, dumps[0].meta["outputs"], notes)
     usable = with_features(faces, dumps[0].meta["outputs"], config, notes)
     for note in notes:  # also where the training is refused: they tell why
         LOG.warning(note)

@@ -307,4 +307,4 @@ def test_the_weight_of_a_logit_is_that_of_its_family(monkeypatch):
 
 
 def test_the_bundled_lite_needs_bundled_weights_alone():
-    assert Checkpoint.load(LITE).info["weights"].keys() == OWN_WEIGHTS.keys()
+    assert Checkpoint.load(LITE).info["weights"].keys() <= OWN_WEIGHTS.keys()

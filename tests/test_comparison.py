@@ -280,7 +280,7 @@ def test_the_protocol_tells_claims_systems_and_degradations(comparison):
     (error,) = (row["value"] for row in rows if row["metric"] == "ece")
     assert 0 < error < 0.1
     named = [row["value"] for row in rows if row["test"].startswith("coverage")]
-    assert named == sorted(named) and named[-1] > named[0]  # the surest answers are the best
+    assert named == sorted(named) and named[0] > 0.9  # the surest answers are the best
 
 
 def test_a_dump_of_other_experts_gets_a_comparison_of_its_own(monkeypatch, tmp_path, comparison):

@@ -111,7 +111,7 @@ def test_a_detector_for_every_subset_of_the_families(faces):
     missing = {**faces.arrays, "toy.identity": faces.arrays["toy.identity"] * np.nan}
     without = type(faces)(missing, faces.rows)
     assert "toy.identity" not in systems.usable_outputs(without, OUTPUTS, ())
-    with pytest.raises(ValueError, match="no column of attributes, identities"):
+    with pytest.raises(ValueError, match="no column of reference, attributes, identities"):
         systems.usable_outputs(faces, OUTPUTS, ("attributes", "identities"))
     with pytest.raises(ValueError, match="no feature belongs to clip"):
         systems.usable_outputs(faces, OUTPUTS, ("clip",))
