@@ -43,8 +43,8 @@ def draw_person_card(reference: Reference, path: str) -> Figure:
     text = f"against {reference.of}"
     if reference.conflict_words:
         text += (
-            f"   ·   p_conflict {reference.conflict_words}; "
-            f"{100 * reference.fpr:g}% of genuine pictures reach {reference.threshold:.2f}"
+            f"   ·   p_conflict {reference.conflict_words}; a conflict is named from "
+            f"{reference.threshold:.2f} on, set for {100 * reference.fpr:g}% of genuine pictures"
         )
     _line(figure, 0.02, 0.905, text, 10)
     _line(figure, 0.98, 0.955, Path(path).name, 10, GREY, ha="right")
