@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import softmax
 
 from data.claims import Claims
-from data.files import write_json
+from data.files import replacing
 from features.measures import Arrays
 from features.reference import CONSISTENT, PATTERNS, compared, names_of, output_of, pooled
 from models.checkpoint import BUNDLED
@@ -133,7 +133,8 @@ class Comparison:
             }
             for count, fit in data["fits"].items()
         }
-        write_json(path, data)
+        with replacing(path) as file:
+            file.write(json.dumps(data, allow_nan=False).encode() + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> Comparison:

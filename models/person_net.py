@@ -13,9 +13,8 @@ import torch
 
 from features.regions import ALIGNED, REGIONS, Crop, region_masks
 from models import BUNDLED
-from models.base import Expert, Output
-from models.gpu_layers import cast
-from models.region_net import load_region_net, masked_input
+from models.base import Output
+from models.region_net import RegionExpert, masked_input
 
 PX = 80  # side of the network's input
 HEAD = Crop.around(0.5, 0.5, 1.6, 1.6, 128)  # its middle is the template at `PX`
@@ -43,24 +42,16 @@ def region_input(faces: torch.Tensor, region: str) -> torch.Tensor:
     return masked_input(faces[:, :, MIDDLE, MIDDLE], mask, PX)
 
 
-class PersonExpert(Expert):
+class PersonExpert(RegionExpert):
     """The frozen network as an expert."""
 
     name = "person"
     crop = HEAD
-    faces_on_cpu = 8
 
     def __init__(self, weights: Path = BUNDLED["person"], bf16: bool = False) -> None:
-        super().__init__(load_region_net(weights), weights, bf16)
+        super().__init__(weights, bf16)
         sizes = {name: output.size for name, output in self.net.outputs.items()}
         self.outputs = {name: Output("person", size) for name, size in sizes.items()}
-
-    def rewrite(self, dtype: torch.dtype = torch.float16) -> None:
-        """As of the region network."""
-        if self.bf16:
-            self.dtype = dtype
-            for part in (self.net.trunk, self.net.local):
-                cast(part, dtype)
 
     def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
         images = torch.stack([region_input(faces, region) for region in REGIONS], dim=1)

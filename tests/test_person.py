@@ -296,6 +296,17 @@ def test_python_takes_files_arrays_and_images(album, astronaut):
         detector.predict(astronaut, person=[np.zeros((64, 64, 3), np.uint8)])
 
 
+def test_a_detector_is_given_the_photographs_of_the_person(album, monkeypatch):
+    seen, score = [], Detector.score
+    monkeypatch.setattr(
+        Detector, "score", lambda self, arrays: (seen.append(set(arrays)), score(self, arrays))[1]
+    )
+    detector = Detector.load("checkpoints/lite")
+    detector.predict(album / "genuine.png", person=album / "Collins" / "0.jpg")
+    detector.predict(album / "genuine.png")
+    assert ["person.identity@person" in names for names in seen] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

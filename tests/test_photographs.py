@@ -1,6 +1,7 @@
 """The family `reference`: likeness to other pictures of the person, as features of a detector."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from features.reference import PERSON, names_of
 from features.regions import REGIONS
 from inference.scorer import Scorer
 from models.checkpoint import Checkpoint
+from predict import score_dump
 from tests.toy_people import INNER, OUTER, OUTPUTS, SIZE, toy_people
 from train import Config, check_folder, main
 from training.detector import Settings, fit
@@ -115,3 +117,23 @@ def test_train_writes_that_photographs_were_used(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="other photographs"):
         check_folder(config.out, replace(config, photographs=False), [dump])
     assert join_dumps([dump]).rows["person"][0].startswith("toy/")
+
+
+def test_a_dump_is_scored_with_photographs_by_a_detector_that_learned_from_them(tmp_path):
+    faces = toy_people("test", 2)
+    count, seen = len(faces), []
+    rows = faces.rows | {"person": faces.rows["person"].astype(str)}
+    rows |= {name: np.zeros(count) for name in COLUMNS if name not in rows}
+    meta = {"dataset": "toy", "regions": list(REGIONS), "outputs": TABLE, "weights": {}}
+    dump = Dump(tmp_path, meta | {"config": {}}, rows, faces.arrays)
+
+    def score(arrays):
+        seen.append(arrays)
+        return np.zeros((count, 1)), np.linspace(0, 1, count)
+
+    for info in ({"photographs": True}, {}):
+        checkpoint = SimpleNamespace(info=info, check_outputs=lambda *_: None)
+        decide = lambda *_: ("cannot tell", [])  # noqa: E731
+        detector = SimpleNamespace(checkpoint=checkpoint, score=score, decide=decide, threshold=0.5)
+        score_dump(detector, dump, "test", "toy")
+    assert ["lite.identity" + PERSON in arrays for arrays in seen] == [True, False]
